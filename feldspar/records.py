@@ -1,0 +1,268 @@
+"""The nouns: what the rooms hand to each other.
+
+Leaf -> Sample -> Conversation -> Phase -> Checkpoint -> Answer -> Score
+
+All are frozen. A record refers to earlier ones by id, so that "which seed taught this?" is a lookup.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+Branch = Literal["knowledge", "foundational", "compositional"]
+BRANCHES: tuple[Branch, ...] = ("knowledge", "foundational", "compositional")
+Role = Literal["system", "user", "assistant"]
+TrainOn = Literal["answers", "everything"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seed:
+    """One example written by a person: `question`, `answer`, and the context it is grounded in."""
+
+    id: str
+    """Content hash of question, answer and context (16 hex digits)."""
+    question: str
+    answer: str
+    context: str | None = None
+    line: int = 0
+    """Line in qna.yaml, counted from 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """A passage of a document, small enough to be shown to the teacher."""
+
+    id: str
+    document: str
+    """Where it came from: `OWNER/REPO@COMMIT/FILE`, a path, or a URL."""
+    text: str
+    num_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leaf:
+    """A folder of the taxonomy with a qna.yaml: one thing to teach."""
+
+    path: str
+    """Relative to the taxonomy, with `/`: `knowledge/science/astronomy/phoenix`."""
+    branch: Branch
+    task_description: str
+    seeds: tuple[Seed, ...]
+    """What the teacher may see."""
+    exam_seeds: tuple[Seed, ...] = ()
+    """Held out from the teacher."""
+    chunks: tuple[Chunk, ...] = ()
+    domain: str = ""
+    licence: str = ""
+    attribution: str = ""
+    created_by: str = ""
+    version: int = 1
+
+    @property
+    def is_grounded(self) -> bool:
+        """A skill whose seeds carry a context, or knowledge that stands on documents."""
+        return bool(self.chunks) or any(s.context for s in (*self.seeds, *self.exam_seeds))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgment:
+    """What a judge said of one criterion: `value` is 0 or 1 for yes/no, 1 to 3 for a rating."""
+
+    criterion: str
+    value: float
+    explanation: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """A row written by the teacher, kept or rejected, with everything it was made of."""
+
+    id: str
+    leaf: str
+    branch: Branch
+    question: str
+    answer: str
+    context: str | None = None
+    chunk: str | None = None
+    """Id of the chunk it is grounded in."""
+    seeds: tuple[str, ...] = ()
+    """Ids of the seeds that were shown."""
+    teacher: str = ""
+    draw: int = 0
+    judgments: tuple[Judgment, ...] = ()
+    rejected_because: str | None = None
+    """None when kept, else `stage: reason`, such as `judge: not faithful` or `duplicate: of ab12`."""
+
+    @property
+    def is_kept(self) -> bool:
+        return self.rejected_because is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversation:
+    """What a student is trained on: turns, and where they come from."""
+
+    id: str
+    source: str
+    """Name of the data source: `knowledge-short`, `skills`, `base replay`, ..."""
+    messages: tuple[Message, ...]
+    leaf: str = ""
+    train_on: TrainOn = "answers"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Rows a phase draws from: a JSONL file of conversations, by reference.
+
+    Exactly one of `fraction` and `share` is set on a replayed source; neither on a phase's own rows.
+    """
+
+    name: str
+    path: str
+    """JSONL (zstd) file of `Conversation`."""
+    digest: str
+    num_samples: int
+    """Rows in the file."""
+    fraction: float | None = None
+    """Part of this source's own rows, redrawn each epoch, 0 to 1."""
+    share: float | None = None
+    """Part of the phase's rows, 0 to below 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """One stretch of training: what it sees and how long."""
+
+    name: str
+    sources: tuple[Source, ...]
+    """The phase's own rows first, then what it replays."""
+    num_epochs: int
+    batch_samples: int
+    learning_rate: float
+    warmup_steps: int
+    select: Literal["exams", "last"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A model directory in Hugging Face format."""
+
+    path: str
+    digest: str
+    """Content digest of weights and tokenizer: what caches and step keys go by."""
+    phase: str = "base"
+    step: int = 0
+
+
+Match = Literal["final", "exact", "likelihood"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExamItem:
+    """A question with known answers, never trained on.
+
+    `match`: "final": the normalised answer ends with an accepted one ("7 + 3 = 10." is right for
+    "10"); "exact": they are equal; "likelihood": too long to match, only the reference answer's
+    log-likelihood is measured.
+    """
+
+    id: str
+    exam: str
+    question: str
+    reference: str
+    """A full right answer: its log-likelihood is measured."""
+    accepted: tuple[str, ...] = ()
+    match: Match = "final"
+    context: str | None = None
+    leaf: str = ""
+    branch: Branch | None = None
+    origin: Literal["held-out", "generated", "file"] = "file"
+    use: Literal["select", "report"] = "report"
+    """What it is for: choosing checkpoints, or the final table. Never both."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a checkpoint said to an exam item."""
+
+    item: str
+    exam: str
+    leaf: str
+    text: str
+    is_right: bool | None
+    """None when the item cannot be matched (`match="likelihood"`)."""
+    log_likelihood: float
+    """Mean log-likelihood per token of the reference answer, in nats."""
+    ended: bool = True
+
+
+class Interval(NamedTuple):
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """One figure with its error: `exam` over `num_items` items on `checkpoint`."""
+
+    checkpoint: str
+    """`base`, `sft`, `preferred`, or a phase and step such as `skills/120`."""
+    exam: str
+    metric: Literal["accuracy", "log-likelihood"]
+    value: float
+    interval: Interval
+    num_items: int
+    settings: str = ""
+    answers_path: str = ""
+    leaf: str = ""
+
+
+class ScoreCheckpoint(Protocol):
+    """Scores a checkpoint on exams; handed to training and preference tuning by flow.py."""
+
+    key: str
+    """Content key of the items and settings: part of the key of every step it is handed to."""
+
+    def __call__(self, checkpoint: Checkpoint) -> list[Score]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """A question to sample answers for in preference tuning."""
+
+    id: str
+    source: str
+    """Leaf or data source; prompts are drawn uniformly over sources."""
+    messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One sampled answer with its reward."""
+
+    prompt: str
+    draw: int
+    text: str
+    ended: bool
+    num_tokens: int
+    reward: float
+
+
+class Estimate(NamedTuple):
+    """What a step will cost; a room's `estimate()` gives it to `plan`. Zero where it costs none."""
+
+    step: str
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    optimizer_steps: int = 0
+    memory_bytes: int = 0
+    disk_bytes: int = 0
+    note: str = ""
