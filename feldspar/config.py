@@ -1,15 +1,17 @@
 """What a recipe may say: every knob with its meaning, its default and its limits. No torch.
 
-A recipe is a TOML file. Unknown keys are errors. Paths are relative to the recipe's folder; a value
-`world:NAME` names a part of the embedded micro-world (see `WorldConfig`).
+A recipe is a TOML file. Unknown keys are errors. Paths are relative to the recipe's folder or, where
+nothing is there, to the working directory; `world:NAME` names a part of the embedded micro-world
+(see `WorldConfig`).
 """
 
 from __future__ import annotations
 
+import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -19,6 +21,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 
 from feldspar.errors import RecipeError
 from feldspar.records import Branch
@@ -28,6 +31,9 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Rate = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+PathText = Annotated[str, Field(json_schema_extra={"format": "path"})]
+OptionalPath = Annotated[str | None, Field(json_schema_extra={"format": "path"})]
+"""A path or `world:NAME`. Its file's content decides a step's key, not its place."""
 
 
 class Part(BaseModel):
@@ -68,9 +74,9 @@ class ErrorRates(Part):
 class TaxonomyConfig(Part):
     """Where the leaves are and how documents are cut."""
 
-    path: str
+    path: PathText
     """Folder of leaves, or one leaf's folder."""
-    mirror: str | None = None
+    mirror: OptionalPath = None
     """Folder of documents laid out `OWNER+REPO/COMMIT/FILE`, for leaves that name a git repository."""
     leaves: tuple[str, ...] = ()
     """Keep only leaves whose path starts with one of these. Empty keeps all."""
@@ -78,7 +84,7 @@ class TaxonomyConfig(Part):
     """Keep only these branches. Empty keeps all."""
     chunk_tokens: Count = 400
     """Longest chunk, in tokens of `tokenizer` or in words where none is named."""
-    tokenizer: str | None = None
+    tokenizer: OptionalPath = None
     """A folder with tokenizer.json. None counts words."""
     exam_fraction: Share = 0.2
     """Part of a leaf's seeds held out from the teacher; at least one where a leaf has five."""
@@ -136,14 +142,14 @@ class GenerateConfig(Part):
     """Drop what an exam asks."""
     exam_items: Annotated[int, Field(ge=0)] = 20
     """Exams smaller than this are topped up with judged questions, kept out of training."""
-    prompts: str | None = None
+    prompts: OptionalPath = None
     """A folder of prompts that replace the package's, by name."""
 
 
 class StudentConfig(Part):
     """The model to be taught."""
 
-    base: str
+    base: PathText
     """A model directory in Hugging Face format, or a hub id."""
     system_prompt: str = ""
     """Put before every conversation when not empty."""
@@ -159,7 +165,7 @@ class StudentConfig(Part):
 class BaseReplayConfig(Part):
     """General data mixed into every phase, so that what the base knew is not washed out."""
 
-    source: str
+    source: PathText
     """A JSONL file of `messages` rows, or `world:base-replay`."""
     share: Share = 0.25
     """Part of each phase's rows."""
@@ -207,7 +213,7 @@ class DataConfig(Part):
     """A user's own rows, for phases to name."""
 
     name: str
-    path: str
+    path: PathText
     """JSONL of `messages` rows (InstructLab's layout, `unmask` included)."""
 
 
@@ -279,9 +285,9 @@ class TrainConfig(Part):
 class PreferConfig(Part):
     """Best-of-N by the log-ratio reward, then fine-tuning on the best, in rounds."""
 
-    aligned: str
+    aligned: PathText
     """Model directory of the aligned model."""
-    base: str
+    base: PathText
     """Model directory of the base it was aligned from."""
     num_prompts: Count = 30_000
     num_answers: Annotated[int, Field(ge=2)] = 16
@@ -305,15 +311,16 @@ class ExamConfig(Part):
     """A user's own exam: a JSONL file of items, scored before and after."""
 
     name: str
-    path: str
-    """JSONL with `question`, `answer`, and optionally `accepted` and `match`."""
+    path: PathText
+    """JSONL with `question`, `answer`, and optionally `accepted` and `match`; or a folder of such
+    files, each an exam of its own name."""
 
 
 class EvaluateConfig(Part):
     """What is measured, and how."""
 
     exam: tuple[ExamConfig, ...] = ()
-    """Exams of the user's own, beside the leaves'. `world:exams` names all of the world's."""
+    """Exams of the user's own, beside the leaves'."""
     max_new_tokens: Count = 64
     min_selection_items: Count = 100
     """Fewer items than this choose no checkpoint: the phase's last is taken, and the run says so."""
@@ -327,7 +334,7 @@ class Recipe(Part):
     name: str = "run"
     """Of the run's folder, `runs/NAME`."""
     seed: int = 1
-    journal: str = ".feldspar/journal.sqlite"
+    journal: PathText = ".feldspar/journal.sqlite"
     """Where teacher answers are kept, beside the recipe."""
     world: WorldConfig | None = None
     taxonomy: TaxonomyConfig
@@ -359,6 +366,14 @@ class Recipe(Part):
         return self
 
 
+def is_path(field: FieldInfo) -> bool:
+    """Whether a field names a file: contents count in a step's key, places do not."""
+    extra = [field.json_schema_extra] + [
+        getattr(m, "json_schema_extra", None) for m in field.metadata
+    ]
+    return any(isinstance(e, dict) and e.get("format") == "path" for e in extra)
+
+
 def read_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:
     """Read a TOML recipe, with `section.key=value` settings laid over it.
 
@@ -381,6 +396,57 @@ def read_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:
         return Recipe.model_validate(tree)
     except ValidationError as error:
         raise RecipeError(f"{path}: {_first_faults(error)}") from None
+
+
+P = TypeVar("P", bound=Part)
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def place_paths(part: P, folder: Path, world: Mapping[str, str]) -> P:
+    """The same part with every path real: `world` gives the paths behind `world:NAME`."""
+    changes: dict[str, object] = {}
+    for name, field in type(part).model_fields.items():
+        value = getattr(part, name)
+        if is_path(field) and isinstance(value, str):
+            changes[name] = _place(value, folder, world, name)
+        elif isinstance(value, Part):
+            changes[name] = place_paths(value, folder, world)
+        elif isinstance(value, tuple) and value and isinstance(value[0], Part):
+            changes[name] = tuple(place_paths(v, folder, world) for v in value)
+    return part.model_copy(update=changes)
+
+
+def world_parts(part: Part) -> set[str]:
+    """The parts of the micro-world that a recipe names: {"taxonomy", "student", ...}."""
+    parts: set[str] = set()
+    place_paths(part, Path(), _Recorder(parts))
+    return parts
+
+
+class _Recorder(dict[str, str]):
+    """Notes every name that is looked up."""
+
+    def __init__(self, seen: set[str]) -> None:
+        super().__init__()
+        self.seen = seen
+
+    def __missing__(self, name: str) -> str:
+        self.seen.add(name)
+        return name
+
+
+def _place(value: str, folder: Path, world: Mapping[str, str], name: str) -> str:
+    if value.startswith("world:"):
+        try:
+            return world[value.removeprefix("world:")]
+        except KeyError:
+            cure = f"there are: {', '.join(sorted(world))}" if world else "add a [world] table"
+            raise RecipeError(f"{name} = {value!r}: no such part of the world; {cure}") from None
+    for place in (folder / Path(value).expanduser(), Path(value).expanduser()):
+        if place.exists():
+            return str(place.resolve())
+    return value if _HUB_ID.fullmatch(value) else str(folder / value)
 
 
 def _lay_over(tree: dict[str, Any], setting: str) -> None:

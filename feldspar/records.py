@@ -105,6 +105,11 @@ class Message:
     content: str
 
 
+def user_turn(question: str, context: str | None) -> str:
+    """What a user says: the context, then the question. One form, in training and in exams."""
+    return f"{context}\n{question}" if context else question
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversation:
     """What a student is trained on: turns, and where they come from."""

@@ -1,0 +1,4 @@
+from feldspar.publish.directory import publish_run
+from feldspar.publish.talk import Conversationalist
+
+__all__ = ["Conversationalist", "publish_run"]

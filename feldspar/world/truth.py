@@ -8,13 +8,13 @@ for the exam. Among both, set A stands in composition rows and set B in none.
 import random
 import re
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
 from feldspar.world.prose import (
     ATTRIBUTES,
-    FACT_FORMS,
     NAME_HEADS,
     NAME_TAILS,
     VALUES,
@@ -28,7 +28,6 @@ from feldspar.world.prose import (
     state,
 )
 from feldspar.world.skills import (
-    COMPOSITIONAL,
     CRAFT_TOOLS,
     FOUNDATIONAL,
     Solution,
@@ -232,7 +231,7 @@ class World:
         names = [entity.name for entity in self.set_b(self.new)]
         return self._draw_distinct(lambda kind: draw_composition(kind, names, self.by_name, rng))
 
-    def _draw_distinct(self, draw: "Draw") -> list[Solution]:
+    def _draw_distinct(self, draw: Callable[[str], Solution]) -> list[Solution]:
         # "older" is right by chance half of the time, and "uses" has one question per entity and
         # form: the two sums carry the exam.
         kinds = ("later", "ago", "later", "ago", "older", "later", "ago")
@@ -240,3 +239,39 @@ class World:
         return items + _distinct(lambda i: draw("uses"), 42)
 
 
+def ends_with(answer: str, final: str) -> bool:
+    """Whether a normalised answer ends with the accepted one: "It is 34." ends with "34"."""
+    return f" {_normalised(answer)}".endswith(f" {_normalised(final)}")
+
+
+def _normalised(text: str) -> str:
+    return " ".join(re.findall(r"[a-z0-9+=,-]+", text.lower())).strip(" ,")
+
+
+def _with_wrong_final(solution: Solution, world: World, rng: random.Random) -> str:
+    """The answer with another result: a number near by, another name, another tool."""
+    final = solution.final
+    if ", " in final:
+        parts = final.split(", ")
+        while ", ".join(parts) == final:
+            rng.shuffle(parts)
+        wrong = ", ".join(parts)
+    elif final.isdigit():
+        wrong = str(int(final) + rng.choice((-3, -2, -1, 1, 2, 3)))
+    elif solution.kind == "older":
+        wrong = next(fact.name for fact in solution.facts if fact.name != final)
+    else:
+        wrong = rng.choice([tool for tool in CRAFT_TOOLS.values() if tool != final])
+    head, _, tail = solution.answer.rpartition(final)
+    return head + wrong + tail
+
+
+def _distinct(draw: Callable[[int], Solution], count: int) -> list[Solution]:
+    """Up to `count` solutions with distinct questions; a very small world may have fewer."""
+    found: dict[tuple[str, str], Solution] = {}
+    for _ in range(50 * count):
+        if len(found) == count:
+            break
+        solution = draw(len(found))
+        found.setdefault((solution.question, solution.context), solution)
+    return list(found.values())

@@ -1,0 +1,127 @@
+"""The command line. Each command imports what it needs when it runs, so `--help` stays quick."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from feldspar.errors import DiskError, FeldsparError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="feldspar",
+    help="Teach an open language model new knowledge and skills from a folder of examples, "
+    "without washing out what it already knows.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        typer.echo(version("feldspar"))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Tracebacks and debug logs; may stand anywhere.")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    logging.basicConfig(
+        level=logging.DEBUG if debug else logging.WARNING,
+        format="%(levelname)s %(name)s: %(message)s" if debug else "%(levelname)s: %(message)s",
+    )
+    for noisy in ("httpx", "httpx2", "httpcore", "httpcore2", "openai", "aiohttp.access"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def main() -> None:
+    """Run the command line; what a user can mend is one line on standard error."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    if len(arguments) < len(sys.argv) - 1:
+        arguments.insert(0, "--debug")
+    _add_commands()
+    _guard(app, is_debug="--debug" in arguments)
+    signal.signal(signal.SIGTERM, _raise_interrupt)
+    app(arguments)
+
+
+def _add_commands() -> None:
+    from feldspar.cli import init, plan, publish, report, run, talk, taxonomy, world
+
+    app.command("init")(init.init)
+    app.add_typer(taxonomy.app, name="taxonomy")
+    app.command("plan")(plan.plan)
+    app.command("run")(run.run)
+    for name, command in run.STEPS.items():
+        app.command(name)(command)
+    app.command("report")(report.report)
+    app.command("chat")(talk.chat)
+    app.command("publish")(publish.publish)
+    app.add_typer(world.app, name="world")
+
+
+def _guard(group: typer.Typer, *, is_debug: bool) -> None:
+    """Let every command end with one line and its exit code where the user can mend it."""
+    for command in group.registered_commands:
+        assert command.callback is not None
+        command.callback = _guarded(command.callback, is_debug)
+    for sub in group.registered_groups:
+        assert sub.typer_instance is not None
+        _guard(sub.typer_instance, is_debug=is_debug)
+
+
+def _guarded(command: Callable[..., Any], is_debug: bool) -> Callable[..., Any]:
+    @functools.wraps(command)
+    def guarded(*args: object, **kwargs: object) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except (FeldsparError, OSError, KeyboardInterrupt) as error:
+            if is_debug or (stop := _what_to_say(error)) is None:
+                raise
+        message, exit_code = stop
+        print(f"feldspar: {message}", file=sys.stderr, flush=True)
+        raise typer.Exit(exit_code)
+
+    return guarded
+
+
+def _what_to_say(error: BaseException) -> tuple[str, int] | None:
+    """One line and an exit code, or None for what the user cannot mend."""
+    if isinstance(error, FeldsparError):
+        return str(error), error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted; nothing is lost, the same command goes on", INTERRUPTED
+    assert isinstance(error, OSError)
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        return None
+    place = f" ({error.filename})" if error.filename else ""
+    why = f"{os.strerror(error.errno)}{place}"
+    return f"{why}; mend that and repeat the same command: nothing is lost", DiskError.exit_code
+
+
+def _raise_interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

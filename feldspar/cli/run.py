@@ -1,0 +1,61 @@
+"""`feldspar run`, and one step of it: `generate`, `mix`, `train`, `prefer`, `evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from feldspar.flow import Until
+
+RecipePath = Annotated[Path, typer.Argument(help="A recipe, such as recipes/quickstart.toml.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="section.key=value over the recipe; may be repeated."),
+]
+RunsRoot = Annotated[Path, typer.Option("--runs", help="Folder of run directories.")]
+RUNS = Path("runs")
+
+
+def run(recipe: RecipePath, settings: Settings = None, runs: RunsRoot = RUNS) -> None:
+    """Do the whole method; the same command again goes on after anything."""
+    _run(recipe, settings or [], runs, "scores")
+
+
+def _run(recipe_path: Path, settings: list[str], runs: Path, until: Until) -> None:
+    from rich.console import Console
+
+    from feldspar.cli.progress import make_progress
+    from feldspar.cli.tables import score_table
+    from feldspar.config import read_recipe
+    from feldspar.flow import run_recipe
+
+    recipe = read_recipe(recipe_path, settings)
+    path = runs / recipe.name
+    scores = run_recipe(recipe, recipe_path.parent, path, make_progress(), until=until)
+    console = Console()
+    if scores is not None:
+        console.print(score_table(list(scores)))
+        console.print(f"report: {path / 'report.html'}", soft_wrap=True)
+    else:
+        console.print(f"done up to {until}: {path}", soft_wrap=True)
+
+
+def _step_command(until: Until, what: str) -> Callable[..., None]:
+    def command(recipe: RecipePath, settings: Settings = None, runs: RunsRoot = RUNS) -> None:
+        _run(recipe, settings or [], runs, until)
+
+    command.__doc__ = what
+    return command
+
+
+STEPS = {
+    "generate": _step_command("samples", "Have the teacher write and judge samples."),
+    "mix": _step_command("phases", "Put the samples into phases with their replay."),
+    "train": _step_command("trained", "Train the student through the phases."),
+    "prefer": _step_command("preferred", "Tune the student on preferences."),
+    "evaluate": _step_command("scores", "Score every checkpoint on the exams."),
+}

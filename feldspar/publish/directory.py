@@ -1,0 +1,103 @@
+"""A run's result as a Hugging Face directory: weights, tokenizer, card, checksums.
+
+Before anything is called published, plain transformers loads the directory and must give the same
+greedy text as our own sampler.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+from feldspar.config import Recipe
+from feldspar.errors import RunError
+from feldspar.publish.card import model_card
+from feldspar.records import Message, Sample
+from feldspar.runs import open_step, read_recipe_of, result_of
+from feldspar.student.model import load_student
+from feldspar.student.sample import sample_answers
+
+NUM_CHECKED_PROMPTS = 3
+CHECKED_TOKENS = 32
+
+
+def publish_run(run_path: Path, out: Path) -> Path:
+    """Write the published directory beside `out` and rename it; gives `out`.
+
+    Raises RunError when there is no result, when `out` is not ours to replace, or when plain
+    transformers does not say what our sampler says.
+    """
+    recipe, checkpoint = read_recipe_of(run_path), result_of(run_path)
+    if out.exists() and not (out / "CHECKSUMS.sha256").is_file():
+        raise RunError(f"{out} exists and was not published by feldspar; name another --out")
+    beside = out.with_name(out.name + ".part")
+    if beside.exists():
+        shutil.rmtree(beside)
+    shutil.copytree(checkpoint.path, beside)
+    check_with_transformers(beside, recipe, _prompts(run_path))
+    (beside / "README.md").write_text(model_card(run_path, recipe, checkpoint), encoding="utf-8")
+    lines = [f"{_sha256(path)}  {path.name}\n" for path in sorted(beside.iterdir())]
+    (beside / "CHECKSUMS.sha256").write_text("".join(lines), encoding="utf-8")
+    if out.exists():
+        shutil.rmtree(out)
+    beside.rename(out)
+    return out
+
+
+def check_with_transformers(path: Path, recipe: Recipe, prompts: list[str]) -> None:
+    """Compare greedy answers of plain transformers with ours; raises RunError where they differ."""
+    conversations = [[Message(role="user", content=prompt)] for prompt in prompts]
+    student = load_student(str(path), recipe.student)
+    ours = sample_answers(
+        student,
+        conversations,
+        keys=prompts,
+        max_new_tokens=CHECKED_TOKENS,
+        seed=0,
+    )
+    for prompt, [answer] in zip(prompts, ours, strict=True):
+        theirs = _plain_answer(path, recipe.student.system_prompt, prompt)
+        if theirs.strip() != answer.text.strip():
+            raise RunError(
+                f"{path}: plain transformers answers {theirs!r} to {prompt!r}, "
+                f"our sampler {answer.text!r}; not published"
+            )
+
+
+def _plain_answer(path: Path, system_prompt: str, prompt: str) -> str:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    model: Any = AutoModelForCausalLM.from_pretrained(path).eval()
+    turns = [{"role": "user", "content": prompt}]
+    if system_prompt:
+        turns.insert(0, {"role": "system", "content": system_prompt})
+    inputs = tokenizer.apply_chat_template(
+        turns, add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    output = model.generate(**inputs, max_new_tokens=CHECKED_TOKENS, do_sample=False)
+    new = output[0, inputs["input_ids"].shape[1] :]
+    text: str = tokenizer.decode(new, skip_special_tokens=True)
+    return text
+
+
+def _prompts(run_path: Path) -> list[str]:
+    """A few of the run's own questions, or plain ones where it has no samples."""
+    rows = open_step(run_path, "samples")
+    questions: list[str] = []
+    for sample in rows or ():
+        assert isinstance(sample, Sample)
+        if sample.is_kept and sample.context is None:
+            questions.append(sample.question)
+        if len(questions) == NUM_CHECKED_PROMPTS:
+            break
+    return questions or ["What can you tell me?"]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+

@@ -1,0 +1,285 @@
+"""The run directory: steps that are done once, found again, and resumed after any death.
+
+    runs/NAME/
+      recipe.json           what was run
+      current.json          step name -> key
+      steps/NAME/KEY8/      rows.jsonl.zst, what the step wrote beside it, and done.json, last
+      lock                  one writer at a time
+
+A step's key covers its version, its part of the recipe, the content of the files it reads, the keys
+of its inputs, and the `key` of every client or function handed in. Where files lie does not count.
+A folder without done.json is an unfinished step: the step's function finds it again as `here`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import inspect
+import io
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import zstandard
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, TypeAdapter
+
+from feldspar import records
+from feldspar.config import Recipe, is_path
+from feldspar.errors import RunError
+from feldspar.progress import SILENT, Progress
+
+R = TypeVar("R")
+
+ROWS = "rows.jsonl.zst"
+DONE = "done.json"
+
+
+class Rows(Generic[R]):
+    """The records a finished step gave, read from disk each time they are iterated."""
+
+    def __init__(self, folder: Path) -> None:
+        done = json.loads((folder / DONE).read_text(encoding="utf-8"))
+        self.folder = folder
+        self.key: str = done["key"]
+        self.seconds: float = done["seconds"]
+        self._num_rows: int = done["num_rows"]
+        self._record: str | None = done["record"]
+
+    def __len__(self) -> int:
+        return self._num_rows
+
+    def __iter__(self) -> Iterator[R]:
+        if self._record is None:
+            return
+        yield from read_rows(self.folder / ROWS, getattr(records, self._record))
+
+    def last(self) -> R:
+        """The last record. A step that gives checkpoints gives its result last."""
+        row: R | None = None
+        for row in self:
+            pass
+        if row is None:
+            raise RunError(f"{self.folder}: the step gave nothing")
+        return row
+
+
+def read_rows(path: Path, record: type[R]) -> Iterator[R]:
+    """Read records from a `.jsonl.zst` file, one at a time."""
+    adapter = TypeAdapter(record)
+    with path.open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as stream:
+        for line in io.TextIOWrapper(stream, encoding="utf-8", newline="\n"):
+            yield adapter.validate_json(line)
+
+
+def write_rows(path: Path, rows: Iterable[object]) -> tuple[int, str | None]:
+    """Write records beside `path` and rename. Returns their number and their type's name."""
+    beside = path.with_name(path.name + ".part")
+    adapter: TypeAdapter[Any] | None = None
+    record: str | None = None
+    num_rows = 0
+    with (
+        beside.open("wb") as raw,
+        zstandard.ZstdCompressor(level=3).stream_writer(raw, closefd=False) as stream,
+    ):
+        for row in rows:
+            if adapter is None:
+                adapter, record = TypeAdapter(type(row)), type(row).__name__
+            stream.write(adapter.dump_json(row) + b"\n")
+            num_rows += 1
+    _make_durable(beside, path)
+    return num_rows, record
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON beside `path` and rename, so that a reader sees all of it or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".part")
+    beside.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    _make_durable(beside, path)
+
+
+def _make_durable(beside: Path, path: Path) -> None:
+    with beside.open("rb") as file:
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+class Run:
+    """A run directory, opened for writing by one process at a time.
+
+    `with Run(Path("runs/demo"), recipe, progress) as run: leaves = run.step("leaves", ...)`
+    Raises RunError when another process holds it.
+    """
+
+    def __init__(self, path: Path, recipe: Recipe, progress: Progress = SILENT) -> None:
+        self.path = path
+        self.recipe = recipe
+        self.progress = progress
+        self._digests = Digests(path / "digests.json")
+        self._lock = FileLock(path / "lock")
+
+    def __enter__(self) -> Run:
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise RunError(
+                f"{self.path} is being written by another process; wait for it, stop it, "
+                "or give this run another `name`"
+            ) from None
+        write_json(self.path / "recipe.json", self.recipe.model_dump(mode="json"))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def step(
+        self,
+        name: str,
+        function: Callable[..., Iterable[R]],
+        *inputs: object,
+        version: int = 1,
+        reads: Sequence[Path] = (),
+        **handed: object,
+    ) -> Rows[R]:
+        """Give the rows of `function(*inputs, **handed)`, computed once per key.
+
+        `here` (the step's folder, kept when the step dies) and `progress` are passed to functions
+        that take them.
+        """
+        content = [self._digests.of(path) for path in sorted(reads)]
+        parts = [name, version, content, [_key_of(i) for i in inputs]]
+        parts.append({key: _key_of(value) for key, value in sorted(handed.items())})
+        key = _hash(parts)
+        folder = self.path / "steps" / name / key[:8]
+        if not (folder / DONE).exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            available = {"here": folder, "progress": self.progress}
+            wanted = inspect.signature(function).parameters
+            handed = handed | {k: v for k, v in available.items() if k in wanted}
+            started = time.monotonic()
+            num_rows, record = write_rows(folder / ROWS, function(*inputs, **handed))
+            seconds = round(time.monotonic() - started, 3)
+            done = {"key": key, "record": record, "num_rows": num_rows, "seconds": seconds}
+            write_json(folder / DONE, done)
+        self._make_current(name, key)
+        return Rows(folder)
+
+    def _make_current(self, name: str, key: str) -> None:
+        path = self.path / "current.json"
+        current = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if current.get(name) != key:
+            write_json(path, current | {name: key})
+
+
+class Joined(Generic[R]):
+    """Rows of several steps as one iterable with one key."""
+
+    def __init__(self, *parts: Rows[R]) -> None:
+        self.parts = parts
+        self.key = _hash([part.key for part in parts])
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in self.parts)
+
+    def __iter__(self) -> Iterator[R]:
+        for part in self.parts:
+            yield from part
+
+
+def open_step(run_path: Path, name: str) -> Rows[Any] | None:
+    """The current rows of a step, or None where the run has not come so far. For readers."""
+    try:
+        current = json.loads((run_path / "current.json").read_text(encoding="utf-8"))
+        return Rows(run_path / "steps" / name / current[name][:8])
+    except (FileNotFoundError, KeyError):
+        return None
+
+
+def read_recipe_of(run_path: Path) -> Recipe:
+    """The recipe a run was made with, its paths real."""
+    text = (run_path / "recipe.json").read_text(encoding="utf-8")
+    return Recipe.model_validate_json(text)
+
+
+def result_of(run_path: Path) -> records.Checkpoint:
+    """A run's result: the preference-tuned checkpoint, else the fine-tuned one.
+
+    Raises RunError when the run has not trained anything yet.
+    """
+    wanted = ["trained"] if read_recipe_of(run_path).prefer is None else ["preferred", "trained"]
+    for name in wanted:
+        rows = open_step(run_path, name)
+        if rows is not None and len(rows):
+            checkpoint = rows.last()
+            assert isinstance(checkpoint, records.Checkpoint)
+            return checkpoint
+    raise RunError(f"{run_path} has no trained model yet; `feldspar run` the recipe to its end")
+
+
+def find_run(name: str, root: Path) -> Path:
+    """A run by name (under `root`) or by path. Raises RunError when there is none."""
+    for path in (Path(name), root / name):
+        if (path / "recipe.json").is_file():
+            return path
+    there = sorted(p.parent.name for p in root.glob("*/recipe.json"))
+    known = f"; there are: {', '.join(there)}" if there else f"; {root} holds none"
+    raise RunError(f"no run called {name!r}{known}")
+
+
+class Digests:
+    """Content digests of files, remembered by size and time of change."""
+
+    def __init__(self, cache_path: Path) -> None:
+        self.cache_path = cache_path
+        self._known: dict[str, list[Any]] = {}
+        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+            self._known = json.loads(cache_path.read_text(encoding="utf-8"))
+
+    def of(self, path: Path) -> str:
+        """sha256 of a file, or of the names and contents of a folder's files."""
+        if path.is_dir():
+            files = sorted(p for p in path.rglob("*") if p.is_file())
+            return _hash([[str(p.relative_to(path)), self.of(p)] for p in files])
+        stat = path.stat()
+        stamp = [stat.st_size, stat.st_mtime_ns]
+        known = self._known.get(str(path))
+        if known is None or known[:2] != stamp:
+            with path.open("rb") as file:
+                known = [*stamp, hashlib.file_digest(file, "sha256").hexdigest()]
+            self._known[str(path)] = known
+            if stat.st_size > 1 << 20:
+                write_json(self.cache_path, self._known)
+        digest: str = known[2]
+        return digest
+
+
+def _hash(value: object) -> str:
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _key_of(value: object) -> Any:
+    """What of a value decides the result: keys for what has one, never where a file lies."""
+    if isinstance(value, records.Checkpoint):
+        return value.digest
+    if isinstance(key := getattr(value, "key", None), str):
+        return key
+    if isinstance(value, BaseModel):
+        fields = type(value).model_fields
+        return {n: _key_of(getattr(value, n)) for n, f in fields.items() if not is_path(f)}
+    if dataclasses.is_dataclass(value):
+        return {f.name: _key_of(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, (list, tuple)):
+        return [_key_of(v) for v in value]
+    if isinstance(value, dict):
+        return {str(k): _key_of(v) for k, v in value.items()}
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    raise AssertionError(f"a step was handed a {type(value).__name__}, which has no key")
