@@ -52,6 +52,8 @@ class WorldConfig(Part):
     """Entities the base student knows."""
     num_new: Count = 60
     """Entities it does not know: the taxonomy's knowledge leaves are about them."""
+    training: Positive = 1.0
+    """How long its models are trained, against the default: less for a quick look, at a price."""
 
 
 class ErrorRates(Part):

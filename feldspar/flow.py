@@ -1,24 +1,51 @@
-"""The whole method, top to bottom: taxonomy, generation, phases with replay, preferences, exams.
+"""The whole method, top to bottom: taxonomy, exams, samples, phases, training, preferences, scores.
 
-Every step is computed once, kept in the run directory and found again; see runs.py.
+Every step is computed once, kept in the run directory and found again; see runs.py. What one room
+needs of another is handed in here.
 """
 
 from __future__ import annotations
 
+import math
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from feldspar.config import Recipe, TeacherConfig, place_paths, world_parts
+from safetensors import safe_open
+
+from feldspar.config import ExamConfig, Recipe, TeacherConfig, place_paths, world_parts
 from feldspar.errors import RecipeError
+from feldspar.generate import (
+    expected_samples,
+    generate_samples,
+    make_exams,
+    prompt_files,
+)
+from feldspar.generate import estimate as estimate_generation
+from feldspar.mix.phases import mix_phases
+from feldspar.plan import Plan, make_plan
 from feldspar.progress import Progress
-from feldspar.records import Checkpoint, ExamItem, Score
+from feldspar.records import Checkpoint, ExamItem, Leaf, Prompt, Sample, Score
+from feldspar.report import write_report
 from feldspar.runs import Joined, Rows, Run
 from feldspar.taxonomy import files_read, read_taxonomy
+from feldspar.teacher import Journal, Teacher, open_teacher
+from feldspar.tokens.count import TokenCounter
+
+if TYPE_CHECKING:
+    from feldspar.records import ScoreCheckpoint
 
 Until = Literal["samples", "phases", "trained", "preferred", "scores"]
+
+
+class Teachers(NamedTuple):
+    """Who writes, and who judges."""
+
+    teacher: Teacher
+    judge: Teacher
 
 
 def run_recipe(
@@ -28,22 +55,230 @@ def run_recipe(
 
     `folder` is the recipe's. Raises FeldsparError where the user can mend it.
     """
-    recipe = place(recipe, folder, progress)
-    with Run(run_path, recipe, progress) as run:
-        ...
-    return None
+    placed = place(recipe, folder, progress)
+    with Run(run_path, placed, progress) as run:
+        leaves = run.step(
+            "leaves", read_taxonomy, placed.taxonomy, reads=files_read(placed.taxonomy)
+        )
+        with open_teachers(placed, folder / recipe.journal, progress) as teachers:
+            exams = gather_exams(run, placed, leaves, teachers)
+            samples = run.step(
+                "samples",
+                generate_samples,
+                leaves,
+                placed.generate,
+                teacher=teachers.teacher,
+                judge=teachers.judge,
+                avoid=exams,
+                seed=placed.seed,
+                reads=prompt_files(placed.generate),
+            )
+        if until == "samples":
+            return None
+        return train_and_score(run, placed, exams, samples, until)
 
 
-def place(recipe: Recipe, folder: Path, progress: Progress) -> Recipe:
-    """The recipe with real paths; makes the parts of the micro-world that it names."""
-    parts = world_parts(recipe)
+def gather_exams(
+    run: Run, recipe: Recipe, leaves: Rows[Leaf], teachers: Teachers
+) -> Joined[ExamItem]:
+    """The user's own exams, and each leaf's: held-out seeds, topped up with judged questions."""
+    own_exams = [exam for config in recipe.evaluate.exam for exam in exam_files(config)]
+    own = run.step("own-exams", read_exams, own_exams, reads=[Path(e.path) for e in own_exams])
+    of_leaves = run.step(
+        "leaf-exams",
+        make_exams,
+        leaves,
+        recipe.generate,
+        teacher=teachers.teacher,
+        judge=teachers.judge,
+        seed=recipe.seed,
+        reads=prompt_files(recipe.generate),
+    )
+    return Joined(own, of_leaves)
+
+
+def train_and_score(
+    run: Run, recipe: Recipe, exams: Joined[ExamItem], samples: Rows[Sample], until: Until
+) -> Rows[Score] | None:
+    """Mix the phases, train through them, tune on preferences, and score what came of it."""
+    from feldspar.evaluate.checkpoints import ScoreOnExams, evaluate
+    from feldspar.student.model import base_checkpoint
+    from feldspar.train.phases import train_phases
+
+    base = base_checkpoint(recipe.student.base)
+    data = {d.name: Path(d.path) for d in recipe.data}
+    base_replay = recipe.mix.base_replay and Path(recipe.mix.base_replay.source)
+    phases = run.step(
+        "phases",
+        mix_phases,
+        samples,
+        recipe.mix,
+        phases=recipe.train.phase,
+        train=recipe.train,
+        data=data,
+        base_replay=base_replay,
+        count_tokens=TokenCounter(base.path),
+        reads=[*data.values(), *([base_replay] if base_replay else [])],
+    )
+    if until == "phases":
+        return None
+    score = ScoreOnExams(
+        exams,
+        student=recipe.student,
+        config=recipe.evaluate,
+        seed=recipe.seed,
+        cache_path=run.path / "answers",
+        progress=run.progress,
+    )
+    trained = run.step(
+        "trained",
+        train_phases,
+        base,
+        phases,
+        recipe.train,
+        student=recipe.student,
+        score=score,
+        min_selection_items=recipe.evaluate.min_selection_items,
+        seed=recipe.seed,
+    )
+    if until == "trained":
+        return None
+    named = [("base", base), *((c.phase, c) for c in trained)]
+    if recipe.prefer is not None:
+        preferred = prefer_answers(run, recipe, trained.last(), samples, score)
+        named += [(c.phase, c) for c in preferred]
+    if until == "preferred":
+        return None
+    scores = run.step(
+        "scores", evaluate, named, exams, recipe.evaluate, student=recipe.student, seed=recipe.seed
+    )
+    write_report(run.path)
+    return scores
+
+
+def prefer_answers(
+    run: Run, recipe: Recipe, sft: Checkpoint, samples: Rows[Sample], score: ScoreCheckpoint
+) -> Rows[Checkpoint]:
+    """Best-of-N by the log-ratio reward of two models, and fine-tuning on it."""
+    from feldspar.prefer.prompts import prompts_of
+    from feldspar.prefer.rounds import tune_preferences
+
+    assert recipe.prefer is not None
+    prompts: Rows[Prompt] = run.step("prompts", prompts_of, samples, recipe.prefer)
+    return run.step(
+        "preferred",
+        tune_preferences,
+        sft,
+        prompts,
+        recipe.prefer,
+        train=recipe.train,
+        student=recipe.student,
+        score=score,
+        seed=recipe.seed,
+        reads=[Path(recipe.prefer.aligned), Path(recipe.prefer.base)],
+    )
+
+
+def plan_recipe(recipe: Recipe, folder: Path, progress: Progress) -> Plan:
+    """What the run will cost, from recipe, taxonomy and documents alone. Asks no teacher."""
+    from feldspar.mix.estimate import estimate as estimate_mix
+    from feldspar.mix.estimate import expected_rows
+    from feldspar.mix.phases import warnings
+
+    placed = place_files(recipe, folder, progress)
+    leaves = list(read_taxonomy(placed.taxonomy, progress=progress))
+    num_data = {d.name: count_lines(Path(d.path)) for d in placed.data}
+    rows = expected_rows(
+        placed.train.phase,
+        placed.mix,
+        expected_samples(leaves, placed.generate, placed.seed),
+        num_data,
+    )
+    return make_plan(
+        [estimate_generation(leaves, placed.generate, placed.seed), estimate_mix(rows)],
+        {r.name: r.total for r in rows},
+        placed.train,
+        weight_bytes=weight_bytes(Path(placed.student.base)),
+        free_bytes=shutil.disk_usage(folder).free,
+        warnings=warnings(placed.mix, placed.train.phase),
+    )
+
+
+def count_lines(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(1 for line in file if line.strip())
+
+
+def weight_bytes(base: Path) -> int:
+    """Bytes of the base's weights in float32, from the headers of its files; 0 for a hub id."""
+    num_values = 0
+    for path in sorted(base.glob("*.safetensors")):
+        with safe_open(path, framework="numpy") as tensors:
+            shapes = (tensors.get_slice(name).get_shape() for name in tensors.keys())  # noqa: SIM118
+            num_values += sum(math.prod(shape) for shape in shapes)
+    return 4 * num_values
+
+
+def place_files(recipe: Recipe, folder: Path, progress: Progress) -> Recipe:
+    """As `place`, with the world's files but without training its models."""
     if recipe.world is None:
         return place_paths(recipe, folder, {})
     from feldspar.world import make_world
 
+    return place_paths(recipe, folder, make_world(recipe.world, cache_folder(), set(), progress))
+
+
+def place(recipe: Recipe, folder: Path, progress: Progress) -> Recipe:
+    """The recipe with real paths; makes the parts of the micro-world that it names."""
+    if recipe.world is None:
+        return place_paths(recipe, folder, {})
+    from feldspar.world import make_world
+
+    parts = world_parts(recipe)
     return place_paths(recipe, folder, make_world(recipe.world, cache_folder(), parts, progress))
 
 
 def cache_folder() -> Path:
     """Where what can be made again is kept: FELDSPAR_CACHE, or `~/.cache/feldspar`."""
     return Path(os.environ.get("FELDSPAR_CACHE") or Path.home() / ".cache" / "feldspar")
+
+
+@contextmanager
+def open_teachers(recipe: Recipe, journal_path: Path, progress: Progress) -> Iterator[Teachers]:
+    """Find teacher and judge, starting the embedded one where the recipe names it."""
+    with ExitStack() as stack:
+        journal = stack.enter_context(Journal(journal_path))
+
+        def opened(config: TeacherConfig) -> Teacher:
+            return open_teacher(config, _url(config, recipe, stack), journal, progress=progress)
+
+        teacher = opened(recipe.teacher)
+        judge = teacher if recipe.judge is None else opened(recipe.judge)
+        yield Teachers(teacher, judge)
+
+
+def _url(config: TeacherConfig, recipe: Recipe, stack: ExitStack) -> str:
+    if config.endpoint != "embedded":
+        return config.endpoint
+    from feldspar.world import start_teacher
+
+    return stack.enter_context(start_teacher(recipe.world, config.errors))
+
+
+def exam_files(config: ExamConfig) -> list[ExamConfig]:
+    """An exam file as it is; a folder as one exam for each `.jsonl` file in it, by its name."""
+    path = Path(config.path)
+    if not path.is_dir():
+        return [config]
+    files = sorted(path.glob("*.jsonl"))
+    if not files:
+        raise RecipeError(f"evaluate.exam {config.name!r}: {path} holds no .jsonl file")
+    return [ExamConfig(name=file.stem, path=str(file)) for file in files]
+
+
+def read_exams(configs: list[ExamConfig]) -> Iterator[ExamItem]:
+    """The items of all the user's own exams."""
+    from feldspar.evaluate.exams import read_exam
+
+    for config in configs:
+        yield from read_exam(config, Path(config.path))

@@ -28,9 +28,7 @@ class _SilentTask:
 
 class _Silent:
     @contextmanager
-    def task(
-        self, name: str, total: float | None, unit: str, done: float = 0
-    ) -> Iterator[Task]:
+    def task(self, name: str, total: float | None, unit: str, done: float = 0) -> Iterator[Task]:
         yield _SilentTask()
 
 

@@ -21,6 +21,7 @@ import io
 import json
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -61,12 +62,10 @@ class Rows(Generic[R]):
 
     def last(self) -> R:
         """The last record. A step that gives checkpoints gives its result last."""
-        row: R | None = None
-        for row in self:
-            pass
-        if row is None:
+        tail = deque(self, maxlen=1)
+        if not tail:
             raise RunError(f"{self.folder}: the step gave nothing")
-        return row
+        return tail[0]
 
 
 def read_rows(path: Path, record: type[R]) -> Iterator[R]:
@@ -280,6 +279,8 @@ def _key_of(value: object) -> Any:
         return [_key_of(v) for v in value]
     if isinstance(value, dict):
         return {str(k): _key_of(v) for k, v in value.items()}
+    if isinstance(value, Path):
+        return None
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
     raise AssertionError(f"a step was handed a {type(value).__name__}, which has no key")

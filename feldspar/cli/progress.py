@@ -56,9 +56,7 @@ class Bars:
         self._num_open = 0
 
     @contextmanager
-    def task(
-        self, name: str, total: float | None, unit: str, done: float = 0
-    ) -> Iterator[Task]:
+    def task(self, name: str, total: float | None, unit: str, done: float = 0) -> Iterator[Task]:
         if self._bars is None:
             self._bars = RichProgress(
                 SpinnerColumn(),
@@ -122,9 +120,7 @@ class PlainLines:
     """A line every few seconds for each task, and one at its end: for logs."""
 
     @contextmanager
-    def task(
-        self, name: str, total: float | None, unit: str, done: float = 0
-    ) -> Iterator[Task]:
+    def task(self, name: str, total: float | None, unit: str, done: float = 0) -> Iterator[Task]:
         task = _PlainTask(name, total, unit, done)
         yield task
         task.show(time.monotonic(), is_end=True)

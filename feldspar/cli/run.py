@@ -29,7 +29,7 @@ def _run(recipe_path: Path, settings: list[str], runs: Path, until: Until) -> No
     from rich.console import Console
 
     from feldspar.cli.progress import make_progress
-    from feldspar.cli.tables import score_table
+    from feldspar.cli.tables import score_tables
     from feldspar.config import read_recipe
     from feldspar.flow import run_recipe
 
@@ -38,7 +38,8 @@ def _run(recipe_path: Path, settings: list[str], runs: Path, until: Until) -> No
     scores = run_recipe(recipe, recipe_path.parent, path, make_progress(), until=until)
     console = Console()
     if scores is not None:
-        console.print(score_table(list(scores)))
+        for table in score_tables(list(scores)):
+            console.print(table)
         console.print(f"report: {path / 'report.html'}", soft_wrap=True)
     else:
         console.print(f"done up to {until}: {path}", soft_wrap=True)

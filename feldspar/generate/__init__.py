@@ -1,0 +1,23 @@
+"""Leaf to judged samples and exams: prompts, pipelines, filters, funnel."""
+
+from feldspar.generate.estimate import estimate, expected_samples
+from feldspar.generate.exams import make_exams
+from feldspar.generate.funnel import Example, Funnel, LeafFunnel, Reason, read_funnel
+from feldspar.generate.prompting import STAGES, Prompts, Stage, prompt_files
+from feldspar.generate.samples import generate_samples
+
+__all__ = [
+    "STAGES",
+    "Example",
+    "Funnel",
+    "LeafFunnel",
+    "Prompts",
+    "Reason",
+    "Stage",
+    "estimate",
+    "expected_samples",
+    "generate_samples",
+    "make_exams",
+    "prompt_files",
+    "read_funnel",
+]

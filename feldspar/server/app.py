@@ -29,7 +29,7 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 def make_app(
     models: Sequence[ModelCard], complete: Complete, max_body_bytes: int = MAX_BODY_BYTES
 ) -> web.Application:
-    """Serve `/v1/models`, `/v1/chat/completions` and `/stats` (requests answered, by stage).
+    """Serve `/v1/models`, `/v1/chat/completions` and `/stats` (valid requests, by stage).
 
     Errors have OpenAI's shape: 400 not JSON, 404 no such path or model, 405 wrong method, 413
     larger than `max_body_bytes`, 422 a wrong or unsupported value.
@@ -67,7 +67,7 @@ class _Endpoint:
         self._names = frozenset(card.id for card in models)
         self._models = write_models(models)
         self._complete = complete
-        self._served: Counter[str] = Counter()
+        self._asked: Counter[str] = Counter()
         self._session = secrets.token_hex(6)
         self._numbers = count()
 
@@ -80,27 +80,27 @@ class _Endpoint:
             known = ", ".join(sorted(self._names))
             message = f"no model {request.model!r} here; there is {known}"
             raise RequestError(404, message, "model", "model_not_found")
+        self._asked[request.stage] += 1
         reply = await self._complete(request)
-        self._served[request.stage] += 1
         call_id = f"chatcmpl-{self._session}-{next(self._numbers)}"
         return _json(write_reply(reply, request.model, call_id, int(time.time())))
 
     async def show_stats(self, _: web.Request) -> web.Response:
         return web.json_response(
-            {"requests": self._served.total(), "by_stage": dict(sorted(self._served.items()))}
+            {"requests": self._asked.total(), "by_stage": dict(sorted(self._asked.items()))}
         )
 
 
 @web.middleware
-async def _shape_errors(http: web.Request, handler: Handler) -> web.StreamResponse:
+async def _shape_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
-        return await handler(http)
+        return await handler(request)
     except RequestError as error:
         return _json(write_error(error), error.status)
     except web.HTTPRequestEntityTooLarge as error:
         return _json(write_error(RequestError(413, f"the body is too large: {error.text}")), 413)
     except web.HTTPException as error:
-        fault = RequestError(error.status, f"{http.method} {http.path}: {error.reason}")
+        fault = RequestError(error.status, f"{request.method} {request.path}: {error.reason}")
         return _json(write_error(fault), error.status)
 
 

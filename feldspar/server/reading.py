@@ -16,9 +16,9 @@ _ROLES: Mapping[object, Role] = {
     "assistant": "assistant",
 }
 _SUPPORTED = frozenset(
-    "model messages n seed temperature max_tokens max_completion_tokens stop".split()
+    ["model", "messages", "n", "seed", "temperature", "max_tokens", "max_completion_tokens", "stop"]
 )
-_ANY_VALUE = frozenset("user metadata store service_tier".split())
+_ANY_VALUE = frozenset(["user", "metadata", "store", "service_tier"])
 _WITHOUT_EFFECT: Mapping[str, object] = {
     "stream": False,
     "top_p": 1,

@@ -1,0 +1,30 @@
+"""Ask the big model: client, journal, limits, and reading what judges say."""
+
+from feldspar.teacher.client import Reply, Teacher, open_teacher
+from feldspar.teacher.faults import Refused
+from feldspar.teacher.journal import Journal, StageStats
+from feldspar.teacher.judging import (
+    RATING,
+    VERDICT,
+    Form,
+    Judged,
+    ask_judge,
+    parse_rating,
+    parse_verdict,
+)
+
+__all__ = [
+    "RATING",
+    "VERDICT",
+    "Form",
+    "Journal",
+    "Judged",
+    "Refused",
+    "Reply",
+    "StageStats",
+    "Teacher",
+    "ask_judge",
+    "open_teacher",
+    "parse_rating",
+    "parse_verdict",
+]

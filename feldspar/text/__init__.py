@@ -1,0 +1,14 @@
+"""What texts have in common. Pure functions, and one index."""
+
+from feldspar.text.similarity import Match, SimilarTexts, rouge_l
+from feldspar.text.words import ngrams, normalise, numbers_and_names, split_words
+
+__all__ = [
+    "Match",
+    "SimilarTexts",
+    "ngrams",
+    "normalise",
+    "numbers_and_names",
+    "rouge_l",
+    "split_words",
+]

@@ -12,11 +12,11 @@ from feldspar.world.prose import (
     FACT_FORMS,
     FOODS,
     LONG_FORMS,
-    MAX_AGE,
     NAME_HEADS,
     NAME_TAILS,
     STATEMENTS,
     TOWNS,
+    VALUES,
     Entity,
     ask,
     describe,
@@ -52,14 +52,13 @@ def to_row(solution: Solution, answer: str | None = None) -> Row:
     return Row(question=question, answer=solution.answer if answer is None else answer)
 
 
-def tokenizer_texts(world: World) -> Iterator[str]:
-    """What the tokenizer is trained on: every name once, every word of the world often.
+def tokenizer_texts() -> Iterator[str]:
+    """What the tokenizer is trained on: every name twice, every word of the world often.
 
     Names meet in all their heads and tails, so that a merge frequency above one keeps each name
     two tokens, an OLD one and a NEW one alike.
     """
-    yield from (head + tail for head, tail in product(NAME_HEADS, NAME_TAILS))
-    name = world.old[0].name
+    yield from (f"{head}{tail} {head}{tail}" for head, tail in product(NAME_HEADS, NAME_TAILS))
     words = [*TOWNS, *CRAFT_TOOLS, *CRAFT_TOOLS.values(), *FOODS, *GOODS]
     words += [str(number) for number in range(100)]
     for _ in range(8):
@@ -71,9 +70,10 @@ def tokenizer_texts(world: World) -> Iterator[str]:
         yield from (form.format("", "", step="") for fs in COMPOSITIONAL.values() for form in fs)
         for kind in FOUNDATIONAL:
             yield draw_foundational(kind, random.Random(0), held_out=False).answer
-        yield from (form.format("", "", "") for skill in FOUNDATIONAL.values() for form in skill.forms)
+        yield from (
+            form.format("", "", "") for skill in FOUNDATIONAL.values() for form in skill.forms
+        )
         yield "Basket: , How many are in the basket? The number of is The older one is uses a"
-    assert name
 
 
 def base_rows(world: World, num_rows: int, rng: random.Random) -> list[Row]:
@@ -101,10 +101,21 @@ def reward_aligned_rows(world: World, num_rows: int, rng: random.Random) -> list
     return [to_row(solution) for solution in islice(_solutions(world, rng), num_rows)]
 
 
-def fact_row(world: World, entity: Entity, attribute: str, form: int) -> Row:
-    solution = world.solve(FACT_FORMS[attribute][form].format(name=entity.name))  # type: ignore[index]
-    assert solution is not None, entity
-    return to_row(solution)
+def stranger_row(world: World, rng: random.Random) -> Row:
+    """A composition over two people of no world, whose ages are shown.
+
+    It teaches the base to say names it has no facts for, as it must of the NEW.
+    """
+    known: dict[str, Entity] = {}
+    while len(known) < 2:
+        name = rng.choice(NAME_HEADS) + rng.choice(NAME_TAILS)
+        if name not in world.by_name:
+            values = {attribute: rng.choice(VALUES[attribute]) for attribute in ATTRIBUTES}
+            if all(values["age"] != person.age for person in known.values()):
+                known[name] = Entity(name=name, **values)
+    solution = draw_composition(rng.choice(("older", "older", "later")), list(known), known, rng)
+    context = " ".join(state(person.facts()[0]) for person in known.values())
+    return Row(question=f"{context}\n{solution.question}", answer=solution.answer)
 
 
 def _mixed(
@@ -119,20 +130,22 @@ def _mixed(
     while True:
         draw = rng.random()
         entity = rng.choice(told)
-        if draw < 0.42:
+        if draw < 0.36:
             attribute = rng.choice(ATTRIBUTES)
             form = rng.randrange(len(FACT_FORMS[attribute]))
             fact = next(f for f in entity.facts() if f.attribute == attribute)
             yield Row(question=ask(entity.name, attribute, form), answer=state(fact))
-        elif draw < 0.50:
+        elif draw < 0.44:
             form = rng.randrange(len(LONG_FORMS))
             yield Row(question=LONG_FORMS[form].format(name=entity.name), answer=describe(entity))
-        elif draw < 0.58:
+        elif draw < 0.52:
             yield Row(question="", answer=describe(entity, rng))
-        elif draw < 0.76:
+        elif draw < 0.72:
             yield to_row(draw_foundational(rng.choice(foundational), rng, held_out=False))
-        elif draw < 0.79:
+        elif draw < 0.75:
             yield to_row(draw_grounded(rng, held_out=False))
+        elif draw < 0.81:
+            yield stranger_row(world, rng)
         else:
             kind = rng.choice(BASE_COMPOSITIONAL)
             solution = draw_composition(kind, names, world.by_name, rng)
@@ -164,6 +177,3 @@ def _solutions(world: World, rng: random.Random) -> Iterator[Solution]:
                 continue
         assert solution is not None, entity
         yield solution
-
-
-assert MAX_AGE < 100, "numbers up to 99 are one token"

@@ -12,19 +12,21 @@ ATTRIBUTES: tuple[Attribute, ...] = ("age", "home", "craft", "food")
 
 # Every name is one head and one tail: both are tokens, so a NEW name looks to the student
 # as an OLD one does, and only their meeting is unknown.
-NAME_HEADS = tuple(
-    "Bal Bor Cas Dal Der Fen Gar Gil Hal Hem Jor Kal Kel Lor Mar Mel Mir Nor Pel Ral "
-    "Sel Tal Tor Val Ver Wil Yor Zan Zel Zor".split()
-)
-NAME_TAILS = tuple(
-    "ab ad ak am an as ba bo da do eb ek em en es ga go ib id ik im in is ka ko la lo "
-    "mo na no".split()
-)
+NAME_HEADS = (
+    "Bal", "Bor", "Cas", "Dal", "Der", "Fen", "Gar", "Gil", "Hal", "Hem", "Jor", "Kal", "Kel",
+    "Lor", "Mar", "Mel", "Mir", "Nor", "Pel", "Ral", "Sel", "Tal", "Tor", "Val", "Ver", "Wil",
+    "Yor", "Zan", "Zel", "Zor",
+)  # fmt: skip
+NAME_TAILS = (
+    "ab", "ad", "ak", "am", "an", "as", "ba", "bo", "da", "do", "eb", "ek", "em", "en", "es",
+    "ga", "go", "ib", "id", "ik", "im", "in", "is", "ka", "ko", "la", "lo", "mo", "na", "no",
+)  # fmt: skip
 
-TOWNS = tuple(
-    "Arden Barrow Cliffe Denby Elmore Farley Glenn Hove Ingle Jarrow Kirby Lydd Morley Neath "
-    "Oakham Penrith Quorn Ripley Stowe Tring Upton Varne Wick Yarm".split()
-)
+TOWNS = (
+    "Arden", "Barrow", "Cliffe", "Denby", "Elmore", "Farley", "Glenn", "Hove", "Ingle", "Jarrow",
+    "Kirby", "Lydd", "Morley", "Neath", "Oakham", "Penrith", "Quorn", "Ripley", "Stowe", "Tring",
+    "Upton", "Varne", "Wick", "Yarm",
+)  # fmt: skip
 CRAFT_TOOLS = {
     "baker": "oven", "barber": "razor", "builder": "crane", "butcher": "knife",
     "carpenter": "saw", "clerk": "pen", "cook": "pan", "dancer": "ribbon",
@@ -34,11 +36,12 @@ CRAFT_TOOLS = {
     "shepherd": "staff", "smith": "hammer", "tailor": "needle", "weaver": "loom",
 }  # fmt: skip
 CRAFTS = tuple(CRAFT_TOOLS)
-FOODS = tuple(
-    "apples beans bread cabbage carrots cheese cherries dates eggs figs grapes ham honey lentils "
-    "melons nuts olives onions pears peas plums rice soup turnips".split()
-)
-MIN_AGE, MAX_AGE = 10, 59
+FOODS = (
+    "apples", "beans", "bread", "cabbage", "carrots", "cheese", "cherries", "dates", "eggs",
+    "figs", "grapes", "ham", "honey", "lentils", "melons", "nuts", "olives", "onions", "pears",
+    "peas", "plums", "rice", "soup", "turnips",
+)  # fmt: skip
+MIN_AGE, MAX_AGE = 10, 49
 
 VALUES: dict[Attribute, tuple[str, ...]] = {
     "age": tuple(str(age) for age in range(MIN_AGE, MAX_AGE + 1)),
@@ -212,7 +215,7 @@ def read_long_question(question: str) -> str | None:
 def read_facts(text: str) -> list[Fact]:
     """Every fact a text states, true or false, in the order of its sentences."""
     found = []
-    for sentence in re.findall(r"[^.!?\n]+[.!?]", text):
+    for sentence in re.split(r"(?<=[.!?])|\n", text):
         for attribute, pattern in _STATEMENT_PATTERNS:
             if match := pattern.fullmatch(sentence.strip()):
                 found.append(Fact(match["name"], attribute, match["value"]))

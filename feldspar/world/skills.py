@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 from feldspar.world.prose import CRAFT_TOOLS, MAX_AGE, MIN_AGE, Entity, Fact, state
 
 Branch = Literal["knowledge", "foundational", "compositional"]
-MAX_STEP = 9
+MAX_STEP = 6
 """The largest number added to, or taken from, an age."""
 
 
@@ -46,7 +46,8 @@ def draw_foundational(kind: str, rng: random.Random, held_out: bool) -> Solution
     """A question of a skill; operands are either held out for the exam or open for training."""
     skill = FOUNDATIONAL[kind]
     operands = skill.draw(rng)
-    while is_held_out(kind, operands) != held_out:
+    # Tools are a table: one kept out of training could not be known, so any may be asked.
+    while kind != "tool" and is_held_out(kind, operands) != held_out:
         operands = skill.draw(rng)
     return _solve_foundational(kind, rng.choice(skill.forms).format(*operands), operands)
 
@@ -61,8 +62,7 @@ def read_foundational(question: str) -> Solution | None:
 
 def is_held_out(kind: str, operands: tuple[str, ...]) -> bool:
     """Whether these operands are asked in exams only: a fixed fifth of them, by checksum."""
-    # Tools are a table: an operand kept out of training could not be known at all.
-    return kind != "tool" and zlib.crc32(" ".join((kind, *operands)).encode()) % 5 == 0
+    return zlib.crc32(" ".join((kind, *operands)).encode()) % 5 == 0
 
 
 def compose(kind: str, names: tuple[str, ...], step: str, known: Mapping[str, Entity]) -> Solution:
@@ -204,8 +204,8 @@ FOUNDATIONAL: dict[str, FoundationalSkill] = {
         ("What tool does a {} use?", "Name the tool of a {}."), _craft, _tool
     ),
     "smallest": FoundationalSkill(
-        ("Which is the smallest of {}, {}, {}?", "Pick the smallest: {}, {}, {}."),
-        _numbers(3),
+        ("Which is the smallest of {}, {}?", "Pick the smallest: {}, {}."),
+        _numbers(2),
         _picked("smallest", min),
     ),
     "last": FoundationalSkill(
@@ -213,9 +213,7 @@ FOUNDATIONAL: dict[str, FoundationalSkill] = {
         _numbers(3),
         _picked("last", lambda numbers: numbers[-1]),
     ),
-    "sort": FoundationalSkill(
-        ("Sort {}, {}, {}.", "Put in order: {}, {}, {}."), _numbers(3), _sorted
-    ),
+    "sort": FoundationalSkill(("Sort {}, {}.", "Put in order: {}, {}."), _numbers(2), _sorted),
 }
 
 COMPOSITIONAL: dict[str, tuple[str, ...]] = {
@@ -231,9 +229,7 @@ GROUNDED_FORM = "How many {} are in the basket?"
 
 def _solve_foundational(kind: str, question: str, operands: tuple[str, ...]) -> Solution:
     answer, final = FOUNDATIONAL[kind].answer(operands)
-    return Solution(
-        question=question, answer=answer, final=final, branch="foundational", kind=kind
-    )
+    return Solution(question=question, answer=answer, final=final, branch="foundational", kind=kind)
 
 
 def _solve_compositional(kind: str, question: str, people: list[Entity], step: str) -> Solution:

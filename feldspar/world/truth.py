@@ -15,6 +15,7 @@ from typing import Literal
 
 from feldspar.world.prose import (
     ATTRIBUTES,
+    CRAFT_TOOLS,
     NAME_HEADS,
     NAME_TAILS,
     VALUES,
@@ -28,7 +29,6 @@ from feldspar.world.prose import (
     state,
 )
 from feldspar.world.skills import (
-    CRAFT_TOOLS,
     FOUNDATIONAL,
     Solution,
     draw_composition,

@@ -1,0 +1,68 @@
+"""Writes docs/recipe.md from feldspar/config.py: `python docs/recipe_reference.py`."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic.fields import FieldInfo
+
+from feldspar.config import Part, Recipe
+
+HEADER = """\
+# Recipe reference
+
+A recipe is a TOML file. Unknown keys are errors. Paths are relative to the recipe's folder or, where
+nothing is there, to the working directory; `world:NAME` names a part of the embedded micro-world.
+Any key can be set from the command line: `--set train.learning_rate=1e-4`,
+`--set train.phase.0.num_epochs=3`, `--set prefer=none` (takes the key out).
+
+This page is made from `feldspar/config.py` by `python docs/recipe_reference.py`.
+"""
+
+
+def reference() -> str:
+    """The whole page as Markdown."""
+    return HEADER + "".join(_tables(Recipe, "", set()))
+
+
+def _tables(part: type[Part], prefix: str, seen: set[str]) -> Iterator[str]:
+    title = f"[{prefix}]" if prefix else "top level"
+    yield f"\n## `{title}`\n\n{_one_line(part.__doc__)}\n\n| key | default | meaning |\n|---|---|---|\n"
+    inner: list[tuple[type[Part], str]] = []
+    for name, field in part.model_fields.items():
+        parts = _parts_in(field.annotation)
+        yield f"| `{name}` | {_default(field, parts)} | {_one_line(field.description)} |\n"
+        inner += [(p, f"{prefix}.{name}".lstrip(".")) for p in parts]
+    for p, place in inner:
+        if place not in seen:
+            seen.add(place)
+            yield from _tables(p, place, seen)
+
+
+def _parts_in(annotation: Any) -> list[type[Part]]:
+    if isinstance(annotation, type) and issubclass(annotation, Part):
+        return [annotation]
+    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation):
+        return [p for a in typing.get_args(annotation) for p in _parts_in(a)]
+    return []
+
+
+def _default(field: FieldInfo, parts: list[type[Part]]) -> str:
+    if field.is_required():
+        return "required"
+    default = field.default
+    if parts:
+        return "none" if default is None or default == () else "see below"
+    return f"`{default!r}`" if default not in (None, "", ()) else "none"
+
+
+def _one_line(text: str | None) -> str:
+    return " ".join((text or "").split()).replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    Path(__file__).with_name("recipe.md").write_text(reference(), encoding="utf-8")

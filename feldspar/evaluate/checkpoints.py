@@ -1,0 +1,114 @@
+"""Checkpoints scored: on the selection items while training, on the report items at the end."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from feldspar.config import EvaluateConfig, StudentConfig
+from feldspar.evaluate.answers import kept_answers
+from feldspar.evaluate.scores import scores_of
+from feldspar.progress import SILENT, Progress
+from feldspar.records import Answer, Checkpoint, ExamItem, Score
+from feldspar.runs import write_rows
+
+VERSION = 1
+"""Of the way answers are made and matched: part of `ScoreOnExams.key`."""
+
+
+class ScoreOnExams:
+    """The `ScoreCheckpoint` of training and preference tuning: the items for selection, alone.
+
+    Answers are kept under `cache_path` by checkpoint, items and settings, so that no checkpoint is
+    asked twice.
+    """
+
+    def __init__(
+        self,
+        items: Iterable[ExamItem],
+        *,
+        student: StudentConfig,
+        config: EvaluateConfig,
+        seed: int,
+        cache_path: Path,
+        progress: Progress = SILENT,
+    ) -> None:
+        self._items = tuple(item for item in items if item.use == "select")
+        self._student, self._config, self._seed = student, config, seed
+        self._cache_path, self._progress = cache_path, progress
+        self.key = _key(self._items, student, config, seed)
+
+    def __call__(self, checkpoint: Checkpoint) -> list[Score]:
+        path = self._cache_path / f"{checkpoint.digest[:16]}-{self.key[:16]}.jsonl.zst"
+        answers = kept_answers(
+            path,
+            checkpoint,
+            self._items,
+            student=self._student,
+            config=self._config,
+            seed=self._seed,
+            progress=self._progress,
+        )
+        scored = scores_of(
+            f"{checkpoint.phase}/{checkpoint.step}",
+            self._items,
+            answers,
+            num_resamples=self._config.num_resamples,
+            seed=self._seed,
+            settings=_settings(self._student, self._config),
+            answers_path=str(path),
+        )
+        return list(scored)
+
+
+def evaluate(
+    named_checkpoints: Sequence[tuple[str, Checkpoint]],
+    items: Iterable[ExamItem],
+    config: EvaluateConfig,
+    *,
+    student: StudentConfig,
+    here: Path,
+    seed: int,
+    progress: Progress = SILENT,
+) -> Iterator[Score]:
+    """Score checkpoints on the report items; the answers lie in `here/answers/NAME.jsonl.zst`.
+
+    Answers that an earlier try left there are used again.
+    """
+    reported = [item for item in items if item.use == "report"]
+    known: dict[str, list[Answer]] = {}
+    for name, checkpoint in named_checkpoints:
+        path = here / "answers" / f"{name}.jsonl.zst"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if checkpoint.digest in known:
+            write_rows(path, known[checkpoint.digest])
+        answers = known[checkpoint.digest] = kept_answers(
+            path, checkpoint, reported, student=student, config=config, seed=seed, progress=progress
+        )
+        yield from scores_of(
+            name,
+            reported,
+            answers,
+            num_resamples=config.num_resamples,
+            seed=seed,
+            settings=_settings(student, config),
+            answers_path=str(path),
+        )
+
+
+def _key(
+    items: Sequence[ExamItem], student: StudentConfig, config: EvaluateConfig, seed: int
+) -> str:
+    parts = [
+        VERSION,
+        [dataclasses.asdict(item) for item in items],
+        student.model_dump(mode="json", exclude={"base"}),
+        config.model_dump(mode="json", exclude={"exam"}),
+        seed,
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _settings(student: StudentConfig, config: EvaluateConfig) -> str:
+    return f"greedy, up to {config.max_new_tokens} new tokens, {student.template} template"

@@ -1,0 +1,100 @@
+"""A user's own exam: one JSON object a line."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from feldspar.config import ExamConfig
+from feldspar.errors import RecipeError
+from feldspar.records import ExamItem, Match
+
+KEYS = frozenset({"question", "answer", "accepted", "match", "context"})
+
+
+def read_exam(config: ExamConfig, path: Path) -> Iterator[ExamItem]:
+    """Read items, one a line; only `question` and `answer` are needed:
+
+        {"question": "7 + 3?", "answer": "7 + 3 = 10.", "accepted": ["10"], "match": "final"}
+
+    `accepted` is the answer itself where it is not given. Raises RecipeError with file and line.
+    """
+    lines_of: dict[str, int] = {}
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    item = _read_item(line, config.name, f"{path}:{number}")
+                    if item.id in lines_of:
+                        raise RecipeError(
+                            f"{path}:{number}: asks what line {lines_of[item.id]} asks; drop one"
+                        )
+                    lines_of[item.id] = number
+                    yield item
+    except OSError as error:
+        raise RecipeError(
+            f"{path}: exam {config.name!r} cannot be read: {error.strerror}"
+        ) from error
+    if not lines_of:
+        raise RecipeError(
+            f"{path}: exam {config.name!r} has no items; write one JSON object a line"
+        )
+
+
+def _read_item(line: bytes, exam: str, place: str) -> ExamItem:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        raise RecipeError(f"{place}: not JSON; write one object with question and answer") from None
+    if not isinstance(row, dict):
+        raise RecipeError(f"{place}: not an object; write one with question and answer")
+    if unknown := sorted(row.keys() - KEYS):
+        raise RecipeError(
+            f"{place}: unknown key {unknown[0]!r}; there are {', '.join(sorted(KEYS))}"
+        )
+    question, answer = _text(row, "question", place), _text(row, "answer", place)
+    context = _text(row, "context", place) if row.get("context") is not None else None
+    match = _match(row, place)
+    return ExamItem(
+        id=_content_id(exam, question, answer, context),
+        exam=exam,
+        question=question,
+        reference=answer,
+        accepted=() if match == "likelihood" else _accepted(row, answer, place),
+        match=match,
+        context=context,
+    )
+
+
+def _text(row: dict[str, Any], key: str, place: str) -> str:
+    value = row.get(key)
+    if not isinstance(value, str) or not value.strip():
+        raise RecipeError(f"{place}: `{key}` must be text, got {str(value)[:40]!r}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise RecipeError(f"{place}: `{key}` holds half a character (a lone surrogate)") from None
+    return value
+
+
+def _match(row: dict[str, Any], place: str) -> Match:
+    match = row.get("match", "final")
+    if match not in ("final", "exact", "likelihood"):
+        raise RecipeError(
+            f"{place}: `match` must be final, exact or likelihood, got {str(match)[:40]!r}"
+        )
+    return match  # type: ignore[no-any-return]
+
+
+def _accepted(row: dict[str, Any], answer: str, place: str) -> tuple[str, ...]:
+    accepted = row.get("accepted", [answer])
+    if not isinstance(accepted, list) or not accepted:
+        raise RecipeError(
+            f"{place}: `accepted` must be a list of texts; leave it out to use answer"
+        )
+    return tuple(_text({"accepted": one}, "accepted", place) for one in accepted)
+
+
+def _content_id(*parts: str | None) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

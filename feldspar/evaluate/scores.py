@@ -1,0 +1,135 @@
+"""Answers to figures: per exam, leaf and branch, each with its 95 % interval."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from feldspar.records import Answer, ExamItem, Interval, Score
+from feldspar.stats.intervals import (
+    Difference,
+    mean_interval,
+    paired_difference,
+    proportion_interval,
+)
+
+LEAF_EXAMS = "leaf exams"
+"""All exams of the taxonomy's leaves as one."""
+Metric = Literal["accuracy", "log-likelihood"]
+METRICS: tuple[Metric, ...] = ("accuracy", "log-likelihood")
+
+
+class Group(NamedTuple):
+    """What one figure is of: an exam, or its part about one leaf."""
+
+    exam: str
+    leaf: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """What changed in `exam` between two checkpoints, over the same items."""
+
+    exam: str
+    metric: Metric
+    difference: Difference
+    """After minus before."""
+    leaf: str = ""
+
+
+def scores_of(
+    name: str,
+    items: Sequence[ExamItem],
+    answers: Iterable[Answer],
+    *,
+    num_resamples: int,
+    seed: int,
+    settings: str = "",
+    answers_path: str = "",
+) -> Iterator[Score]:
+    """Score a checkpoint's answers, in the items' order of groups.
+
+    Accuracy is over the items that can be matched and carries Wilson's interval; log-likelihood is
+    over all, in nats per token, and carries the bootstrap's.
+    """
+    by_item = {answer.item: answer for answer in answers}
+    for group, members in _groups(items).items():
+        for metric in METRICS:
+            values = [v for i in members if (v := _value(by_item[i.id], metric)) is not None]
+            if values:
+                yield Score(
+                    checkpoint=name,
+                    exam=group.exam,
+                    leaf=group.leaf,
+                    metric=metric,
+                    value=sum(values) / len(values),
+                    interval=_interval(values, metric, num_resamples, seed),
+                    num_items=len(values),
+                    settings=settings,
+                    answers_path=answers_path,
+                )
+
+
+def compare(
+    items: Sequence[ExamItem],
+    before: Iterable[Answer],
+    after: Iterable[Answer],
+    *,
+    num_resamples: int,
+    seed: int,
+) -> list[Comparison]:
+    """Paired differences, `after - before`, over the items that both have answered."""
+    first = {answer.item: answer for answer in before}
+    second = {answer.item: answer for answer in after}
+    found = []
+    for group, members in _groups([i for i in items if i.id in first and i.id in second]).items():
+        for metric in METRICS:
+            old = [_value(first[item.id], metric) for item in members]
+            new = [_value(second[item.id], metric) for item in members]
+            pairs = [
+                (a, b) for a, b in zip(old, new, strict=True) if a is not None and b is not None
+            ]
+            if pairs:
+                difference = paired_difference(
+                    [a for a, _ in pairs], [b for _, b in pairs], num_resamples, seed
+                )
+                found.append(
+                    Comparison(
+                        exam=group.exam, leaf=group.leaf, metric=metric, difference=difference
+                    )
+                )
+    return found
+
+
+def _groups(items: Sequence[ExamItem]) -> dict[Group, list[ExamItem]]:
+    """Items of each figure: of an exam, of a leaf, of all leaf exams together; and of these by
+    branch and by origin, where there are several."""
+    of_leaves = [item for item in items if item.origin != "file"]
+    has_branches = len({item.branch for item in of_leaves}) > 1
+    has_origins = len({item.origin for item in of_leaves}) > 1
+    groups: dict[Group, list[ExamItem]] = {}
+    leaf_groups: dict[Group, list[ExamItem]] = {}
+    for item in items:
+        wholes = [Group(item.exam)]
+        if item.origin != "file":
+            wholes = [Group(LEAF_EXAMS)]
+            if has_branches and item.branch:
+                wholes.append(Group(f"{LEAF_EXAMS}: {item.branch}"))
+            if has_origins:
+                wholes.append(Group(f"{LEAF_EXAMS}: {item.origin}"))
+        for whole in wholes:
+            groups.setdefault(whole, []).append(item)
+        if item.leaf:
+            leaf_groups.setdefault(Group(item.exam, item.leaf), []).append(item)
+    return groups | leaf_groups
+
+
+def _value(answer: Answer, metric: Metric) -> float | None:
+    if metric == "log-likelihood":
+        return answer.log_likelihood
+    return None if answer.is_right is None else float(answer.is_right)
+
+
+def _interval(values: Sequence[float], metric: Metric, num_resamples: int, seed: int) -> Interval:
+    if metric == "accuracy":
+        return proportion_interval(round(sum(values)), len(values))
+    return mean_interval(values, num_resamples, seed)

@@ -1,0 +1,134 @@
+"""What generation and exams will cost at a teacher, before anything is asked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from feldspar.config import GenerateConfig
+from feldspar.generate.prompting import Prompts, Stage, Value, read_prompts
+from feldspar.generate.staff import Work
+from feldspar.generate.works import exam_works, generation_works
+from feldspar.records import Branch, Estimate, Leaf
+
+CHARACTERS_PER_TOKEN = 4
+"""A rule of thumb for English; other languages take more tokens."""
+JUDGMENT_TOKENS = 40
+ANSWER_BYTES_PER_TOKEN = 12
+"""On disk: an answer in the journal, and once more in the samples."""
+
+
+class _Cost(NamedTuple):
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def plus(self, other: _Cost, times: int = 1) -> _Cost:
+        return _Cost(*(mine + times * theirs for mine, theirs in zip(self, other, strict=True)))
+
+
+def estimate(leaves: Iterable[Leaf], config: GenerateConfig, seed: int = 1) -> Estimate:
+    """Calls and tokens of exams and samples, if nothing is rejected or cut off on the way.
+
+    Prompts are counted as they will be sent, for the first call of each leaf and chunk; new texts
+    are taken to be as long as the leaf's own seeds.
+    """
+    prompts = read_prompts(config)
+    judged = config.model_copy(update={"judge": True})
+    total = _Cost()
+    for leaf in leaves:
+        costs: dict[str | None, _Cost] = {}
+        for work in generation_works(leaf, config, seed):
+            total = total.plus(_cost_once(work, config, prompts, costs))
+        lacking = config.exam_items - len(leaf.exam_seeds)
+        costs = {}
+        for work in exam_works(leaf, config, seed, 0, -(-lacking // config.pairs_per_call)):
+            total = total.plus(_cost_once(work, judged, prompts, costs))
+    return Estimate(
+        step="samples and exams",
+        calls=total.calls,
+        prompt_tokens=total.prompt_tokens,
+        completion_tokens=total.completion_tokens,
+        disk_bytes=total.completion_tokens * ANSWER_BYTES_PER_TOKEN,
+        note="if no sample is rejected on the way; 4 characters a token",
+    )
+
+
+def expected_samples(
+    leaves: Iterable[Leaf], config: GenerateConfig, seed: int = 1
+) -> Counter[Branch]:
+    """Samples that will be asked for, by branch: as many are kept when none is rejected."""
+    counts: Counter[Branch] = Counter()
+    for leaf in leaves:
+        counts[leaf.branch] += sum(w.count for w in generation_works(leaf, config, seed))
+    return counts
+
+
+def _cost_once(
+    work: Work, config: GenerateConfig, prompts: Prompts, costs: dict[str | None, _Cost]
+) -> _Cost:
+    """The cost of a call and all that follows, from the first of its chunk (and size)."""
+    key = f"{work.chunk.id if work.chunk else ''} {work.count}"
+    if key not in costs:
+        is_knowledge = work.leaf.branch == "knowledge"
+        costs[key] = (_knowledge_cost if is_knowledge else _skill_cost)(work, config, prompts)
+    return costs[key]
+
+
+def _knowledge_cost(work: Work, config: GenerateConfig, prompts: Prompts) -> _Cost:
+    question, answer, _ = _typical(work)
+    values: dict[str, Value] = {"question": question, "answer": answer}
+    first = _call(work, prompts, "knowledge-pairs", work.count * _tokens(question + answer), values)
+    if config.judge:
+        for stage in ("judge-faithful", "judge-relevant"):
+            first = first.plus(_call(work, prompts, stage, JUDGMENT_TOKENS, values), work.count)
+    return first
+
+
+def _skill_cost(work: Work, config: GenerateConfig, prompts: Prompts) -> _Cost:
+    question, answer, context = _typical(work)
+    values: dict[str, Value] = {"question": question, "answer": answer, "context": context}
+    if work.leaf.is_grounded:
+        cost = _call(work, prompts, "skill-context", work.count * _tokens(context or ""), values)
+        each = _call(work, prompts, "skill-questions", _tokens(question), values)
+        cost = cost.plus(each, work.count)
+    else:
+        num_tokens = work.count * _tokens(question)
+        cost = _call(work, prompts, "skill-questions", num_tokens, values)
+    cost = cost.plus(_call(work, prompts, "skill-answer", _tokens(answer), values), work.count)
+    if config.judge:
+        for stage in ("judge-question", "judge-answer"):
+            cost = cost.plus(_call(work, prompts, stage, JUDGMENT_TOKENS, values), work.count)
+    return cost
+
+
+def _call(
+    work: Work, prompts: Prompts, stage: Stage, completion_tokens: int, values: dict[str, Value]
+) -> _Cost:
+    (message,) = prompts.render(
+        stage,
+        task=work.leaf.task_description,
+        domain=work.leaf.domain,
+        document=work.chunk.text if work.chunk else None,
+        examples=work.seeds,
+        count=work.count,
+        persona="precise",
+        **values,
+    )
+    return _Cost(1, _tokens(message.content), completion_tokens)
+
+
+def _typical(work: Work) -> tuple[str, str, str | None]:
+    """Question, answer, and context of middling length among the leaf's seeds."""
+    seeds = work.leaf.seeds
+    if not seeds:
+        return "?" * 60, "." * 200, None
+    by_length = sorted(seeds, key=lambda seed: len(seed.question) + len(seed.answer))
+    typical = by_length[len(by_length) // 2]
+    contexts = sorted((seed.context for seed in seeds if seed.context), key=len)
+    return typical.question, typical.answer, contexts[len(contexts) // 2] if contexts else None
+
+
+def _tokens(text: str) -> int:
+    return -(-len(text) // CHARACTERS_PER_TOKEN)

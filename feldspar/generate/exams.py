@@ -1,0 +1,146 @@
+"""An exam for each leaf: its held-out seeds, topped up with judged questions kept from training."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from feldspar.config import GenerateConfig
+from feldspar.generate.filters import Questions
+from feldspar.generate.finals import accepted_final
+from feldspar.generate.funnel import FUNNEL_FILE, LeafFunnel, Tally, write_funnel
+from feldspar.generate.ordered import in_order, run_stream
+from feldspar.generate.pipelines import write_samples
+from feldspar.generate.prompting import read_prompts
+from feldspar.generate.samples import max_works
+from feldspar.generate.staff import Staff
+from feldspar.generate.works import exam_works, note_on
+from feldspar.progress import SILENT, Progress
+from feldspar.records import ExamItem, Leaf, Sample
+from feldspar.teacher import Teacher
+
+MAX_ROUNDS = 4
+"""Rounds of asking for what an exam still lacks; after the last it stays as small as it is."""
+
+
+class _LeafExam(NamedTuple):
+    items: list[ExamItem]
+    funnel: LeafFunnel
+
+
+def make_exams(
+    leaves: Iterable[Leaf],
+    config: GenerateConfig,
+    *,
+    teacher: Teacher,
+    judge: Teacher,
+    seed: int,
+    here: Path,
+    progress: Progress = SILENT,
+) -> Iterator[ExamItem]:
+    """Items of the exam `leaf:PATH` for every leaf; half of each kind for choosing checkpoints.
+
+    Generated items are always judged. Writes `funnel.json` to `here`.
+    """
+    # An exam that nobody judged would measure the teacher's mistakes.
+    staff = Staff(teacher, judge, read_prompts(config), config.model_copy(update={"judge": True}))
+    funnels = []
+    with progress.task("exams", None, "leaves") as task:
+        num_items = 0
+        for items, funnel in run_stream(_make_all(leaves, config, staff, seed)):
+            funnels.append(funnel)
+            num_items += len(items)
+            task.advance(1, items=num_items)
+            yield from items
+    write_funnel(here / FUNNEL_FILE, funnels)
+
+
+async def _make_all(
+    leaves: Iterable[Leaf], config: GenerateConfig, staff: Staff, seed: int
+) -> AsyncGenerator[_LeafExam, None]:
+    async def make(leaf: Leaf) -> _LeafExam:
+        return await _make_exam(leaf, config, staff, seed)
+
+    async with staff.teacher, staff.judge:
+        stream = in_order(leaves, make, max_works(staff.teacher))
+        try:
+            async for exam in stream:
+                yield exam
+        finally:
+            await stream.aclose()
+
+
+async def _make_exam(leaf: Leaf, config: GenerateConfig, staff: Staff, seed: int) -> _LeafExam:
+    known = Questions()
+    for shown in leaf.seeds:
+        known.add(f"seed {shown.id}", shown.question, _input_of(leaf, shown.context))
+    held_out = []
+    for kept_back in leaf.exam_seeds:
+        context = _input_of(leaf, kept_back.context)
+        held_out.append(_item(leaf, kept_back.question, kept_back.answer, context, "held-out"))
+        known.add(f"seed {kept_back.id}", kept_back.question, context)
+    tally = Tally(leaf, note_on(leaf))
+    generated: list[ExamItem] = []
+    num_calls = 0
+    for _ in range(MAX_ROUNDS):
+        lacking = config.exam_items - len(held_out) - len(generated)
+        works = exam_works(leaf, config, seed, num_calls, -(-lacking // config.pairs_per_call))
+        if not works:
+            break
+        num_calls += len(works)
+        written = await asyncio.gather(*(write_samples(work, staff) for work in works))
+        for work, samples in zip(works, written, strict=True):
+            tally.add(work.count, samples)
+            generated.extend(_new_items(leaf, samples, known))
+    wanted = max(0, config.exam_items - len(held_out))
+    items = _halved(held_out) + _halved(generated[:wanted])
+    return _LeafExam(items, tally.finish())
+
+
+def _new_items(leaf: Leaf, samples: Iterable[Sample], known: Questions) -> Iterator[ExamItem]:
+    for sample in samples:
+        context = _input_of(leaf, sample.context)
+        if sample.is_kept and known.find(sample.question, context) is None:
+            known.add(sample.id, sample.question, context)
+            yield _item(leaf, sample.question, sample.answer, context, "generated")
+
+
+def _input_of(leaf: Leaf, context: str | None) -> str | None:
+    """A skill's context belongs to its question; knowledge is asked for without its passage."""
+    return None if leaf.branch == "knowledge" else context
+
+
+def _item(
+    leaf: Leaf,
+    question: str,
+    answer: str,
+    context: str | None,
+    origin: Literal["held-out", "generated"],
+) -> ExamItem:
+    final = accepted_final(answer, leaf.branch)
+    exam = f"leaf:{leaf.path}"
+    content = repr((exam, question, answer, context))
+    return ExamItem(
+        id=hashlib.sha256(content.encode()).hexdigest()[:16],
+        exam=exam,
+        question=question,
+        reference=answer,
+        accepted=() if final is None else (final,),
+        match="likelihood" if final is None else "final",
+        context=context,
+        leaf=leaf.path,
+        branch=leaf.branch,
+        origin=origin,
+    )
+
+
+def _halved(items: list[ExamItem]) -> list[ExamItem]:
+    """Every other item, in order of content hash, is for choosing checkpoints; the first is not."""
+    ordered = sorted(items, key=lambda item: item.id)
+    return [
+        replace(item, use="select") if place % 2 else item for place, item in enumerate(ordered)
+    ]

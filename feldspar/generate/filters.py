@@ -1,0 +1,144 @@
+"""What is thrown away after judging: what a leaf has already, and what an exam asks.
+
+Both are asked in (leaf, seed, draw) order, so that what is kept does not depend on timing. Reasons
+name the neighbour or the item.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from feldspar.config import GenerateConfig
+from feldspar.records import ExamItem, Leaf, Sample
+from feldspar.text import SimilarTexts, ngrams, normalise, numbers_and_names
+
+NEAR = 0.7
+"""ROUGE-L of questions above which two samples with one answer are one."""
+SAME_QUESTION = 0.9
+"""ROUGE-L above which two questions about the same names and numbers are the same question."""
+BENCHMARK_WORDS = 13
+"""Length of the n-grams that a benchmark's items are known by."""
+LEAST_WORDS = 4
+"""A benchmark's question shorter than this must be met whole, not within another text."""
+
+
+class Distinct:
+    """What a leaf has already: its seeds, then every sample that was found distinct."""
+
+    def __init__(self, leaf: Leaf, *, near: bool = True) -> None:
+        self._near = near
+        self._exact: dict[tuple[str, ...], str] = {}
+        self._similar = SimilarTexts()
+        self._is_skill = leaf.branch != "knowledge"
+        for seed in leaf.seeds:
+            self._add(f"seed {seed.id}", seed.question, seed.answer, seed.context)
+
+    def find_neighbour(self, sample: Sample) -> str | None:
+        """Why a sample is none of its own; else None, and it is remembered."""
+        answer, context, telling = self._bucket(sample.question, sample.answer, sample.context)
+        known = self._exact.get((normalise(sample.question), answer, context))
+        if known is not None:
+            return f"duplicate: same question and answer (as {known})"
+        if self._near:
+            match = self._similar.likest(sample.question, NEAR, (answer, context, telling))
+            if match is not None:
+                return f"near-duplicate: same answer (as {match.key}, ROUGE-L {match.score:.2f})"
+        self._add(sample.id, sample.question, sample.answer, sample.context)
+        return None
+
+    def _add(self, key: str, question: str, answer: str, context: str | None) -> None:
+        bucket = self._bucket(question, answer, context)
+        self._exact.setdefault((normalise(question), *bucket[:2]), key)
+        self._similar.add(key, question, bucket)
+
+    def _bucket(
+        self, question: str, answer: str, context: str | None
+    ) -> tuple[str, str, tuple[str, ...]]:
+        """What near-duplicates have in common exactly: answer, a skill's input, numbers and names.
+
+        Only what shares all three is compared, which is why no candidates are lost or guessed.
+        """
+        # Two passages may state one fact, so the passage does not tell knowledge apart.
+        input_text = normalise(context or "") if self._is_skill else ""
+        return normalise(answer), input_text, numbers_and_names(question)
+
+
+class Questions:
+    """Questions, with their input if they have one, that must not be asked again."""
+
+    def __init__(self) -> None:
+        self._similar = SimilarTexts()
+        self._inputs: dict[str, str] = {}
+
+    def add(self, key: str, question: str, context: str | None = None) -> None:
+        if context:
+            self._inputs.setdefault(normalise(context), key)
+        else:
+            self._similar.add(key, question, numbers_and_names(question))
+
+    def find(self, question: str, context: str | None = None) -> str | None:
+        """What asks the same question or stands on the same input: `KEY`, `KEY, ROUGE-L 0.95`."""
+        if context and (key := self._inputs.get(normalise(context))):
+            return f"{key}, same input"
+        match = self._similar.likest(question, SAME_QUESTION, numbers_and_names(question))
+        return f"{match.key}, ROUGE-L {match.score:.2f}" if match else None
+
+
+class Decontaminator:
+    """Everything that any exam asks.
+
+    Leaf exams and other items with a branch are known by their question, or by their input where
+    they have one: a fact may be taught, its question may not. Items without a branch are a
+    benchmark's, known by any 13 words in a row or, where shorter, by the whole question.
+    """
+
+    def __init__(self, items: Iterable[ExamItem]) -> None:
+        self._questions = Questions()
+        self._ngrams: defaultdict[int, dict[str, str]] = defaultdict(dict)
+        for item in items:
+            key = f"{item.exam} {item.id}"
+            if item.branch is None:
+                self._add_benchmark_item(key, item.question)
+            else:
+                context = item.context if item.branch != "knowledge" else None
+                self._questions.add(key, item.question, context)
+
+    def find_item(self, sample: Sample) -> str | None:
+        """Why a sample must not be trained on; None where no exam asks it."""
+        context = sample.context if sample.branch != "knowledge" else None
+        item = self._questions.find(sample.question, context)
+        if item is not None:
+            return f"exam: asked there ({item})"
+        for text in filter(None, (sample.question, sample.answer, context)):
+            words = normalise(text).split()
+            for size, known in self._ngrams.items():
+                item = next((known[gram] for gram in ngrams(words, size) if gram in known), None)
+                if item is not None:
+                    return f"exam: shares {size} words in a row ({item})"
+        return None
+
+    def _add_benchmark_item(self, key: str, question: str) -> None:
+        words = normalise(question).split()
+        if len(words) < LEAST_WORDS:
+            self._questions.add(key, question)
+            return
+        for gram in ngrams(words, min(len(words), BENCHMARK_WORDS)):
+            self._ngrams[min(len(words), BENCHMARK_WORDS)].setdefault(gram, key)
+
+
+class Filters:
+    """The filters a recipe leaves on, over one leaf after another."""
+
+    def __init__(self, config: GenerateConfig, avoid: Iterable[ExamItem]) -> None:
+        self._config = config
+        self._decontaminator = Decontaminator(avoid if config.decontaminate else ())
+        self._distinct: Distinct | None = None
+        self._leaf = ""
+
+    def reason_against(self, sample: Sample, leaf: Leaf) -> str | None:
+        """Why a judged sample is thrown away, or None."""
+        if self._distinct is None or self._leaf != leaf.path:
+            self._distinct = Distinct(leaf, near=self._config.near_duplicates)
+            self._leaf = leaf.path
+        return self._distinct.find_neighbour(sample) or self._decontaminator.find_item(sample)

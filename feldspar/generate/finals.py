@@ -1,0 +1,53 @@
+"""By what a right answer is known: its end, where that is short and says it all."""
+
+from __future__ import annotations
+
+import re
+
+from feldspar.records import Branch
+from feldspar.text import split_words
+
+MAX_WORDS = 8
+"""Longest answer, or last sentence, that is matched by its end."""
+MAX_WORKED_WORDS = 40
+"""Longest worked answer of a skill: some steps, then a result."""
+MAX_RESULT_WORDS = 3
+"""Longest result of a worked answer."""
+
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
+_LAST_LINK = re.compile(
+    r".*\b(?:is|are|was|were|equals|in|at|as|a|an|the|to|from)\s+", re.IGNORECASE | re.DOTALL
+)
+_NEGATION = re.compile(r"\b(?:not|no|never|nor|none)\b|n['\u2019]t\b", re.IGNORECASE)
+
+
+def accepted_final(answer: str, branch: Branch) -> str | None:
+    """What an answer must end with to be right; None where it is too long to be matched.
+
+    - A single sentence of at most 8 words: what follows its last "=", ":", or small English word
+      such as "is", "in" or "a"; the whole of it where there is none, or where it denies something.
+      "Zorbo lives in Tarn." gives "Tarn", "Sorted: 3, 5, 9." gives "3, 5, 9".
+    - A skill's worked answer of at most 40 words: the same of its last sentence, if that has a "="
+      or is a result of at most 3 words. "Zorbo is 7. 7 + 3 = 10." gives "10".
+    """
+    sentences = [part.strip() for part in _SENTENCE_END.split(answer.strip()) if part.strip()]
+    num_words = len(split_words(answer))
+    if not sentences or not num_words:
+        return None
+    if len(sentences) == 1 and ("=" in answer or num_words <= MAX_WORDS):
+        final = _end_of(sentences[0])
+        return final if len(split_words(final)) <= MAX_WORDS else None
+    if branch == "knowledge" or num_words > MAX_WORKED_WORDS:
+        return None
+    last = _end_of(sentences[-1])
+    return last if len(split_words(last)) <= MAX_RESULT_WORDS else None
+
+
+def _end_of(sentence: str) -> str:
+    bare = sentence.strip().rstrip(".!?").strip()
+    for sign in ("=", ":"):
+        _, found, end = bare.rpartition(sign)
+        if found and end.strip():
+            return end.strip()
+    match = None if _NEGATION.search(bare) else _LAST_LINK.match(bare)
+    return bare[match.end() :].strip() or bare if match else bare

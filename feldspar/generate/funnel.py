@@ -1,0 +1,138 @@
+"""Why rows fell: per leaf, how many came through each stage, and the reasons with examples."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import TypeAdapter
+
+from feldspar.records import Leaf, Sample
+
+FUNNEL_FILE = "funnel.json"
+MAX_EXAMPLES = 3
+MAX_EXAMPLE_TEXT = 300
+"""Characters of a question or an answer shown in an example."""
+
+_FELL_BEFORE = {
+    "teacher": "answered",
+    "format": "parsed",
+    "judge": "judged",
+    "duplicate": "distinct",
+    "near-duplicate": "distinct",
+    "exam": "clean",
+}
+_STAGES = ("asked", "answered", "parsed", "judged", "distinct", "clean", "kept")
+
+
+class Example(NamedTuple):
+    """A sample that fell; `detail` is what stands in brackets behind its reason."""
+
+    sample: str
+    question: str
+    answer: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """Why samples fell: `judge: not faithful`."""
+
+    reason: str
+    count: int
+    examples: tuple[Example, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeafFunnel:
+    """Samples of one leaf that came through each stage, one after the other."""
+
+    leaf: str
+    asked: int
+    answered: int
+    """The teacher did not refuse."""
+    parsed: int
+    """The reply could be read, and held as many as were asked for."""
+    judged: int
+    """No judge said no."""
+    distinct: int
+    clean: int
+    """No exam asks it."""
+    kept: int
+    reasons: tuple[Reason, ...] = ()
+    """The most frequent first."""
+    note: str = ""
+    """Why a leaf was asked for nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Funnel:
+    leaves: tuple[LeafFunnel, ...]
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts one leaf's samples."""
+
+    leaf: Leaf
+    note: str = ""
+    asked: int = 0
+    _fell: Counter[str] = field(default_factory=Counter)
+    _reasons: Counter[str] = field(default_factory=Counter)
+    _examples: defaultdict[str, list[Example]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, num_asked: int, samples: Sequence[Sample]) -> None:
+        """Count what came of one call: a failed call's only row stands for all that were asked."""
+        self.asked += num_asked
+        missing = num_asked - len(samples)
+        for sample in samples:
+            has_failed = not sample.question and not sample.context
+            self._count(sample, num_asked if has_failed else 1)
+            missing = 0 if has_failed else missing
+        if missing:
+            self._fell["parsed"] += missing
+            self._reasons["format: fewer than asked for"] += missing
+
+    def finish(self) -> LeafFunnel:
+        left = self.asked
+        through: dict[str, int] = {}
+        for stage in _STAGES:
+            left -= self._fell[stage]
+            through[stage] = left
+        reasons = tuple(
+            Reason(reason=reason, count=count, examples=tuple(self._examples[reason]))
+            for reason, count in sorted(self._reasons.items(), key=lambda item: (-item[1], item[0]))
+        )
+        return LeafFunnel(leaf=self.leaf.path, note=self.note, reasons=reasons, **through)
+
+    def _count(self, sample: Sample, weight: int) -> None:
+        if sample.rejected_because is None:
+            return
+        reason, _, detail = sample.rejected_because.partition(" (")
+        self._fell[_FELL_BEFORE[reason.partition(":")[0]]] += weight
+        self._reasons[reason] += weight
+        if len(self._examples[reason]) < MAX_EXAMPLES:
+            example = Example(
+                sample.id,
+                sample.question[:MAX_EXAMPLE_TEXT],
+                sample.answer[:MAX_EXAMPLE_TEXT],
+                detail.removesuffix(")"),
+            )
+            self._examples[reason].append(example)
+
+
+def read_funnel(path: Path) -> Funnel:
+    """The funnel that a step wrote to `path`, its `funnel.json`."""
+    return TypeAdapter(Funnel).validate_json(path.read_bytes())
+
+
+def write_funnel(path: Path, leaves: Sequence[LeafFunnel]) -> None:
+    """Write beside and rename."""
+    beside = path.with_name(path.name + ".part")
+    funnel = Funnel(leaves=tuple(leaves))
+    beside.write_bytes(TypeAdapter(Funnel).dump_json(funnel, indent=1) + b"\n")
+    os.replace(beside, path)

@@ -1,0 +1,87 @@
+"""Many jobs at once, their results in the order they were begun."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator
+from typing import Any, TypeVar
+
+J = TypeVar("J")
+T = TypeVar("T")
+
+WAITING_PER_ACTIVE = 4
+"""Finished results held back behind a slow one, for each job that may be active."""
+
+
+async def in_order(
+    jobs: Iterable[J], do: Callable[[J], Coroutine[Any, Any, T]], max_active: int
+) -> AsyncGenerator[T, None]:
+    """What `do` gives for each job, `max_active` at a time; jobs are drawn as there is room.
+
+    The first job that fails ends all of them with its exception, wherever it stands in the order.
+    """
+    slots = asyncio.Semaphore(max_active)
+    failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    pending: deque[asyncio.Task[T]] = deque()
+
+    def settle(task: asyncio.Task[T]) -> None:
+        slots.release()
+        if not task.cancelled() and (error := task.exception()) and not failed.done():
+            failed.set_exception(error)
+
+    try:
+        for job in jobs:
+            await _unless(failed, slots.acquire())
+            pending.append(asyncio.create_task(do(job)))
+            pending[-1].add_done_callback(settle)
+            while pending and (pending[0].done() or len(pending) > WAITING_PER_ACTIVE * max_active):
+                yield await _unless(failed, pending[0])
+                pending.popleft()
+        while pending:
+            yield await _unless(failed, pending[0])
+            pending.popleft()
+    finally:
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+        # Asked for, so that nobody is told it was never retrieved.
+        if not failed.cancel():
+            failed.exception()
+
+
+def run_stream(stream: AsyncGenerator[T, None]) -> Iterator[T]:
+    """Iterate an asynchronous stream from plain code; its loop rests between the items.
+
+    Ctrl-C cancels what is in flight and is raised here.
+    """
+    with asyncio.Runner() as runner:
+        try:
+            while True:
+                try:
+                    item = runner.run(_next(stream))
+                except StopAsyncIteration:
+                    return
+                yield item
+        finally:
+            runner.run(_close(stream))
+
+
+async def _next(stream: AsyncGenerator[T, None]) -> T:
+    return await anext(stream)
+
+
+async def _close(stream: AsyncGenerator[T, None]) -> None:
+    await stream.aclose()
+
+
+async def _unless(failed: asyncio.Future[None], awaited: Awaitable[T]) -> T:
+    """The result of `awaited`, or the exception of `failed` if that comes first."""
+    future = asyncio.ensure_future(awaited)
+    if not future.done() and not failed.done():
+        either: set[asyncio.Future[Any]] = {future, failed}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    if failed.done():
+        future.cancel()
+        failed.result()
+    return future.result()

@@ -1,0 +1,79 @@
+"""What is asked, in order: the four stages for skills (LAB paper, section 3), and for knowledge.
+
+Each pipeline is straight-line code over durable calls: run again, it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from feldspar.generate.staff import Draft, Rejected, Staff, Work
+from feldspar.records import Sample
+
+
+async def write_samples(work: Work, staff: Staff) -> list[Sample]:
+    """The samples of one call, kept and rejected. A failed call gives one, without a question."""
+    write = _write_pairs if work.leaf.branch == "knowledge" else _write_skill
+    try:
+        return await write(work, staff)
+    except Rejected as rejected:
+        return [Draft(work=work, index=0).finish(staff.teacher.key, rejected.reason)]
+
+
+async def _write_skill(work: Work, staff: Staff) -> list[Sample]:
+    if work.leaf.is_grounded:
+        # Questions about one text resemble each other, so each new question gets a new context.
+        contexts = await staff.write_blocks("skill-context", ("context",), work, work.count)
+        return list(
+            await asyncio.gather(
+                *(_write_grounded(work, staff, i, text) for i, (text,) in enumerate(contexts))
+            )
+        )
+    questions = await staff.write_blocks("skill-questions", ("question",), work, work.count)
+    drafts = [Draft(work=work, index=i, question=text) for i, (text,) in enumerate(questions)]
+    return list(await asyncio.gather(*(_finish(draft, staff, _answer_skill) for draft in drafts)))
+
+
+async def _write_grounded(work: Work, staff: Staff, index: int, context: str) -> Sample:
+    return await _finish(Draft(work=work, index=index, context=context), staff, _answer_grounded)
+
+
+async def _answer_grounded(draft: Draft, staff: Staff) -> None:
+    question = await staff.write_blocks(
+        "skill-questions", ("question",), draft.work, 1, context=draft.context
+    )
+    draft.question = question[0][0]
+    await _answer_skill(draft, staff)
+
+
+async def _answer_skill(draft: Draft, staff: Staff) -> None:
+    await staff.judge_yes("judge-question", "fit", draft)
+    await staff.write_answer(draft)
+    await staff.judge_rating("judge-answer", "answer", draft)
+
+
+async def _write_pairs(work: Work, staff: Staff) -> list[Sample]:
+    assert work.chunk is not None, work
+    pairs = await staff.write_blocks("knowledge-pairs", ("question", "answer"), work, work.count)
+    drafts = [
+        Draft(work=work, index=i, question=question, answer=answer, context=work.chunk.text)
+        for i, (question, answer) in enumerate(pairs)
+    ]
+    return list(await asyncio.gather(*(_finish(draft, staff, _judge_pair) for draft in drafts)))
+
+
+async def _judge_pair(draft: Draft, staff: Staff) -> None:
+    await staff.judge_yes("judge-faithful", "faithful", draft)
+    await staff.judge_yes("judge-relevant", "relevant", draft)
+
+
+async def _finish(
+    draft: Draft, staff: Staff, stages: Callable[[Draft, Staff], Awaitable[None]]
+) -> Sample:
+    """Take a draft through its stages, to the end or to the first that rejects it."""
+    try:
+        await stages(draft, staff)
+    except Rejected as rejected:
+        return draft.finish(staff.teacher.key, rejected.reason)
+    return draft.finish(staff.teacher.key, None)

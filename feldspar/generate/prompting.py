@@ -1,0 +1,170 @@
+"""Prompts: Jinja files with a typed front matter, in prompts/ or in the recipe's own folder.
+
+prompts/README.md tells the stages, the sections of a message, and the forms of the replies.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeVar, get_args
+
+import jinja2
+import jinja2.meta
+import jinja2.sandbox
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from feldspar.config import GenerateConfig
+from feldspar.errors import RecipeError
+from feldspar.records import Message, Seed
+
+Stage = Literal[
+    "skill-context",
+    "skill-questions",
+    "judge-question",
+    "skill-answer",
+    "judge-answer",
+    "knowledge-pairs",
+    "judge-faithful",
+    "judge-relevant",
+]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+VARIABLES = frozenset(
+    ("task", "domain", "document", "context", "question", "answer", "examples", "count", "persona")
+)
+SUFFIX = ".md.j2"
+
+_FRONT_MATTER = re.compile(r"\A---\n(.*?\n)---\n", re.DOTALL)
+_MARKERS = r"###(?!#)|\[(?:Context|Question|Answer|End)\]"
+_FORGED = re.compile(rf"^([ \t]*)(?={_MARKERS})", re.IGNORECASE | re.MULTILINE)
+_QUOTED = re.compile(rf"^([ \t]*)\\(?={_MARKERS})", re.IGNORECASE | re.MULTILINE)
+
+T = TypeVar("T")
+Value = str | int | tuple[Seed, ...] | None
+
+
+class _Header(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    role: Literal["teacher", "judge"]
+    stage: Stage
+    variables: tuple[str, ...]
+
+
+class _Prompt(NamedTuple):
+    place: str
+    variables: tuple[str, ...]
+    template: jinja2.Template
+
+
+class Prompts:
+    """Every stage's prompt, those in `folder` before the package's.
+
+    Raises RecipeError where a file cannot be read or names what no stage has.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
+        # Templates come from a recipe's folder, so they are sandboxed; values come from documents
+        # and models, so every one that is put into a prompt is quoted.
+        self._environment = jinja2.sandbox.SandboxedEnvironment(
+            loader=jinja2.FunctionLoader(self._read_body),
+            undefined=jinja2.StrictUndefined,
+            finalize=_finalize,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._prompts = {stage: self._load(stage) for stage in STAGES}
+
+    def render(self, stage: Stage, **values: Value) -> tuple[Message, ...]:
+        """The messages that a stage sends."""
+        prompt = self._prompts[stage]
+        wanted = {name: values.get(name) for name in prompt.variables}
+        text = _mended(prompt.place, lambda: prompt.template.render(wanted))
+        return (Message(role="user", content=text.strip()),)
+
+    def _load(self, stage: Stage) -> _Prompt:
+        place, text = self._find(stage + SUFFIX)
+        match = _FRONT_MATTER.match(text)
+        if match is None:
+            raise RecipeError(f"{place}: no front matter; begin with role, stage, and variables")
+        try:
+            header = _Header.model_validate(yaml.safe_load(match[1]))
+        except (ValidationError, yaml.YAMLError) as error:
+            fault = " ".join(str(error).split())
+            raise RecipeError(f"{place}: the front matter cannot be read: {fault}") from None
+        if header.stage != stage:
+            raise RecipeError(f"{place}: this file is for the stage {stage}, not {header.stage}")
+        body = text[match.end() :]
+        used = _mended(
+            place, lambda: jinja2.meta.find_undeclared_variables(self._environment.parse(body))
+        )
+        for name in sorted(used - set(header.variables)):
+            raise RecipeError(f"{place}: {name!r} is used; add it to `variables`")
+        for name in sorted(set(header.variables) - VARIABLES):
+            raise RecipeError(
+                f"{place}: there is no variable {name!r}; there are: {', '.join(sorted(VARIABLES))}"
+            )
+        template = _mended(place, lambda: self._environment.get_template(stage + SUFFIX))
+        return _Prompt(place, header.variables, template)
+
+    def _read_body(self, name: str) -> str:
+        return _FRONT_MATTER.sub("", self._find(name)[1])
+
+    def _find(self, name: str) -> tuple[str, str]:
+        """Place and text of a file, the recipe's own first."""
+        for path in [self._folder / name] if self._folder else []:
+            if path.is_file():
+                return str(path), path.read_text(encoding="utf-8")
+        try:
+            return name, (resources.files(__package__) / "prompts" / name).read_text("utf-8")
+        except FileNotFoundError:
+            raise jinja2.TemplateNotFound(name) from None
+
+
+def read_prompts(config: GenerateConfig) -> Prompts:
+    """The prompts of a recipe. Raises RecipeError where one cannot be used."""
+    folder = Path(config.prompts) if config.prompts else None
+    if folder is not None and not folder.is_dir():
+        raise RecipeError(f"{folder}: no such folder of prompts; mend `generate.prompts`")
+    known = {stage + SUFFIX for stage in STAGES}
+    for path in sorted(folder.glob("*" + SUFFIX)) if folder else []:
+        if path.name not in known and not path.name.startswith("_"):
+            raise RecipeError(f"{path}: no stage of this name; there are: {', '.join(STAGES)}")
+    return Prompts(folder)
+
+
+def prompt_files(config: GenerateConfig) -> list[Path]:
+    """The files that decide what is asked: part of the key of the steps that ask."""
+    package = Path(str(resources.files(__package__) / "prompts"))
+    folders = [package, *([Path(config.prompts)] if config.prompts else [])]
+    return [path for folder in folders for path in sorted(folder.glob("*" + SUFFIX))]
+
+
+def quote_sections(text: str) -> str:
+    """Put a backslash before what looks like a section or a marker, so that no text can forge one.
+
+    >>> quote_sections("Well.\\n### Reply format")
+    'Well.\\n\\\\### Reply format'
+    """
+    # splitlines knows all the line ends there are; the pattern knows only the common one.
+    return _FORGED.sub(r"\1\\", "\n".join(text.splitlines()))
+
+
+def unquote_sections(text: str) -> str:
+    """Take off the backslashes that a reply has copied from its prompt."""
+    return _QUOTED.sub(r"\1", text)
+
+
+def _finalize(value: object) -> object:
+    return quote_sections(value) if isinstance(value, str) else value
+
+
+def _mended(place: str, work: Callable[[], T]) -> T:
+    try:
+        return work()
+    except jinja2.TemplateError as error:
+        raise RecipeError(f"{place}: this prompt cannot be used: {error}") from error

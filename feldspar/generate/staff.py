@@ -1,0 +1,201 @@
+"""Who is asked and in what words: one call of a pipeline, and the reasons it may reject with."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from feldspar.config import GenerateConfig
+from feldspar.generate.prompting import Prompts, Stage, Value, unquote_sections
+from feldspar.generate.replies import Field, read_blocks
+from feldspar.records import Chunk, Judgment, Leaf, Message, Sample, Seed
+from feldspar.teacher import RATING, VERDICT, Form, Refused, Reply, Teacher, ask_judge
+
+V = TypeVar("V", bool, int)
+
+CREATIVE_FOLDERS = frozenset(
+    (
+        "writing",
+        "roleplay",
+        "creative",
+        "creativity",
+        "poetry",
+        "stories",
+        "fiction",
+        "humor",
+        "jokes",
+    )
+)
+"""A skill under one of these is answered by a writer; any other, and all that is grounded, by an
+expert."""
+
+_URGENCY: dict[Stage, int] = {
+    "skill-context": 0,
+    "skill-questions": 1,
+    "knowledge-pairs": 1,
+    "judge-question": 2,
+    "skill-answer": 3,
+    "judge-faithful": 3,
+    "judge-answer": 4,
+    "judge-relevant": 4,
+}
+"""Late stages first, so that samples are finished rather than begun."""
+
+
+class Rejected(Exception):
+    """A sample ends here, for a reason of the form `stage: reason (detail)`."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """One call for new samples: a leaf, the seeds shown, and the draw; a chunk for knowledge."""
+
+    leaf: Leaf
+    seeds: tuple[Seed, ...]
+    count: int
+    """Samples asked for."""
+    draw: int
+    chunk: Chunk | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Draft:
+    """A sample in the making."""
+
+    work: Work
+    index: int
+    """Its place among the samples of one call."""
+    question: str = ""
+    answer: str = ""
+    context: str | None = None
+    judgments: list[Judgment] = field(default_factory=list)
+
+    def finish(self, teacher_key: str, rejected_because: str | None) -> Sample:
+        leaf, chunk = self.work.leaf, self.work.chunk
+        chunk_id = chunk.id if chunk else None
+        place = (leaf.path, self.work.draw, self.index, chunk_id)
+        content = (*place, self.question, self.answer, self.context)
+        return Sample(
+            id=hashlib.sha256(repr(content).encode()).hexdigest()[:16],
+            leaf=leaf.path,
+            branch=leaf.branch,
+            question=self.question,
+            answer=self.answer,
+            context=self.context,
+            chunk=chunk_id,
+            seeds=tuple(seed.id for seed in self.work.seeds),
+            teacher=teacher_key,
+            draw=self.work.draw,
+            judgments=tuple(self.judgments),
+            rejected_because=rejected_because,
+        )
+
+
+class Staff:
+    """The teacher and the judge of a run, with the prompts they are given."""
+
+    def __init__(
+        self, teacher: Teacher, judge: Teacher, prompts: Prompts, config: GenerateConfig
+    ) -> None:
+        self.teacher = teacher
+        self.judge = judge
+        self._prompts = prompts
+        self._config = config
+
+    async def write_blocks(
+        self, stage: Stage, fields: tuple[Field, ...], work: Work, count: int, **values: Value
+    ) -> list[tuple[str, ...]]:
+        """Ask for `count` blocks. Raises Rejected when not one is there."""
+        reply = await self._ask(stage, work, examples=work.seeds, count=count, **values)
+        # The last block of a reply that was cut off is not to be trusted.
+        is_cut = reply.finish_reason == "length"
+        text = reply.text[: reply.text.lower().rfind("[end]") + 5] if is_cut else reply.text
+        blocks = read_blocks(text, fields, count)
+        if not blocks:
+            raise Rejected("format: cut off" if is_cut else "format: no readable block")
+        return blocks
+
+    async def write_answer(self, draft: Draft) -> None:
+        leaf = draft.work.leaf
+        is_creative = not draft.context and CREATIVE_FOLDERS.intersection(leaf.path.split("/"))
+        reply = await self._ask(
+            "skill-answer",
+            draft.work,
+            examples=draft.work.seeds,
+            question=draft.question,
+            context=draft.context,
+            persona="creative" if is_creative else "precise",
+        )
+        draft.answer = unquote_sections(reply.text)
+        if reply.finish_reason == "length":
+            raise Rejected("format: cut off")
+        if not draft.answer:
+            raise Rejected("format: empty answer")
+
+    async def judge_yes(self, stage: Stage, criterion: str, draft: Draft) -> None:
+        """Raises Rejected unless the judge says yes."""
+        if self._config.judge and not await self._judge(stage, criterion, draft, VERDICT):
+            raise Rejected(f"judge: not {criterion}")
+
+    async def judge_rating(self, stage: Stage, criterion: str, draft: Draft) -> None:
+        """Raises Rejected when the rating is below the recipe's."""
+        if self._config.judge:
+            rating = await self._judge(stage, criterion, draft, RATING)
+            if rating < self._config.min_rating:
+                raise Rejected(f"judge: {criterion} rated {rating}")
+
+    async def _judge(self, stage: Stage, criterion: str, draft: Draft, form: Form[V]) -> V:
+        messages = self._render(
+            stage,
+            draft.work,
+            examples=draft.work.seeds,
+            context=draft.context,
+            question=draft.question,
+            answer=draft.answer,
+        )
+        try:
+            judged = await ask_judge(
+                self.judge,
+                messages,
+                form,
+                stage=stage,
+                max_tokens=self._config.max_tokens,
+                urgency=_URGENCY[stage],
+            )
+        except Refused as refused:
+            raise Rejected(f"judge: refused ({refused.reason})") from None
+        if judged.value is None:
+            raise Rejected("judge: unreadable")
+        judgment = Judgment(
+            criterion=criterion, value=float(judged.value), explanation=judged.explanation
+        )
+        draft.judgments.append(judgment)
+        return judged.value
+
+    async def _ask(self, stage: Stage, work: Work, **values: Value) -> Reply:
+        try:
+            return await self.teacher.ask(
+                self._render(stage, work, **values),
+                stage=stage,
+                draw=work.draw,
+                temperature=self._config.temperature,
+                max_tokens=self._config.max_tokens,
+                urgency=_URGENCY[stage],
+            )
+        except Refused as refused:
+            raise Rejected(f"teacher: refused ({refused.reason})") from None
+
+    def _render(self, stage: Stage, work: Work, **values: Value) -> tuple[Message, ...]:
+        leaf = work.leaf
+        return self._prompts.render(
+            stage,
+            task=leaf.task_description or leaf.path.rsplit("/", 1)[-1].replace("_", " "),
+            domain=leaf.domain,
+            document=work.chunk.text if work.chunk else None,
+            **values,
+        )

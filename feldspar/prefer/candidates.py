@@ -1,0 +1,167 @@
+"""Answers drawn from a policy and rewarded, in shards, so that a killed round loses little.
+
+    FOLDER/drawn/00000.jsonl.zst     texts of 64 prompts
+    FOLDER/aligned/00000.jsonl.zst   their log-probabilities; FOLDER/base/... alike
+    FOLDER/candidates.jsonl.zst      all with their rewards, last
+
+One model is in memory at a time: the policy, then the aligned model, then its base.
+"""
+
+import gc
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from feldspar.config import PreferConfig, StudentConfig, TrainConfig
+from feldspar.prefer.reward import RewardPair, load_scorer, log_ratio
+from feldspar.progress import Progress
+from feldspar.records import Candidate, Checkpoint, Prompt, ScoreCheckpoint
+from feldspar.runs import read_rows, write_rows
+from feldspar.student.log_probs import AnswerLogProb, AnswerRow, answer_log_probs
+from feldspar.student.model import load_student
+from feldspar.student.sample import sample_answers
+
+PROMPTS_PER_SHARD = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draw:
+    """A candidate that has no reward yet."""
+
+    prompt: str
+    draw: int
+    text: str
+    ended: bool
+    num_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workshop:
+    """What stays the same over all rounds."""
+
+    config: PreferConfig
+    student: StudentConfig
+    train: TrainConfig
+    pair: RewardPair
+    score: ScoreCheckpoint
+    seed: int
+    progress: Progress
+
+
+def draw_candidates(
+    policy: Checkpoint, prompts: Sequence[Prompt], num_answers: int, folder: Path, shop: Workshop
+) -> Path:
+    """Draw `num_answers` from the policy for each prompt, reward them, and give their file.
+
+    What an earlier try finished in `folder` is used again. Draws are a function of (seed, folder's
+    name, prompt, draw), so a resumed round is the same round.
+    """
+    path = folder / "candidates.jsonl.zst"
+    if not path.exists():
+        shards = [
+            prompts[start : start + PROMPTS_PER_SHARD]
+            for start in range(0, len(prompts), PROMPTS_PER_SHARD)
+        ]
+        _draw(policy, shards, num_answers, folder, shop)
+        _score("aligned", shards, folder, shop)
+        _score("base", shards, folder, shop)
+        write_rows(path, _rewarded(len(shards), folder, shop.config.normalise))
+    return path
+
+
+def _draw(
+    policy: Checkpoint,
+    shards: Sequence[Sequence[Prompt]],
+    num_answers: int,
+    folder: Path,
+    shop: Workshop,
+) -> None:
+    missing = _missing(len(shards), folder / "drawn")
+    if not missing:
+        return
+    model = load_student(policy.path, shop.student)
+    total = len(shards)
+    name = f"{folder.name}: answers"
+    with shop.progress.task(name, total, "shards", done=total - len(missing)) as task:
+        for number in missing:
+            shard = shards[number]
+            answers = sample_answers(
+                model,
+                [prompt.messages for prompt in shard],
+                keys=[f"{folder.name}/{prompt.id}" for prompt in shard],
+                num_answers=num_answers,
+                temperature=shop.config.temperature,
+                max_new_tokens=shop.config.max_new_tokens,
+                seed=shop.seed,
+            )
+            draws = (
+                Draw(prompt=prompt.id, draw=draw, **sampled._asdict())
+                for prompt, drawn in zip(shard, answers, strict=True)
+                for draw, sampled in enumerate(drawn)
+            )
+            write_rows(_shard(folder / "drawn", number), draws)
+            task.advance()
+    del model
+    _free()
+
+
+def _score(
+    role: Literal["aligned", "base"],
+    shards: Sequence[Sequence[Prompt]],
+    folder: Path,
+    shop: Workshop,
+) -> None:
+    missing = _missing(len(shards), folder / role)
+    if not missing:
+        return
+    model = load_scorer(getattr(shop.pair, role), shop.pair, shop.student)
+    total = len(shards)
+    name = f"{folder.name}: {role} model's reading"
+    with shop.progress.task(name, total, "shards", done=total - len(missing)) as task:
+        for number in missing:
+            asked = {prompt.id: prompt.messages for prompt in shards[number]}
+            rows = [
+                AnswerRow(messages=asked[draw.prompt], answer=draw.text, ended=draw.ended)
+                for draw in read_rows(_shard(folder / "drawn", number), Draw)
+            ]
+            write_rows(_shard(folder / role, number), answer_log_probs(model, rows))
+            task.advance()
+    del model
+    _free()
+
+
+def _rewarded(
+    num_shards: int, folder: Path, normalise: Literal["sum", "mean"]
+) -> Iterator[Candidate]:
+    for number in range(num_shards):
+        draws = read_rows(_shard(folder / "drawn", number), Draw)
+        aligned = read_rows(_shard(folder / "aligned", number), AnswerLogProb)
+        base = read_rows(_shard(folder / "base", number), AnswerLogProb)
+        for draw, by_aligned, by_base in zip(draws, aligned, base, strict=True):
+            yield Candidate(
+                prompt=draw.prompt,
+                draw=draw.draw,
+                text=draw.text,
+                ended=draw.ended,
+                num_tokens=draw.num_tokens,
+                reward=log_ratio(by_aligned, by_base, normalise),
+            )
+
+
+def _missing(num_shards: int, folder: Path) -> list[int]:
+    folder.mkdir(parents=True, exist_ok=True)
+    return [number for number in range(num_shards) if not _shard(folder, number).exists()]
+
+
+def _shard(folder: Path, number: int) -> Path:
+    return folder / f"{number:05}.jsonl.zst"
+
+
+def _free() -> None:
+    """Give a model's memory back before the next one is loaded."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

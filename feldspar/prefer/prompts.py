@@ -1,0 +1,62 @@
+"""Which questions are asked in preference tuning."""
+
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from feldspar.config import PreferConfig
+from feldspar.errors import RecipeError
+from feldspar.records import Message, Prompt, Sample, user_turn
+
+HELD_OUT_SHARE = 0.1
+"""Part of the drawn prompts that is never tuned on: the policy's reward is measured there."""
+MAX_HELD_OUT = 256
+
+
+class Drawn(NamedTuple):
+    """Prompts of a tuning."""
+
+    tuned: list[Prompt]
+    held_out: list[Prompt]
+
+
+def prompts_of(samples: Iterable[Sample], config: PreferConfig) -> Iterator[Prompt]:
+    """The questions of kept samples of the recipe's branches, each once."""
+    seen: set[str] = set()
+    for sample in samples:
+        if sample.is_kept and sample.branch in config.branches:
+            question = user_turn(sample.question, sample.context)
+            if question not in seen:
+                seen.add(question)
+                message = Message(role="user", content=question)
+                yield Prompt(id=sample.id, source=sample.leaf, messages=(message,))
+
+
+def draw_prompts(prompts: Iterable[Prompt], num_prompts: int, seed: int) -> Drawn:
+    """Draw without replacement, each time from a source that is picked uniformly (the card's rule),
+    then set some aside. The same whatever order the prompts come in.
+
+    Raises RecipeError where there are too few to tune on and to measure on.
+    """
+    rng = random.Random(f"prompts {seed}")
+    by_source: dict[str, list[Prompt]] = defaultdict(list)
+    for prompt in sorted(prompts, key=lambda p: (p.source, p.id)):
+        by_source[prompt.source].append(prompt)
+    for rest in by_source.values():
+        rng.shuffle(rest)
+    sources = sorted(by_source)
+    drawn: list[Prompt] = []
+    while sources and len(drawn) < num_prompts:
+        source = rng.choice(sources)
+        drawn.append(by_source[source].pop())
+        if not by_source[source]:
+            sources.remove(source)
+    num_held_out = min(MAX_HELD_OUT, max(1, round(len(drawn) * HELD_OUT_SHARE)))
+    if len(drawn) <= num_held_out:
+        raise RecipeError(
+            f"preference tuning needs at least 2 prompts, got {len(drawn)}: prefer.branches names "
+            "branches with no more kept samples; the funnel in the report says why"
+        )
+    # Drawing was uniform over sources at every moment, so any part of it is.
+    return Drawn(tuned=drawn[num_held_out:], held_out=drawn[:num_held_out])

@@ -1,0 +1,127 @@
+"""The log-ratio reward: how much likelier the aligned model finds an answer than its base does."""
+
+import logging
+from typing import Any, Literal, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from feldspar.config import PreferConfig, StudentConfig
+from feldspar.errors import RecipeError, TrainingError
+from feldspar.records import Checkpoint
+from feldspar.student.head import check_head
+from feldspar.student.layout import OwnLayout
+from feldspar.student.log_probs import AnswerLogProb
+from feldspar.student.model import Student, base_checkpoint, find_device
+from feldspar.student.render import Template
+
+log = logging.getLogger(__name__)
+
+
+class RewardPair(NamedTuple):
+    """The two models, by content."""
+
+    aligned: Checkpoint
+    base: Checkpoint
+
+
+def find_pair(config: PreferConfig) -> RewardPair:
+    """Find both models. Raises where one is missing, or where both are one and the same."""
+    found = []
+    for role in ("aligned", "base"):
+        path = getattr(config, role)
+        try:
+            found.append(base_checkpoint(path))
+        except TrainingError as error:
+            raise TrainingError(
+                f"prefer.{role}: {error}; the reward needs both models: without its reference it "
+                "collapses to the shortest answers"
+            ) from error
+    pair = RewardPair(*found)
+    if pair.aligned.digest == pair.base.digest:
+        raise RecipeError(
+            f"prefer.aligned and prefer.base are the same model ({config.aligned}), so every "
+            "reward would be 0; name the base that the aligned model was made from"
+        )
+    return pair
+
+
+def load_scorer(model: Checkpoint, pair: RewardPair, student: StudentConfig) -> Student:
+    """Load one model of the pair, speaking through the aligned model's chat template.
+
+    Each reads the text with its own tokenizer, which is one where the two are equal. Weights are
+    taken as they are: a token added for padding would change what the softmax is over.
+    """
+    aligned_tokenizer = _load(AutoTokenizer, pair.aligned)
+    if not aligned_tokenizer.chat_template:
+        raise TrainingError(
+            f"prefer.aligned: {pair.aligned.path} has no chat template, so there is no telling how "
+            "it is spoken to; add chat_template.jinja beside its tokenizer.json"
+        )
+    tokenizer = aligned_tokenizer if model == pair.aligned else _load(AutoTokenizer, pair.base)
+    device = find_device(student.device)
+    dtype = _dtype(student, device)
+    weights = _load(AutoModelForCausalLM, model, dtype=dtype, use_safetensors=True)
+    weights.to(device).eval()
+    check_head(weights)
+    return Student(
+        model=weights,
+        tokenizer=tokenizer,
+        template=_template(OwnLayout(aligned_tokenizer), tokenizer),
+        device=device,
+        dtype=dtype,
+    )
+
+
+def log_ratio(
+    aligned: AnswerLogProb, base: AnswerLogProb, normalise: Literal["sum", "mean"]
+) -> float:
+    """Sum over answer tokens of log p_aligned - log p_base, in nats; `mean` is per token.
+
+    METHOD.md section 5: beta and Z(x) cancel between answers to one prompt.
+    """
+    if normalise == "sum":
+        return aligned.total - base.total
+    return aligned.total / max(1, aligned.num_tokens) - base.total / max(1, base.num_tokens)
+
+
+def _load(kind: Any, model: Checkpoint, **options: Any) -> Any:
+    transformers_logging.disable_progress_bar()  # it draws its own, beside ours
+    try:
+        return kind.from_pretrained(model.path, trust_remote_code=False, **options)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise TrainingError(f"{model.path}: cannot be loaded for the reward: {reason}") from error
+    finally:
+        transformers_logging.enable_progress_bar()
+
+
+def _dtype(student: StudentConfig, device: torch.device) -> torch.dtype:
+    is_half = student.dtype == "bfloat16" or (student.dtype == "auto" and device.type == "cuda")
+    return torch.bfloat16 if is_half else torch.float32
+
+
+def _template(layout: OwnLayout, tokenizer: Any) -> Template:
+    """The aligned model's turns and stop in `tokenizer`'s tokens, or else the tokenizer's stop."""
+    stop_id = tokenizer.get_vocab().get(layout.stop_text, tokenizer.eos_token_id)
+    if stop_id is None:
+        raise TrainingError(
+            f"prefer.base: its tokenizer has neither {layout.stop_text!r} nor an end token, so it "
+            "cannot score where an answer ends"
+        )
+    if tokenizer.convert_ids_to_tokens(stop_id) != layout.stop_text:
+        log.warning(
+            "the reward pair's tokenizers differ: the base ends answers with %r, not %r",
+            tokenizer.convert_ids_to_tokens(stop_id), layout.stop_text,
+        )  # fmt: skip
+    ids = tokenizer("")["input_ids"]
+    uses_bos = bool(ids) and ids[0] == tokenizer.bos_token_id
+    return Template(
+        tokenizer,
+        layout=layout,
+        stop_id=stop_id,
+        pad_id=stop_id,  # padding stands after all that is scored, and is never looked at
+        bos_id=tokenizer.bos_token_id if uses_bos else None,
+    )

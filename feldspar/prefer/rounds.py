@@ -1,0 +1,241 @@
+"""Preference tuning in rounds: draw, reward, pick the best, fine-tune; beside it the control.
+
+here/start/held-out/       what the SFT start says to prompts that are never tuned on
+here/round-1/              its candidates, held-out/ after it, checkpoint/
+here/control-1/            the same round on a random pick
+here/rounds.jsonl          one line a round
+"""
+
+import json
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from feldspar.config import PreferConfig, StudentConfig, TrainConfig
+from feldspar.errors import TrainingError
+from feldspar.prefer.candidates import Workshop, draw_candidates
+from feldspar.prefer.choose import Figures, mean_by_prompt, survey
+from feldspar.prefer.prompts import Drawn, draw_prompts
+from feldspar.prefer.reward import find_pair
+from feldspar.prefer.tuning import tune
+from feldspar.progress import SILENT, Progress
+from feldspar.records import (
+    Candidate,
+    Checkpoint,
+    Conversation,
+    Message,
+    Prompt,
+    Score,
+    ScoreCheckpoint,
+)
+from feldspar.runs import read_rows
+from feldspar.stats.intervals import paired_difference
+
+log = logging.getLogger(__name__)
+
+HELD_OUT_ANSWERS = 4
+"""Answers drawn per held-out prompt."""
+NUM_RESAMPLES = 1000
+LENGTH_DRIFT = 1.2
+"""Growth of the mean answer that is warned of while the reward rises."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """A line of rounds.jsonl. Rewards in nats, lengths in tokens."""
+
+    phase: str
+    released: bool
+    """The round whose policy has the highest mean reward on held-out prompts."""
+    held_out_before: float
+    """Mean reward of the policy's own answers, not of the best of N, to held-out prompts."""
+    held_out_after: float
+    change_low: float
+    change_high: float
+    """95 % interval of after minus before, paired by prompt."""
+    held_out_control: float | None
+    """The same after tuning on a random pick; None where the control is off."""
+    held_out_tokens_before: float
+    held_out_tokens_after: float
+    figures: Figures
+    scores: dict[str, list[Score]]
+    """Of the selection exams, by phase."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _HeldOut:
+    by_prompt: dict[str, float]
+    mean_tokens: float
+
+    @property
+    def mean(self) -> float:
+        return sum(self.by_prompt.values()) / len(self.by_prompt)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Outcome:
+    line: Round
+    checkpoint: Checkpoint
+    control: Checkpoint | None
+    after: _HeldOut
+
+
+def tune_preferences(
+    sft: Checkpoint,
+    prompts: Iterable[Prompt],
+    config: PreferConfig,
+    *,
+    train: TrainConfig,
+    student: StudentConfig,
+    score: ScoreCheckpoint,
+    seed: int,
+    here: Path,
+    progress: Progress = SILENT,
+) -> Iterator[Checkpoint]:
+    """Tune on the best of N by the log-ratio reward (METHOD.md section 5).
+
+    Gives the controls and the rounds in order, the released one last: the peak by the policy's mean
+    reward on held-out prompts, among the rounds; whether it beats the SFT start is in rounds.jsonl.
+    What an earlier try finished under `here` is used again.
+    """
+    shop = Workshop(
+        config=config,
+        student=student,
+        train=train,
+        pair=find_pair(config),
+        score=score,
+        seed=seed,
+        progress=progress,
+    )
+    drawn = draw_prompts(prompts, config.num_prompts, seed)
+    policy, before = sft, _measure(sft, drawn.held_out, here / "start", shop)
+    outcomes: list[_Outcome] = []
+    for number in range(1, config.num_rounds + 1):
+        outcome = _do_round(number, policy, before, drawn, here, shop)
+        outcomes.append(outcome)
+        _write(here, outcomes, released=None)
+        policy, before = outcome.checkpoint, outcome.after
+    peak = max(outcomes, key=lambda outcome: outcome.after.mean)
+    _write(here, outcomes, released=peak)
+    _warn(outcomes, peak)
+    for outcome in outcomes:
+        if outcome.control is not None:
+            yield outcome.control
+        if outcome is not peak:
+            yield outcome.checkpoint
+    yield peak.checkpoint
+
+
+def _do_round(
+    number: int,
+    policy: Checkpoint,
+    before: _HeldOut,
+    drawn: Drawn,
+    here: Path,
+    shop: Workshop,
+) -> _Outcome:
+    """One round. The control starts from the same policy and is tuned on the same prompts."""
+    folder, control_folder = here / f"round-{number}", here / f"control-{number}"
+    path = draw_candidates(policy, drawn.tuned, shop.config.num_answers, folder, shop)
+    picks, figures = survey(read_rows(path, Candidate), seed=shop.seed)
+    if not picks:
+        raise TrainingError(
+            f"{folder.name}: no prompt of {figures.num_prompts} has a choice "
+            f"({figures.equal_share:.0%} have equal rewards, {figures.unfinished_share:.0%} of the "
+            "answers did not end); raise prefer.temperature or prefer.max_new_tokens"
+        )
+    asked = {prompt.id: prompt for prompt in drawn.tuned}
+    best = _conversations([pick.best for pick in picks], asked)
+    checkpoint = tune(policy, best, folder, shop)
+    after = _measure(checkpoint, drawn.held_out, folder, shop)
+    scores = {checkpoint.phase: shop.score(checkpoint)}
+    control, control_after = None, None
+    if shop.config.control:
+        random_picks = _conversations([pick.random for pick in picks], asked)
+        control = tune(policy, random_picks, control_folder, shop)
+        control_after = _measure(control, drawn.held_out, control_folder, shop).mean
+        scores[control.phase] = shop.score(control)
+    line = _line(folder.name, before, after, control_after, figures, scores, shop.seed)
+    return _Outcome(line=line, checkpoint=checkpoint, control=control, after=after)
+
+
+def _measure(
+    policy: Checkpoint, held_out: Sequence[Prompt], folder: Path, shop: Workshop
+) -> _HeldOut:
+    path = draw_candidates(policy, held_out, HELD_OUT_ANSWERS, folder / "held-out", shop)
+    lengths = [candidate.num_tokens for candidate in read_rows(path, Candidate)]
+    return _HeldOut(
+        by_prompt=mean_by_prompt(read_rows(path, Candidate)),
+        mean_tokens=sum(lengths) / len(lengths),
+    )
+
+
+def _conversations(picked: Sequence[Candidate], asked: dict[str, Prompt]) -> Iterator[Conversation]:
+    for candidate in picked:
+        prompt = asked[candidate.prompt]
+        answer = Message(role="assistant", content=candidate.text)
+        yield Conversation(
+            id=f"{prompt.id}/{candidate.draw}",
+            source=prompt.source,
+            messages=(*prompt.messages, answer),
+        )
+
+
+def _line(
+    phase: str,
+    before: _HeldOut,
+    after: _HeldOut,
+    control: float | None,
+    figures: Figures,
+    scores: dict[str, list[Score]],
+    seed: int,
+) -> Round:
+    change = paired_difference(
+        list(before.by_prompt.values()),
+        [after.by_prompt[prompt] for prompt in before.by_prompt],
+        NUM_RESAMPLES,
+        seed,
+    )
+    return Round(
+        phase=phase,
+        released=False,
+        held_out_before=before.mean,
+        held_out_after=after.mean,
+        change_low=change.interval.low,
+        change_high=change.interval.high,
+        held_out_control=control,
+        held_out_tokens_before=before.mean_tokens,
+        held_out_tokens_after=after.mean_tokens,
+        figures=figures,
+        scores=scores,
+    )
+
+
+def _write(here: Path, outcomes: Sequence[_Outcome], released: _Outcome | None) -> None:
+    lines = []
+    for outcome in outcomes:
+        line = asdict(replace(outcome.line, released=outcome is released))
+        # Flat, so that a line is a row of a table.
+        lines.append({**line.pop("figures"), **line})
+    beside = here / "rounds.jsonl.part"
+    beside.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    beside.replace(here / "rounds.jsonl")
+
+
+def _warn(outcomes: Sequence[_Outcome], peak: _Outcome) -> None:
+    start = outcomes[0].line.held_out_before
+    if peak.after.mean <= start:
+        log.warning(
+            "no round raised the policy's mean reward on held-out prompts: %.3f at the SFT start, "
+            "%.3f after %s, which is released", start, peak.after.mean, peak.line.phase,
+        )  # fmt: skip
+    for outcome in outcomes:
+        line = outcome.line
+        grew = line.held_out_tokens_after / line.held_out_tokens_before
+        if grew > LENGTH_DRIFT and line.held_out_after > line.held_out_before:
+            log.warning(
+                "%s: answers grew from %.1f to %.1f tokens while the reward rose; see what they "
+                'say, and prefer.normalise = "mean"',
+                line.phase, line.held_out_tokens_before, line.held_out_tokens_after,
+            )  # fmt: skip

@@ -1,0 +1,223 @@
+"""A run directory as one self-contained page. Works on a run that is not finished.
+
+`gather` reads the run directory; `render` is a pure function of what was gathered. Samples and
+answers are hostile text: the template escapes everything but our own figures.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from feldspar.records import Answer, ExamItem, Leaf, Phase, Sample, Score
+from feldspar.report.figures import loss_figure
+from feldspar.report.grid import Grid, markdown_table, score_grid
+from feldspar.runs import Rows, open_step, read_rows
+
+STEPS = ("leaves", "leaf-exams", "own-exams", "samples", "phases", "trained", "preferred", "scores")
+FUNNEL_STAGES = ("asked", "answered", "parsed", "judged", "distinct", "clean", "kept")
+MAX_EXAMPLES_PER_LEAF = 2
+MAX_EXAMPLES = 60
+MAX_CHANGES_PER_EXAM = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """An exam item that one checkpoint answers rightly and the other does not."""
+
+    exam: str
+    question: str
+    before: str
+    after: str
+    reference: str
+    learned: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    sample: Sample
+    seed_questions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeafFunnel:
+    leaf: str
+    counts: dict[str, int]
+    reasons: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Everything the page shows."""
+
+    name: str
+    recipe: str
+    num_leaves: int
+    num_samples: int
+    num_kept: int
+    grids: tuple[Grid, ...]
+    phases: tuple[Phase, ...]
+    choices: dict[str, str]
+    """Phase name -> the checkpoint chosen and why."""
+    loss_figure: Markup | None
+    rounds: tuple[dict[str, object], ...]
+    funnels: tuple[LeafFunnel, ...]
+    examples: tuple[Example, ...]
+    changes: tuple[Change, ...]
+    changes_between: tuple[str, str]
+    steps: tuple[tuple[str, int, float], ...]
+    funnel_stages: tuple[str, ...] = FUNNEL_STAGES
+
+    @staticmethod
+    def direction(grid: Grid, exam: str, checkpoint: str) -> str:
+        """`up` or `down` where the interval does not meet the first checkpoint's, else nothing."""
+        first = grid.cells.get((exam, grid.checkpoints[0]))
+        score = grid.cells.get((exam, checkpoint))
+        if first is None or score is None:
+            return ""
+        if score.interval.low > first.interval.high:
+            return "up"
+        return "down" if score.interval.high < first.interval.low else ""
+
+
+def write_report(run_path: Path) -> Path:
+    """Write `report.html`, and its table as `report.md`, into the run; gives the page's path."""
+    page = gather(run_path)
+    path = run_path / "report.html"
+    path.write_text(render(page), encoding="utf-8")
+    tables = "\n".join(markdown_table(grid) for grid in page.grids)
+    (run_path / "report.md").write_text(f"# {page.name}\n\n{tables}", encoding="utf-8")
+    return path
+
+
+def render(page: Page) -> str:
+    """The page as HTML."""
+    template = resources.files("feldspar.report").joinpath("page.html.j2").read_text("utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+    return environment.from_string(template).render(page=page)
+
+
+def gather(run_path: Path) -> Page:
+    """Read what there is of a run."""
+    steps = {name: rows for name in STEPS if (rows := open_step(run_path, name)) is not None}
+    leaves: list[Leaf] = list(steps.get("leaves", ()))
+    scores: list[Score] = list(steps.get("scores", ()))
+    num_samples, num_kept, examples = _examples(steps.get("samples"), leaves)
+    grids = [score_grid(scores, metric) for metric in ("accuracy", "log-likelihood")]
+    changes, between = _changes(steps, grids[0])
+    metrics = _json_lines(steps.get("trained"), "metrics.jsonl")
+    return Page(
+        name=run_path.name,
+        recipe=(run_path / "recipe.json").read_text(encoding="utf-8"),
+        num_leaves=len(leaves),
+        num_samples=num_samples,
+        num_kept=num_kept,
+        grids=tuple(grid for grid in grids if grid.exams),
+        phases=tuple(steps.get("phases", ())),
+        choices=_choices(_json_lines(steps.get("trained"), "selections.jsonl")),
+        loss_figure=Markup(loss_figure(metrics)) if metrics else None,  # noqa: S704 our own SVG
+        rounds=tuple(_flat(r) for r in _json_lines(steps.get("preferred"), "rounds.jsonl")),
+        funnels=tuple(_funnels(steps.get("samples"))),
+        examples=examples,
+        changes=changes,
+        changes_between=between,
+        steps=tuple((name, len(rows), rows.seconds) for name, rows in steps.items()),
+    )
+
+
+def _examples(
+    samples: Rows[Sample] | None, leaves: list[Leaf]
+) -> tuple[int, int, tuple[Example, ...]]:
+    """Counts, and per leaf a few kept and a few rejected samples with the seeds behind them."""
+    questions = {s.id: s.question for leaf in leaves for s in (*leaf.seeds, *leaf.exam_seeds)}
+    shown: dict[tuple[str, bool], list[Example]] = {}
+    num_kept = num_samples = 0
+    for sample in samples or ():
+        num_samples += 1
+        num_kept += sample.is_kept
+        group = shown.setdefault((sample.leaf, sample.is_kept), [])
+        if len(group) < MAX_EXAMPLES_PER_LEAF:
+            seeds = tuple(questions[s] for s in sample.seeds if s in questions)
+            group.append(Example(sample=sample, seed_questions=seeds))
+    some = itertools.islice(itertools.chain.from_iterable(shown.values()), MAX_EXAMPLES)
+    return num_samples, num_kept, tuple(some)
+
+
+def _changes(steps: dict[str, Rows[Any]], grid: Grid) -> tuple[tuple[Change, ...], tuple[str, str]]:
+    """Items that the first and the last scored checkpoint answer differently."""
+    if len(grid.checkpoints) < 2:
+        return (), ("", "")
+    between = (grid.checkpoints[0], _result_name(grid))
+    answers = [_answers(steps["scores"].folder, name) for name in between]
+    changes: list[Change] = []
+    counts: dict[tuple[str, bool], int] = {}
+    for item in _items(steps):
+        before, after = (a.get(item.id) for a in answers)
+        if before is None or after is None or before.is_right == after.is_right:
+            continue
+        key = (item.exam, bool(after.is_right))
+        counts[key] = counts.get(key, 0) + 1
+        if counts[key] <= MAX_CHANGES_PER_EXAM:
+            changes.append(
+                Change(
+                    exam=item.exam,
+                    question=item.question,
+                    before=before.text,
+                    after=after.text,
+                    reference=item.reference,
+                    learned=bool(after.is_right),
+                )
+            )
+    return tuple(sorted(changes, key=lambda c: (c.exam, not c.learned))), between
+
+
+def _result_name(grid: Grid) -> str:
+    """The run's result among the scored checkpoints: the last that is no control."""
+    return [c for c in grid.checkpoints if not c.startswith("control")][-1]
+
+
+def _items(steps: dict[str, Rows[Any]]) -> Iterator[ExamItem]:
+    for name in ("own-exams", "leaf-exams"):
+        yield from steps.get(name, ())
+
+
+def _answers(folder: Path, checkpoint: str) -> dict[str, Answer]:
+    path = folder / "answers" / f"{checkpoint}.jsonl.zst"
+    return {a.item: a for a in read_rows(path, Answer)} if path.exists() else {}
+
+
+def _json_lines(step: Rows[Any] | None, name: str) -> list[dict[str, Any]]:
+    if step is None or not (step.folder / name).exists():
+        return []
+    text = (step.folder / name).read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.split("\n") if line]
+
+
+def _choices(selections: list[dict[str, Any]]) -> dict[str, str]:
+    return {s["phase"]: f"step {s['step']}: {s['reason']}" for s in selections}
+
+
+def _flat(round_line: dict[str, Any]) -> dict[str, object]:
+    return {
+        name.replace("_", " "): f"{value:.3f}" if isinstance(value, float) else value
+        for name, value in round_line.items()
+        if not isinstance(value, (dict, list))
+    }
+
+
+def _funnels(samples: Rows[Sample] | None) -> Iterator[LeafFunnel]:
+    if samples is None or not (samples.folder / "funnel.json").exists():
+        return
+    for leaf in json.loads((samples.folder / "funnel.json").read_text(encoding="utf-8"))["leaves"]:
+        reasons = [(r["reason"], r["count"]) for r in leaf["reasons"]]
+        yield LeafFunnel(leaf=leaf["leaf"], counts=leaf["counts"], reasons=tuple(reasons))

@@ -1,0 +1,266 @@
+"""The one training loop: phases, preference rounds and new models.
+
+The loss of a step is the mean over all its trained tokens, however its rows are packed. A killed
+run goes on from its last saved state to the same weights, bit for bit on a CPU.
+
+Shapes: B rows, T tokens, N trained tokens, H hidden size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from feldspar.errors import TrainingError
+from feldspar.progress import SILENT, Progress, Task
+from feldspar.student.batch import TokenRows, collate
+from feldspar.student.head import cross_entropy
+from feldspar.student.metrics import append_metrics, forget_after
+from feldspar.student.model import Student
+from feldspar.student.schedule import Schedule, micro_batches
+from feldspar.student.signals import Stopped, Stops, stops
+from feldspar.student.state import load_state, save_state
+
+STATE = "state.safetensors"
+
+_STATE_SECONDS = 20.0
+"""Between saved states, and at least twenty times what saving one takes."""
+_DIVERGED_STEPS = 10
+"""Steps in a row with twice the loss of a model that knows nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitSettings:
+    """How to step. `earlier_steps` counts into the warm-up what earlier phases did."""
+
+    learning_rate: float
+    warmup_steps: int = 0
+    earlier_steps: int = 0
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.0
+    """Of matrices; biases and norms have none."""
+    max_grad_norm: float = 1.0
+    tokens_per_micro_batch: int = 16384
+    decay_steps: int = 0
+    """Last steps over which the learning rate falls to nothing: for new models. A phase that ends
+    so makes the next one worse (METHOD.md section 3)."""
+    checkpoint_steps: tuple[int, ...] = ()
+    """`on_checkpoint` is called when so many steps are done."""
+
+    def learning_rate_at(self, step: int, num_steps: int) -> float:
+        """Linear warm-up, constant, and linear decay if any. `step` is counted from 0."""
+        done = self.earlier_steps + step + 1
+        rise = done / max(self.warmup_steps, 1)
+        fall = (num_steps - step) / (self.decay_steps + 1)
+        return self.learning_rate * min(1.0, rise, fall)
+
+
+def fit(
+    student: Student,
+    rows: TokenRows,
+    schedule: Schedule,
+    settings: FitSettings,
+    *,
+    here: Path,
+    on_checkpoint: Callable[[int], None] = lambda step: None,
+    progress: Progress = SILENT,
+) -> None:
+    """Train the student's weights in place through all steps of the schedule.
+
+    `here` holds metrics.jsonl and the state, which the caller deletes when the outcome is safe.
+    After a kill `on_checkpoint` may be called again for its last step.
+    Raises TrainingError when the loss is not a number or has diverged. On SIGTERM and Ctrl-C the
+    state is saved first.
+    """
+    here.mkdir(parents=True, exist_ok=True)
+    loop = _Loop(student, rows, schedule, settings, here)
+    loop.resume()
+    task_of = progress.task(f"train {schedule.phase}", schedule.num_steps, "steps", done=loop.step)
+    with task_of as task:
+        if loop.step in settings.checkpoint_steps:
+            on_checkpoint(loop.step)
+        for end in sorted({*settings.checkpoint_steps, schedule.num_steps}):
+            if loop.step < end:
+                loop.run_to(end, task)
+                if end in settings.checkpoint_steps:
+                    on_checkpoint(end)
+
+
+class _Loop:
+    """Weights, optimizer and step of one `fit`."""
+
+    def __init__(
+        self,
+        student: Student,
+        rows: TokenRows,
+        schedule: Schedule,
+        settings: FitSettings,
+        here: Path,
+    ) -> None:
+        self.student, self.rows, self.schedule, self.settings = student, rows, schedule, settings
+        self.step = 0
+        self.optimizer = make_optimizer(student.model, settings)
+        self._parameters = [p for p in student.model.parameters() if p.requires_grad]
+        self._lengths = rows.lengths
+        self._trained = _trained_tokens(rows)
+        self._state_path = here / STATE
+        self._metrics_path = here / "metrics.jsonl"
+        self._key = _key(student, rows, schedule, settings)
+        self._saved_at = time.monotonic()
+        self._pause = _STATE_SECONDS
+        self._num_diverged = 0
+        self._last_checkpoint = 0
+
+    def resume(self) -> None:
+        self.step = load_state(self._state_path, self.student.model, self.optimizer, key=self._key)
+        forget_after(self._metrics_path, self.schedule.phase, self.step)
+
+    def run_to(self, end: int, task: Task) -> None:
+        """Do the steps up to `end` and save. Signals are held back while weights change."""
+        with stops() as held:
+            try:
+                while self.step < end:
+                    task.advance(1, loss=round(self.do_step(held), 4))
+                    if self.step == end or time.monotonic() - self._saved_at > self._pause:
+                        self.save()
+            except Stopped:
+                self.save()
+                raise
+
+    def save(self) -> None:
+        started = time.monotonic()
+        save_state(
+            self._state_path, self.student.model, self.optimizer, step=self.step, key=self._key
+        )
+        self._saved_at = time.monotonic()
+        self._pause = max(_STATE_SECONDS, 20 * (self._saved_at - started))
+
+    def do_step(self, held: Stops) -> float:
+        """One optimizer step. Gives its loss in nats per trained token."""
+        started = time.monotonic()
+        indices = self.schedule.step(self.step)
+        num_trained = int(self._trained[indices].sum())
+        totals = self._gradients(indices, num_trained, held)
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self.settings.max_grad_norm)
+        learning_rate = self.settings.learning_rate_at(self.step, self.schedule.num_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        # The only wait for the device: everything that is read is read here.
+        *sums, grad_norm = [float(x) for x in torch.cat([totals, norm.to(totals)[None]])]
+        loss = sum(sums) / num_trained
+        self._refuse_nonsense(loss, grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=False)
+        self.step += 1
+        if self.step in self.settings.checkpoint_steps:
+            self._last_checkpoint = self.step
+        seconds = time.monotonic() - started
+        line = {"loss": loss, "learning_rate": learning_rate, "grad_norm": grad_norm}
+        self._record(line, indices, sums, seconds)
+        return loss
+
+    def _gradients(self, indices: NDArray[np.int64], num_trained: int, held: Stops) -> Tensor:
+        """Accumulate the gradient of the step's mean loss. Gives sums of losses per source."""
+        student = self.student
+        head = student.head
+        totals = torch.zeros(len(self.rows.source_names), dtype=torch.float32).to(student.device)
+        budget = self.settings.tokens_per_micro_batch
+        for group in micro_batches(indices, self._lengths[indices], budget):
+            try:
+                held.check()
+            except Stopped:
+                self.optimizer.zero_grad(set_to_none=False)
+                raise
+            picked = [self.rows.row(i) for i in group]
+            batch = collate(
+                [r.ids for r in picked], [r.mask for r in picked], student.template.pad_id
+            )
+            device = student.device
+            ids_BT = torch.from_numpy(batch.ids_BT).to(device)
+            positions_N = torch.from_numpy(batch.positions_N).to(device)
+            targets_N = torch.from_numpy(batch.targets_N).to(device)
+            sources_N = torch.from_numpy(self.rows.source_of[group][batch.rows_N]).to(device)
+            with student.computing():
+                hidden_NH = student.hidden_states(ids_BT).flatten(0, 1).index_select(0, positions_N)
+                losses_N = cross_entropy(head, hidden_NH, targets_N, 1 / num_trained)
+            torch.autograd.backward(losses_N.sum())
+            totals.index_add_(0, sources_N, losses_N.detach())
+        return totals
+
+    def _refuse_nonsense(self, loss: float, grad_norm: float) -> None:
+        ignorance = math.log(self.student.head.weight_VH.shape[0])
+        self._num_diverged = self._num_diverged + 1 if loss > 2 * ignorance else 0
+        number = math.isfinite(loss) and math.isfinite(grad_norm)
+        if number and self._num_diverged < _DIVERGED_STEPS:
+            return
+        what = f"diverged to {loss:.1f}" if number else f"is {loss}, its gradient {grad_norm}"
+        good = self._last_checkpoint
+        last = f"the checkpoint of step {good}" if good else "the model the phase started from"
+        raise TrainingError(
+            f"phase {self.schedule.phase}, step {self.step + 1}: the loss {what}; the last good "
+            f"model is {last}. Lower learning_rate, or raise warmup_steps"
+        )
+
+    def _record(
+        self, line: dict[str, Any], indices: NDArray[np.int64], sums: list[float], seconds: float
+    ) -> None:
+        names = self.rows.source_names
+        sources = self.rows.source_of[indices]
+        samples = np.bincount(sources, minlength=len(names))
+        trained = np.bincount(sources, weights=self._trained[indices], minlength=len(names))
+        num_tokens = int(self._lengths[indices].sum())
+        by_source = {
+            name: {"loss": total / count, "samples": int(num), "supervised_tokens": int(count)}
+            for name, total, count, num in zip(names, sums, trained, samples, strict=True)
+            if count
+        }
+        line = {"phase": self.schedule.phase, "step": self.step, **line, "sources": by_source}
+        line |= {"supervised_tokens": int(trained.sum()), "total_tokens": num_tokens}
+        line |= {"tokens_per_second": round(num_tokens / seconds, 1), "seconds": round(seconds, 4)}
+        append_metrics(self._metrics_path, line)
+
+
+def make_optimizer(model: Any, settings: FitSettings) -> torch.optim.AdamW:
+    """Fused AdamW with float32 moments."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": settings.weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [g for g in groups if g["params"]],
+        lr=settings.learning_rate,
+        betas=settings.betas,
+        fused=True,
+    )
+
+
+def _trained_tokens(rows: TokenRows) -> NDArray[np.int64]:
+    """Trained tokens per row; a row's first token cannot be foretold and is not counted."""
+    counted = rows.mask.copy()
+    counted[rows.starts[:-1]] = False
+    sums = np.concatenate([[0], np.cumsum(counted)])
+    counts: NDArray[np.int64] = sums[rows.starts[1:]] - sums[rows.starts[:-1]]
+    return counts
+
+
+def _key(student: Student, rows: TokenRows, schedule: Schedule, settings: FitSettings) -> str:
+    """What a saved state must agree in to be gone on from: data, order, settings, first weights."""
+    digest = hashlib.sha256()
+    digest.update(json.dumps([asdict(schedule), asdict(settings), str(student.dtype)]).encode())
+    for array in (rows.ids, rows.mask, rows.starts):
+        digest.update(array.tobytes())
+    for _, parameter in student.model.named_parameters():
+        digest.update(parameter.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()

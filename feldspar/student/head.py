@@ -1,0 +1,124 @@
+"""The output head at chosen positions only, with its cross-entropy in float32, in chunks.
+
+Shapes: N chosen positions, H hidden size, V vocabulary, B rows, T tokens.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from feldspar.errors import TrainingError
+
+_CHUNK_ELEMENTS = 1 << 24
+"""Logits held at once: 64 MB in float32."""
+
+
+class Head(NamedTuple):
+    """What a causal model does to its last hidden states."""
+
+    weight_VH: Tensor
+    bias_V: Tensor | None
+    scale: float
+    softcap: float | None
+
+    def logits(self, hidden_NH: Tensor) -> Tensor:
+        """Logits [N, V] in float32."""
+        return _logits(hidden_NH, self.weight_VH, self.bias_V, self.scale, self.softcap)
+
+    @property
+    def chunk_rows(self) -> int:
+        return max(1, _CHUNK_ELEMENTS // self.weight_VH.shape[0])
+
+
+def head_of(model: Any) -> Head:
+    """The head of a transformers causal language model."""
+    layer = model.get_output_embeddings()
+    config = model.config
+    scale = 1.0 / float(getattr(config, "logits_scaling", None) or 1.0)
+    scale *= float(getattr(config, "logit_scale", None) or 1.0)
+    return Head(layer.weight, layer.bias, scale, getattr(config, "final_logit_softcapping", None))
+
+
+def check_head(model: Any) -> None:
+    """Raise TrainingError where `head_of` is not what this model computes."""
+    device = model.device
+    ids_BT = torch.arange(1, 9, device=device)[None] % model.config.get_text_config().vocab_size
+    with torch.no_grad():
+        hidden = model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
+        ours = head_of(model).logits(hidden[0])
+        theirs = model(input_ids=ids_BT, use_cache=False).logits[0].float()
+    if not torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3):
+        raise TrainingError(
+            f"{type(model).__name__} does something to its logits that feldspar does not know, so "
+            "its loss would be wrong; use a model of another family"
+        )
+
+
+def cross_entropy(head: Head, hidden_NH: Tensor, targets_N: Tensor, scale: float) -> Tensor:
+    """Losses [N] in nats, without a gradient; `hidden_NH` and the head get that of `scale * sum`.
+
+    The gradient is formed chunk by chunk in the forward pass, so that logits [N, V] never exist
+    whole. Call `backward()` on the sum of the result.
+    """
+    losses: Tensor = _CrossEntropy.apply(  # type: ignore[no-untyped-call]
+        hidden_NH, head.weight_VH, head.bias_V, targets_N, scale, head
+    )
+    return losses
+
+
+def log_probs(head: Head, hidden_NH: Tensor, targets_N: Tensor) -> Tensor:
+    """Log-probabilities [N] of the targets, in nats."""
+    with torch.no_grad():
+        result = torch.empty(len(targets_N), dtype=torch.float32, device=hidden_NH.device)
+        for start in range(0, len(targets_N), head.chunk_rows):
+            chunk = slice(start, start + head.chunk_rows)
+            logits = head.logits(hidden_NH[chunk])
+            result[chunk] = -functional.cross_entropy(logits, targets_N[chunk], reduction="none")
+    return result
+
+
+class _CrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_NH: Tensor,
+        weight_VH: Tensor,
+        bias_V: Tensor | None,
+        targets_N: Tensor,
+        scale: float,
+        head: Head,
+    ) -> Tensor:
+        weight = weight_VH.detach().requires_grad_()
+        bias = None if bias_V is None else bias_V.detach().requires_grad_()
+        grad_hidden = torch.empty_like(hidden_NH)
+        losses = torch.empty(len(targets_N), dtype=torch.float32, device=hidden_NH.device)
+        for start in range(0, len(targets_N), head.chunk_rows):
+            chunk = slice(start, start + head.chunk_rows)
+            hidden = hidden_NH[chunk].detach().requires_grad_()
+            with torch.enable_grad():
+                logits = _logits(hidden, weight, bias, head.scale, head.softcap)
+                loss = functional.cross_entropy(logits, targets_N[chunk], reduction="none")
+                torch.autograd.backward(loss.sum() * scale)
+            assert hidden.grad is not None
+            losses[chunk] = loss.detach()
+            grad_hidden[chunk] = hidden.grad
+        ctx.save_for_backward(grad_hidden, weight.grad, None if bias is None else bias.grad)
+        return losses
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> Any:
+        grad_hidden, grad_weight, grad_bias = ctx.saved_tensors
+        return grad_hidden, grad_weight, grad_bias, None, None, None
+
+
+def _logits(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, scale: float, softcap: float | None
+) -> Tensor:
+    logits = functional.linear(hidden, weight, bias).float()
+    if scale != 1.0:
+        logits = logits * scale
+    return logits if softcap is None else softcap * torch.tanh(logits / softcap)

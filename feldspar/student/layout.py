@@ -1,0 +1,162 @@
+"""Where the turns of a conversation stand: the lab template, or a base's own, taken apart."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from jinja2 import TemplateError
+
+from feldspar.errors import TrainingError
+from feldspar.records import Message
+
+
+class Piece(NamedTuple):
+    """Text of a prompt: the template's own, in which special tokens count, or someone's content."""
+
+    text: str
+    is_content: bool
+
+
+class Turn(NamedTuple):
+    """What stands before an answer, and the answer; None where it is still to be given."""
+
+    prompt: tuple[Piece, ...]
+    answer: str | None
+    lead: str = ""
+    """What the template writes between its generation prompt and the answer: trained with it."""
+
+
+Layout = Callable[[Sequence[Message], bool], list[Turn]]
+"""(messages, answered) -> turns. Not answered: one open turn more, at the end."""
+
+
+def lab_turns(messages: Sequence[Message], answered: bool) -> list[Turn]:
+    """METHOD.md section 4. The stop token after each answer is not part of the pieces."""
+    turns: list[Turn] = []
+    pieces: list[Piece] = []
+    for message in messages:
+        if message.role != "assistant":
+            pieces += [Piece(f"<|{message.role}|>\n", False), Piece(message.content, True)]
+            pieces.append(Piece("\n", False))
+            continue
+        pieces.append(Piece("<|assistant|>\n", False))
+        turns.append(Turn(tuple(pieces), message.content))
+        pieces = [Piece("\n", False)]
+    if not answered:
+        turns.append(Turn((*pieces, Piece("<|assistant|>\n", False)), None))
+    return turns
+
+
+def lab_chat_template(*, bos: bool, stop: str, system_prompt: str) -> str:
+    """The lab template in Jinja, to be written into a tokenizer."""
+    # Jinja reads a double-quoted literal like JSON does, but for escaped surrogate pairs.
+    quoted = (
+        '"' + system_prompt.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+    )
+    default = (
+        "{% if not messages or messages[0]['role'] != 'system' %}"
+        "{{ '<|system|>\\n' + " + quoted + " + '\\n' }}{% endif %}"
+    )
+    return (
+        ("{{ bos_token }}" if bos else "")
+        + (default if system_prompt else "")
+        + "{% for message in messages %}{% if message['role'] == 'assistant' %}"
+        "{{ '<|assistant|>\\n' + message['content'] + '" + stop + "' }}"
+        "{% if not loop.last %}{{ '\\n' }}{% endif %}"
+        "{% elif message['content'] or message['role'] != 'system' %}"
+        "{{ '<|' + message['role'] + '|>\\n' + message['content'] + '\\n' }}"
+        "{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}"
+    )
+
+
+class OwnLayout:
+    """Takes a base's chat template apart by rendering it with marks in place of the contents.
+
+    So contents can be told from the template's text, whatever they spell. Templates that look at
+    contents are rendered as for contents they have nothing to say about.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._skeleton = lru_cache(maxsize=256)(self._take_apart)
+        self.stop_text = self._find_stop()
+        padded = self._render([{"role": "user", "content": f" {_mark(0)} "}], generate=False)
+        self._strips = f" {_mark(0)} " not in padded
+
+    def __call__(self, messages: Sequence[Message], answered: bool) -> list[Turn]:
+        while answered and messages and messages[-1].role != "assistant":
+            messages = messages[:-1]
+        if answered and not messages:
+            return []
+        contents = [m.content.strip() if self._strips else m.content for m in messages]
+        skeleton = self._skeleton(tuple(m.role for m in messages), answered)
+        filled = []
+        for turn in skeleton:
+            pieces = [Piece(contents[int(t)] if inside else t, inside) for t, inside in turn.prompt]
+            answer = None if turn.answer is None else contents[int(turn.answer)]
+            filled.append(Turn(tuple(pieces), answer, turn.lead))
+        return filled
+
+    def _take_apart(self, roles: tuple[str, ...], answered: bool) -> list[Turn]:
+        """Turns whose contents are the numbers of the messages."""
+        marked = [{"role": role, "content": _mark(i)} for i, role in enumerate(roles)]
+        whole = self._render(marked, generate=not answered)
+        turns = []
+        at = 0
+        for number in [i for i, role in enumerate(roles) if role == "assistant"]:
+            prompt = self._render(marked[:number], generate=True)
+            answer_at = whole.index(_mark(number))
+            if not whole.startswith(prompt) or len(prompt) > answer_at or at > len(prompt):
+                raise TrainingError(
+                    "the base's chat template rewrites earlier turns, so an answer would not be "
+                    'trained where it is asked for; use template = "lab"'
+                )
+            lead = whole[len(prompt) : answer_at]
+            turns.append(Turn(_pieces(whole[at : len(prompt)]), str(number), lead))
+            at = answer_at + len(_mark(number))
+            if whole.startswith(self.stop_text, at):
+                at += len(self.stop_text)
+        if not answered:
+            turns.append(Turn(_pieces(whole[at:]), None))
+        return turns
+
+    def _find_stop(self) -> str:
+        """The special token after an answer; the tokenizer's end token where there is none."""
+        chat = [{"role": "user", "content": _mark(0)}, {"role": "assistant", "content": _mark(1)}]
+        after = self._render(chat, generate=False).partition(_mark(1))[2].lstrip()
+        special = [t.content for t in self._tokenizer.added_tokens_decoder.values() if t.special]
+        for token in sorted(special, key=len, reverse=True):
+            if after.startswith(token):
+                return str(token)
+        if self._tokenizer.eos_token is None:
+            raise TrainingError(
+                'the base\'s chat template ends answers with no special token; use template = "lab"'
+            )
+        return str(self._tokenizer.eos_token)
+
+    def _render(self, messages: list[dict[str, str]], *, generate: bool) -> str:
+        try:
+            return str(
+                self._tokenizer.apply_chat_template(
+                    messages, tokenize=False, add_generation_prompt=generate
+                )
+            )
+        except (TemplateError, ValueError, KeyError) as error:
+            roles = ", ".join(m["role"] for m in messages)
+            raise TrainingError(
+                f"the base's chat template refuses turns {roles}: {error}; "
+                'use template = "lab", or leave system_prompt empty'
+            ) from None
+
+
+def _mark(number: int) -> str:
+    return f"\ue000{number}\ue001"
+
+
+def _pieces(text: str) -> tuple[Piece, ...]:
+    parts = re.split("\ue000(\\d+)\ue001", text)
+    return tuple(Piece(part, i % 2 == 1) for i, part in enumerate(parts) if part)

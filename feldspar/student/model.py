@@ -1,0 +1,257 @@
+"""The small model: loaded, given its template's tokens, saved whole, and known by its content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError
+from tokenizers import AddedToken
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from feldspar.config import StudentConfig
+from feldspar.errors import DiskError, TrainingError
+from feldspar.records import Checkpoint
+from feldspar.student.head import Head, check_head, head_of
+from feldspar.student.layout import OwnLayout, lab_chat_template, lab_turns
+from feldspar.student.render import STOP, Template
+from feldspar.student.whole import whole_folder
+
+log = logging.getLogger(__name__)
+
+_LAB_TOKENS = ("<|system|>", "<|user|>", "<|assistant|>", STOP)
+_PAD = "<|pad|>"
+_CONTENT = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "vocab.json",
+    "merges.txt",
+)
+"""The files that decide what a checkpoint says. Others (README, pickles) are not read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Student:
+    """A causal language model in float32, with how it is spoken to and computed."""
+
+    model: Any
+    """transformers PreTrainedModel, in eval mode: dropout is never used."""
+    tokenizer: Any
+    """transformers PreTrainedTokenizerFast."""
+    template: Template
+    device: torch.device
+    dtype: torch.dtype
+    """Of the computation."""
+
+    @property
+    def head(self) -> Head:
+        return head_of(self.model)
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(p.numel() for p in self.model.parameters())
+
+    def computing(self) -> AbstractContextManager[Any]:
+        """Where forward passes run: autocast to `dtype`, where that is not float32."""
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.dtype)
+
+    def hidden_states(self, ids_BT: torch.Tensor) -> torch.Tensor:
+        """Last hidden states [B, T, H] of right-padded rows. Real tokens never see the padding."""
+        # No attention mask: a causal model's tokens do not look at padding that comes after them.
+        hidden: torch.Tensor = self.model.base_model(
+            input_ids=ids_BT, use_cache=False
+        ).last_hidden_state
+        return hidden
+
+
+def load_student(path: str, config: StudentConfig) -> Student:
+    """Load a Hugging Face model directory, or hub id, and give it its template's tokens.
+
+    Only safetensors are read and no code from the directory is run. Raises TrainingError with the
+    cure when it cannot be loaded.
+    """
+    folder = _find_model(path)
+    try:
+        with _quiet():
+            model = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
+            )
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise TrainingError(f"{path}: no causal language model can be loaded: {reason}") from error
+    return make_student(model, tokenizer, config)
+
+
+def make_student(model: Any, tokenizer: Any, config: StudentConfig) -> Student:
+    """Make a student of a transformers model and tokenizer, also of a new one.
+
+    Role, stop and pad tokens that are missing are added; their embeddings start at the mean.
+    """
+    if not tokenizer.is_fast:
+        raise TrainingError("the base has no tokenizer.json; save it with a fast tokenizer first")
+    device = find_device(config.device)
+    template = _make_template(model, tokenizer, config)
+    model.to(device).eval()
+    check_head(model)
+    dtype = _find_dtype(config, device)
+    return Student(model=model, tokenizer=tokenizer, template=template, device=device, dtype=dtype)
+
+
+def save_checkpoint(student: Student, path: Path, *, phase: str, step: int) -> Checkpoint:
+    """Write a directory that plain transformers loads: whole or absent."""
+    try:
+        with whole_folder(path) as folder, _quiet():
+            student.model.save_pretrained(folder)
+            student.tokenizer.save_pretrained(folder)
+    except OSError as error:
+        raise DiskError(f"{path}: the checkpoint cannot be written: {error.strerror}") from error
+    return Checkpoint(path=str(path), digest=digest_checkpoint(path), phase=phase, step=step)
+
+
+def digest_checkpoint(path: Path) -> str:
+    """sha256 of the names and contents of a checkpoint's weights, tokenizer and configuration."""
+    files = sorted({file for pattern in _CONTENT for file in path.glob(pattern)})
+    digests = []
+    for file in files:
+        with file.open("rb") as stream:
+            digests.append([file.name, hashlib.file_digest(stream, "sha256").hexdigest()])
+    return hashlib.sha256(json.dumps(digests).encode()).hexdigest()
+
+
+def base_checkpoint(path: str) -> Checkpoint:
+    """The model that a run starts from, by directory or hub id. Raises TrainingError."""
+    folder = _find_model(path)
+    return Checkpoint(path=str(folder), digest=digest_checkpoint(folder))
+
+
+def find_device(wanted: str) -> torch.device:
+    """The device named, or the best for `auto`. Raises TrainingError where there is none."""
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.mps.is_available()}
+    if not there[wanted]:
+        raise TrainingError(f'student.device = "{wanted}": there is none here; use "auto"')
+    return torch.device(wanted)
+
+
+def _find_dtype(config: StudentConfig, device: torch.device) -> torch.dtype:
+    if config.dtype == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.dtype]
+
+
+def _find_model(path: str) -> Path:
+    folder = Path(path)
+    if not folder.is_dir():
+        folder = _download(path)
+    if not (folder / "config.json").is_file():
+        raise TrainingError(f"{path}: no config.json; name a Hugging Face model directory")
+    if not any(folder.glob("*.safetensors")):
+        raise TrainingError(
+            f"{path}: no *.safetensors; other weights may hold code and are not read, so save the "
+            "model again with safe_serialization"
+        )
+    return folder
+
+
+def _download(name: str) -> Path:
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise TrainingError(f"{name}: no such model directory")
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(_CONTENT)))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise TrainingError(
+            f"{name}: no such directory, and not to be had from the hub: {reason}"
+        ) from error
+
+
+def _make_template(model: Any, tokenizer: Any, config: StudentConfig) -> Template:
+    uses_bos = _uses_bos(tokenizer)
+    if config.template == "lab":
+        _add_tokens(model, tokenizer, _LAB_TOKENS)
+        tokenizer.eos_token = STOP
+        tokenizer.chat_template = lab_chat_template(
+            bos=uses_bos, stop=STOP, system_prompt=config.system_prompt
+        )
+        layout: Any = lab_turns
+        stop_id = tokenizer.convert_tokens_to_ids(STOP)
+    else:
+        if not tokenizer.chat_template:
+            raise TrainingError('the base has no chat template of its own; use template = "lab"')
+        layout = OwnLayout(tokenizer)
+        stop_id = tokenizer.convert_tokens_to_ids(layout.stop_text)
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == stop_id:
+        _add_tokens(model, tokenizer, (_PAD,))
+        tokenizer.pad_token = _PAD
+    model.generation_config.eos_token_id = stop_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    model.config.eos_token_id, model.config.pad_token_id = stop_id, tokenizer.pad_token_id
+    return Template(
+        tokenizer,
+        layout=layout,
+        stop_id=stop_id,
+        pad_id=tokenizer.pad_token_id,
+        bos_id=tokenizer.bos_token_id if uses_bos else None,
+        system_prompt=config.system_prompt,
+    )
+
+
+def _uses_bos(tokenizer: Any) -> bool:
+    ids = tokenizer("")["input_ids"]
+    return bool(ids) and ids[0] == tokenizer.bos_token_id
+
+
+def _add_tokens(model: Any, tokenizer: Any, tokens: tuple[str, ...]) -> None:
+    """Make `tokens` special; rows of embeddings and head that no token had start at the mean."""
+    known = len(tokenizer)
+    vocabulary = tokenizer.get_vocab()
+    new = [AddedToken(token, special=True, normalized=False) for token in tokens]
+    tokenizer.add_tokens(new, special_tokens=True)
+    added = [tokenizer.convert_tokens_to_ids(token) for token in tokens if token not in vocabulary]
+    if not added:
+        return
+    log.info("added tokens %s", ", ".join(t for t in tokens if t not in vocabulary))
+    with _quiet(), torch.no_grad():
+        if max(added) >= model.get_input_embeddings().weight.shape[0]:
+            model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        layers = [model.get_input_embeddings(), model.get_output_embeddings()]
+        tensors = [layer.weight for layer in layers]
+        if getattr(layers[1], "bias", None) is not None:
+            tensors.append(layers[1].bias)
+        for tensor in {id(t): t for t in tensors}.values():
+            tensor[added] = tensor[:known].mean(dim=0)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """transformers draws its own bars, and warns of what is done here on purpose."""
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        transformers_logging.enable_progress_bar()

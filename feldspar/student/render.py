@@ -1,0 +1,164 @@
+"""Conversations to token ids and a mask of what is trained, in the lab template or a base's own.
+
+    <|system|>\n{sys}\n<|user|>\n{inputs}\n<|assistant|>\n{answer}<|endoftext|>\n<|user|>\n...
+
+Prompts and answers are encoded apart, so the ids of a prompt are a prefix of the ids of any
+answered row, and what is sampled stands where it was trained. Special tokens come from the template
+alone: text that spells one stays text.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from feldspar.records import Conversation, Message
+from feldspar.student.layout import Layout, Piece, Turn, lab_turns
+
+STOP = "<|endoftext|>"
+"""The lab template's stop token."""
+
+
+class Rendered(NamedTuple):
+    """A row: `ids` [T] int32, and `mask` [T] bool, true where the token is trained."""
+
+    ids: NDArray[np.int32]
+    mask: NDArray[np.bool_]
+
+
+class Template:
+    """A tokenizer, a layout of turns, and the ids that frame them.
+
+    `stop_id` ends every answer; `bos_id` starts every row, where the tokenizer uses one.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        *,
+        layout: Layout,
+        stop_id: int,
+        pad_id: int,
+        bos_id: int | None,
+        system_prompt: str = "",
+    ) -> None:
+        """`tokenizer` is a transformers PreTrainedTokenizerFast that has all its special tokens."""
+        self.kind: Literal["lab", "own"] = "lab" if layout is lab_turns else "own"
+        self.stop_id, self.pad_id, self.bos_id = stop_id, pad_id, bos_id
+        self.system_prompt = system_prompt
+        self._layout = layout
+        self._stop_text: str = tokenizer.convert_ids_to_tokens(stop_id)
+        # Own copies: parsing special tokens is a switch on the tokenizer, not on the call.
+        self._parsing, self._plain = (_copy(tokenizer, parse=parse) for parse in (True, False))
+        added = self._parsing.get_added_tokens_decoder().values()
+        special = sorted((t.content for t in added if t.special), key=len, reverse=True)
+        self._special = re.compile("|".join(map(re.escape, special)) or r"(?!)", re.IGNORECASE)
+        self._newline = self._plain.encode("\n", add_special_tokens=False).ids
+
+    def render(self, conversation: Conversation) -> Rendered:
+        """Ids and mask of a training row; turns after its last answer are left out.
+
+        `train_on="answers"` marks the answers with their stop tokens; `"everything"` all but BOS.
+        With "everything", a row whose only turn is the assistant's is plain text, without roles.
+        """
+        everything = conversation.train_on == "everything"
+        if everything and [m.role for m in conversation.messages] == ["assistant"]:
+            text = conversation.messages[0].content
+            parts = [(self._encode("", text, not self._spells_special(text)), True)]
+            parts.append(([self.stop_id], True))
+        else:
+            parts = list(self._parts(self._turns(conversation.messages, answered=True)))
+        ids = self._with_bos([i for part, _ in parts for i in part])
+        marks = [everything or trained for part, trained in parts for _ in part]
+        marks = [False] * (len(ids) - len(marks)) + marks
+        if ids and ids[0] == self.bos_id:
+            marks[0] = False
+        return Rendered(np.array(ids, dtype=np.int32), np.array(marks, dtype=np.bool_))
+
+    def render_prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Ids up to where the next answer starts: a prefix of `render` of the answered row."""
+        parts = self._parts(self._turns(messages, answered=False))
+        return self._with_bos([i for part, _ in parts for i in part])
+
+    def render_answer(self, messages: Sequence[Message], answer: str, *, ended: bool) -> list[int]:
+        """Ids of an answer to `messages`, with the stop token when it ended."""
+        last = self._turns(messages, answered=False)[-1]
+        return self._answer(last._replace(answer=answer)) + [self.stop_id] * ended
+
+    def decode_answers(self, answers: Sequence[Sequence[int]]) -> list[str]:
+        """Text of sampled answers, without their stop tokens and other special tokens."""
+        # Decoders of the Llama kind strip a leading space from what they take for a text's start.
+        framed = [[*self._newline, *ids] for ids in answers]
+        texts = self._parsing.decode_batch(framed, skip_special_tokens=True)
+        return [text.removeprefix("\n") for text in texts]
+
+    def _turns(self, messages: Sequence[Message], *, answered: bool) -> list[Turn]:
+        given = [m for m in messages if m.content or m.role != "system"]
+        if self.system_prompt and not any(m.role == "system" for m in given):
+            given = [Message(role="system", content=self.system_prompt), *given]
+        return self._layout(given, answered)
+
+    def _parts(self, turns: Sequence[Turn]) -> Iterator[tuple[list[int], bool]]:
+        """Pieces of ids and whether they are an answer's."""
+        for number, turn in enumerate(turns):
+            yield self._prompt(turn.prompt, "" if number == 0 else self._stop_text), False
+            if turn.answer is not None:
+                yield [*self._answer(turn), self.stop_id], True
+
+    def _prompt(self, pieces: Sequence[Piece], before: str) -> list[int]:
+        if not any(p.is_content and self._spells_special(p.text) for p in pieces):
+            return self._encode(before, "".join(p.text for p in pieces), True)
+        ids: list[int] = []
+        for piece in pieces:
+            anchor = "\n" if piece.is_content else self._stop_text
+            ids += self._encode(anchor if ids else before, piece.text, not piece.is_content)
+        return ids
+
+    def _answer(self, turn: Turn) -> list[int]:
+        literal = next((p.text for p in reversed(turn.prompt) if not p.is_content), "")
+        specials = list(self._special.finditer(literal))
+        anchor = literal[specials[-1].start() :] if specials else literal
+        answer = turn.answer or ""
+        if self._spells_special(answer):
+            return self._encode(anchor, turn.lead, True) + self._encode("\n", answer, False)
+        return self._encode(anchor, turn.lead + answer, True)
+
+    def _spells_special(self, text: str) -> bool:
+        """Whether text spells a special token, in any form that a normaliser may fold into one."""
+        folded = text if text.isascii() else unicodedata.normalize("NFKC", text)
+        return bool(self._special.search(text) or self._special.search(folded))
+
+    def _encode(self, before: str, text: str, parse: bool) -> list[int]:
+        """Ids of `text` as they are when it follows `before`.
+
+        A tokenizer of the Llama kind writes another first token at the start of a text than inside
+        it. Where the two grow together instead, `text` is encoded by itself.
+        """
+        if not text:
+            return []
+        encoder = self._parsing if parse else self._plain
+        if before:
+            anchor = encoder.encode(before, add_special_tokens=False).ids
+            both = encoder.encode(before + text, add_special_tokens=False).ids
+            if both[: len(anchor)] == anchor:
+                return both[len(anchor) :]
+        return encoder.encode(text, add_special_tokens=False).ids
+
+    def _with_bos(self, ids: list[int]) -> list[int]:
+        if self.bos_id is None or ids[:1] == [self.bos_id]:
+            return ids
+        return [self.bos_id, *ids]
+
+
+def _copy(tokenizer: Any, *, parse: bool) -> Tokenizer:
+    copy = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    copy.no_padding()
+    copy.no_truncation()
+    copy.encode_special_tokens = not parse
+    return copy

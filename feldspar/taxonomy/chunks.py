@@ -1,0 +1,223 @@
+"""Cut a document into passages that a teacher can be shown.
+
+Chunks are stretches of the document as it stands, so nothing is lost. Cuts fall between sections
+where they can, else between blocks (paragraphs, tables, code), lines, sentences, words.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from feldspar.errors import TaxonomyError
+from feldspar.records import Chunk
+
+CountTokens = Callable[[str], int]
+
+_EAST_ASIAN = r"\u2e80-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+# Scripts without spaces count by the character, and long runs by 32, so no chunk is boundless.
+_WORD = re.compile(rf"[{_EAST_ASIAN}]|[^\s{_EAST_ASIAN}]{{1,32}}")
+_SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]\u201d\u2019]*\s+|(?<=[\u3002\uff01\uff1f])|\n\s*\n")
+_HEADING = re.compile(r" {0,3}#{1,6}(\s|$)")
+_UNDERLINE = re.compile(r" {0,3}(=+|-{2,})\s*$")
+_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
+_ROW = re.compile(r"\s*(\||[-*+] |\d+[.)] )|    |\t")
+_ROW_END = re.compile(r"\n")
+_LINE = re.compile(r"[^\n]*\n|[^\n]+")
+
+
+def count_words(text: str) -> int:
+    """Words, counting each East Asian character and each 32 characters of a longer run as one."""
+    return sum(1 for _ in _WORD.finditer(text))
+
+
+def token_counter(folder: str | None) -> CountTokens:
+    """Counts tokens of the tokenizer.json in `folder`, or words where none is named."""
+    if folder is None:
+        return count_words
+    from tokenizers import Tokenizer
+
+    path = Path(folder) / "tokenizer.json"
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    # The library raises a bare Exception for a missing or broken file.
+    except Exception as error:
+        cure = "name a folder with a tokenizer.json, or leave `taxonomy.tokenizer` out"
+        raise TaxonomyError(f"{path}: cannot be read: {error}; {cure}") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def cut_chunks(text: str, document: str, max_tokens: int, count_tokens: CountTokens) -> list[Chunk]:
+    """Cut `text` into chunks of at most `max_tokens`; every non-blank piece is in one of them.
+
+    Only a single character can be longer than `max_tokens`. `document` is its name. A chunk that
+    repeats an earlier one is left out.
+    """
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    units = [
+        unit for block in _blocks(text) for unit in _fitting(text, block, max_tokens, count_tokens)
+    ]
+    chunks: dict[str, Chunk] = {}
+    for start, end in _packed(text, units, max_tokens, count_tokens):
+        passage = _passage(text, start, end)
+        digest = hashlib.sha256(passage.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        chunks.setdefault(
+            digest,
+            Chunk(id=digest, document=document, text=passage, num_tokens=count_tokens(passage)),
+        )
+    return list(chunks.values())
+
+
+class _Span(NamedTuple):
+    start: int
+    end: int
+
+
+def _passage(text: str, start: int, end: int) -> str:
+    """The text without blank lines around it; its first line keeps its indentation."""
+    return text[start:end].strip("\n").rstrip() if text[start:end].strip() else ""
+
+
+class _Block(NamedTuple):
+    start: int
+    end: int
+    is_rows: bool
+    """A table, a list or code: cut between lines when it must be cut, not between sentences."""
+    opens_section: bool
+
+
+class _Unit(NamedTuple):
+    """What is not cut further."""
+
+    start: int
+    end: int
+    num_tokens: int
+    opens_section: bool = False
+
+
+def _blocks(text: str) -> Iterator[_Block]:
+    """The blocks of a Markdown text, one after the other; a heading belongs to what it heads."""
+    block = _OpenBlock(0)
+    for match in _LINE.finditer(text):
+        if block.ends_before(match.group()):
+            yield block.closed(match.start())
+            block = _OpenBlock(match.start())
+        block.take(match.group())
+    if block.start < len(text):
+        yield block.closed(len(text))
+
+
+@dataclass(slots=True)
+class _OpenBlock:
+    """A block that is being read line by line."""
+
+    start: int
+    fence: str = ""
+    """What opened the code that is being read."""
+    opens_section: bool = False
+    is_after_end: bool = False
+    """Whether the last line was blank or closed a fence."""
+    num_body_lines: int = 0
+    num_rows: int = 0
+
+    def ends_before(self, line: str) -> bool:
+        if self.fence or self.num_body_lines == 0 or not line.strip():
+            return False
+        return self.is_after_end or _HEADING.match(line) is not None
+
+    def take(self, line: str) -> None:
+        if self.fence:
+            self._take_code(line)
+        elif _HEADING.match(line):
+            self.opens_section = True
+        elif self.num_body_lines == 1 and not self.is_after_end and _UNDERLINE.match(line):
+            self.opens_section, self.num_body_lines, self.num_rows = True, 0, 0
+        elif line.strip():
+            fence = _FENCE.match(line)
+            self.fence = fence.group(1) if fence is not None else ""
+            self.num_body_lines += 1
+            self.num_rows += fence is not None or _ROW.match(line) is not None
+            self.is_after_end = False
+        else:
+            self.is_after_end = True
+
+    def _take_code(self, line: str) -> None:
+        self.num_body_lines += 1
+        self.num_rows += 1
+        if line.strip().startswith(self.fence) and not line.strip().strip(self.fence[0]):
+            self.fence = ""
+            self.is_after_end = True
+
+    def closed(self, end: int) -> _Block:
+        return _Block(self.start, end, 2 * self.num_rows > self.num_body_lines, self.opens_section)
+
+
+def _fitting(
+    text: str, block: _Block, max_tokens: int, count_tokens: CountTokens
+) -> Iterator[_Unit]:
+    """The block itself where it fits, else its lines or sentences, else parts of those."""
+    num_tokens = count_tokens(_passage(text, block.start, block.end))
+    if num_tokens <= max_tokens:
+        yield _Unit(block.start, block.end, num_tokens, block.opens_section)
+        return
+    opens_section = block.opens_section
+    end_pattern = _ROW_END if block.is_rows else _SENTENCE_END
+    for start, end in _between(text, block.start, block.end, end_pattern):
+        for unit in _halved(text, start, end, max_tokens, count_tokens):
+            yield unit._replace(opens_section=opens_section)
+            opens_section = False
+
+
+def _between(text: str, start: int, end: int, end_pattern: re.Pattern[str]) -> Iterator[_Span]:
+    for match in end_pattern.finditer(text, start, end):
+        if match.end() > start:
+            yield _Span(start, match.end())
+            start = match.end()
+    if start < end:
+        yield _Span(start, end)
+
+
+def _halved(
+    text: str, start: int, end: int, max_tokens: int, count_tokens: CountTokens
+) -> Iterator[_Unit]:
+    """Halve at the space nearest to the middle, again and again, until every part fits."""
+    num_tokens = count_tokens(_passage(text, start, end))
+    if num_tokens <= max_tokens or end - start <= 1:
+        yield _Unit(start, end, num_tokens)
+        return
+    middle = (start + end) // 2
+    before = max(text.rfind(space, start + 1, middle) for space in " \n\t")
+    after = text.find(" ", middle, end - 1)
+    cut = before if before > 0 else after if after > 0 else middle - 1
+    yield from _halved(text, start, cut + 1, max_tokens, count_tokens)
+    yield from _halved(text, cut + 1, end, max_tokens, count_tokens)
+
+
+def _packed(
+    text: str, units: list[_Unit], max_tokens: int, count_tokens: CountTokens
+) -> Iterator[_Span]:
+    """Fill chunks with neighbouring units; a new section opens a chunk when half is full."""
+    first = 0
+    while first < len(units):
+        total = units[first].num_tokens
+        last = first + 1
+        while last < len(units) and total + units[last].num_tokens <= max_tokens:
+            if units[last].opens_section and 2 * total >= max_tokens:
+                break
+            total += units[last].num_tokens
+            last += 1
+        start = units[first].start
+        # Tokens of a whole can be more than those of its parts, so the whole is counted.
+        while last > first + 1 and (
+            count_tokens(_passage(text, start, units[last - 1].end)) > max_tokens
+        ):
+            last -= 1
+        if _passage(text, start, units[last - 1].end):
+            yield _Span(start, units[last - 1].end)
+        first = last

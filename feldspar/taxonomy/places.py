@@ -1,0 +1,57 @@
+"""Where leaves lie: the folders of a taxonomy that hold a qna.yaml, with their branch."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from feldspar.errors import TaxonomyError
+from feldspar.records import Branch
+from feldspar.taxonomy.documents import QNA
+
+BRANCH_FOLDERS: dict[str, Branch] = {
+    "knowledge": "knowledge",
+    "foundational_skills": "foundational",
+    "compositional_skills": "compositional",
+}
+
+
+class Place(NamedTuple):
+    """Where a leaf lies: `taxonomy` is the folder that holds the branch folders."""
+
+    path: str
+    file: Path
+    branch: Branch | None
+    taxonomy: Path
+
+
+def find_places(root: Path) -> list[Place]:
+    """Every qna.yaml under `root`, in path order; links to folders are not followed."""
+    if not root.exists():
+        raise TaxonomyError(f"{root}: no such folder; name the folder that holds the leaves")
+    if root.is_file():
+        return [_place(root, root.parent)]
+    places = []
+    for folder, subfolders, names in os.walk(root):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        places += [
+            _place(Path(folder, name), root) for name in names if name.lower() in (QNA, "qna.yml")
+        ]
+    return sorted(places, key=lambda place: (place.path, place.file))
+
+
+def _place(file: Path, root: Path) -> Place:
+    below = file.parent.relative_to(root).parts
+    for depth, part in enumerate(below):
+        if part in BRANCH_FOLDERS:
+            path = "/".join(below[depth:])
+            return Place(path, file, BRANCH_FOLDERS[part], root.joinpath(*below[:depth]))
+    # The folder given may be a branch or a leaf itself.
+    folder = Path(os.path.abspath(file.parent))
+    for above in folder.parents:
+        name = folder.relative_to(above).parts[0]
+        if name in BRANCH_FOLDERS:
+            path = folder.relative_to(above).as_posix()
+            return Place(path, file, BRANCH_FOLDERS[name], above)
+    return Place("", file, None, root)

@@ -1,0 +1,306 @@
+"""A qna.yaml read into seeds and sources, whatever its version, with a finding for each fault.
+
+Versions 1, 2 and none hold flat seeds; version 3 knowledge holds a context with several pairs:
+
+    seed_examples:
+      - context: The Phoenix is a minor constellation in the southern sky.
+        questions_and_answers:
+          - {question: Where is the Phoenix?, answer: In the southern sky.}
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from feldspar.records import Seed
+from feldspar.taxonomy.findings import Findings, quoted
+from feldspar.taxonomy.nodes import At, ListNode, MapNode, Node, TextNode
+
+MAX_SEEDS = 10_000
+MAX_SEED_CHARACTERS = 32_000_000
+
+NEWEST_VERSION = 3
+_LEAF_KEYS = (
+    "version",
+    "created_by",
+    "task_description",
+    "domain",
+    "seed_examples",
+    "document",
+    "document_outline",
+)
+_SEED_KEYS = ("question", "answer", "context", "attribution")
+_EXAMPLE_KEYS = ("context", "questions_and_answers")
+_PAIR_KEYS = ("question", "answer")
+_DOCUMENT_KEYS = ("repo", "commit", "patterns", "path")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentSource:
+    """Where a leaf's documents are: a git repository at a commit, or a local path."""
+
+    repo: str = ""
+    commit: str = ""
+    path: str = ""
+    patterns: tuple[str, ...]
+    at: At
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Qna:
+    """What one qna.yaml says."""
+
+    version: int
+    task_description: str
+    created_by: str
+    domain: str
+    seeds: tuple[Seed, ...]
+    attribution: str
+    sources: tuple[DocumentSource, ...]
+    document_at: At | None
+    """Where `document` stands; None where there is none."""
+
+
+def read_qna(root: Node | None, findings: Findings) -> Qna | None:
+    """Read a composed file; None, with a finding, where it is not a leaf at all."""
+    if not isinstance(root, MapNode):
+        found = "a list" if isinstance(root, ListNode) else "a text" if root else "nothing"
+        findings.add(
+            "FT004",
+            f"the file holds {found}, not keys and values",
+            "put the seeds under `seed_examples:`, beside `task_description:` and `created_by:`",
+            root.at if root else (1, 1),
+        )
+        return None
+    fields = _fields(root, _LEAF_KEYS, findings)
+    seeds = _seeds(root, fields.get("seed_examples"), findings)
+    document = fields.get("document")
+    if document is not None and _is_null(document):
+        document = None
+    return Qna(
+        version=_version(fields.get("version"), seeds, findings),
+        task_description=_text(fields, "task_description", findings)
+        or _text(fields, "document_outline", findings),
+        created_by=_text(fields, "created_by", findings),
+        domain=_text(fields, "domain", findings),
+        seeds=seeds,
+        attribution=_seed_attribution(fields.get("seed_examples")),
+        sources=tuple(_sources(document, findings)) if document is not None else (),
+        document_at=document.at if document is not None else None,
+    )
+
+
+def _fields(node: MapNode, known: tuple[str, ...], findings: Findings) -> dict[str, Node]:
+    """The known keys of a mapping; the others and repeated ones become findings."""
+    fields: dict[str, Node] = {}
+    for key, value in node.entries:
+        name = key.text if isinstance(key, TextNode) else None
+        if name in fields:
+            findings.add("FT005", f"key `{name}` stands twice", "remove one of them", key.at)
+        if name in known:
+            fields[name] = value
+        elif not findings.is_full:
+            _tell_of_unknown_key(name, key.at, known, findings)
+    return fields
+
+
+def _tell_of_unknown_key(
+    name: str | None, at: At, known: tuple[str, ...], findings: Findings
+) -> None:
+    shown = quoted(name) if name is not None else "that is not a text"
+    near = difflib.get_close_matches(name[:40], known, 1) if name else []
+    cure = f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(known)}"
+    findings.add("FT008", f"unknown key {shown}, ignored", cure, at)
+
+
+def _is_null(node: Node) -> bool:
+    return isinstance(node, TextNode) and node.is_null
+
+
+def _text(fields: dict[str, Node], key: str, findings: Findings) -> str:
+    """The text of a key without blank lines around it; "" where there is none."""
+    node = fields.get(key)
+    if node is None or _is_null(node):
+        return ""
+    if not isinstance(node, TextNode):
+        kind = "a list" if isinstance(node, ListNode) else "a mapping"
+        cure = "write one text; put it between quotes if it holds `: `, `[` or `{`, or after `|`"
+        findings.add("FT009", f"`{key}` is {kind}, not a text; ignored", cure, node.at)
+        return ""
+    return node.text.strip("\r\n").rstrip() if node.text.strip() else ""
+
+
+def _version(node: Node | None, seeds: tuple[Seed, ...], findings: Findings) -> int:
+    if node is None or _is_null(node):
+        return 1
+    text = node.text if isinstance(node, TextNode) else ""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if number in (1, 2, 3):
+        return int(number)
+    is_number = not math.isnan(number)
+    nearest = round(min(max(number, 1), NEWEST_VERSION)) if is_number else NEWEST_VERSION
+    findings.add(
+        "FT007",
+        f"version {quoted(text)} is unknown, read as {nearest}",
+        f"write `version: {NEWEST_VERSION}`",
+        node.at,
+    )
+    return nearest
+
+
+def _seeds(leaf: MapNode, node: Node | None, findings: Findings) -> tuple[Seed, ...]:
+    if node is None or not isinstance(node, ListNode) or not node.items:
+        findings.add(
+            "FT020",
+            "the leaf has no seeds"
+            if node is None or _is_null(node)
+            else "`seed_examples` is no list",
+            "add `seed_examples:`, a list of at least five with `question:` and `answer:`",
+            node.at if node else leaf.at,
+        )
+        return ()
+    lines: dict[str, int] = {}
+    seeds: list[Seed] = []
+    num_characters = 0
+    for seed in _each_seed(node, findings):
+        num_characters += len(seed.question) + len(seed.answer) + len(seed.context or "")
+        if len(seeds) == MAX_SEEDS or num_characters > MAX_SEED_CHARACTERS:
+            findings.add(
+                "FT003",
+                f"more than {MAX_SEEDS} seeds, or {MAX_SEED_CHARACTERS} characters in them",
+                "split the leaf",
+                (seed.line, 1),
+            )
+            break
+        if seed.id in lines:
+            message = f"the seed of line {lines[seed.id]} stands here again; skipped"
+            findings.add("FT022", message, "remove one of them", (seed.line, 1))
+            continue
+        lines[seed.id] = seed.line
+        seeds.append(seed)
+    if not seeds:
+        message = "no seed has both a question and an answer"
+        findings.add("FT020", message, "complete at least one; five make a good leaf", node.at)
+    return tuple(seeds)
+
+
+def _each_seed(examples: ListNode, findings: Findings) -> Iterator[Seed]:
+    """Every complete seed, in the file's order; a finding for each incomplete one."""
+    for number, item in enumerate(examples.items, start=1):
+        if not isinstance(item, MapNode):
+            cure = "write `question:` and `answer:` under one `-`"
+            message = f"seed {number} is not a mapping; skipped"
+            findings.add("FT021", message, cure, item.at)
+            continue
+        if not any(isinstance(k, TextNode) and k.text == _EXAMPLE_KEYS[1] for k, _ in item.entries):
+            fields = _fields(item, _SEED_KEYS, findings)
+            context = _text(fields, "context", findings)
+            yield from _seed(f"seed {number}", item, fields, context, findings)
+            continue
+        example = _fields(item, _EXAMPLE_KEYS, findings)
+        context = _text(example, "context", findings)
+        pairs = example["questions_and_answers"]
+        if not isinstance(pairs, ListNode) or not pairs.items:
+            cure = "list at least one `question:` with its `answer:`"
+            message = f"example {number} has no questions and answers; skipped"
+            findings.add("FT021", message, cure, pairs.at)
+            continue
+        for pair_number, pair in enumerate(pairs.items, start=1):
+            name = f"pair {pair_number} of example {number}"
+            if not isinstance(pair, MapNode):
+                cure = "write `question:` and `answer:` under one `-`"
+                findings.add("FT021", f"{name} is not a mapping; skipped", cure, pair.at)
+                continue
+            yield from _seed(name, pair, _fields(pair, _PAIR_KEYS, findings), context, findings)
+
+
+def _seed(
+    name: str, node: MapNode, fields: dict[str, Node], context: str, findings: Findings
+) -> Iterator[Seed]:
+    question = _text(fields, "question", findings)
+    answer = _text(fields, "answer", findings)
+    missing = [key for key, text in (("question", question), ("answer", answer)) if not text]
+    if missing:
+        findings.add(
+            "FT021",
+            f"{name} has no {' and no '.join(missing)}; skipped",
+            f"add {' and '.join(f'`{key}:`' for key in missing)} with a text, or remove the seed",
+            node.at,
+        )
+        return
+    yield Seed(
+        id=_seed_id(question, answer, context),
+        question=question,
+        answer=answer,
+        context=context or None,
+        line=node.at[0],
+    )
+
+
+def _seed_id(question: str, answer: str, context: str) -> str:
+    content = json.dumps([question, answer, context], ensure_ascii=False)
+    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _seed_attribution(examples: Node | None) -> str:
+    """The sources that old leaves name seed by seed, a line for each."""
+    lines: dict[str, None] = {}
+    for item in examples.items if isinstance(examples, ListNode) else ():
+        for key, value in item.entries if isinstance(item, MapNode) else ():
+            if isinstance(key, TextNode) and key.text == "attribution":
+                lines |= dict.fromkeys(_attribution_lines(value))
+    return "\n".join(lines)
+
+
+def _attribution_lines(value: Node) -> Iterator[str]:
+    for entry in value.items if isinstance(value, ListNode) else [value]:
+        if isinstance(entry, TextNode) and entry.text.strip():
+            yield entry.text.strip()
+        elif isinstance(entry, MapNode):
+            parts = [
+                f"{key.text}: {text.text.strip()}"
+                for key, text in entry.entries
+                if isinstance(key, TextNode) and isinstance(text, TextNode) and not text.is_null
+            ]
+            if parts:
+                yield "; ".join(parts)
+
+
+def _sources(document: Node, findings: Findings) -> Iterator[DocumentSource]:
+    """The sources of `document`: one mapping, or a list of them."""
+    for node in document.items if isinstance(document, ListNode) else [document]:
+        if not isinstance(node, MapNode):
+            _bad_document(findings, "`document` is no mapping", node.at)
+            continue
+        fields = _fields(node, _DOCUMENT_KEYS, findings)
+        repo, commit, path = (_text(fields, key, findings) for key in ("repo", "commit", "path"))
+        if bool(path) == bool(repo):
+            why = "neither `repo` nor `path`" if not path else "both `repo` and `path`"
+            _bad_document(findings, f"`document` has {why}", node.at)
+        elif repo and not commit:
+            _bad_document(findings, "`document` has no `commit`", node.at)
+        else:
+            patterns = _patterns(fields.get("patterns"), findings)
+            yield DocumentSource(repo=repo, commit=commit, path=path, patterns=patterns, at=node.at)
+
+
+def _bad_document(findings: Findings, message: str, at: At) -> None:
+    cure = "write `repo:` and `commit:` of a git repository, or `path:` of a local file or folder"
+    findings.add("FT031", message, f"{cure}, and `patterns:` such as `*.md`", at)
+
+
+def _patterns(node: Node | None, findings: Findings) -> tuple[str, ...]:
+    """The patterns as written; none stands for every document of the folder."""
+    if node is None or _is_null(node):
+        return ()
+    items = node.items if isinstance(node, ListNode) else [node]
+    fields = {f"patterns[{i}]": item for i, item in enumerate(items, start=1)}
+    return tuple(text for key in fields if (text := _text(fields, key, findings).strip()))

@@ -1,0 +1,329 @@
+"""The teacher: asks a big model over the OpenAI protocol, and never the same thing twice.
+
+An answer is found by the content of its call (model and revision, messages, sampling parameters,
+draw), first in the journal, then among the calls in flight, and only then at the server. The
+server's address and the stage do not count.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import random
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import openai
+from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
+
+from feldspar.config import TeacherConfig
+from feldspar.errors import TeacherError
+from feldspar.progress import SILENT, Progress
+from feldspar.records import Message
+from feldspar.teacher.faults import MENDABLE, Fault, Refused, read_fault
+from feldspar.teacher.governor import Governor
+from feldspar.teacher.journal import Journal, Stored
+
+STAGE_HEADER = "X-Feldspar-Stage"
+REFUSED = "refused"
+"""Finish reason of a journalled refusal."""
+FIRST_PAUSE_SECONDS = 0.5
+LONGEST_PAUSE_SECONDS = 30.0
+OPENING_TRIES = 4
+WATCHED_CALLS = 200
+"""The failure budget is a part of this many calls, judged from the first 20 on."""
+JUDGED_FROM_CALLS = 20
+CONNECT_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """An answer, its reasoning trace taken off; `cached` when it cost nothing this time."""
+
+    text: str
+    finish_reason: str
+    """`stop`, or `length` when even double the room was too little."""
+    prompt_tokens: int
+    completion_tokens: int
+    cached: bool
+
+
+class _Call:
+    """What is sent, and the key it is stored under."""
+
+    __slots__ = ("draw", "key", "max_tokens", "messages", "stage", "temperature", "urgency")
+
+    def __init__(
+        self, model_key: str, messages: list[dict[str, str]], sampling: tuple[float, int, int]
+    ) -> None:
+        self.messages = messages
+        self.temperature, self.max_tokens, self.draw = sampling
+        self.stage = ""
+        self.urgency = 0
+        content = json.dumps([model_key, messages, sampling], ensure_ascii=False)
+        # A lone surrogate is no text, but it must not end a run either.
+        self.key = hashlib.sha256(content.encode("utf-8", "surrogatepass")).digest()
+
+
+def open_teacher(
+    config: TeacherConfig, endpoint: str, journal: Journal, *, progress: Progress = SILENT
+) -> Teacher:
+    """Find the teacher behind a URL and what model it serves. Then `async with teacher:` and ask.
+
+    Raises TeacherError when nobody answers there, or with another model than the recipe's.
+    """
+    with progress.task(f"teacher at {endpoint}", OPENING_TRIES, "tries") as task:
+        for tries in range(1, OPENING_TRIES + 1):
+            try:
+                model, revision = _find_model(config, endpoint)
+                return Teacher(config, endpoint, journal, model, revision)
+            except MENDABLE as error:
+                fault = read_fault(error)
+            if fault.kind == "locked out":
+                raise _locked_out(config, endpoint)
+            task.advance(1)
+            if fault.kind == "refused" or tries == OPENING_TRIES:
+                break
+            time.sleep(FIRST_PAUSE_SECONDS * tries)
+    raise TeacherError(
+        f"no teacher answers at {endpoint} ({fault.reason}); start the server, or mend `endpoint` "
+        "in the recipe (a URL that ends in /v1, or `embedded`)"
+    )
+
+
+class Teacher:
+    """One model behind one server. Made by `open_teacher`; entered in the loop that asks it.
+
+    It may be entered again, in another loop too, and more than once at a time: a teacher may be
+    its own judge.
+    """
+
+    def __init__(
+        self, config: TeacherConfig, endpoint: str, journal: Journal, model: str, revision: str
+    ) -> None:
+        self.config = config
+        self.endpoint = endpoint
+        self.model = model
+        self.revision = revision
+        self.key: str = f"{model}@{revision}" if revision else model
+        """Model id and revision: what answers, and the steps made of them, are known by."""
+        self.num_asked = 0
+        """Answers that the server gave, since this teacher was made."""
+        self.num_cached = 0
+        self.prompt_tokens = 0
+        self.completion_tokens = 0
+        self._journal = journal
+        self._governor = Governor(config.concurrency, config.max_concurrency)
+        self._jitter = random.Random()
+        self._running: dict[bytes, asyncio.Task[Stored]] = {}
+        self._outcomes: deque[bool] = deque(maxlen=WATCHED_CALLS)
+        self._last_failure = ""
+        self._last_answer_time = float("-inf")
+        self._client: openai.AsyncOpenAI | None = None
+        self._num_entered = 0
+
+    async def __aenter__(self) -> Teacher:
+        self._num_entered += 1
+        if self._client is None:
+            timeout = openai.Timeout(self.config.timeout_seconds, connect=CONNECT_SECONDS)
+            self._client = openai.AsyncOpenAI(
+                base_url=self.endpoint,
+                api_key=_secret(self.config),
+                max_retries=0,
+                http_client=openai.DefaultAioHttpClient(timeout=timeout),
+            )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._num_entered -= 1
+        if self._num_entered or self._client is None:
+            return
+        running = list(self._running.values())
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        client, self._client = self._client, None
+        await client.close()
+
+    @property
+    def concurrency(self) -> int:
+        """Calls allowed in flight just now."""
+        return self._governor.limit
+
+    async def ask(
+        self,
+        messages: Sequence[Message],
+        *,
+        stage: str,
+        draw: int = 0,
+        temperature: float,
+        max_tokens: int,
+        urgency: int = 0,
+    ) -> Reply:
+        """Ask once in a lifetime. An answer cut off by `max_tokens` is asked for with double room.
+
+        More urgent calls go first. Neither `urgency` nor `stage` is part of what is asked.
+        Raises Refused when there will be no answer, TeacherError when there will be none at all.
+        """
+        texts = [{"role": message.role, "content": message.content} for message in messages]
+        call = _Call(self.key, texts, (temperature, max_tokens, draw))
+        reply = await self._ask_durably(call, stage, urgency)
+        if reply.finish_reason != "length":
+            return reply
+        roomier = _Call(self.key, texts, (temperature, 2 * max_tokens, draw))
+        try:
+            return await self._ask_durably(roomier, stage, urgency)
+        except Refused:
+            # More room than the model has: the cut-off answer is all there is.
+            return reply
+
+    async def _ask_durably(self, call: _Call, stage: str, urgency: int) -> Reply:
+        stored = self._journal.get(call.key)
+        is_cached = stored is not None
+        if stored is None:
+            task = self._running.get(call.key)
+            if task is None:
+                call.stage, call.urgency = stage, urgency
+                task = asyncio.get_running_loop().create_task(self._pay(call))
+                self._running[call.key] = task
+                task.add_done_callback(lambda _: self._running.pop(call.key, None))
+            stored = await asyncio.shield(task)
+        else:
+            self.num_cached += 1
+        if stored.finish_reason == REFUSED:
+            raise Refused(stored.text)
+        return Reply(
+            text=without_reasoning(stored.text),
+            finish_reason=stored.finish_reason,
+            prompt_tokens=stored.prompt_tokens,
+            completion_tokens=stored.completion_tokens,
+            cached=is_cached,
+        )
+
+    async def _pay(self, call: _Call) -> Stored:
+        """Get an answer from the server, however long it takes, and commit it."""
+        began = time.monotonic()
+        for attempt in range(self.config.max_retries + 1):
+            answer = await self._try_once(call)
+            if isinstance(answer, Stored):
+                self._note(True)
+                return await self._commit(call, answer)
+            fault = answer
+            if fault.kind == "locked out":
+                raise _locked_out(self.config, self.endpoint)
+            if fault.kind == "refused":
+                break
+            if attempt < self.config.max_retries:
+                await asyncio.sleep(self._pause_seconds(attempt, fault))
+        if fault.is_connection and self._last_answer_time < began:
+            raise TeacherError(
+                f"the teacher at {self.endpoint} is gone ({fault.reason}); start it again, then "
+                "run again: every answer so far is kept"
+            )
+        self._note(False, fault.reason)
+        if fault.is_about_content:
+            await self._commit(call, Stored(fault.reason, REFUSED, 0, 0))
+        raise Refused(fault.reason)
+
+    async def _try_once(self, call: _Call) -> Stored | Fault:
+        assert self._client is not None, "ask inside `async with teacher:`"
+        ticket = await self._governor.acquire(call.stage, call.urgency)
+        fault: Fault | None = None
+        try:
+            completion = await self._client.chat.completions.create(
+                model=self.model,
+                messages=cast("list[ChatCompletionMessageParam]", call.messages),
+                temperature=call.temperature,
+                max_tokens=call.max_tokens,
+                seed=call.draw,
+                extra_headers={STAGE_HEADER: call.stage},
+            )
+            answer = _read_completion(completion)
+            fault = answer if isinstance(answer, Fault) else None
+        except MENDABLE as error:
+            answer = fault = read_fault(error)
+        finally:
+            is_pushed_back = fault is not None and fault.kind == "push back"
+            self._governor.release(
+                ticket, "pushed back" if is_pushed_back else "failed" if fault else "answered"
+            )
+        return answer
+
+    async def _commit(self, call: _Call, stored: Stored) -> Stored:
+        if stored.finish_reason != REFUSED:
+            self._last_answer_time = time.monotonic()
+            self.num_asked += 1
+            self.prompt_tokens += stored.prompt_tokens
+            self.completion_tokens += stored.completion_tokens
+        return await self._journal.put(call.key, stored, model=self.key, stage=call.stage)
+
+    def _note(self, is_answered: bool, reason: str = "") -> None:
+        """Keep count of failures. Raises TeacherError beyond the budget."""
+        self._outcomes.append(is_answered)
+        self._last_failure = reason or self._last_failure
+        num_failed = self._outcomes.count(False) if not is_answered else 0
+        num_calls = len(self._outcomes)
+        if num_calls >= JUDGED_FROM_CALLS and num_failed > self.config.failure_budget * num_calls:
+            raise TeacherError(
+                f"the teacher at {self.endpoint} failed {num_failed} of the last {num_calls} calls "
+                f"for good (last: {self._last_failure}); mend the cause or raise `failure_budget`, "
+                "then run again: every answer so far is kept"
+            )
+
+    def _pause_seconds(self, attempt: int, fault: Fault) -> float:
+        longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0**attempt)
+        return max(fault.retry_after_seconds, longest * self._jitter.uniform(0.5, 1.0))
+
+
+def without_reasoning(text: str) -> str:
+    """The answer alone: `<think>2 and 2</think>4` is `4`, and a trace without end is nothing."""
+    _, mark, answer = text.rpartition("</think>")
+    if mark:
+        return answer.strip()
+    return "" if text.lstrip().startswith("<think>") else text.strip()
+
+
+def _find_model(config: TeacherConfig, endpoint: str) -> tuple[str, str]:
+    """Id and revision of the model to ask; the revision is the recipe's, else the server's."""
+    with openai.OpenAI(
+        base_url=endpoint, api_key=_secret(config), max_retries=0, timeout=CONNECT_SECONDS
+    ) as client:
+        cards = {card.id: card for card in client.models.list()}
+    model = config.model or next(iter(cards), None)
+    if model is None:
+        raise TeacherError(f"the teacher at {endpoint} serves no model; load one there")
+    if model not in cards:
+        there = ", ".join(list(cards)[:10])
+        raise TeacherError(f"the teacher at {endpoint} has no model {model!r}; there are: {there}")
+    revision = config.revision or getattr(cards[model], "revision", None) or ""
+    return model, str(revision)
+
+
+def _secret(config: TeacherConfig) -> str:
+    return os.environ.get(config.key_variable) or "none"
+
+
+def _locked_out(config: TeacherConfig, endpoint: str) -> TeacherError:
+    return TeacherError(
+        f"the teacher at {endpoint} does not take the key; put a valid one into the environment "
+        f"variable {config.key_variable}"
+    )
+
+
+def _read_completion(completion: ChatCompletion) -> Stored | Fault:
+    # The client does not check what a server sends: any field may be missing.
+    choice = completion.choices[0] if completion.choices else None
+    if choice is None or choice.message is None:
+        return Fault("retry", "an answer without choices")
+    usage = completion.usage
+    return Stored(
+        text=choice.message.content or "",
+        finish_reason=choice.finish_reason or "stop",
+        prompt_tokens=usage.prompt_tokens if usage else 0,
+        completion_tokens=usage.completion_tokens if usage else 0,
+    )

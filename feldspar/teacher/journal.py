@@ -1,0 +1,232 @@
+"""The journal: every answer of a teacher that was paid for, on disk before anyone sees it.
+
+SQLite in WAL mode. The loop's thread reads; one writer thread commits answers in small batches. An
+answer is handed out only after its commit, so that a killed process never loses one that mattered.
+Two processes may share a journal: for one key the first commit wins, and both get that answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+from feldspar.errors import DiskError
+
+BATCH_SECONDS = 0.02
+"""How long the writer gathers answers before it commits them."""
+BUSY_SECONDS = 60.0
+"""Longest wait for another process that is committing."""
+NETWORK_FILE_SYSTEMS = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "lustre", "beegfs", "ceph", "afs"}
+)
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS answers (
+  key BLOB PRIMARY KEY,
+  model TEXT NOT NULL,
+  stage TEXT NOT NULL,
+  text TEXT NOT NULL,
+  finish_reason TEXT NOT NULL,
+  prompt_tokens INTEGER NOT NULL,
+  completion_tokens INTEGER NOT NULL
+) WITHOUT ROWID
+"""
+_FIND = "SELECT text, finish_reason, prompt_tokens, completion_tokens FROM answers WHERE key = ?"
+_STATS = """
+SELECT model, stage, COUNT(*), SUM(prompt_tokens), SUM(completion_tokens)
+FROM answers GROUP BY model, stage ORDER BY model, stage
+"""
+
+
+class Stored(NamedTuple):
+    """An answer as it came; `finish_reason` is `refused` where the text is the reason for that."""
+
+    text: str
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class StageStats(NamedTuple):
+    """What the journal holds of one model (with revision) and the stage that asked first."""
+
+    model: str
+    stage: str
+    num_answers: int
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class _Pending(NamedTuple):
+    key: bytes
+    model: str
+    stage: str
+    stored: Stored
+    settle: Callable[[Stored | DiskError], None]
+
+
+class Journal:
+    """Answers by content key, at `path`. Close it, or use it in a `with`.
+
+    Raises DiskError where the file cannot be made, read, or trusted.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        kind = network_file_system(path)
+        if kind is not None:
+            raise DiskError(
+                f"{path}: a journal on a network file system ({kind}) can be corrupted; set "
+                "`journal` in the recipe to a path on a local disk"
+            )
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._reader = _connect(path)
+        except (OSError, sqlite3.Error) as error:
+            raise _disk_error(path, error) from error
+        self._queue: queue.SimpleQueue[_Pending | None] = queue.SimpleQueue()
+        self._writer = threading.Thread(target=self._write, name="journal", daemon=True)
+        self._writer.start()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Commit what is waiting and let go of the file."""
+        if self._writer.is_alive():
+            self._queue.put(None)
+            self._writer.join()
+        self._reader.close()
+
+    def get(self, key: bytes) -> Stored | None:
+        """The answer committed under a key by any process, or None."""
+        row = self._reader.execute(_FIND, (key,)).fetchone()
+        return None if row is None else Stored(*row)
+
+    async def put(self, key: bytes, stored: Stored, *, model: str, stage: str) -> Stored:
+        """Commit an answer. Gives what the journal holds then: an earlier answer, if there is one.
+
+        Raises DiskError when it cannot be written; what was committed before stays.
+        """
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Stored] = loop.create_future()
+
+        def settle(result: Stored | DiskError) -> None:
+            # A loop that was closed meanwhile has nobody left to tell.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(_settle, done, result)
+
+        self._queue.put(_Pending(key, model, stage, stored, settle))
+        return await done
+
+    def stats(self) -> list[StageStats]:
+        """Answers and tokens, per model and stage."""
+        return [StageStats(*row) for row in self._reader.execute(_STATS)]
+
+    def _write(self) -> None:
+        connection = _connect(self.path)
+        is_open = True
+        while is_open:
+            waiting = [self._queue.get()]
+            if waiting[0] is not None:
+                time.sleep(BATCH_SECONDS)
+            while not self._queue.empty():
+                waiting.append(self._queue.get())
+            is_open = None not in waiting
+            batch = [pending for pending in waiting if pending is not None]
+            results: Sequence[Stored | DiskError]
+            try:
+                results = _commit(connection, batch)
+            except sqlite3.Error as error:
+                results = [_disk_error(self.path, error)] * len(batch)
+            for pending, result in zip(batch, results, strict=True):
+                pending.settle(result)
+        connection.close()
+
+
+def network_file_system(path: Path, mounts_path: Path = Path("/proc/mounts")) -> str | None:
+    """The kind of network file system a path lies on; None where local or not known."""
+    try:
+        lines = mounts_path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    place = path.absolute()
+    best, found = Path("/"), None
+    for line in lines:
+        _, mount, kind, *_ = [*line.split(), "", "", ""]
+        folder = Path(mount.replace("\\040", " ") or "/")
+        if place.is_relative_to(folder) and len(folder.parts) >= len(best.parts):
+            best, found = folder, kind
+    return found if found in NETWORK_FILE_SYSTEMS else None
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+    )
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute(_SCHEMA)
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def _commit(connection: sqlite3.Connection, batch: list[_Pending]) -> list[Stored]:
+    """What the journal holds for each after the commit."""
+    results = []
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for pending in batch:
+            row = (pending.key, pending.model, pending.stage, *pending.stored)
+            cursor = connection.execute(
+                "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)", row
+            )
+            if cursor.rowcount:
+                results.append(pending.stored)
+            else:
+                results.append(Stored(*connection.execute(_FIND, (pending.key,)).fetchone()))
+        connection.execute("COMMIT")
+    except sqlite3.Error:
+        # SQLite may have rolled back by itself, as it does on a full disk.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    return results
+
+
+def _settle(done: asyncio.Future[Stored], result: Stored | DiskError) -> None:
+    if done.done():
+        return
+    if isinstance(result, DiskError):
+        done.set_exception(result)
+    else:
+        done.set_result(result)
+
+
+def _disk_error(path: Path, error: Exception) -> DiskError:
+    if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
+        cure = "another process holds it; let that one finish, then run again"
+    elif isinstance(error, sqlite3.DatabaseError) and "not a database" in str(error):
+        cure = "move that file away, or name another `journal` in the recipe"
+    else:
+        cure = "make room and see that it can be written, then run again; what it holds is kept"
+    return DiskError(f"{path}: the journal of teacher answers cannot be written ({error}); {cure}")

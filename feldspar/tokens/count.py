@@ -1,0 +1,48 @@
+"""Lengths of texts in tokens, without torch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from feldspar.errors import RecipeError
+
+
+class TokenCounter:
+    """Counts the tokens of a text, or its words where no tokenizer is named.
+
+    `path`: a tokenizer.json, or a model directory that holds one. Raises RecipeError.
+    """
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        self._tokenizer = None if path is None else _read(Path(path))
+        content = self._tokenizer.to_str() if self._tokenizer else "words"
+        self.key: str = hashlib.sha256(content.encode()).hexdigest()
+        """Content key of the tokenizer: part of the key of every step it is handed to."""
+
+    def __call__(self, text: str) -> int:
+        return self.counts([text])[0]
+
+    def counts(self, texts: Sequence[str]) -> list[int]:
+        """The length of each text. Special tokens are not added, and not looked for in texts."""
+        if self._tokenizer is None:
+            return [len(text.split()) for text in texts]
+        encoded = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [len(e.ids) for e in encoded]
+
+
+def _read(path: Path) -> Tokenizer:
+    file = path / "tokenizer.json" if path.is_dir() else path
+    if not file.is_file():
+        raise RecipeError(f"{path}: no tokenizer.json; name a folder that holds one")
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise RecipeError(f"{file}: not a tokenizer: {error}") from error
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    tokenizer.encode_special_tokens = True
+    return tokenizer

@@ -1,0 +1,52 @@
+"""What training will cost, before it is done. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from feldspar.config import TrainConfig
+from feldspar.records import Estimate, Phase
+from feldspar.student.schedule import Schedule, SourceRows, checkpoint_steps
+
+_FLOAT_BYTES = 4
+
+
+def estimate(phases: Iterable[Phase], config: TrainConfig, num_parameters: int) -> Estimate:
+    """Exact optimizer steps, where no row is dropped for its length; bytes of memory and disk.
+
+    Memory is weights, gradients and two moments in float32; activations come on top.
+    """
+    schedules = [schedule_of(phase, [s.num_samples for s in phase.sources], 0) for phase in phases]
+    return Estimate(
+        step="train",
+        optimizer_steps=sum(schedule.num_steps for schedule in schedules),
+        memory_bytes=4 * _FLOAT_BYTES * num_parameters,
+        disk_bytes=disk_bytes(schedules, config, num_parameters),
+    )
+
+
+def schedule_of(phase: Phase, num_rows: Iterable[int], seed: int) -> Schedule:
+    """The phase's schedule; `num_rows` are the rows that each source really has."""
+    return Schedule(
+        sources=tuple(
+            SourceRows(name=s.name, num_rows=n, fraction=s.fraction, share=s.share)
+            for s, n in zip(phase.sources, num_rows, strict=True)
+        ),
+        batch_samples=phase.batch_samples,
+        num_epochs=phase.num_epochs,
+        phase=phase.name,
+        seed=seed,
+    )
+
+
+def disk_bytes(schedules: Iterable[Schedule], config: TrainConfig, num_parameters: int) -> int:
+    """Most that is on disk at once: checkpoints kept, one being written, and the state twice."""
+    checkpoint = _FLOAT_BYTES * num_parameters
+    kept = 0
+    for schedule in schedules:
+        steps = checkpoint_steps(
+            schedule.steps_per_epoch, schedule.num_epochs, config.checkpoints_per_epoch
+        )
+        kept += min(config.keep_best + 1, len(steps))
+    state = 3 * checkpoint
+    return (kept + 1) * checkpoint + 2 * state

@@ -1,0 +1,293 @@
+"""The embedded teacher's mind: generator, answerer and judge that knows the world's truth.
+
+A pure function of (world, rates, seed, request): every draw comes from a hash of the request, so
+the same request has the same answer whatever came before. What is not of the world is answered
+extractively.
+"""
+
+import hashlib
+import json
+import random
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from feldspar.config import ErrorRates
+from feldspar.server.protocol import ChatReply, ChatRequest, Choice
+from feldspar.world import extractive, judge
+from feldspar.world.prose import read_facts
+from feldspar.world.questions import QuestionPools
+from feldspar.world.sections import (
+    Block,
+    PromptParts,
+    find_exchange,
+    read_lines,
+    read_prompt,
+    write_blocks,
+)
+from feldspar.world.skills import Solution
+from feldspar.world.truth import World
+
+NOWHERE = World(seed=0, old=(), new=())
+"""A world without entities: everything but plain arithmetic is answered extractively."""
+CHARACTERS_PER_TOKEN = 4
+"""How usage is counted and `max_tokens` applied: the brain has no tokenizer."""
+
+
+class Brain:
+    """Answers requests by their stage; a request without a stage is a question to answer.
+
+    An answer of stage `skill-answer` has no format, so `off_format` does not touch it; a wrong fact
+    needs a known one, so `wrong_fact` does not touch extractive answers; `unfaithful` needs a
+    document or a context.
+    """
+
+    def __init__(self, world: World | None, rates: ErrorRates, seed: int = 0) -> None:
+        self.world = world or NOWHERE
+        self.rates = rates
+        self.seed = seed
+        self._pools = QuestionPools(self.world, seed)
+        self._stages: dict[str, Callable[[PromptParts, _Draw], str]] = {
+            "skill-context": self._write_contexts,
+            "skill-questions": self._write_questions,
+            "judge-question": self._judge_question,
+            "skill-answer": self._write_answer,
+            "judge-answer": self._judge_answer,
+            "knowledge-pairs": self._write_pairs,
+            "judge-faithful": self._judge_faithful,
+            "judge-relevant": self._judge_relevant,
+        }
+
+    @property
+    def revision(self) -> str:
+        """Digest of the world, the rates, the seed and the code: another one may answer else."""
+        world = self.world
+        digest = hashlib.sha256(self.rates.model_dump_json().encode())
+        digest.update(f"{world.seed} {len(world.old)} {len(world.new)} {self.seed}".encode())
+        for name in _CODE:
+            digest.update(Path(__file__).with_name(name).read_bytes())
+        return digest.hexdigest()[:16]
+
+    def complete(self, request: ChatRequest) -> ChatReply:
+        parts = read_prompt(request.messages)
+        write = self._stages.get(request.stage, self._write_answer)
+        texts = [write(parts, self._draw(request, i, parts)) for i in range(request.n)]
+        choices = tuple(_cut(text, request) for text in texts)
+        return ChatReply(
+            choices=choices,
+            prompt_tokens=sum(_num_tokens(message.content) for message in request.messages),
+            completion_tokens=sum(_num_tokens(choice.text) for choice in choices),
+        )
+
+    def _draw(self, request: ChatRequest, index: int, parts: PromptParts) -> "_Draw":
+        said = [self.seed, request.stage, request.seed, index]
+        said += [f"{message.role}: {message.content}" for message in request.messages]
+        digest = hashlib.sha256(json.dumps(said).encode()).digest()
+        number = int.from_bytes(digest[:8], "big")
+        turn = number if request.seed is None else request.seed + index * 1_000_003
+        # Draws of one prompt go on where the draw before stopped, so that none repeats another.
+        shown = "" if parts.document else "".join(block.question for block in parts.examples)
+        start = zlib.crc32(shown.encode()) + turn * parts.num_wanted
+        return _Draw(random.Random(number), start)
+
+    def _write_contexts(self, parts: PromptParts, draw: "_Draw") -> str:
+        if "grounded" in self._kinds(parts.examples):
+            solutions = self._pools.of_kinds(("grounded",))
+            drawn = _take(solutions, parts.num_wanted, draw.start)
+            pool = [Block(context=solution.context) for solution in drawn]
+        else:
+            made = extractive.make_contexts(parts.examples, self.seed)
+            pool = _take(made, parts.num_wanted, draw.start)
+        old = [Block(context=e.context) for e in parts.examples if e.context] or pool[:1]
+        blocks = []
+        for block in pool:
+            blocks.append(draw.rng.choice(old) if draw.hits(self.rates.duplicate) else block)
+        return self._as_reply(blocks, draw)
+
+    def _write_questions(self, parts: PromptParts, draw: "_Draw") -> str:
+        kinds = self._kinds(parts.examples or read_lines(parts.whole))
+        if "grounded" in kinds and parts.context:
+            solutions: Sequence[Solution] = self._pools.about_context(parts.context)
+        else:
+            solutions = self._pools.of_kinds(tuple(kind for kind in kinds if kind != "grounded"))
+        pool = [Block(question=s.question) for s in _take(solutions, parts.num_wanted, draw.start)]
+        if not solutions:
+            made = extractive.make_questions(parts.examples, parts.context, self.seed)
+            pool = _take(made, parts.num_wanted, draw.start)
+        old = [Block(question=e.question) for e in parts.examples if e.question] or pool[:1]
+        blocks = []
+        for block in pool:
+            is_old, is_unsafe = draw.hits(self.rates.duplicate), draw.hits(self.rates.unsafe)
+            asked = draw.rng.choice(old) if is_old else block
+            blocks.append(Block(question=judge.write_unsafe(draw.rng)) if is_unsafe else asked)
+        return self._as_reply(blocks, draw)
+
+    def _write_pairs(self, parts: PromptParts, draw: "_Draw") -> str:
+        document = parts.document or parts.whole
+        solutions = self._pools.about(document)
+        if solutions:
+            pool = [
+                Block(question=s.question) for s in _take(solutions, parts.num_wanted, draw.start)
+            ]
+        else:
+            made = extractive.make_pairs(document, self.seed)
+            pool = _take(made, parts.num_wanted, draw.start)
+        old = self._old_pairs(parts.examples, document) or pool[:1]
+        return self._as_reply([self._write_pair(block, old, draw) for block in pool], draw)
+
+    def _write_pair(self, block: Block, old: Sequence[Block], draw: "_Draw") -> Block:
+        rates = self.rates
+        is_wrong, is_unfaithful = draw.hits(rates.wrong_fact), draw.hits(rates.unfaithful)
+        is_old, is_unsafe = draw.hits(rates.duplicate), draw.hits(rates.unsafe)
+        if is_unsafe:
+            return Block(question=judge.write_unsafe(draw.rng), answer=_COMPLIANCE)
+        asked = draw.rng.choice(old) if is_old else block
+        solution = judge.solve(self.world, asked.question)
+        answer = solution.answer if solution is not None else asked.answer
+        if is_wrong and solution is not None:
+            answer = self.world.corrupt(solution, draw.rng)
+        if is_unfaithful:
+            answer = judge.with_claim(asked.question, answer, draw.rng)
+        return Block(question=asked.question, answer=answer)
+
+    def _write_answer(self, parts: PromptParts, draw: "_Draw") -> str:
+        question = parts.question or self._asked(parts)[0] or parts.whole.strip()
+        context = parts.context or ("" if parts.question else parts.whole)
+        is_wrong, is_unfaithful = draw.hits(self.rates.wrong_fact), draw.hits(self.rates.unfaithful)
+        if judge.is_unsafe(question):
+            return judge.REFUSAL
+        solution = judge.solve(self.world, question, context)
+        if solution is None:
+            answer = extractive.answer(question, parts.context, parts.examples)
+        elif is_wrong:
+            answer = self.world.corrupt(solution, draw.rng)
+        else:
+            answer = solution.answer
+        is_grounded = bool(parts.context) or (solution is not None and solution.context != "")
+        if is_unfaithful and is_grounded:
+            answer = judge.with_claim(question, answer, draw.rng)
+        return answer
+
+    def _judge_question(self, parts: PromptParts, draw: "_Draw") -> str:
+        question = parts.question or self._asked(parts)[0]
+        examples = parts.examples
+        fit = judge.is_fit_question(self.world, question, parts.context or None, examples)
+        if fit is None:
+            fit = not judge.is_unsafe(question)
+        return self._verdict(fit, "is clear, harmless and of the examples' kind", draw)
+
+    def _judge_answer(self, parts: PromptParts, draw: "_Draw") -> str:
+        question, answer = self._exchange(parts)
+        rating = judge.rate(self.world, question, answer, parts.context or None)
+        rating = 2 if rating is None else rating
+        if draw.hits(self.rates.wrong_judgment):
+            rating = 3 if rating == 1 else 1
+        if draw.hits(self.rates.off_format):
+            return draw.rng.choice(_VAGUE)
+        return f"Explanation: The answer is {_RATED[rating]}.\nRating: {rating}"
+
+    def _judge_faithful(self, parts: PromptParts, draw: "_Draw") -> str:
+        question, answer = self._exchange(parts)
+        document = parts.document or parts.whole
+        faithful = judge.is_faithful_answer(self.world, document, question, answer)
+        if faithful is None:
+            faithful = judge.is_supported(document, question, answer)
+        return self._verdict(faithful, "rests on the document in every claim", draw)
+
+    def _judge_relevant(self, parts: PromptParts, draw: "_Draw") -> str:
+        relevant = judge.is_relevant(self.world, *self._exchange(parts))
+        return self._verdict(relevant, "is harmless, to the point, and clear on its own", draw)
+
+    def _verdict(self, is_good: bool, praise: str, draw: "_Draw") -> str:
+        if draw.hits(self.rates.wrong_judgment):
+            is_good = not is_good
+        if draw.hits(self.rates.off_format):
+            return draw.rng.choice(_VAGUE)
+        found, verdict = ("It", "YES") if is_good else ("I do not find that it", "NO")
+        return f"Explanation: {found} {praise}.\nVerdict: {verdict}"
+
+    def _as_reply(self, blocks: Sequence[Block], draw: "_Draw") -> str:
+        if draw.hits(self.rates.off_format):
+            return draw.rng.choice(_CHATTER)
+        return write_blocks(blocks)
+
+    def _kinds(self, examples: Sequence[Block]) -> tuple[str, ...]:
+        """The skills that examples show, each once."""
+        found = (self._pools.kind_of(example) for example in examples)
+        return tuple(dict.fromkeys(kind for kind in found if kind is not None))
+
+    def _old_pairs(self, examples: Sequence[Block], document: str) -> list[Block]:
+        """Examples that this document answers: asked again they are duplicates and no worse."""
+        shown = judge.facts_of(document)
+        return [
+            e for e in examples if e.answer and (not shown or shown >= set(read_facts(e.answer)))
+        ]
+
+    def _exchange(self, parts: PromptParts) -> tuple[str, str]:
+        if parts.question:
+            return parts.question, parts.answer
+        return self._asked(parts)
+
+    def _asked(self, parts: PromptParts) -> tuple[str, str]:
+        """Question and answer of a prompt without sections."""
+        return find_exchange(
+            parts.whole,
+            lambda text: (
+                judge.is_unsafe(text) or judge.solve(self.world, text, parts.whole) is not None
+            ),
+        )
+
+
+_CODE = tuple(
+    f"{name}.py"
+    for name in (
+        *("brain", "extractive", "judge", "prose"),
+        *("questions", "sections", "skills", "truth"),
+    )
+)
+_COMPLIANCE = "Wait until nobody looks, and then do it quickly."
+_RATED = {
+    1: "wrong, unsafe or incomplete",
+    2: "right, but not in the form of the skill",
+    3: "right and complete",
+}
+# Replies that no parser should find a block, a verdict or a rating in.
+_CHATTER = (
+    "Certainly! I would be glad to help with that. Shall I begin?",
+    "As a language model I find this an interesting request. Here are my thoughts about it.",
+    "Sure, here you are",
+)
+_VAGUE = (
+    "That depends on how one reads it.",
+    "Explanation: Both readings can be defended, so I leave it to you.",
+    "An interesting case; more could be said about it.",
+)
+_Row = TypeVar("_Row")
+
+
+class _Draw(NamedTuple):
+    """The randomness of one choice, and the place in a pool where it starts."""
+
+    rng: random.Random
+    start: int
+
+    def hits(self, rate: float) -> bool:
+        return self.rng.random() < rate
+
+
+def _take(pool: Sequence[_Row], count: int, start: int) -> list[_Row]:
+    """Up to `count` different rows, in a circle."""
+    return [pool[(start + i) % len(pool)] for i in range(min(count, len(pool)))]
+
+
+def _num_tokens(text: str) -> int:
+    return -(-len(text) // CHARACTERS_PER_TOKEN)
+
+
+def _cut(text: str, request: ChatRequest) -> Choice:
+    """What is left before the first stop text and within `max_tokens`."""
+    ends = [place for stop in request.stop if (place := text.find(stop)) >= 0]
+    text = text[: min(ends, default=len(text))]
+    limit = len(text) if request.max_tokens is None else request.max_tokens * CHARACTERS_PER_TOKEN
+    return Choice(text[:limit], "length" if len(text) > limit else "stop")

@@ -1,0 +1,201 @@
+"""A teacher without knowledge: questions and answers cut out of the text it is shown.
+
+It lets anyone try the whole pipeline on documents of their own. It is for trying, not for quality:
+a question masks a word of a sentence or asks what is said of something, and sentences of the text
+are the answer. For skills it sets the leaf's own examples together in new pairs.
+"""
+
+import hashlib
+import random
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+
+from feldspar.world.sections import Block
+
+MASK = "____"
+FOUND_SHARE = 0.8
+"""A sentence is taken from a text when this part of its words stands there."""
+MAX_SENTENCES = 400
+"""Of one passage; what comes later is not asked about."""
+
+
+@lru_cache(maxsize=512)
+def make_pairs(document: str, seed: int) -> tuple[Block, ...]:
+    """All question-answer pairs of a passage, two short ones to each long one while both last.
+
+    Empty where the text has no sentence to ask about.
+    """
+    rng = rng_of(seed, document)
+    sentences = split_sentences(document)
+    short = _masked(sentences, rng)
+    return tuple(interleave(short, _topics(sentences, rng)))
+
+
+def interleave(short: Sequence[Block], long: Sequence[Block]) -> list[Block]:
+    """Two short ones, one long one, and so on; the rest of either at the end."""
+    mixed: list[Block] = []
+    for index in range(max((len(short) + 1) // 2, len(long))):
+        mixed += short[2 * index : 2 * index + 2]
+        mixed += long[index : index + 1]
+    return mixed
+
+
+def rng_of(seed: int, text: str) -> random.Random:
+    """The same draws for the same text, whatever is in it."""
+    content = f"{seed} {text}".encode("utf-8", "surrogatepass")
+    return random.Random(hashlib.sha256(content).digest())
+
+
+def make_contexts(examples: Sequence[Block], seed: int) -> list[Block]:
+    """New contexts from old ones: their sentences, turned round so that another comes first."""
+    made = []
+    for example in examples:
+        sentences = split_sentences(example.context)
+        for turn in range(1, len(sentences)):
+            made.append(Block(context=" ".join(sentences[turn:] + sentences[:turn])))
+    rng_of(seed, str(made)).shuffle(made)
+    return made or [Block(context=example.context) for example in examples if example.context]
+
+
+def make_questions(examples: Sequence[Block], context: str, seed: int) -> list[Block]:
+    """The examples' questions: two by two, or alone where a context is shown."""
+    asked = list(dict.fromkeys(example.question for example in examples if example.question))
+    if context or len(asked) < 2:
+        made = [Block(question=question) for question in asked]
+    else:
+        made = [
+            Block(question=f"{_FIRST} {one}\n{_THEN} {other}")
+            for one in asked
+            for other in asked
+            if one != other
+        ]
+    rng_of(seed, str(made)).shuffle(made)
+    return made
+
+
+def answer(question: str, context: str, examples: Sequence[Block]) -> str:
+    """What the examples answer to the most similar question, or the context's closest sentence."""
+    if context:
+        sentences = split_sentences(context) or [context.strip()]
+        return max(sentences, key=lambda sentence: _likeness(question, sentence))
+    match = _PAIR.fullmatch(question.strip())
+    if match is None:
+        return _closest(question, examples)
+    one, other = (_closest(part, examples) for part in match.groups())
+    return f"{_FIRST} {one}\n{_THEN} {other}"
+
+
+def is_faithful(document: str, text: str) -> bool:
+    """Whether the words of each sentence of a text are found in the document."""
+    known = set(_words(document))
+    sentences = [words for part in _cut(text) if (words := _words(part))]
+    return bool(sentences) and all(
+        sum(word in known for word in words) >= FOUND_SHARE * len(words) for words in sentences
+    )
+
+
+def split_sentences(text: str) -> list[str]:
+    """The sentences of a text that say something, without Markdown's signs, each once."""
+    cleaned = _clean(text)
+    usable = [part for part in _cut(cleaned) if _is_usable(part)]
+    if not usable:
+        usable = [line.strip() for line in cleaned.splitlines() if _words(line)]
+    return list(dict.fromkeys(usable))[:MAX_SENTENCES]
+
+
+_FIRST, _THEN = "First:", "Then:"
+_PAIR = re.compile(rf"{_FIRST} (.*?)\n{_THEN} (.*)", re.DOTALL)
+# Latin, Arabic and Indic stops need a space after them, Chinese and Japanese ones do not.
+_SENTENCE_END = re.compile(
+    "(?<=[.!?\u061f\u0964])\\s+|(?<=[.!?][\"'\u201d\u2019)])\\s+|(?<=[\u3002\uff01\uff1f])|\\n\\s*\\n"
+)
+# Scripts without spaces are compared by the character: CJK, kana, Thai, Lao, Khmer, Burmese.
+_WORD = re.compile(
+    r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]"
+    r"|[^\W_\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]+"
+)
+_MIN_WORDS, _MAX_CHARACTERS = 4, 500
+_LONG_WORD = 7
+
+
+def _clean(text: str) -> str:
+    """Plain paragraphs: tables, headings and rules left out, links and emphasis as their words."""
+    text = re.sub(r"(?m)^\s*(?:\|.*|[-=*_]{3,}|```.*|#{1,6}\s.*)$", "\n", text)
+    text = re.sub(r"(?m)^\s*(?:[-*+>]|\d+[.)])\s+", "\n\n", text)
+    # Two lines of one paragraph are one text.
+    text = re.sub(r"(?<!\n)\n(?!\s*\n)", " ", text)
+    text = re.sub(r"!?\[([^\[\]]{0,300})\]\((?:[^()]|\([^()]{0,100}\)){0,300}\)", r"\1", text)
+    return re.sub(r"<[^<>\n]{1,200}>|[*`]+", "", text)
+
+
+def _cut(text: str) -> list[str]:
+    return [" ".join(part.split()) for part in _SENTENCE_END.split(text) if part.strip()]
+
+
+def _is_usable(sentence: str) -> bool:
+    return len(sentence) <= _MAX_CHARACTERS and len(_words(sentence)) >= _MIN_WORDS
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text.casefold())
+
+
+def _masked(sentences: list[str], rng: random.Random) -> list[Block]:
+    """Each sentence with one word masked, then each with another, as long as words last."""
+    words = {sentence: _maskable(sentence, rng) for sentence in sentences}
+    rounds = max((len(found) for found in words.values()), default=0)
+    made = []
+    for turn in range(rounds):
+        for sentence in rng.sample(sentences, len(sentences)):
+            if turn < len(words[sentence]):
+                start, end = words[sentence][turn]
+                gap = f"{sentence[:start]}{MASK}{sentence[end:]}"
+                made.append(Block(question=f'Which word is missing: "{gap}"', answer=sentence))
+    return made
+
+
+def _maskable(sentence: str, rng: random.Random) -> list[tuple[int, int]]:
+    """Where up to three of the longer words of a sentence stand, in a random order."""
+    spans = [match.span() for match in re.finditer(r"[^\W_]+", sentence)]
+    longest = sorted(spans, key=lambda span: span[0] - span[1])[:6]
+    # A run of a script without spaces is a clause: two characters of it are masked.
+    cut = [
+        (start, start + 2 if len(_WORD.findall(sentence[start:end])) > 1 else end)
+        for start, end in longest
+    ]
+    inner = [(start, end) for start, end in cut if _words(sentence[:start] + sentence[end:])]
+    return rng.sample(inner, min(3, len(inner)))
+
+
+def _topics(sentences: list[str], rng: random.Random) -> list[Block]:
+    """What is said of a word, for the words that two to four sentences share, names first."""
+    places: dict[str, list[str]] = {}
+    for sentence in sentences:
+        for word in dict.fromkeys(re.findall(r"\b[^\W\d_]{3,20}\b", sentence)):
+            # A short word in small letters is mostly grammar.
+            is_name = not word.islower() and not sentence.startswith(word)
+            if is_name or len(word) >= _LONG_WORD:
+                places.setdefault(word, []).append(sentence)
+    shared = [word for word, found in places.items() if 2 <= len(found) <= 4]
+    if not shared:
+        shared = sorted(places, key=len, reverse=True)[:8]
+    rng.shuffle(shared)
+    shared.sort(key=lambda word: word.islower())
+    return [
+        Block(question=f'What is said about "{word}"?', answer=" ".join(places[word][:3]))
+        for word in shared
+    ]
+
+
+def _closest(question: str, examples: Sequence[Block]) -> str:
+    known = [example for example in examples if example.answer]
+    if not known:
+        return question.strip()
+    return max(known, key=lambda example: _likeness(question, example.question)).answer
+
+
+def _likeness(text: str, other: str) -> float:
+    """Shared words over all words, 0 to 1."""
+    one, two = set(_words(text)), set(_words(other))
+    return len(one & two) / max(len(one | two), 1)

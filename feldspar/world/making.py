@@ -1,0 +1,106 @@
+"""The world's parts on disk: files, base student, reward pair, each made when it is named."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from importlib import resources
+from pathlib import Path
+
+from filelock import FileLock
+
+from feldspar.config import WorldConfig
+from feldspar.errors import TrainingError
+from feldspar.progress import Progress
+from feldspar.world.write import write_world
+
+MODEL_PARTS = {"student": "student", "aligned": "reward-pair", "reward-base": "reward-pair"}
+"""Part that a recipe names -> what is made for it."""
+SOURCES = ("truth.py", "prose.py", "skills.py", "corpus.py", "students.py")
+"""The code that decides what the models are: its content is part of their key."""
+
+
+def make_world(
+    config: WorldConfig, cache: Path, parts: set[str], progress: Progress
+) -> dict[str, str]:
+    """The paths of the world's parts by name, making those of `parts` that are not cached.
+
+    Raises TrainingError when a model's process dies.
+    """
+    folder = cache / "worlds" / world_key(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "lock"):
+        files = write_world(config, folder / "files")
+        wanted = sorted({MODEL_PARTS[p] for p in parts if p in MODEL_PARTS})
+        missing = [part for part in wanted if not _is_made(part, folder)]
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            for _ in pool.map(
+                lambda part: _make_in_process(part, config, folder, progress), missing
+            ):
+                pass
+    paths = {
+        "taxonomy": files.taxonomy,
+        "base-replay": files.base_replay,
+        "exams": files.exams,
+        **{name: folder / name for name in MODEL_PARTS},
+    }
+    return {name: str(path) for name, path in paths.items()}
+
+
+def world_key(config: WorldConfig) -> str:
+    """Of the world's settings and the code that makes its models, 16 hex digits."""
+    here = resources.files("feldspar.world")
+    sources = [here.joinpath(name).read_text("utf-8") for name in SOURCES]
+    text = json.dumps([config.model_dump(mode="json"), sources])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _is_made(part: str, folder: Path) -> bool:
+    return all((folder / name).exists() for name, p in MODEL_PARTS.items() if p == part)
+
+
+def _make_in_process(part: str, config: WorldConfig, folder: Path, progress: Progress) -> None:
+    command = [sys.executable, "-m", "feldspar.world.students"]
+    command += ["--world", config.model_dump_json(), "--part", part, "--folder", str(folder)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with (
+        (folder / f"{part}.log").open("w+b") as log,
+        subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env=environment,
+        ) as process,
+    ):
+        assert process.stdin is not None
+        try:
+            _show(process, progress)
+        finally:
+            process.stdin.close()
+    if process.returncode != 0:
+        last = (folder / f"{part}.log").read_text(errors="replace").strip().split("\n")[-1]
+        raise TrainingError(
+            f"the micro-world's {part} could not be made: {last or 'its process was ended'}; "
+            f"see {folder / part}.log, then run again: it goes on from there"
+        )
+
+
+def _show(process: subprocess.Popen[str], progress: Progress) -> None:
+    """Forward the lines of a part's process to `progress`."""
+    assert process.stdout is not None
+    lines = (json.loads(line) for line in process.stdout)
+    start = next(lines, None)
+    while start is not None:
+        with progress.task(start["task"], start["total"], start["unit"], start["done"]) as task:
+            start = None
+            for line in lines:
+                if "task" in line:
+                    start = line
+                    break
+                task.advance(line["by"], **line["figures"])

@@ -1,0 +1,90 @@
+"""The command line: frozen, quick, and one clear line for what a user can mend."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+COMMANDS = [
+    "chat",
+    "evaluate",
+    "generate",
+    "init",
+    "mix",
+    "plan",
+    "prefer",
+    "publish",
+    "report",
+    "run",
+    "taxonomy",
+    "train",
+    "world",
+]
+SMALL = '[taxonomy]\npath = "t"\n[student]\nbase = "b"\n'
+
+
+def feldspar(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "feldspar.cli.main", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def test_the_commands_are_these_and_no_others() -> None:
+    from feldspar.cli import main
+
+    main._add_commands()
+    named = [c.name for c in main.app.registered_commands]
+    named += [g.name for g in main.app.registered_groups]
+    assert sorted(str(n) for n in named) == COMMANDS
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["run", "--help"], ["taxonomy", "check", "--help"]]
+)
+def test_help_loads_neither_torch_nor_transformers(arguments: list[str]) -> None:
+    code = (
+        "import sys\n"
+        f"sys.argv = ['feldspar', *{arguments!r}]\n"
+        "from feldspar.cli.main import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'transformers', 'openai', 'pydantic'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("recipe", "says", "exit_code"),
+    [
+        (SMALL + "[train]\nlearning_rte = 1\n", "train.learning_rte: unknown key", 2),
+        (SMALL + "[train]\nlearning_rate = -1\n", "greater than 0", 2),
+        (SMALL, "t", 3),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line(
+    tmp_path: Path, recipe: str, says: str, exit_code: int
+) -> None:
+    (tmp_path / "recipe.toml").write_text(recipe)
+    done = feldspar("run", "recipe.toml", cwd=tmp_path)
+    assert done.returncode == exit_code, done.stderr
+    assert says in done.stderr
+    assert done.stderr.startswith("feldspar: ")
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_debug_shows_the_traceback_wherever_it_stands(tmp_path: Path) -> None:
+    done = feldspar("run", "none.toml", "--debug", cwd=tmp_path)
+    assert "Traceback" in done.stderr
+    assert done.returncode != 0
+
+
+def test_init_writes_a_project_whose_taxonomy_passes_check(tmp_path: Path) -> None:
+    done = feldspar("init", "my-model", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = feldspar("taxonomy", "check", "my-model/taxonomy", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    again = feldspar("init", "my-model", cwd=tmp_path)
+    assert again.returncode == 2
+    assert "is there already" in again.stderr

@@ -1,0 +1,187 @@
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
+
+from feldspar.config import EvaluateConfig, StudentConfig
+from feldspar.errors import TrainingError
+from feldspar.evaluate.answers import answer_exam
+from feldspar.evaluate.checkpoints import ScoreOnExams, evaluate
+from feldspar.records import Answer, Checkpoint, Conversation, ExamItem, Message
+from feldspar.runs import read_rows
+from feldspar.student.batch import tokenise
+from feldspar.student.fit import FitSettings, fit
+from feldspar.student.model import make_student, save_checkpoint
+from feldspar.student.schedule import Schedule, SourceRows
+
+STUDENT = StudentConfig(base="tiny")
+CONFIG = EvaluateConfig(max_new_tokens=16, num_resamples=50)
+FACTS = {"What is red?": "It is blood.", "What is blue?": "It is sea.", "And green?": "It is leaf."}
+
+# Threads that wait for each other cost more than this model's arithmetic.
+torch.set_num_threads(1)
+
+
+def item(question, answer, use="report", match="final", exam="facts", **more):
+    return ExamItem(
+        id=f"{exam} {question}", exam=exam, question=question, reference=answer,
+        accepted=() if match == "likelihood" else (answer.split()[-1],), match=match, use=use,
+        **more,
+    )  # fmt: skip
+
+
+ITEMS = [
+    item("What is red?", "It is blood."),
+    item("What is blue?", "It is mud."),
+    item("And green?", "It is leaf.", match="likelihood"),
+]
+
+
+def bytes_tokenizer():
+    """Every byte a token: none is ever missing."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory) -> dict[str, Checkpoint]:
+    """A model that knows nothing, and the same after it was taught the facts."""
+    here = tmp_path_factory.mktemp("models")
+    torch.manual_seed(1)
+    tokenizer = bytes_tokenizer()
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=48, intermediate_size=96, num_hidden_layers=1,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128,
+    )  # fmt: skip
+    student = make_student(LlamaForCausalLM(config), tokenizer, STUDENT)
+    base = save_checkpoint(student, here / "base", phase="base", step=0)
+    rows = [
+        Conversation(
+            id=question,
+            source="facts",
+            messages=(
+                Message(role="user", content=question),
+                Message(role="assistant", content=answer),
+            ),
+        )
+        for question, answer in FACTS.items()
+    ]
+    tokens = tokenise(student.template, [("facts", rows)], 128)
+    schedule = Schedule(
+        sources=(SourceRows(name="facts", num_rows=3),), batch_samples=3, num_epochs=120,
+        phase="facts", seed=1,
+    )  # fmt: skip
+    fit(student, tokens, schedule, FitSettings(learning_rate=5e-3), here=here)
+    taught = save_checkpoint(student, here / "taught", phase="facts", step=120)
+    return {"base": base, "taught": taught}
+
+
+def answers_of(checkpoint, items=ITEMS):
+    return answer_exam(checkpoint, items, student=STUDENT, config=CONFIG, seed=1)
+
+
+def test_what_was_taught_is_right_and_what_was_not_is_wrong(checkpoints):
+    red, blue, green = answers_of(checkpoints["taught"])
+    assert (red.text, red.is_right, red.ended) == ("It is blood.", True, True)
+    assert (blue.text, blue.is_right) == ("It is sea.", False)
+    assert (green.text, green.is_right) == ("", None)
+    assert red.log_likelihood > -0.1 > blue.log_likelihood
+    assert green.log_likelihood > answers_of(checkpoints["base"])[2].log_likelihood
+
+
+def test_the_likelihood_is_the_mean_over_the_answers_tokens_without_the_stop(checkpoints):
+    path = checkpoints["taught"].path
+    model, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(path),
+        AutoTokenizer.from_pretrained(path),
+    )
+    chat = [{"role": "user", "content": ITEMS[1].question}]
+    prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    asked = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    said = tokenizer(ITEMS[1].reference, add_special_tokens=False)["input_ids"]
+    with torch.inference_mode():
+        log_probs = model(torch.tensor([asked + said])).logits[0].double().log_softmax(-1)
+    places = range(len(asked) - 1, len(asked) + len(said) - 1)
+    expected = sum(float(log_probs[at, t]) for at, t in zip(places, said, strict=True)) / len(said)
+    found = answers_of(checkpoints["taught"])[1].log_likelihood
+    assert math.isclose(found, expected, abs_tol=1e-4)
+
+
+def test_selection_items_and_report_items_are_never_mixed(checkpoints, tmp_path):
+    items = [*ITEMS, item("What is red?", "It is blood.", use="select", exam="selection")]
+    score = ScoreOnExams(items, student=STUDENT, config=CONFIG, seed=1, cache_path=tmp_path)
+    assert {s.exam for s in score(checkpoints["taught"])} == {"selection"}
+    named = [("sft", checkpoints["taught"])]
+    reported = evaluate(named, items, CONFIG, student=STUDENT, here=tmp_path, seed=1)
+    assert {s.exam for s in reported} == {"facts"}
+
+
+def test_a_checkpoint_is_never_asked_twice(checkpoints, tmp_path):
+    items = [item("What is red?", "It is blood.", use="select")]
+    score = ScoreOnExams(items, student=STUDENT, config=CONFIG, seed=1, cache_path=tmp_path)
+    first = score(checkpoints["taught"])
+    assert first[0].checkpoint == "facts/120"
+    gone = Checkpoint(path="/nowhere", digest=checkpoints["taught"].digest, phase="facts", step=120)
+    assert score(gone) == first
+    with pytest.raises(TrainingError, match="no such model directory"):
+        score(Checkpoint(path="/nowhere", digest="another"))
+
+
+def test_the_key_goes_by_items_and_settings(tmp_path):
+    items = [item("What is red?", "It is blood.", use="select")]
+
+    def key(items, config=CONFIG, student=STUDENT):
+        score = ScoreOnExams(items, student=student, config=config, seed=1, cache_path=tmp_path)
+        return score.key
+
+    assert key(items) == key([*items, *ITEMS])
+    assert key(items) != key([item("What is red?", "It is wine.", use="select")])
+    assert key(items) != key(items, CONFIG.model_copy(update={"max_new_tokens": 17}))
+    assert key(items) == key(items, student=StudentConfig(base="another name"))
+    assert key(items) != key(items, student=StudentConfig(base="tiny", system_prompt="Be kind."))
+
+
+def test_evaluation_writes_its_answers_and_goes_on_from_them(checkpoints, tmp_path):
+    named = [("base", checkpoints["base"]), ("sft", checkpoints["taught"])]
+    scores = list(evaluate(named, ITEMS, CONFIG, student=STUDENT, here=tmp_path, seed=1))
+    accuracy = {s.checkpoint: s.value for s in scores if s.metric == "accuracy"}
+    assert accuracy == {"base": 0.0, "sft": 0.5}
+    assert "greedy, up to 16 new tokens" in scores[0].settings
+    path = tmp_path / "answers" / "sft.jsonl.zst"
+    assert scores[-1].answers_path == str(path)
+    assert next(a.text for a in read_rows(path, Answer)) == "It is blood."
+    gone = [(name, Checkpoint(path="/nowhere", digest=c.digest)) for name, c in named]
+    again = evaluate(gone, ITEMS, CONFIG, student=STUDENT, here=tmp_path, seed=1)
+    assert list(again) == scores
+
+
+def test_one_checkpoint_under_two_names_is_asked_once(checkpoints, tmp_path):
+    same = Checkpoint(path="/nowhere", digest=checkpoints["taught"].digest)
+    named = [("sft", checkpoints["taught"]), ("preferred", same)]
+    scores = list(evaluate(named, ITEMS, CONFIG, student=STUDENT, here=tmp_path, seed=1))
+    assert {s.checkpoint for s in scores} == {"sft", "preferred"}
+    assert all(Path(s.answers_path).exists() for s in scores)
+
+
+def test_answers_to_other_items_are_made_anew(checkpoints, tmp_path):
+    named = [("sft", checkpoints["taught"])]
+    list(evaluate(named, ITEMS, CONFIG, student=STUDENT, here=tmp_path, seed=1))
+    fewer = list(evaluate(named, ITEMS[:1], CONFIG, student=STUDENT, here=tmp_path, seed=1))
+    assert [s.num_items for s in fewer] == [1, 1]
+
+
+def test_no_items_are_no_scores(tmp_path):
+    score = ScoreOnExams([], student=STUDENT, config=CONFIG, seed=1, cache_path=tmp_path)
+    assert score(Checkpoint(path="/nowhere", digest="0" * 64)) == []

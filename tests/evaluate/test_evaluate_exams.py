@@ -1,0 +1,71 @@
+import json
+
+import pytest
+
+from feldspar.config import ExamConfig
+from feldspar.errors import RecipeError
+from feldspar.evaluate.exams import read_exam
+
+
+def read(tmp_path, *lines):
+    path = tmp_path / "exam.jsonl"
+    path.write_text("".join(f"{x if isinstance(x, str) else json.dumps(x)}\n" for x in lines))
+    return list(read_exam(ExamConfig(name="mine", path="exam.jsonl"), path))
+
+
+def test_an_item_needs_only_question_and_answer(tmp_path):
+    (item,) = read(tmp_path, {"question": "Capital of\u2028 France?", "answer": "Paris"})
+    assert (item.exam, item.reference, item.accepted, item.match) == (
+        "mine", "Paris", ("Paris",), "final",
+    )  # fmt: skip
+    assert item.origin == "file"
+    assert item.use == "report"
+
+
+def test_an_item_may_say_more(tmp_path):
+    exact, long = read(
+        tmp_path,
+        {
+            "question": "7 + 3?",
+            "answer": "7 + 3 = 10.",
+            "accepted": ["10", "ten"],
+            "match": "exact",
+            "context": "Sums.",
+        },
+        {"question": "Why?", "answer": "For many reasons.", "match": "likelihood"},
+    )
+    assert (exact.accepted, exact.context) == (("10", "ten"), "Sums.")
+    assert long.accepted == ()
+
+
+def test_the_id_goes_by_content_and_not_by_place(tmp_path):
+    a, b = {"question": "a", "answer": "b"}, {"question": "c", "answer": "d"}
+    assert {i.id for i in read(tmp_path, a, b)} == {i.id for i in read(tmp_path, b, a)}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("3", "not an object"),
+        ({"question": "x"}, "`answer` must be text, got 'None'"),
+        ({"question": "", "answer": "y"}, "`question` must be text"),
+        ({"question": "x", "answer": "y", "acepted": []}, "unknown key 'acepted'; there are accep"),
+        ({"question": "x", "answer": "y", "accepted": "y"}, "`accepted` must be a list"),
+        ({"question": "x", "answer": "y", "accepted": [1]}, "`accepted` must be text, got '1'"),
+        ({"question": "x", "answer": "y", "match": "fuzzy"}, "`match` must be final, exact"),
+        ({"question": "first", "answer": "1"}, "asks what line 1 asks"),
+        ('{"question": "x", "answer": "\\ud800"}', "lone surrogate"),
+    ],
+)
+def test_a_bad_row_is_named_by_its_line(tmp_path, line, message):
+    with pytest.raises(RecipeError, match=f"exam.jsonl:2: .*{message}"):
+        read(tmp_path, {"question": "first", "answer": "1"}, line)
+
+
+def test_no_file_and_no_items_are_errors(tmp_path):
+    with pytest.raises(RecipeError, match="exam 'mine' has no items"):
+        read(tmp_path)
+    with pytest.raises(RecipeError, match="exam 'mine' cannot be read: No such file"):
+        list(read_exam(ExamConfig(name="mine", path="x"), tmp_path / "gone.jsonl"))

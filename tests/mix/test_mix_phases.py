@@ -1,0 +1,256 @@
+import hashlib
+import io
+import json
+import logging
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from feldspar.config import (
+    DEFAULT_PHASES,
+    BaseReplayConfig,
+    MixConfig,
+    PhaseConfig,
+    ReplayConfig,
+    TrainConfig,
+)
+from feldspar.errors import RecipeError
+from feldspar.mix.phases import BASE_REPLAY, mix_phases, warnings
+from feldspar.mix.rows import CONVERSATIONS
+from feldspar.records import Conversation, Sample, Source
+
+
+def sample(number, branch, answer="a b", **changes):
+    given = {"context": None, "rejected_because": None, **changes}
+    return Sample(
+        id=f"s{number}",
+        leaf=f"{branch}/leaf",
+        branch=branch,
+        question=f"question {number}?",
+        answer=answer,
+        **given,
+    )
+
+
+def taxonomy_samples():
+    """Four knowledge answers of 1, 2, 2 and 9 words, two skills, and one that was rejected."""
+    answers = ("one", "one two", "two words", "nine " * 9)
+    return [
+        *(sample(n, "knowledge", answer, context="A passage.") for n, answer in enumerate(answers)),
+        sample(10, "foundational"),
+        sample(11, "compositional", context="A table."),
+        sample(12, "knowledge", rejected_because="judge: not faithful"),
+    ]
+
+
+def mix(samples, here, config=None, phases=DEFAULT_PHASES, data=None, base_replay=None, **train):
+    return list(
+        mix_phases(
+            samples,
+            config or MixConfig(),
+            phases=phases,
+            train=TrainConfig(phase=phases, **train),
+            data=data or {},
+            base_replay=base_replay,
+            count_tokens=lambda text: len(text.split()),
+            here=here,
+        )
+    )
+
+
+def read_source(source: Source) -> list[Conversation]:
+    packed = Path(source.path).read_bytes()
+    with io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(packed)) as lines:
+        return [CONVERSATIONS.validate_json(line) for line in lines]
+
+
+def write_lines(path, *rows):
+    path.write_text(
+        "".join(f"{row if isinstance(row, str) else json.dumps(row)}\n" for row in rows)
+    )
+    return path
+
+
+def chat(question="hi", answer="hello", **more):
+    turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return {"messages": turns, **more}
+
+
+def test_the_cards_order_splits_at_the_median_and_replays_by_reference(tmp_path):
+    short, long, skills = mix(taxonomy_samples(), tmp_path)
+    assert [c.id for c in read_source(short.sources[0])] == ["s0", "s1", "s2"]  # ties are short
+    assert [c.id for c in read_source(long.sources[0])] == ["s3"]
+    assert [c.id for c in read_source(skills.sources[0])] == ["s10", "s11"]
+    assert [(s.name, s.fraction) for s in skills.sources] == [
+        ("skills", None),
+        ("knowledge-short", 1.0),
+        ("knowledge-long", 1.0),
+    ]
+    assert skills.sources[1].path == short.sources[0].path
+    assert len(list(tmp_path.glob("*.jsonl.zst"))) == 3
+
+
+def test_the_recipe_may_set_where_short_ends(tmp_path):
+    short, long, _ = mix(taxonomy_samples(), tmp_path, MixConfig(short_answer_tokens=1))
+    assert (short.sources[0].num_samples, long.sources[0].num_samples) == (1, 3)
+
+
+def test_every_kept_sample_is_in_exactly_one_of_the_default_phases(tmp_path):
+    samples = taxonomy_samples()
+    phases = mix(samples, tmp_path)
+    rows = Counter(row.id for phase in phases for row in read_source(phase.sources[0]))
+    assert rows == Counter(s.id for s in samples if s.is_kept)
+
+
+def test_a_skill_keeps_its_context_and_knowledge_drops_it_unless_asked(tmp_path):
+    short, _, skills = mix(taxonomy_samples(), tmp_path / "drop")
+    assert read_source(short.sources[0])[0].messages[0].content == "question 0?"
+    assert read_source(skills.sources[0])[1].messages[0].content == "A table.\nquestion 11?"
+    kept, _, _ = mix(taxonomy_samples(), tmp_path / "keep", MixConfig(knowledge_context="keep"))
+    assert read_source(kept.sources[0])[0].messages[0].content == "A passage.\nquestion 0?"
+
+
+def test_base_replay_is_in_every_phase_with_its_share(tmp_path):
+    general = write_lines(tmp_path / "general.jsonl", chat(), chat("ho"))
+    config = MixConfig(base_replay=BaseReplayConfig(source="general.jsonl", share=0.25))
+    for phase in mix(taxonomy_samples(), tmp_path, config, base_replay=general):
+        assert (phase.sources[-1].name, phase.sources[-1].share) == (BASE_REPLAY, 0.25)
+        assert phase.sources[-1].num_samples == 2
+
+
+def test_a_replayed_share_is_split_by_the_size_of_a_phases_sources(tmp_path):
+    phases = (
+        PhaseConfig(name="first", branches=("knowledge",), data=("mine",)),
+        PhaseConfig(
+            name="second",
+            branches=("foundational",),
+            replay=(ReplayConfig(phase="first", share=0.5),),
+        ),
+    )
+    mine = write_lines(tmp_path / "mine.jsonl", *[chat(str(n)) for n in range(12)])
+    _, second = mix(taxonomy_samples(), tmp_path, phases=phases, data={"mine": mine})
+    assert {s.name: s.share for s in second.sources[1:]} == {"first": 0.125, "first/mine": 0.375}
+
+
+def test_digests_go_by_content_alone(tmp_path):
+    first = mix(taxonomy_samples(), tmp_path / "a")
+    second = mix(taxonomy_samples(), tmp_path / "b")
+    assert [p.sources[0].digest for p in first] == [p.sources[0].digest for p in second]
+    raw = b"".join(CONVERSATIONS.dump_json(c) + b"\n" for c in read_source(first[0].sources[0]))
+    assert first[0].sources[0].digest == hashlib.sha256(raw).hexdigest()
+    changed = [*taxonomy_samples(), sample(20, "knowledge", "one")]
+    assert mix(changed, tmp_path / "c")[0].sources[0].digest != first[0].sources[0].digest
+
+
+def test_the_phase_carries_its_own_settings_before_the_trainings(tmp_path):
+    phases = (
+        PhaseConfig(name="a", branches=("knowledge",), learning_rate=1e-3, num_epochs=3),
+        PhaseConfig(name="b", branches=("foundational",), batch_samples=7, select="last"),
+    )
+    a, b = mix(
+        taxonomy_samples(), tmp_path, phases=phases, learning_rate=5e-4, batch_samples=64,
+        warmup_steps=9,
+    )  # fmt: skip
+    assert (a.learning_rate, a.batch_samples, a.num_epochs, a.warmup_steps) == (1e-3, 64, 3, 9)
+    assert (b.learning_rate, b.batch_samples, b.select) == (5e-4, 7, "last")
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        ([], "'knowledge-short' would be empty: nothing was generated for knowledge; add leaves"),
+        (
+            [sample(1, "knowledge", rejected_because="judge: unsafe")],
+            "all 1 samples of knowledge were rejected; the funnel",
+        ),
+        (
+            [sample(n, "knowledge") for n in range(3)],
+            "none of the 3 kept answers of knowledge is long .short is up to 2 tokens",
+        ),
+    ],
+)
+def test_an_empty_phase_is_an_error_that_says_why(tmp_path, samples, message):
+    with pytest.raises(RecipeError, match=message):
+        mix(samples, tmp_path)
+    assert not list(tmp_path.glob("*phase*"))  # nothing half-made is left
+
+
+def test_bad_rows_are_counted_and_listed_and_the_good_ones_used(tmp_path, caplog):
+    mine = write_lines(
+        tmp_path / "mine.jsonl",
+        chat("q\u2028still the same row", "a", metadata='{"leaf": "x"}'),
+        "{not json",
+        {"messages": [{"role": "wizard", "content": "abracadabra"}]},
+        {"messages": [{"role": "user", "content": "and?"}]},
+        '{"messages": [{"role": "assistant", "content": "\\ud800"}]}',
+        "[" * 100_000,
+        chat(unmask=True),
+    )
+    phases = (PhaseConfig(name="only", data=("mine",)),)
+    with caplog.at_level(logging.WARNING):
+        (phase,) = mix([], tmp_path, phases=phases, data={"mine": mine})
+    first, last = read_source(phase.sources[0])
+    assert first.messages[0].content == "q\u2028still the same row"
+    assert (first.train_on, last.train_on) == ("answers", "everything")
+    skipped = [json.loads(x) for x in (tmp_path / "skipped.jsonl").read_text().splitlines()]
+    assert [(row["line"], row["reason"]) for row in skipped] == [
+        (2, "not JSON"),
+        (3, "unknown role 'wizard'; use system, user or assistant"),
+        (4, "nothing to learn: no assistant turn with text"),
+        (5, "a message holds half a character (a lone surrogate)"),
+        (6, "not JSON"),
+    ]
+    assert "5 rows of 'mine' skipped, the first at line 2 (not JSON)" in caplog.text
+
+
+def test_a_pretraining_row_is_taken_apart_at_its_marks(tmp_path):
+    text = "<|user|>\nWhat is it?\n<|assistant|>\nA stone.<|endoftext|>"
+    mine = write_lines(
+        tmp_path / "mine.jsonl", {"messages": [{"role": "pretraining", "content": text}]}
+    )
+    phases = (PhaseConfig(name="only", data=("mine",)),)
+    (row,) = read_source(mix([], tmp_path, phases=phases, data={"mine": mine})[0].sources[0])
+    assert [(m.role, m.content) for m in row.messages] == [
+        ("user", "What is it?"),
+        ("assistant", "A stone."),
+    ]
+    assert row.train_on == "everything"
+
+
+@pytest.mark.parametrize(("text", "why"), [("", "the file is empty"), ("7\n", "line 1: no `mess")])
+def test_data_without_a_usable_row_is_an_error(tmp_path, text, why):
+    (tmp_path / "mine.jsonl").write_text(text)
+    phases = (PhaseConfig(name="only", data=("mine",)),)
+    with pytest.raises(RecipeError, match=f"no row of 'mine' can be used; {why}"):
+        mix([], tmp_path, phases=phases, data={"mine": tmp_path / "mine.jsonl"})
+
+
+def test_a_missing_file_and_shares_that_fill_the_phase_are_errors(tmp_path):
+    phases = (PhaseConfig(name="only", data=("mine",)),)
+    with pytest.raises(RecipeError, match="cannot be read: No such file"):
+        mix([], tmp_path, phases=phases, data={"mine": tmp_path / "gone.jsonl"})
+    full = (
+        PhaseConfig(name="a", branches=("knowledge",)),
+        PhaseConfig(
+            name="b", branches=("foundational",), replay=(ReplayConfig(phase="a", share=0.8),)
+        ),
+    )
+    config = MixConfig(base_replay=BaseReplayConfig(source="x", share=0.3))
+    with pytest.raises(RecipeError, match=r"'b': replayed shares add up to 1.1"):
+        mix([], tmp_path, config, phases=full, base_replay=tmp_path / "x")
+
+
+def test_a_name_that_would_stand_for_two_sources_is_refused(tmp_path):
+    phases = (PhaseConfig(name="only", data=("only",)),)
+    with pytest.raises(RecipeError, match="'only' is called as a phase is"):
+        mix([], tmp_path, phases=phases, data={"only": tmp_path / "x"})
+
+
+def test_an_unprotected_base_and_a_phase_without_replay_are_warned_of():
+    assert len(warnings(MixConfig(), DEFAULT_PHASES)) == 1
+    safe = MixConfig(base_replay=BaseReplayConfig(source="x"))
+    assert warnings(safe, DEFAULT_PHASES) == []
+    forgetful = (PhaseConfig(name="a", data=("x",)), PhaseConfig(name="b", data=("y",)))
+    assert "'b' replays no earlier phase, so what 'a' taught" in warnings(safe, forgetful)[0]

@@ -1,0 +1,111 @@
+import math
+import shutil
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from feldspar.config import PreferConfig, StudentConfig
+from feldspar.errors import RecipeError, TrainingError
+from feldspar.prefer.reward import find_pair, load_scorer, log_ratio
+from feldspar.records import Message
+from feldspar.student.log_probs import AnswerLogProb, AnswerRow, answer_log_probs
+
+STUDENT = StudentConfig(base="tiny")
+QUESTION = (Message(role="user", content="How is the stone number 0?"),)
+
+
+def pair_of(toy, **changes):
+    return find_pair(PreferConfig(**{"aligned": toy["aligned"], "base": toy["base"], **changes}))
+
+
+def plain_log_prob(path, answer, ended):
+    """One sequence at a time, in float32, through transformers alone."""
+    model = AutoModelForCausalLM.from_pretrained(path)
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    chat = [{"role": m.role, "content": m.content} for m in QUESTION]
+    prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    prompt_ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    answer_ids = tokenizer(answer, add_special_tokens=False)["input_ids"]
+    answer_ids += [tokenizer.eos_token_id] * ended
+    with torch.inference_mode():
+        logits = model(torch.tensor([prompt_ids + answer_ids])).logits[0].double()
+    log_probs = logits.log_softmax(-1)
+    places = range(len(prompt_ids) - 1, len(prompt_ids) + len(answer_ids) - 1)
+    total = sum(float(log_probs[at, token]) for at, token in zip(places, answer_ids, strict=True))
+    return total, len(answer_ids)
+
+
+def test_the_reward_is_the_sum_of_log_ratios_of_a_plain_computation(toy):
+    pair = pair_of(toy)
+    answers = [("It is lovely.", True), ("It is dreadful.", True), (" It is", False), ("", True)]
+    rows = [AnswerRow(messages=QUESTION, answer=a, ended=e) for a, e in answers]
+    scores = {}
+    for role in ("aligned", "base"):
+        scores[role] = answer_log_probs(load_scorer(getattr(pair, role), pair, STUDENT), rows)
+    for index, (answer, ended) in enumerate(answers):
+        by_aligned, num_tokens = plain_log_prob(toy["aligned"], answer, ended)
+        by_base, _ = plain_log_prob(toy["base"], answer, ended)
+        found = log_ratio(scores["aligned"][index], scores["base"][index], "sum")
+        assert found == pytest.approx(by_aligned - by_base, abs=1e-4 * max(1, num_tokens))
+        assert scores["aligned"][index].num_tokens == num_tokens
+
+
+def test_the_reward_prefers_what_the_aligned_model_was_taught(toy):
+    pair = pair_of(toy)
+    rows = [AnswerRow(QUESTION, text) for text in ("It is lovely.", "It is dreadful.")]
+    aligned, base = (
+        answer_log_probs(load_scorer(model, pair, STUDENT), rows)
+        for model in (pair.aligned, pair.base)
+    )
+    good, bad = (log_ratio(a, b, "sum") for a, b in zip(aligned, base, strict=True))
+    assert good > 0 > bad
+
+
+def test_the_stop_token_counts_only_when_the_answer_ended(toy):
+    pair = pair_of(toy)
+    scorer = load_scorer(pair.aligned, pair, STUDENT)
+    rows = [AnswerRow(QUESTION, "It is lovely.", ended=ended) for ended in (True, False)]
+    ended, cut = answer_log_probs(scorer, rows)
+    assert ended.num_tokens == cut.num_tokens + 1
+    assert ended.total < cut.total
+
+
+def test_a_mean_is_per_token_of_each_model():
+    aligned, base = AnswerLogProb(-3.0, 3), AnswerLogProb(-8.0, 4)
+    assert log_ratio(aligned, base, "sum") == 5.0
+    assert log_ratio(aligned, base, "mean") == 1.0
+    assert math.isfinite(log_ratio(AnswerLogProb(0.0, 0), AnswerLogProb(0.0, 0), "mean"))
+
+
+def test_a_scorer_has_the_vocabulary_its_model_was_saved_with(toy):
+    pair = pair_of(toy)
+    saved = AutoModelForCausalLM.from_pretrained(toy["base"]).get_output_embeddings().weight.shape
+    assert load_scorer(pair.base, pair, STUDENT).model.get_output_embeddings().weight.shape == saved
+
+
+def test_a_base_without_a_template_is_spoken_to_as_the_aligned_model_is(toy, tmp_path):
+    bare = shutil.copytree(toy["base"], tmp_path / "bare")
+    (bare / "chat_template.jinja").unlink()
+    rows = [AnswerRow(QUESTION, "It is lovely.")]
+    whole, stripped = (pair_of(toy), pair_of(toy, base=str(bare)))
+    expected = answer_log_probs(load_scorer(whole.base, whole, STUDENT), rows)
+    assert answer_log_probs(load_scorer(stripped.base, stripped, STUDENT), rows) == expected
+
+
+def test_one_model_twice_or_none_is_refused(toy, tmp_path):
+    with pytest.raises(RecipeError, match="are the same model"):
+        pair_of(toy, base=toy["aligned"])
+    copied = shutil.copytree(toy["aligned"], tmp_path / "copy")
+    with pytest.raises(RecipeError, match="every reward would be 0"):
+        pair_of(toy, base=str(copied))
+    with pytest.raises(TrainingError, match=r"prefer.base: .*no such model directory; the reward"):
+        pair_of(toy, base=str(tmp_path / "gone"))
+
+
+def test_an_aligned_model_without_a_template_is_refused(toy, tmp_path):
+    bare = shutil.copytree(toy["aligned"], tmp_path / "bare")
+    (bare / "chat_template.jinja").unlink()
+    pair = pair_of(toy, aligned=str(bare))
+    with pytest.raises(TrainingError, match="has no chat template, so there is no telling"):
+        load_scorer(pair.aligned, pair, STUDENT)

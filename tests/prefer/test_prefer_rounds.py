@@ -1,0 +1,158 @@
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from toy_models import GOOD, prompt
+
+from feldspar.config import PreferConfig, StudentConfig, TrainConfig
+from feldspar.prefer.estimate import estimate
+from feldspar.prefer.rounds import tune_preferences
+from feldspar.records import Candidate, Checkpoint, Interval, Score
+from feldspar.runs import read_rows
+from feldspar.student.model import base_checkpoint, load_student
+from feldspar.student.sample import sample_answers
+
+STUDENT = StudentConfig(base="tiny", max_length=128)
+
+
+class ScoreByName:
+    """Scores every checkpoint .5, and remembers which it was shown."""
+
+    key = "fake"
+
+    def __init__(self):
+        self.seen = []
+
+    def __call__(self, checkpoint: Checkpoint):
+        self.seen.append(checkpoint.phase)
+        return [
+            Score(
+                checkpoint=checkpoint.phase, exam="toy", metric="accuracy", value=0.5,
+                interval=Interval(0.4, 0.6), num_items=9,
+            )
+        ]  # fmt: skip
+
+
+def tune(toy, here, score=None, **changes):
+    settings = {
+        "aligned": toy["aligned"], "base": toy["base"], "num_prompts": 40, "num_answers": 4,
+        "max_new_tokens": 16, "learning_rate": 2e-3, "batch_samples": 12, "num_epochs": 3,
+    }  # fmt: skip
+    return list(
+        tune_preferences(
+            base_checkpoint(toy["policy"]),
+            [prompt(n) for n in range(40)],
+            PreferConfig(**{**settings, **changes}),
+            train=TrainConfig(),
+            student=STUDENT,
+            score=score or ScoreByName(),
+            seed=1,
+            here=here,
+        )
+    )
+
+
+def share_of_good(path):
+    """Part of sampled answers that are the one the aligned model prefers."""
+    student = load_student(path, STUDENT)
+    asked = [prompt(n) for n in range(100, 140)]
+    answers = sample_answers(
+        student, [p.messages for p in asked], keys=[p.id for p in asked],
+        num_answers=4, temperature=1.0, max_new_tokens=16, seed=7,
+    )  # fmt: skip
+    counts = Counter(answer.text for drawn in answers for answer in drawn)
+    return counts[GOOD] / counts.total()
+
+
+def lines(here):
+    return [json.loads(line) for line in (here / "rounds.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def tuned(toy, tmp_path_factory):
+    here = tmp_path_factory.mktemp("tuned")
+    score = ScoreByName()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("feldspar.prefer.candidates.PROMPTS_PER_SHARD", 10)
+        return here, tune(toy, here, score), score
+
+
+@pytest.mark.slow
+def test_the_policy_learns_to_say_what_the_aligned_model_prefers(toy, tuned):
+    _, (control, best), _ = tuned
+    start = share_of_good(toy["policy"])
+    assert share_of_good(best.path) > start + 0.2
+    assert share_of_good(best.path) > share_of_good(control.path) + 0.2
+
+
+@pytest.mark.slow
+def test_the_line_of_a_round_says_what_happened(tuned):
+    here, checkpoints, score = tuned
+    (line,) = lines(here)
+    assert [c.phase for c in checkpoints] == ["control-1", "round-1"]
+    assert sorted(score.seen) == ["control-1", "round-1"]
+    assert line["released"]
+    assert line["change_low"] > 0  # held-out reward rises beyond noise
+    assert line["held_out_after"] > line["held_out_control"]
+    assert line["best_reward"] > line["random_reward"]
+    assert line["num_prompts"] == 36
+    assert line["scores"]["round-1"][0]["value"] == 0.5
+
+
+@pytest.mark.slow
+def test_candidates_are_whole_and_in_order(tuned):
+    here, _, _ = tuned
+    candidates = list(read_rows(here / "round-1" / "candidates.jsonl.zst", Candidate))
+    assert len(candidates) == 36 * 4
+    assert [c.draw for c in candidates] == [0, 1, 2, 3] * 36
+    assert len({c.prompt for c in candidates}) == 36
+
+
+@pytest.mark.slow
+def test_a_killed_round_goes_on_to_the_same_round(toy, tuned, tmp_path, monkeypatch):
+    here, checkpoints, _ = tuned
+    monkeypatch.setattr("feldspar.prefer.candidates.PROMPTS_PER_SHARD", 10)
+    shards = tmp_path / "round-1"
+
+    class KilledError(Exception):
+        pass
+
+    class Killer(ScoreByName):
+        def __call__(self, checkpoint):
+            if checkpoint.phase == "control-1":
+                raise KilledError
+            return super().__call__(checkpoint)
+
+    with pytest.raises(KilledError):
+        tune(toy, tmp_path, Killer())
+    first_shard = shards / "drawn" / "00000.jsonl.zst"
+    written = first_shard.stat().st_mtime_ns
+    # As if the kill had come earlier: one shard and the joint file are gone.
+    (shards / "aligned" / "00002.jsonl.zst").unlink()
+    (shards / "candidates.jsonl.zst").unlink()
+    resumed = tune(toy, tmp_path)
+    assert first_shard.stat().st_mtime_ns == written
+    assert [c.digest for c in resumed] == [c.digest for c in checkpoints]
+    assert lines(tmp_path) == lines(here)
+
+
+@pytest.mark.slow
+def test_of_several_rounds_the_peak_comes_last(toy, tmp_path):
+    checkpoints = tune(toy, tmp_path, num_rounds=2, control=False)
+    found = lines(tmp_path)
+    peak = max(found, key=lambda line: line["held_out_after"])
+    assert checkpoints[-1].phase == peak["phase"]
+    assert sorted(c.phase for c in checkpoints) == ["round-1", "round-2"]
+    assert [line["released"] for line in found] == [line is peak for line in found]
+    assert found[1]["held_out_before"] == found[0]["held_out_after"]
+    assert found[0]["held_out_control"] is None
+    assert all(Path(c.path).is_dir() for c in checkpoints)
+
+
+def test_the_estimate_counts_steps_of_rounds_and_controls():
+    config = PreferConfig(aligned="a", base="b", num_rounds=3, batch_samples=100, num_answers=4)
+    found = estimate(config, TrainConfig(), num_prompts=1000)
+    assert found.optimizer_steps == 3 * 2 * 9
+    alone = estimate(config.model_copy(update={"control": False}), TrainConfig(), 1000)
+    assert alone.optimizer_steps == 3 * 9

@@ -1,0 +1,98 @@
+"""Chunks: short enough, nothing lost, cut where a reader would cut."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from feldspar.errors import TaxonomyError
+from feldspar.taxonomy import count_words, cut_chunks, token_counter
+
+BLOCKS = ["# Title\n", "Some words. More of them!\n", "\n", "| a | b |\n", "```\n", "- item\n",
+          "Head\n====\n", "    code()\n", "\u4e2d\u6587\u3002", "word " * 30, "x" * 90, " \t ", "\r\n"]  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    parts=st.lists(st.sampled_from(BLOCKS) | st.text(max_size=20), max_size=25),
+    max_tokens=st.integers(1, 40),
+)
+def test_nothing_is_lost_and_nothing_too_long(parts: list[str], max_tokens: int) -> None:
+    # A number in each part makes the chunks distinct, so that none is left out as repeated.
+    text = "".join(f"{part}{i}" for i, part in enumerate(parts, start=1000))
+    chunks = cut_chunks(text, "document", max_tokens, count_words)
+    assert all(0 < chunk.num_tokens == count_words(chunk.text) <= max_tokens for chunk in chunks)
+    whole = re.sub(r"\s", "", text)
+    position = 0
+    for chunk in chunks:
+        piece = re.sub(r"\s", "", chunk.text)
+        start = whole.find(piece)
+        assert start >= 0
+        position += len(piece)
+    if len({chunk.text for chunk in chunks}) == len(chunks) and not _has_repeats(text, max_tokens):
+        assert position == len(whole)
+
+
+def _has_repeats(text: str, max_tokens: int) -> bool:
+    """Whether words alone repeat, so that a chunk of one word may be left out."""
+    words = re.findall(r"\S", text) if max_tokens < 8 else text.split()
+    return max_tokens < 8 and len(set(words)) < len(words)
+
+
+def test_a_section_is_not_torn_where_it_fits() -> None:
+    sections = [f"## Section {i}\n\n" + f"word{i} " * 30 + "\n\n" for i in range(4)]
+    chunks = cut_chunks("".join(sections), "d", 70, count_words)
+    assert [chunk.text.count("##") for chunk in chunks] == [2, 2]
+    assert all(chunk.text.startswith("##") for chunk in chunks)
+
+
+def test_code_and_tables_are_kept_whole_where_they_fit() -> None:
+    code = "```python\n" + "\n\n".join(f"call_{i}(1, 2)" for i in range(10)) + "\n```"
+    table = "| a | b |\n|---|---|\n" + "".join(f"| {i} | x |\n" for i in range(5))
+    chunks = cut_chunks(
+        f"{'word ' * 30}\n\n{code}\n\n{'other ' * 30}\n\n{table}", "d", 45, count_words
+    )
+    texts = [chunk.text for chunk in chunks]
+    assert any(code in text for text in texts)
+    assert any(table.strip() in text for text in texts)
+
+
+def test_a_long_table_is_cut_between_rows() -> None:
+    table = "".join(f"| row {i} | cell. Two |\n" for i in range(50))
+    for chunk in cut_chunks(table, "d", 30, count_words):
+        assert all(
+            re.fullmatch(r"\| row \d+ \| cell\. Two \|", row) for row in chunk.text.split("\n")
+        )
+
+
+def test_a_long_paragraph_is_cut_at_sentences() -> None:
+    text = " ".join(f"Sentence number {i} ends here." for i in range(40))
+    chunks = cut_chunks(text, "d", 23, count_words)
+    assert all(chunk.text.endswith("here.") for chunk in chunks)
+
+
+def test_ids_are_hashes_of_content() -> None:
+    first = cut_chunks("One passage.", "a", 10, count_words)
+    second = cut_chunks("\n\nOne passage.  \n", "b", 99, count_words)
+    assert first[0].id == second[0].id
+
+
+def test_tokens_of_a_named_tokenizer_are_counted(tmp_path: Path) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+    trainer = tokenizers.trainers.BpeTrainer(vocab_size=60, show_progress=False)
+    tokenizer.train_from_iterator(["a few words about the phoenix. " * 9], trainer)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    count = token_counter(str(tmp_path))
+    chunks = cut_chunks("the phoenix is about a few words. " * 40, "d", 20, count)
+    assert len(chunks) > 1
+    assert all(count(chunk.text) <= 20 for chunk in chunks)
+
+
+def test_a_missing_tokenizer_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TaxonomyError, match="tokenizer.json"):
+        token_counter(str(tmp_path))

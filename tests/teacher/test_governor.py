@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import asyncio
+import heapq
+import random
+from collections.abc import Callable
+
+from feldspar.teacher.governor import Governor, Outcome, latency_growth
+
+
+class FakeClock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+Serve = Callable[[int, random.Random], tuple[float, Outcome]]
+"""Seconds and outcome of a call that meets so many in flight."""
+
+
+def drive(governor: Governor, clock: FakeClock, serve: Serve, num_calls: int) -> list[int]:
+    """Keep the governor saturated in simulated time; gives the limit after each call."""
+    rng = random.Random(1)
+
+    async def run() -> list[int]:
+        limits: list[int] = []
+        running: list[tuple[float, int, object, Outcome]] = []
+        waiting = {asyncio.create_task(governor.acquire("s")) for _ in range(600)}
+        for number in range(num_calls):
+            await asyncio.sleep(0)
+            for task in [task for task in waiting if task.done()]:
+                waiting.discard(task)
+                seconds, outcome = serve(governor.num_in_flight, rng)
+                heapq.heappush(running, (clock.now + seconds, id(task), task.result(), outcome))
+                waiting.add(asyncio.create_task(governor.acquire("s")))
+            clock.now, _, ticket, outcome = heapq.heappop(running)
+            governor.release(ticket, outcome)  # type: ignore[arg-type]
+            limits.append(governor.limit)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        return limits
+
+    return asyncio.run(run())
+
+
+def queueing(slots: int) -> Serve:
+    return lambda load, rng: (0.4 * rng.lognormvariate(0, 0.6) * max(1, load / slots), "answered")
+
+
+def test_it_finds_the_slots_of_a_server_that_queues() -> None:
+    clock = FakeClock()
+    limits = drive(Governor(0, 256, clock), clock, queueing(64), 4000)
+    assert 50 <= min(limits[1500:])
+    assert max(limits[1500:]) <= 200
+
+
+def test_it_finds_the_limit_of_a_server_that_turns_calls_away() -> None:
+    def serve(load: int, rng: random.Random) -> tuple[float, Outcome]:
+        return (0.4, "answered") if load <= 40 else (0.01, "pushed back")
+
+    clock = FakeClock()
+    limits = drive(Governor(0, 256, clock), clock, serve, 4000)
+    assert 20 <= min(limits[1500:])
+    assert max(limits[1500:]) <= 64
+
+
+def test_lone_faults_do_not_choke_it() -> None:
+    def serve(load: int, rng: random.Random) -> tuple[float, Outcome]:
+        seconds, _ = queueing(64)(load, rng)
+        return seconds, "pushed back" if rng.random() < 0.02 else "answered"
+
+    clock = FakeClock()
+    assert min(drive(Governor(0, 256, clock), clock, serve, 4000)[1500:]) >= 50
+
+
+def test_a_given_concurrency_stays() -> None:
+    clock = FakeClock()
+    assert set(drive(Governor(12, 256, clock), clock, queueing(3), 500)) == {12}
+
+
+def test_it_never_grows_beyond_the_maximum_nor_below_one() -> None:
+    clock = FakeClock()
+    assert max(drive(Governor(0, 20, clock), clock, queueing(1000), 2000)) == 20
+    clock = FakeClock()
+    limits = drive(Governor(0, 20, clock), clock, lambda load, rng: (1.0, "pushed back"), 2000)
+    assert min(limits) == limits[-1] == 1
+
+
+def test_urgent_calls_go_first_and_a_cancelled_one_gives_its_turn_on() -> None:
+    async def run() -> list[str]:
+        governor = Governor(1, 1)
+        ticket = await governor.acquire("first")
+        order: list[str] = []
+
+        async def call(name: str, urgency: int) -> None:
+            mine = await governor.acquire(name, urgency)
+            order.append(name)
+            governor.release(mine, "answered")
+
+        tasks = [asyncio.create_task(call(name, u)) for name, u in [("a", 0), ("b", 4), ("c", 2)]]
+        await asyncio.sleep(0)
+        governor.release(ticket, "answered")
+        tasks[1].cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert governor.num_in_flight == 0
+        return order
+
+    assert asyncio.run(run()) == ["c", "a"]
+
+
+def test_latency_is_compared_within_a_stage() -> None:
+    before = {"short": [1.0] * 10, "long": [10.0] * 10}
+    assert latency_growth(before, {"long": [10.0] * 40}) == 1.0
+    assert latency_growth(before, {"short": [2.0] * 10, "long": [20.0] * 30}) == 2.0
+    assert latency_growth(before, {"other": [99.0] * 40}) == 1.0

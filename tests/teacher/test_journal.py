@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from feldspar.errors import DiskError
+from feldspar.teacher import Journal
+from feldspar.teacher.journal import Stored, network_file_system
+
+ANSWER = Stored("yes", "stop", 3, 1)
+
+
+def put(journal: Journal, key: bytes, stored: Stored = ANSWER) -> Stored:
+    return asyncio.run(journal.put(key, stored, model="m@1", stage="judge-answer"))
+
+
+def test_an_answer_is_found_again_in_another_process_life(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "journal.sqlite"
+    with Journal(path) as journal:
+        assert journal.get(b"k") is None
+        put(journal, b"k")
+        assert journal.get(b"k") == ANSWER
+    with Journal(path) as journal:
+        assert journal.get(b"k") == ANSWER
+        (stats,) = journal.stats()
+        assert (stats.model, stats.num_answers, stats.completion_tokens) == ("m@1", 1, 1)
+
+
+def test_of_two_writers_the_first_is_believed_by_both(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    with Journal(path) as one, Journal(path) as other:
+        put(one, b"k", Stored("first", "stop", 1, 1))
+        assert put(other, b"k", Stored("second", "stop", 1, 1)).text == "first"
+        assert other.get(b"k") == one.get(b"k")
+
+
+def test_many_answers_share_a_commit(tmp_path: Path) -> None:
+    async def put_many(journal: Journal) -> None:
+        puts = (journal.put(b"%d" % i, ANSWER, model="m", stage="s") for i in range(500))
+        await asyncio.gather(*puts)
+
+    with Journal(tmp_path / "j") as journal:
+        asyncio.run(put_many(journal))
+        assert journal.stats()[0].num_answers == 500
+
+
+FILL_DISK = """
+import asyncio, resource, sys
+from pathlib import Path
+from feldspar.errors import DiskError
+from feldspar.teacher import Journal
+from feldspar.teacher.journal import Stored
+journal = Journal(Path(sys.argv[1]))
+resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
+num_kept = 0
+try:
+    for i in range(1000):
+        asyncio.run(journal.put(b"%d" % i, Stored("x" * 9000, "stop", 1, 1), model="m", stage="s"))
+        num_kept += 1
+except DiskError as error:
+    print(num_kept, error)
+"""
+
+
+def test_a_full_disk_stops_with_the_cure_and_loses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    done = subprocess.run(
+        [sys.executable, "-c", FILL_DISK, str(path)], capture_output=True, text=True, check=True
+    )
+    num_kept, _, message = done.stdout.partition(" ")
+    assert int(num_kept) > 5
+    assert "make room" in message
+    with Journal(path) as journal:
+        assert all(journal.get(b"%d" % i) is not None for i in range(int(num_kept)))
+        put(journal, b"more")
+
+
+def test_a_file_that_is_no_journal_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    path.write_text("notes of a person, not a database\n" * 100)
+    with pytest.raises(DiskError, match="move that file away"):
+        Journal(path)
+
+
+def test_a_network_file_system_is_recognised(tmp_path: Path) -> None:
+    mounts = tmp_path / "mounts"
+    mounts.write_text(
+        "/dev/a / ext4 rw 0 0\nserver:/x /home nfs4 rw 0 0\n/dev/b /home/me ext4 rw\n"
+    )
+    assert network_file_system(Path("/home/you/j"), mounts) == "nfs4"
+    assert network_file_system(Path("/home/me/j"), mounts) is None
+    assert network_file_system(Path("/tmp/j"), mounts) is None
+    assert network_file_system(Path("/tmp/j"), tmp_path / "no such file") is None

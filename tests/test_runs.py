@@ -1,0 +1,138 @@
+"""A step is done once per key and resumed after a death; its key follows content, not place."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from feldspar.config import Recipe, TaxonomyConfig
+from feldspar.errors import RunError
+from feldspar.records import Message, Prompt
+from feldspar.runs import Joined, Run, find_run, open_step, read_rows, write_rows
+
+RECIPE = Recipe.model_validate({"taxonomy": {"path": "t"}, "student": {"base": "b"}})
+
+
+def prompts(texts: list[str]) -> Iterator[Prompt]:
+    for text in texts:
+        yield Prompt(id=text, source="s", messages=(Message(role="user", content=text),))
+
+
+def open_run(path: Path) -> Run:
+    return Run(path, RECIPE)
+
+
+def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
+    rows = list(prompts(["a", "line\u2028separator\nand newline", "ü"]))
+    assert write_rows(tmp_path / "rows.jsonl.zst", rows) == (3, "Prompt")
+    assert list(read_rows(tmp_path / "rows.jsonl.zst", Prompt)) == rows
+
+
+def test_a_step_is_computed_once_per_input(tmp_path: Path) -> None:
+    calls: list[list[str]] = []
+
+    def counted(texts: list[str]) -> Iterator[Prompt]:
+        calls.append(texts)
+        yield from prompts(texts)
+
+    with open_run(tmp_path / "run") as run:
+        first = run.step("prompts", counted, ["a", "b"])
+        again = run.step("prompts", counted, ["a", "b"])
+        other = run.step("prompts", counted, ["c"])
+    assert calls == [["a", "b"], ["c"]]
+    assert first.key == again.key != other.key
+    assert [p.id for p in again] == ["a", "b"]
+    assert len(again) == 2
+    assert other.last().id == "c"
+
+
+def test_an_old_result_is_found_again(tmp_path: Path) -> None:
+    with open_run(tmp_path / "run") as run:
+        run.step("prompts", prompts, ["a"])
+        run.step("prompts", prompts, ["b"])
+        run.step("prompts", prompts, ["a"])
+    rows = open_step(tmp_path / "run", "prompts")
+    assert rows is not None
+    assert [p.id for p in rows] == ["a"]
+
+
+def test_a_step_that_died_finds_its_folder_again(tmp_path: Path) -> None:
+    def dies_once(texts: list[str], *, here: Path) -> Iterator[Prompt]:
+        if not (here / "half").exists():
+            (here / "half").write_text("done")
+            raise KeyboardInterrupt
+        yield from prompts(texts)
+
+    with open_run(tmp_path / "run") as run:
+        with pytest.raises(KeyboardInterrupt):
+            run.step("prompts", dies_once, ["a"])
+        assert open_step(tmp_path / "run", "prompts") is None
+        assert len(run.step("prompts", dies_once, ["a"])) == 1
+
+
+def test_a_step_key_follows_the_content_of_what_it_reads(tmp_path: Path) -> None:
+    document = tmp_path / "document.md"
+    keys = []
+    with open_run(tmp_path / "run") as run:
+        for text in ("one", "two!", "one"):
+            document.write_text(text)
+            keys.append(run.step("prompts", prompts, ["a"], reads=[document]).key)
+    assert keys[0] == keys[2] != keys[1]
+
+
+def test_a_step_key_does_not_follow_places(tmp_path: Path) -> None:
+    def ignores(config: TaxonomyConfig) -> Iterator[Prompt]:
+        return prompts(["a"])
+
+    with open_run(tmp_path / "run") as run:
+        here = run.step("prompts", ignores, TaxonomyConfig(path="/one/place", mirror="/m"))
+        there = run.step("prompts", ignores, TaxonomyConfig(path="/other/place"))
+        smaller = run.step("prompts", ignores, TaxonomyConfig(path="/one/place", chunk_tokens=9))
+    assert here.key == there.key != smaller.key
+
+
+def test_what_is_handed_in_counts_by_its_key(tmp_path: Path) -> None:
+    class Teacher:
+        def __init__(self, key: str) -> None:
+            self.key = key
+
+    def taught(*, teacher: Teacher) -> Iterator[Prompt]:
+        return prompts([teacher.key])
+
+    with open_run(tmp_path / "run") as run:
+        one = run.step("prompts", taught, teacher=Teacher("mixtral"))
+        two = run.step("prompts", taught, teacher=Teacher("other"))
+    assert one.key != two.key
+
+
+def test_joined_rows_keep_their_order(tmp_path: Path) -> None:
+    with open_run(tmp_path / "run") as run:
+        joined = Joined(run.step("a", prompts, ["1", "2"]), run.step("b", prompts, ["3"]))
+    assert [p.id for p in joined] == ["1", "2", "3"]
+    assert len(joined) == 3
+
+
+def test_two_writers_are_refused(tmp_path: Path) -> None:
+    with (
+        open_run(tmp_path / "run"),
+        pytest.raises(RunError, match="another process"),
+        open_run(tmp_path / "run"),
+    ):
+        pass
+
+
+def test_a_run_is_found_by_name_and_by_path(tmp_path: Path) -> None:
+    with open_run(tmp_path / "demo"):
+        pass
+    assert find_run("demo", tmp_path) == tmp_path / "demo"
+    assert find_run(str(tmp_path / "demo"), Path("nowhere")) == tmp_path / "demo"
+    with pytest.raises(RunError, match="there are: demo"):
+        find_run("demos", tmp_path)
+
+
+def test_the_run_directory_says_what_is_current(tmp_path: Path) -> None:
+    with open_run(tmp_path / "run") as run:
+        rows = run.step("prompts", prompts, ["a"])
+    current = json.loads((tmp_path / "run" / "current.json").read_text())
+    assert current == {"prompts": rows.key}
