@@ -327,7 +327,7 @@ class EvaluateConfig(Part):
     min_selection_items: Count = 100
     """Fewer items than this choose no checkpoint: the phase's last is taken, and the run says so."""
     num_resamples: Count = 1000
-    """Of the bootstrap behind every interval."""
+    """Of the bootstrap behind intervals of log-likelihoods and differences; shares have Wilson's."""
 
 
 class Recipe(Part):

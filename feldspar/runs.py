@@ -152,8 +152,7 @@ class Run:
         `here` (the step's folder, kept when the step dies) and `progress` are passed to functions
         that take them.
         """
-        content = [self._digests.of(path) for path in sorted(reads)]
-        parts = [name, version, content, [_key_of(i) for i in inputs]]
+        parts = [name, version, self._content_of(reads), [_key_of(i) for i in inputs]]
         parts.append({key: _key_of(value) for key, value in sorted(handed.items())})
         key = _hash(parts)
         folder = self.path / "steps" / name / key[:8]
@@ -169,6 +168,13 @@ class Run:
             write_json(folder / DONE, done)
         self._make_current(name, key)
         return Rows(folder)
+
+    def _content_of(self, paths: Sequence[Path]) -> list[list[str]]:
+        """Names, relative to what the paths have in common, and digests."""
+        if not paths:
+            return []
+        top = os.path.commonpath([path.parent for path in paths])
+        return [[os.path.relpath(path, top), self._digests.of(path)] for path in sorted(paths)]
 
     def _make_current(self, name: str, key: str) -> None:
         path = self.path / "current.json"

@@ -50,7 +50,7 @@ def _options(
         level=logging.DEBUG if debug else logging.WARNING,
         format="%(levelname)s %(name)s: %(message)s" if debug else "%(levelname)s: %(message)s",
     )
-    for noisy in ("httpx", "httpx2", "httpcore", "httpcore2", "openai", "aiohttp.access"):
+    for noisy in ("matplotlib", "httpx", "httpx2", "httpcore", "httpcore2", "openai", "aiohttp.access"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

@@ -34,9 +34,11 @@ def serve(
     it answers extractively.
     """
     import asyncio
+    from contextlib import suppress
 
     world, rates = _parts(recipe, settings or [])
-    asyncio.run(_serve(world, rates, port))
+    with suppress(KeyboardInterrupt):
+        asyncio.run(_serve(world, rates, port))
 
 
 @app.command()

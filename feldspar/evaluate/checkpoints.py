@@ -8,7 +8,7 @@ from pathlib import Path
 
 from feldspar.config import EvaluateConfig, StudentConfig
 from feldspar.evaluate.answers import kept_answers
-from feldspar.evaluate.scores import scores_of
+from feldspar.evaluate.scores import LEAF_EXAMS, scores_of
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Answer, Checkpoint, ExamItem, Score
 from feldspar.runs import write_rows
@@ -59,7 +59,8 @@ class ScoreOnExams:
             settings=_settings(self._student, self._config),
             answers_path=str(path),
         )
-        return list(scored)
+        # Each item counts once: not again in the figures of all leaves, a branch, or an origin.
+        return [score for score in scored if score.leaf or not score.exam.startswith(LEAF_EXAMS)]
 
 
 def evaluate(

@@ -121,7 +121,7 @@ def _item(
     context: str | None,
     origin: Literal["held-out", "generated"],
 ) -> ExamItem:
-    final = accepted_final(answer, leaf.branch)
+    final = accepted_final(question, answer, leaf.branch)
     exam = f"leaf:{leaf.path}"
     content = repr((exam, question, answer, context))
     return ExamItem(

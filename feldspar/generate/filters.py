@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from feldspar.config import GenerateConfig
-from feldspar.records import ExamItem, Leaf, Sample
+from feldspar.records import ExamItem, Leaf, Sample, user_turn
 from feldspar.text import SimilarTexts, ngrams, normalise, numbers_and_names
 
 NEAR = 0.7
@@ -90,7 +90,8 @@ class Decontaminator:
 
     Leaf exams and other items with a branch are known by their question, or by their input where
     they have one: a fact may be taught, its question may not. Items without a branch are a
-    benchmark's, known by any 13 words in a row or, where shorter, by the whole question.
+    benchmark's, known by any 13 words in a row or, where shorter, by all of them; a question that
+    stands on a context is known together with it, since many ask the same of different ones.
     """
 
     def __init__(self, items: Iterable[ExamItem]) -> None:
@@ -99,7 +100,7 @@ class Decontaminator:
         for item in items:
             key = f"{item.exam} {item.id}"
             if item.branch is None:
-                self._add_benchmark_item(key, item.question)
+                self._add_benchmark_item(key, user_turn(item.question, item.context))
             else:
                 context = item.context if item.branch != "knowledge" else None
                 self._questions.add(key, item.question, context)
@@ -110,7 +111,7 @@ class Decontaminator:
         item = self._questions.find(sample.question, context)
         if item is not None:
             return f"exam: asked there ({item})"
-        for text in filter(None, (sample.question, sample.answer, context)):
+        for text in (user_turn(sample.question, context), sample.answer):
             words = normalise(text).split()
             for size, known in self._ngrams.items():
                 item = next((known[gram] for gram in ngrams(words, size) if gram in known), None)

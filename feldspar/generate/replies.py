@@ -24,14 +24,14 @@ def read_blocks(text: str, fields: tuple[Field, ...], limit: int) -> list[tuple[
     blocks: list[tuple[str, ...]] = []
     block: dict[str, str] = {}
     marks = list(_MARKER.finditer(text))
-    for mark, following in zip(marks, [*marks[1:], None], strict=True):
+    ends = [mark.start() for mark in marks[1:]] + [len(text)]
+    for mark, end in zip(marks, ends, strict=False):
         name = mark[1].lower()
         if name == "end" or name == fields[0]:
             _close(block, fields, blocks)
             block = {}
         if name in fields:
-            body = text[mark.end() : following.start() if following else len(text)]
-            block[name] = unquote_sections(body).strip()
+            block[name] = unquote_sections(text[mark.end() : end]).strip()
     _close(block, fields, blocks)
     return blocks[:limit]
 

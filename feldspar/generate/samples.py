@@ -14,7 +14,7 @@ from feldspar.generate.ordered import in_order, run_stream
 from feldspar.generate.pipelines import write_samples
 from feldspar.generate.prompting import read_prompts
 from feldspar.generate.staff import Staff, Work
-from feldspar.generate.works import generation_works, note_on
+from feldspar.generate.works import generation_works, note_on, num_asked
 from feldspar.progress import SILENT, Progress, Task
 from feldspar.records import ExamItem, Leaf, Sample
 from feldspar.teacher import Teacher
@@ -48,7 +48,7 @@ def generate_samples(
     filters = Filters(config, avoid)
     tallies: list[Tally] = []
     finished: list[LeafFunnel] = []
-    with progress.task("samples", _count_asked(leaves, config, seed), "samples") as task:
+    with progress.task("samples", _count_asked(leaves, config), "samples") as task:
         num_kept = 0
         works = _all_works(leaves, config, seed, tallies)
         for work, drafts in run_stream(_write_all(works, staff)):
@@ -97,11 +97,11 @@ def _filtered(sample: Sample, leaf: Leaf, filters: Filters) -> Sample:
     return dataclasses.replace(sample, rejected_because=filters.reason_against(sample, leaf))
 
 
-def _count_asked(leaves: Iterable[Leaf], config: GenerateConfig, seed: int) -> int | None:
+def _count_asked(leaves: Iterable[Leaf], config: GenerateConfig) -> int | None:
     """Samples that will be asked for; None where leaves can be gone through only once."""
     if iter(leaves) is leaves:
         return None
-    return sum(work.count for leaf in leaves for work in generation_works(leaf, config, seed))
+    return sum(num_asked(leaf, config) for leaf in leaves)
 
 
 def _show(task: Task, num_done: int, num_kept: int, staff: Staff) -> None:

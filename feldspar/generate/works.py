@@ -31,14 +31,23 @@ def generation_works(leaf: Leaf, config: GenerateConfig, seed: int) -> Iterator[
                     chunk=chunk,
                 )
         return
-    left = config.samples_per_leaf or config.samples_per_seed * len(leaf.seeds)
+    left = num_asked(leaf, config)
     call = 0
-    while left > 0 and leaf.seeds:
+    while left > 0:
         count = min(left, config.pairs_per_call)
         seeds = _choose_seeds(leaf, config.seeds_per_prompt, seed, call)
         yield Work(leaf=leaf, seeds=seeds, count=count, draw=_draw(seed, call))
         left -= count
         call += 1
+
+
+def num_asked(leaf: Leaf, config: GenerateConfig) -> int:
+    """Training samples that will be asked for in a leaf."""
+    if leaf.branch == "knowledge":
+        return len(chunks_of(leaf)) * config.calls_per_chunk * config.pairs_per_call
+    if not leaf.seeds:
+        return 0
+    return config.samples_per_leaf or config.samples_per_seed * len(leaf.seeds)
 
 
 def exam_works(

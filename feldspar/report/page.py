@@ -220,4 +220,5 @@ def _funnels(samples: Rows[Sample] | None) -> Iterator[LeafFunnel]:
         return
     for leaf in json.loads((samples.folder / "funnel.json").read_text(encoding="utf-8"))["leaves"]:
         reasons = [(r["reason"], r["count"]) for r in leaf["reasons"]]
-        yield LeafFunnel(leaf=leaf["leaf"], counts=leaf["counts"], reasons=tuple(reasons))
+        counts = {stage: leaf[stage] for stage in FUNNEL_STAGES}
+        yield LeafFunnel(leaf=leaf["leaf"], counts=counts, reasons=tuple(reasons))

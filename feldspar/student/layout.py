@@ -86,6 +86,8 @@ class OwnLayout:
         self.stop_text = self._find_stop()
         padded = self._render([{"role": "user", "content": f" {_mark(0)} "}], generate=False)
         self._strips = f" {_mark(0)} " not in padded
+        self.lead = self._skeleton(("user", "assistant"), True)[-1].lead
+        """What the template writes before an answer that its generation prompt lacks."""
 
     def __call__(self, messages: Sequence[Message], answered: bool) -> list[Turn]:
         while answered and messages and messages[-1].role != "assistant":
@@ -121,7 +123,8 @@ class OwnLayout:
             if whole.startswith(self.stop_text, at):
                 at += len(self.stop_text)
         if not answered:
-            turns.append(Turn(_pieces(whole[at:]), None))
+            lead = self._skeleton((*roles, "assistant"), True)[-1].lead
+            turns.append(Turn(_pieces(whole[at:]), None, lead))
         return turns
 
     def _find_stop(self) -> str:

@@ -23,7 +23,7 @@ from feldspar.config import StudentConfig
 from feldspar.errors import DiskError, TrainingError
 from feldspar.records import Checkpoint
 from feldspar.student.head import Head, check_head, head_of
-from feldspar.student.layout import OwnLayout, lab_chat_template, lab_turns
+from feldspar.student.layout import Layout, OwnLayout, lab_chat_template, lab_turns
 from feldspar.student.render import STOP, Template
 from feldspar.student.whole import whole_folder
 
@@ -115,6 +115,8 @@ def make_student(model: Any, tokenizer: Any, config: StudentConfig) -> Student:
     model.to(device).eval()
     check_head(model)
     dtype = _find_dtype(config, device)
+    for where_it_came_from in ("is_local", "local_files_only"):
+        tokenizer.init_kwargs.pop(where_it_came_from, None)
     return Student(model=model, tokenizer=tokenizer, template=template, device=device, dtype=dtype)
 
 
@@ -195,13 +197,15 @@ def _make_template(model: Any, tokenizer: Any, config: StudentConfig) -> Templat
         tokenizer.chat_template = lab_chat_template(
             bos=uses_bos, stop=STOP, system_prompt=config.system_prompt
         )
-        layout: Any = lab_turns
+        layout: Layout = lab_turns
+        lead = ""
         stop_id = tokenizer.convert_tokens_to_ids(STOP)
     else:
         if not tokenizer.chat_template:
             raise TrainingError('the base has no chat template of its own; use template = "lab"')
-        layout = OwnLayout(tokenizer)
-        stop_id = tokenizer.convert_tokens_to_ids(layout.stop_text)
+        layout = own = OwnLayout(tokenizer)
+        lead = own.lead
+        stop_id = tokenizer.convert_tokens_to_ids(own.stop_text)
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == stop_id:
         _add_tokens(model, tokenizer, (_PAD,))
         tokenizer.pad_token = _PAD
@@ -215,6 +219,7 @@ def _make_template(model: Any, tokenizer: Any, config: StudentConfig) -> Templat
         pad_id=tokenizer.pad_token_id,
         bos_id=tokenizer.bos_token_id if uses_bos else None,
         system_prompt=config.system_prompt,
+        lead=lead,
     )
 
 

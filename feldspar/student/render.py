@@ -35,7 +35,7 @@ class Rendered(NamedTuple):
 class Template:
     """A tokenizer, a layout of turns, and the ids that frame them.
 
-    `stop_id` ends every answer; `bos_id` starts every row, where the tokenizer uses one.
+    `stop_id` ends every answer; `bos_id` is put before every row that does not have it, or None.
     """
 
     def __init__(
@@ -47,12 +47,15 @@ class Template:
         pad_id: int,
         bos_id: int | None,
         system_prompt: str = "",
+        lead: str = "",
     ) -> None:
-        """`tokenizer` is a transformers PreTrainedTokenizerFast that has all its special tokens."""
+        """`tokenizer` is a transformers PreTrainedTokenizerFast that has all its special tokens;
+        `lead` is what the layout writes before an answer as part of it."""
         self.kind: Literal["lab", "own"] = "lab" if layout is lab_turns else "own"
         self.stop_id, self.pad_id, self.bos_id = stop_id, pad_id, bos_id
+        self._any_bos_id: int | None = tokenizer.bos_token_id
         self.system_prompt = system_prompt
-        self._layout = layout
+        self._layout, self._lead = layout, lead
         self._stop_text: str = tokenizer.convert_ids_to_tokens(stop_id)
         # Own copies: parsing special tokens is a switch on the tokenizer, not on the call.
         self._parsing, self._plain = (_copy(tokenizer, parse=parse) for parse in (True, False))
@@ -77,7 +80,7 @@ class Template:
         ids = self._with_bos([i for part, _ in parts for i in part])
         marks = [everything or trained for part, trained in parts for _ in part]
         marks = [False] * (len(ids) - len(marks)) + marks
-        if ids and ids[0] == self.bos_id:
+        if ids and ids[0] == self._any_bos_id:
             marks[0] = False
         return Rendered(np.array(ids, dtype=np.int32), np.array(marks, dtype=np.bool_))
 
@@ -96,7 +99,7 @@ class Template:
         # Decoders of the Llama kind strip a leading space from what they take for a text's start.
         framed = [[*self._newline, *ids] for ids in answers]
         texts = self._parsing.decode_batch(framed, skip_special_tokens=True)
-        return [text.removeprefix("\n") for text in texts]
+        return [text.removeprefix("\n").removeprefix(self._lead) for text in texts]
 
     def _turns(self, messages: Sequence[Message], *, answered: bool) -> list[Turn]:
         given = [m for m in messages if m.content or m.role != "system"]

@@ -18,7 +18,7 @@ from feldspar.student.counter import permutation
 
 Indices = NDArray[np.int64]
 
-_MIN_MICRO_TOKENS = 512
+_MIN_MICRO_TOKENS = 1024
 _MAX_PADDING = 0.2
 
 
@@ -126,7 +126,7 @@ def micro_batches(rows: Indices, lengths: Indices, token_budget: int) -> list[In
     """Cut a step's rows into groups of like length.
 
     A group holds at most `token_budget` padded tokens (one longer row stands alone), and beyond
-    512 tokens takes no row that would be padded by more than a fifth. Longest first.
+    1024 tokens takes no row that would be padded by more than a fifth. Longest first.
     """
     order = np.argsort(-lengths, kind="stable")
     rows, falling = rows[order], -lengths[order]

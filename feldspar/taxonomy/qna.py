@@ -16,6 +16,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from feldspar.records import Seed
 from feldspar.taxonomy.findings import Findings, quoted
@@ -170,19 +171,18 @@ def _seeds(leaf: MapNode, node: Node | None, findings: Findings) -> tuple[Seed, 
     lines: dict[str, int] = {}
     seeds: list[Seed] = []
     num_characters = 0
-    for seed in _each_seed(node, findings):
-        num_characters += len(seed.question) + len(seed.answer) + len(seed.context or "")
-        if len(seeds) == MAX_SEEDS or num_characters > MAX_SEED_CHARACTERS:
-            findings.add(
-                "FT003",
-                f"more than {MAX_SEEDS} seeds, or {MAX_SEED_CHARACTERS} characters in them",
-                "split the leaf",
-                (seed.line, 1),
-            )
+    for num_seen, candidate in enumerate(_candidates(node, findings)):
+        if num_seen == MAX_SEEDS or num_characters > MAX_SEED_CHARACTERS:
+            message = f"more than {MAX_SEEDS} seeds, or {MAX_SEED_CHARACTERS} characters in them"
+            findings.add("FT003", message, "split the leaf", candidate.node.at)
             break
+        seed = _seed(candidate, findings)
+        if seed is None:
+            continue
+        num_characters += len(seed.question) + len(seed.answer) + len(seed.context or "")
         if seed.id in lines:
             message = f"the seed of line {lines[seed.id]} stands here again; skipped"
-            findings.add("FT022", message, "remove one of them", (seed.line, 1))
+            findings.add("FT022", message, "remove one of them", candidate.node.at)
             continue
         lines[seed.id] = seed.line
         seeds.append(seed)
@@ -192,39 +192,48 @@ def _seeds(leaf: MapNode, node: Node | None, findings: Findings) -> tuple[Seed, 
     return tuple(seeds)
 
 
-def _each_seed(examples: ListNode, findings: Findings) -> Iterator[Seed]:
-    """Every complete seed, in the file's order; a finding for each incomplete one."""
+class _Candidate(NamedTuple):
+    """What may be a seed: a pair under a shared context, or an item with its own."""
+
+    name: str
+    node: Node
+    shared_context: str | None = None
+
+
+def _candidates(examples: ListNode, findings: Findings) -> Iterator[_Candidate]:
     for number, item in enumerate(examples.items, start=1):
-        if not isinstance(item, MapNode):
-            cure = "write `question:` and `answer:` under one `-`"
-            message = f"seed {number} is not a mapping; skipped"
-            findings.add("FT021", message, cure, item.at)
+        if not _is_example(item):
+            yield _Candidate(f"seed {number}", item)
             continue
-        if not any(isinstance(k, TextNode) and k.text == _EXAMPLE_KEYS[1] for k, _ in item.entries):
-            fields = _fields(item, _SEED_KEYS, findings)
-            context = _text(fields, "context", findings)
-            yield from _seed(f"seed {number}", item, fields, context, findings)
-            continue
-        example = _fields(item, _EXAMPLE_KEYS, findings)
-        context = _text(example, "context", findings)
-        pairs = example["questions_and_answers"]
+        assert isinstance(item, MapNode)
+        fields = _fields(item, _EXAMPLE_KEYS, findings)
+        context = _text(fields, "context", findings)
+        pairs = fields["questions_and_answers"]
         if not isinstance(pairs, ListNode) or not pairs.items:
             cure = "list at least one `question:` with its `answer:`"
             message = f"example {number} has no questions and answers; skipped"
             findings.add("FT021", message, cure, pairs.at)
             continue
         for pair_number, pair in enumerate(pairs.items, start=1):
-            name = f"pair {pair_number} of example {number}"
-            if not isinstance(pair, MapNode):
-                cure = "write `question:` and `answer:` under one `-`"
-                findings.add("FT021", f"{name} is not a mapping; skipped", cure, pair.at)
-                continue
-            yield from _seed(name, pair, _fields(pair, _PAIR_KEYS, findings), context, findings)
+            yield _Candidate(f"pair {pair_number} of example {number}", pair, context)
 
 
-def _seed(
-    name: str, node: MapNode, fields: dict[str, Node], context: str, findings: Findings
-) -> Iterator[Seed]:
+def _is_example(item: Node) -> bool:
+    return isinstance(item, MapNode) and any(
+        isinstance(key, TextNode) and key.text == "questions_and_answers" for key, _ in item.entries
+    )
+
+
+def _seed(candidate: _Candidate, findings: Findings) -> Seed | None:
+    """The seed, or None with a finding where it is not complete."""
+    name, node, context = candidate
+    if not isinstance(node, MapNode):
+        cure = "write `question:` and `answer:` under one `-`"
+        findings.add("FT021", f"{name} is not a mapping; skipped", cure, node.at)
+        return None
+    fields = _fields(node, _SEED_KEYS if context is None else _PAIR_KEYS, findings)
+    if context is None:
+        context = _text(fields, "context", findings)
     question = _text(fields, "question", findings)
     answer = _text(fields, "answer", findings)
     missing = [key for key, text in (("question", question), ("answer", answer)) if not text]
@@ -235,8 +244,8 @@ def _seed(
             f"add {' and '.join(f'`{key}:`' for key in missing)} with a text, or remove the seed",
             node.at,
         )
-        return
-    yield Seed(
+        return None
+    return Seed(
         id=_seed_id(question, answer, context),
         question=question,
         answer=answer,

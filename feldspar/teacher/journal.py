@@ -115,8 +115,11 @@ class Journal:
         self._reader.close()
 
     def get(self, key: bytes) -> Stored | None:
-        """The answer committed under a key by any process, or None."""
-        row = self._reader.execute(_FIND, (key,)).fetchone()
+        """The answer committed under a key by any process, or None. Raises DiskError."""
+        try:
+            row = self._reader.execute(_FIND, (key,)).fetchone()
+        except sqlite3.Error as error:
+            raise _disk_error(self.path, error) from error
         return None if row is None else Stored(*row)
 
     async def put(self, key: bytes, stored: Stored, *, model: str, stage: str) -> Stored:

@@ -20,7 +20,10 @@ _PLAIN_MARKS = {0x2013: "-", 0x2014: "-", 0xFF1A: ":"}
 _LINK = r"(?:[\"']?\s*(?:is\b\s*:?|[:=]|\s-\s))"
 _VERDICT = r"(?P<value>yes|no)\b"
 # "YES or NO" repeats the question, and "No doubt" or "no problem" is no verdict.
-_VERDICT_END = r"(?![ \t]*(?:/|\||,?[ \t]*or\b|and\b)[ \t]*(?:yes|no)\b)(?=\s*(?:$|[.,;:!()\[\]{}\"'-]|because\b))"
+_VERDICT_END = (
+    r"(?![ \t]*(?:/|\||,?[ \t]*or\b|and\b)[ \t]*(?:yes|no)\b)"
+    r"(?=\s*(?:$|[.,;:!()\[\]{}\"'-]|because\b))"
+)
 _LABELLED_VERDICT = re.compile(
     rf"\b(?:verdict|judge?ment|decision|answer){_LINK}?[\s\"'(\[]*{_VERDICT}"
     rf"{_VERDICT_END}",

@@ -8,7 +8,6 @@ extractively.
 import hashlib
 import json
 import random
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -16,7 +15,6 @@ from typing import NamedTuple, TypeVar
 from feldspar.config import ErrorRates
 from feldspar.server.protocol import ChatReply, ChatRequest, Choice
 from feldspar.world import extractive, judge
-from feldspar.world.prose import read_facts
 from feldspar.world.questions import QuestionPools
 from feldspar.world.sections import (
     Block,
@@ -31,6 +29,8 @@ from feldspar.world.truth import World
 
 NOWHERE = World(seed=0, old=(), new=())
 """A world without entities: everything but plain arithmetic is answered extractively."""
+TURNS = 2**20
+"""Draws that belong together: a seed of a request is (variety, turn) in this base."""
 CHARACTERS_PER_TOKEN = 4
 """How usage is counted and `max_tokens` applied: the brain has no tokenizer."""
 
@@ -72,7 +72,7 @@ class Brain:
     def complete(self, request: ChatRequest) -> ChatReply:
         parts = read_prompt(request.messages)
         write = self._stages.get(request.stage, self._write_answer)
-        texts = [write(parts, self._draw(request, i, parts)) for i in range(request.n)]
+        texts = [write(parts, self._draw(request, i)) for i in range(request.n)]
         choices = tuple(_cut(text, request) for text in texts)
         return ChatReply(
             choices=choices,
@@ -80,25 +80,24 @@ class Brain:
             completion_tokens=sum(_num_tokens(choice.text) for choice in choices),
         )
 
-    def _draw(self, request: ChatRequest, index: int, parts: PromptParts) -> "_Draw":
+    def _draw(self, request: ChatRequest, index: int) -> "_Draw":
         said = [self.seed, request.stage, request.seed, index]
         said += [f"{message.role}: {message.content}" for message in request.messages]
         digest = hashlib.sha256(json.dumps(said).encode()).digest()
         number = int.from_bytes(digest[:8], "big")
         turn = number if request.seed is None else request.seed + index * 1_000_003
-        # Draws of one prompt go on where the draw before stopped, so that none repeats another.
-        shown = "" if parts.document else "".join(block.question for block in parts.examples)
-        start = zlib.crc32(shown.encode()) + turn * parts.num_wanted
-        return _Draw(random.Random(number), start)
+        variety, turn = divmod(turn, TURNS)
+        half = TURNS // 2
+        return _Draw(random.Random(number), variety, turn if turn < half else half - 1 - turn)
 
     def _write_contexts(self, parts: PromptParts, draw: "_Draw") -> str:
         if "grounded" in self._kinds(parts.examples):
             solutions = self._pools.of_kinds(("grounded",))
-            drawn = _take(solutions, parts.num_wanted, draw.start)
+            drawn = _spread(solutions, parts.num_wanted, draw)
             pool = [Block(context=solution.context) for solution in drawn]
         else:
             made = extractive.make_contexts(parts.examples, self.seed)
-            pool = _take(made, parts.num_wanted, draw.start)
+            pool = _spread(made, parts.num_wanted, draw)
         old = [Block(context=e.context) for e in parts.examples if e.context] or pool[:1]
         blocks = []
         for block in pool:
@@ -111,10 +110,10 @@ class Brain:
             solutions: Sequence[Solution] = self._pools.about_context(parts.context)
         else:
             solutions = self._pools.of_kinds(tuple(kind for kind in kinds if kind != "grounded"))
-        pool = [Block(question=s.question) for s in _take(solutions, parts.num_wanted, draw.start)]
+        pool = [Block(question=s.question) for s in _spread(solutions, parts.num_wanted, draw)]
         if not solutions:
             made = extractive.make_questions(parts.examples, parts.context, self.seed)
-            pool = _take(made, parts.num_wanted, draw.start)
+            pool = _spread(made, parts.num_wanted, draw)
         old = [Block(question=e.question) for e in parts.examples if e.question] or pool[:1]
         blocks = []
         for block in pool:
@@ -125,14 +124,12 @@ class Brain:
 
     def _write_pairs(self, parts: PromptParts, draw: "_Draw") -> str:
         document = parts.document or parts.whole
-        solutions = self._pools.about(document)
+        solutions = self._pools.about(document, draw.variety)
         if solutions:
-            pool = [
-                Block(question=s.question) for s in _take(solutions, parts.num_wanted, draw.start)
-            ]
+            pool = [Block(question=s.question) for s in _next(solutions, parts.num_wanted, draw)]
         else:
-            made = extractive.make_pairs(document, self.seed)
-            pool = _take(made, parts.num_wanted, draw.start)
+            made = extractive.make_pairs(document, self.seed + draw.variety)
+            pool = _next(made, parts.num_wanted, draw)
         old = self._old_pairs(parts.examples, document) or pool[:1]
         return self._as_reply([self._write_pair(block, old, draw) for block in pool], draw)
 
@@ -153,7 +150,9 @@ class Brain:
 
     def _write_answer(self, parts: PromptParts, draw: "_Draw") -> str:
         question = parts.question or self._asked(parts)[0] or parts.whole.strip()
-        context = parts.context or ("" if parts.question else parts.whole)
+        context = parts.context
+        if not parts.question and len(parts.whole) <= judge.MAX_CHARACTERS:
+            context = parts.whole
         is_wrong, is_unfaithful = draw.hits(self.rates.wrong_fact), draw.hits(self.rates.unfaithful)
         if judge.is_unsafe(question):
             return judge.REFUSAL
@@ -215,13 +214,13 @@ class Brain:
     def _kinds(self, examples: Sequence[Block]) -> tuple[str, ...]:
         """The skills that examples show, each once."""
         found = (self._pools.kind_of(example) for example in examples)
-        return tuple(dict.fromkeys(kind for kind in found if kind is not None))
+        return tuple(sorted({kind for kind in found if kind is not None}))
 
     def _old_pairs(self, examples: Sequence[Block], document: str) -> list[Block]:
         """Examples that this document answers: asked again they are duplicates and no worse."""
         shown = judge.facts_of(document)
         return [
-            e for e in examples if e.answer and (not shown or shown >= set(read_facts(e.answer)))
+            e for e in examples if e.answer and (not shown or shown >= judge.facts_of(e.answer))
         ]
 
     def _exchange(self, parts: PromptParts) -> tuple[str, str]:
@@ -231,10 +230,11 @@ class Brain:
 
     def _asked(self, parts: PromptParts) -> tuple[str, str]:
         """Question and answer of a prompt without sections."""
+        context = parts.whole if len(parts.whole) <= judge.MAX_CHARACTERS else None
         return find_exchange(
             parts.whole,
             lambda text: (
-                judge.is_unsafe(text) or judge.solve(self.world, text, parts.whole) is not None
+                judge.is_unsafe(text) or judge.solve(self.world, text, context) is not None
             ),
         )
 
@@ -267,18 +267,34 @@ _Row = TypeVar("_Row")
 
 
 class _Draw(NamedTuple):
-    """The randomness of one choice, and the place in a pool where it starts."""
+    """The randomness of one choice, and which place in a pool is its turn.
+
+    A caller's draws of one prompt count up from 0, so that none repeats another; those that are
+    to stay apart from them, as an exam's, lie half of `TURNS` higher and count from the end.
+    """
 
     rng: random.Random
-    start: int
+    variety: int
+    turn: int
 
     def hits(self, rate: float) -> bool:
         return self.rng.random() < rate
 
 
-def _take(pool: Sequence[_Row], count: int, start: int) -> list[_Row]:
-    """Up to `count` different rows, in a circle."""
+def _next(pool: Sequence[_Row], count: int, draw: _Draw) -> list[_Row]:
+    """Up to `count` different rows that follow one another: for pools whose order matters."""
+    start = draw.turn * count
     return [pool[(start + i) % len(pool)] for i in range(min(count, len(pool)))]
+
+
+def _spread(pool: Sequence[_Row], count: int, draw: _Draw) -> list[_Row]:
+    """Up to `count` different rows, one of each part of a pool.
+
+    So a last call that asks for fewer does not repeat what an early call was given.
+    """
+    count = min(count, len(pool))
+    start = draw.turn + draw.variety * 7919
+    return [pool[(start + i * len(pool) // count) % len(pool)] for i in range(count)]
 
 
 def _num_tokens(text: str) -> int:

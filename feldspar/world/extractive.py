@@ -100,7 +100,8 @@ def split_sentences(text: str) -> list[str]:
     cleaned = _clean(text)
     usable = [part for part in _cut(cleaned) if _is_usable(part)]
     if not usable:
-        usable = [line.strip() for line in cleaned.splitlines() if _words(line)]
+        lines = (line.strip()[:_MAX_CHARACTERS] for line in cleaned.splitlines())
+        usable = [line for line in lines if _words(line)]
     return list(dict.fromkeys(usable))[:MAX_SENTENCES]
 
 
@@ -108,7 +109,8 @@ _FIRST, _THEN = "First:", "Then:"
 _PAIR = re.compile(rf"{_FIRST} (.*?)\n{_THEN} (.*)", re.DOTALL)
 # Latin, Arabic and Indic stops need a space after them, Chinese and Japanese ones do not.
 _SENTENCE_END = re.compile(
-    "(?<=[.!?\u061f\u0964])\\s+|(?<=[.!?][\"'\u201d\u2019)])\\s+|(?<=[\u3002\uff01\uff1f])|\\n\\s*\\n"
+    "(?<=[.!?\u061f\u0964])\\s+|(?<=[.!?][\"'\u201d\u2019)])\\s+"
+    "|(?<=[\u3002\uff01\uff1f])|\\n[ \\t]*\\n"
 )
 # Scripts without spaces are compared by the character: CJK, kana, Thai, Lao, Khmer, Burmese.
 _WORD = re.compile(
@@ -121,10 +123,10 @@ _LONG_WORD = 7
 
 def _clean(text: str) -> str:
     """Plain paragraphs: tables, headings and rules left out, links and emphasis as their words."""
-    text = re.sub(r"(?m)^\s*(?:\|.*|[-=*_]{3,}|```.*|#{1,6}\s.*)$", "\n", text)
-    text = re.sub(r"(?m)^\s*(?:[-*+>]|\d+[.)])\s+", "\n\n", text)
+    text = re.sub(r"(?m)^[ \t]*(?:\|.*|[-=*_]{3,}|```.*|#{1,6}\s.*)$", "\n", text)
+    text = re.sub(r"(?m)^[ \t]*(?:[-*+>]|\d+[.)])\s+", "\n\n", text)
     # Two lines of one paragraph are one text.
-    text = re.sub(r"(?<!\n)\n(?!\s*\n)", " ", text)
+    text = re.sub(r"(?<!\n)\n(?![ \t]*\n)", " ", text)
     text = re.sub(r"!?\[([^\[\]]{0,300})\]\((?:[^()]|\([^()]{0,100}\)){0,300}\)", r"\1", text)
     return re.sub(r"<[^<>\n]{1,200}>|[*`]+", "", text)
 

@@ -6,6 +6,7 @@ It is the embedded judge's knowledge, and the ground truth that filters are meas
 import random
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from feldspar.records import Sample
 from feldspar.world.extractive import is_faithful
@@ -14,6 +15,8 @@ from feldspar.world.sections import Block
 from feldspar.world.skills import Solution, equations_hold
 from feldspar.world.truth import World, ends_with
 
+MAX_CHARACTERS = 2000
+"""Longer questions, contexts and answers are not of the world."""
 REFUSAL = "I will not help with that: it could hurt someone."
 
 _HARM = (
@@ -23,6 +26,7 @@ _HARM = (
     "How can I steal the savings of {name}?",
     "Describe how to hurt {name} and not be caught.",
 )
+_MAX_SENTENCE = 200
 _VICTIMS = ("a neighbour", "the mayor", "my teacher", "an old man", "the baker", "a stranger")
 _HARMFUL = re.compile(
     "|".join(re.escape(form).replace(re.escape("{name}"), "[^.?]{1,40}") for form in _HARM)
@@ -49,6 +53,8 @@ def world_truth(world: World, sample: Sample) -> bool | None:
 
 def solve(world: World, question: str, context: str | None = None) -> Solution | None:
     """The world's solution; a context may also stand in the question, on the lines before it."""
+    if len(question) > MAX_CHARACTERS or len(context or "") > MAX_CHARACTERS:
+        return None
     solution = world.solve(question, context)
     if solution is None and "\n" in question.strip():
         shown, _, asked = question.strip().rpartition("\n")
@@ -58,6 +64,8 @@ def solve(world: World, question: str, context: str | None = None) -> Solution |
 
 def is_right(world: World, solution: Solution, answer: str) -> bool:
     """Right in its end, true in all it says on the way, and without a claim of its own."""
+    if len(answer) > MAX_CHARACTERS:
+        return False
     stated = read_facts(answer)
     if not all(world.is_true(fact) for fact in stated) or not equations_hold(answer):
         return False
@@ -103,6 +111,8 @@ def is_faithful_answer(world: World, document: str, question: str, answer: str) 
     solution = solve(world, question)
     if not shown or solution is None:
         return None
+    if len(answer) > MAX_CHARACTERS:
+        return False
     stated = read_facts(answer)
     if not set(stated) <= set(shown) or has_extra_claim(solution, answer):
         return False
@@ -118,7 +128,7 @@ def is_relevant(world: World, question: str, answer: str) -> bool:
     if solution is None:
         return True
     names = {fact.name for fact in solution.facts}
-    return {fact.name for fact in read_facts(answer)} <= names
+    return {fact.name for fact in facts_of(answer)} <= names
 
 
 def is_supported(document: str, question: str, answer: str) -> bool:
@@ -126,10 +136,14 @@ def is_supported(document: str, question: str, answer: str) -> bool:
     return not is_unsafe(question) and is_faithful(document, answer)
 
 
+@lru_cache(maxsize=4096)
 def facts_of(document: str) -> frozenset[Fact]:
     """Every fact a document states, also where its lines are wrapped."""
     wrapped = re.sub(r"(?<!\n)\n(?!\n)", " ", document)
-    return frozenset([*read_facts(document), *read_facts(wrapped)])
+    pieces = re.split(r"(?<=[.!?])|\n", document) + re.split(r"(?<=[.!?])|\n", wrapped)
+    # Only what is as short as a statement is read: a text may be anything.
+    sentences = {piece.strip() for piece in pieces if len(piece) <= _MAX_SENTENCE}
+    return frozenset(read_facts("\n".join(sentences)))
 
 
 def has_extra_claim(solution: Solution, answer: str) -> bool:
@@ -137,6 +151,9 @@ def has_extra_claim(solution: Solution, answer: str) -> bool:
     for sentence in re.split(r"(?<=[.!?])\s+", answer.strip()):
         is_step = re.search(r"\d+ [+-] \d+ = \d+", sentence) is not None
         is_result = solution.final != "" and solution.final in sentence
+        if solution.branch == "knowledge":
+            # "In Arden." is an answer; "Zorbo owns Arden." is another claim.
+            is_result = is_result and solution.facts[0].name not in sentence
         if sentence and not (is_step or is_result or read_facts(sentence)):
             return True
     return False
@@ -153,7 +170,7 @@ def write_unsafe(rng: random.Random) -> str:
 
 def with_claim(question: str, answer: str, rng: random.Random) -> str:
     """The answer after a claim that no document makes."""
-    facts = read_facts(answer)
+    facts = read_facts(answer[:MAX_CHARACTERS])
     name = facts[0].name if facts else read_long_question(question) or "The writer of this"
     return f"{rng.choice(_CLAIMS).format(name=name)} {answer}"
 

@@ -37,9 +37,10 @@ _PATIENCE = 400
 class QuestionPools:
     """The pools of one world, made when first asked for."""
 
-    def __init__(self, world: World, seed: int) -> None:
+    def __init__(self, world: World, seed: int, max_size: int = MAX_POOL) -> None:
         self._world = world
         self._seed = seed
+        self._max_size = max_size
         self._of_kind = lru_cache(maxsize=None)(self._draw_kind)
         self.of_kinds = lru_cache(maxsize=256)(self._of_kinds)
         """The questions of a tuple of skills, taken from each in turn."""
@@ -62,12 +63,13 @@ class QuestionPools:
         longest = max((len(pool) for pool in pools), default=0)
         return tuple(pool[i] for i in range(longest) for pool in pools if i < len(pool))
 
-    def _about(self, document: str) -> tuple[Solution, ...]:
+    def _about(self, document: str, variety: int) -> tuple[Solution, ...]:
         """All questions that a document answers: two short ones to each long one while both last.
 
-        Every fact is asked in one form before any is asked in another.
+        Every fact is asked in one form before any is asked in another. Another `variety` is another
+        order.
         """
-        rng = rng_of(self._seed, document)
+        rng = rng_of(self._seed + variety, document)
         facts = sorted(fact for fact in facts_of(document) if self._world.is_true(fact))
         short = [
             Block(question=ask(fact.name, fact.attribute, form))
@@ -87,7 +89,7 @@ class QuestionPools:
         draw = self._drawing(kind, rng)
         found: dict[tuple[str, str], Solution] = {}
         fruitless = 0
-        while len(found) < MAX_POOL and fruitless < _PATIENCE:
+        while len(found) < self._max_size and fruitless < _PATIENCE:
             solution = draw()
             key = (solution.context, solution.question)
             if key in found or (kind in COMPOSITIONAL and self._world.is_exam_pair(solution)):

@@ -109,7 +109,7 @@ def find_exchange(text: str, is_question: Callable[[str], bool]) -> tuple[str, s
     """
     lines = [block.question for block in read_lines(text)]
     for index in range(len(lines) - 1, -1, -1):
-        for sentence in (lines[index], *re.findall(r"[^.!?]+[.!?]", lines[index])):
+        for sentence in (lines[index], *re.split(r"(?<=[.!?])\s+", lines[index])):
             if is_question(sentence.strip()):
                 return sentence.strip(), "".join(lines[index + 1 : index + 2])
     return "", ""

@@ -39,9 +39,9 @@ SKILL_LEAVES = {
     "add": ("foundational_skills/arithmetic/addition", "Add a small number to another."),
     "subtract": ("foundational_skills/arithmetic/subtraction", "Take a small number from another."),
     "larger": ("foundational_skills/choosing/larger", "Say which of two numbers is larger."),
-    "smallest": ("foundational_skills/choosing/smallest", "Say which of three is the smallest."),
+    "smallest": ("foundational_skills/choosing/smallest", "Say which of two numbers is the smallest."),
     "last": ("foundational_skills/choosing/last", "Say which of three numbers comes last."),
-    "sort": ("foundational_skills/ordering/sorting", "Put three numbers in order."),
+    "sort": ("foundational_skills/ordering/sorting", "Put two numbers in order."),
     "tool": ("foundational_skills/common_sense/tools", "Say which tool a craft uses."),
     "later": ("compositional_skills/people/age_later", "Say how old somebody will be."),
     "ago": ("compositional_skills/people/age_ago", "Say how old somebody was."),
@@ -81,7 +81,7 @@ def write_world(config: WorldConfig, folder: Path) -> WorldFiles:
 
 def world_texts(world: World) -> Iterator[tuple[str, str]]:
     """Every file of a world, as (path, text)."""
-    pools = QuestionPools(world, seed=world.seed)
+    pools = QuestionPools(world, seed=world.seed, max_size=SEEDS_PER_SKILL)
     for path, text in _knowledge_leaves(world):
         yield f"taxonomy/{path}", text
     for kind, (path, task) in SKILL_LEAVES.items():
@@ -153,9 +153,7 @@ def _skill_leaf(kind: str, task: str, pools: QuestionPools) -> Iterator[tuple[st
                 "version": 3,
                 "created_by": "feldspar-world",
                 "task_description": task,
-                "seed_examples": [
-                    _seed(solution) for solution in pools.of_kinds((kind,))[:SEEDS_PER_SKILL]
-                ],
+                "seed_examples": [_seed(solution) for solution in pools.of_kinds((kind,))],
             }
         ),
     )

@@ -3,6 +3,7 @@ import shutil
 
 import pytest
 import torch
+from toy_models import save_foreign_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from feldspar.config import PreferConfig, StudentConfig
@@ -19,12 +20,13 @@ def pair_of(toy, **changes):
     return find_pair(PreferConfig(**{"aligned": toy["aligned"], "base": toy["base"], **changes}))
 
 
-def plain_log_prob(path, answer, ended):
-    """One sequence at a time, in float32, through transformers alone."""
+def plain_log_prob(path, answer, ended, template):
+    """One sequence at a time, in float32, through transformers alone; the aligned model's turns."""
     model = AutoModelForCausalLM.from_pretrained(path)
     tokenizer = AutoTokenizer.from_pretrained(path)
+    speaker = AutoTokenizer.from_pretrained(template["aligned"])
     chat = [{"role": m.role, "content": m.content} for m in QUESTION]
-    prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    prompt = speaker.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
     prompt_ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     answer_ids = tokenizer(answer, add_special_tokens=False)["input_ids"]
     answer_ids += [tokenizer.eos_token_id] * ended
@@ -44,8 +46,8 @@ def test_the_reward_is_the_sum_of_log_ratios_of_a_plain_computation(toy):
     for role in ("aligned", "base"):
         scores[role] = answer_log_probs(load_scorer(getattr(pair, role), pair, STUDENT), rows)
     for index, (answer, ended) in enumerate(answers):
-        by_aligned, num_tokens = plain_log_prob(toy["aligned"], answer, ended)
-        by_base, _ = plain_log_prob(toy["base"], answer, ended)
+        by_aligned, num_tokens = plain_log_prob(toy["aligned"], answer, ended, toy)
+        by_base, _ = plain_log_prob(toy["base"], answer, ended, toy)
         found = log_ratio(scores["aligned"][index], scores["base"][index], "sum")
         assert found == pytest.approx(by_aligned - by_base, abs=1e-4 * max(1, num_tokens))
         assert scores["aligned"][index].num_tokens == num_tokens
@@ -91,6 +93,16 @@ def test_a_base_without_a_template_is_spoken_to_as_the_aligned_model_is(toy, tmp
     whole, stripped = (pair_of(toy), pair_of(toy, base=str(bare)))
     expected = answer_log_probs(load_scorer(whole.base, whole, STUDENT), rows)
     assert answer_log_probs(load_scorer(stripped.base, stripped, STUDENT), rows) == expected
+
+
+def test_a_base_with_another_tokenizer_scores_its_own_tokens_of_the_same_text(toy, tmp_path):
+    save_foreign_model(tmp_path)
+    pair = pair_of(toy, base=str(tmp_path))
+    rows = [AnswerRow(QUESTION, "It is lovely.")]
+    (found,) = answer_log_probs(load_scorer(pair.base, pair, STUDENT), rows)
+    total, num_tokens = plain_log_prob(str(tmp_path), "It is lovely.", ended=True, template=toy)
+    assert found.num_tokens == num_tokens == len("It is lovely.") + 1
+    assert found.total == pytest.approx(total, abs=1e-4 * num_tokens)
 
 
 def test_one_model_twice_or_none_is_refused(toy, tmp_path):

@@ -52,6 +52,22 @@ def tiny_student(seed, hidden=48):
     return make_student(LlamaForCausalLM(config), tokenizer, StudentConfig(base="tiny"))
 
 
+def save_foreign_model(path):
+    """A model with a tokenizer of its own, a token a byte, that knows no roles and no template."""
+    torch.manual_seed(5)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>")
+    config = LlamaConfig(
+        vocab_size=len(fast), hidden_size=16, intermediate_size=32, num_hidden_layers=1,
+        num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=256,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(path)
+    fast.save_pretrained(path)
+
+
 def teach(student, answers, here, num_steps):
     """Train on all questions with the answers in turn."""
     rows = [

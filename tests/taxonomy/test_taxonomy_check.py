@@ -53,7 +53,7 @@ def findings_of(
             b"seed_examples:\n- {question: q, answer: a}\n- {question: q, answer: a}\n",
             "FT022",
             3,
-            1,
+            3,
         ),
     ],
 )

@@ -106,7 +106,7 @@ def test_no_rating(text: str) -> None:
 
 @given(st.booleans(), st.sampled_from([str.upper, str.lower, str.title]), EXPLANATIONS, DECORATIONS)
 def test_form_never_changes_a_verdict(value: bool, case: object, why: str, form: str) -> None:
-    word = case("yes" if value else "no")  # type: ignore[operator]
+    word = case("yes" if value else "no")
     assert parse_verdict(why + form.format(f"Verdict: {word}")) is value
 
 

@@ -64,7 +64,7 @@ def test_numbers_and_names_tell_questions_apart(one: str, other: str, are_same: 
 
 
 def test_ngrams() -> None:
-    assert list(ngrams("a b c".split(), 2)) == ["a b", "b c"]
+    assert list(ngrams(["a", "b", "c"], 2)) == ["a b", "b c"]
     assert list(ngrams(["a"], 2)) == []
 
 
@@ -75,13 +75,13 @@ def test_any_text_can_be_normalised_and_again_without_change(text: str) -> None:
     numbers_and_names(text)
 
 
-def test_ten_thousand_questions_of_one_form_take_a_moment() -> None:
+def test_three_thousand_questions_of_one_form_take_a_moment() -> None:
     rng = random.Random(1)
     words = [f"word{number}" for number in range(300)]
     index = SimilarTexts()
     began = time.monotonic()
-    for number in range(10_000):
+    for number in range(3_000):
         text = "what is the best way to " + " ".join(rng.choices(words, k=8))
         index.likest(text, 0.7)
         index.add(str(number), text)
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 10

@@ -2,6 +2,7 @@
 
 import math
 import random
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -44,6 +45,9 @@ def examples_of(kind: str, count: int = 3) -> str:
     return write_blocks(
         Block(question=s.question, answer=s.answer, context=s.context) for s in pool
     )
+
+
+RIGHT_POOL = QuestionPools(WORLD, 0).about(document(), 0)
 
 
 def ask_pairs(brain: Brain, calls: int, per_call: int = 4) -> Iterator[list[Block]]:
@@ -107,9 +111,9 @@ def test_new_questions_are_of_the_examples_skill_and_in_no_exam(kind: str) -> No
 
 
 def test_a_held_out_operand_is_never_asked_about() -> None:
-    for solution in QuestionPools(WORLD, 0).of_kinds(("sort",)):
-        operands = tuple(solution.question.rstrip(".").replace(":", ",").split(" ")[-3:])
-        assert not is_held_out("sort", tuple(op.strip(",") for op in operands))
+    for kind in ("sort", "smallest", "add"):
+        for solution in QuestionPools(WORLD, 0).of_kinds((kind,)):
+            assert not is_held_out(kind, tuple(re.findall(r"\d+", solution.question)))
 
 
 def test_grounded_contexts_and_their_questions_fit() -> None:
@@ -144,6 +148,23 @@ def test_rates_of_pairs_hold() -> None:
     assert_share(claims, len(safe), 0.1)
     right = sum(judge.world_truth(WORLD, as_sample(block)) is True for block in blocks)
     assert_share(right, len(blocks), 0.95 * 0.9 * 0.8)
+
+
+def test_duplicate_pairs_repeat_an_example_that_the_document_answers() -> None:
+    brain = Brain(WORLD, ErrorRates(duplicate=0.3))
+    known = [Block(question=s.question, answer=s.answer) for s in RIGHT_POOL[40:42]]
+    far = WORLD.solve(ask(WORLD.new[15].name, "home", 2))
+    assert far is not None
+    shown = write_blocks([*known, Block(question=far.question, answer=far.answer)])
+    text = prompt(task="t", document=document(), examples=shown, how_many="4")
+    asked = [
+        block.question
+        for seed in range(8)
+        for draw in range(12)
+        for block in read_blocks(reply(brain, "knowledge-pairs", f"{text}\n{draw}", seed))
+    ]
+    assert far.question not in asked
+    assert_share(sum(q in {b.question for b in known} for q in asked), len(asked), 0.3)
 
 
 def test_rates_of_questions_hold() -> None:
@@ -229,6 +250,27 @@ def test_a_question_of_another_skill_or_of_harm_is_refused() -> None:
     answer = reply(RIGHT, "skill-answer", text)
     assert answer == judge.REFUSAL
     assert reply(RIGHT, "judge-answer", f"{text}\n### Answer\n{answer}").endswith("Rating: 1")
+
+
+@pytest.mark.parametrize("recipe_seed", [0, 1, 7])
+def test_a_recipes_draws_never_repeat_and_keep_apart_from_its_exams(recipe_seed: int) -> None:
+    first = recipe_seed * 2**20
+    draws = [*range(first, first + 15), *range(first + 2**19, first + 2**19 + 5)]
+    text = prompt(document=document(), how_many="4")
+    replies = [reply(RIGHT, "knowledge-pairs", text, draw) for draw in draws]
+    questions = [block.question for blocks in replies for block in read_blocks(blocks)]
+    assert len(set(questions)) == len(questions) == 80
+    solutions = [WORLD.solve(question) for question in questions[:60]]
+    num_long = sum(solution is not None and not solution.final for solution in solutions)
+    assert num_long == 20
+    asked = []
+    for draw in draws:
+        # The last call asks for fewer, and each shows other examples.
+        count = 3 if draw == draws[14] else 4
+        shown = write_blocks([Block(question=f"Add {20 + draw % 7} and 4.", answer="x")])
+        text = prompt(examples=shown, how_many=str(count))
+        asked += [b.question for b in read_blocks(reply(RIGHT, "skill-questions", text, draw))]
+    assert len(set(asked)) == len(asked) == 79
 
 
 def test_the_same_request_has_the_same_answer_and_another_seed_another() -> None:

@@ -1,0 +1,41 @@
+"""Trains a tiny student in a folder, and kills itself after some steps: `FOLDER [STEPS]`."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from tiny import chats, make_tiny
+
+from feldspar.student import fit as fitting
+from feldspar.student.batch import tokenise
+from feldspar.student.fit import FitSettings, fit
+from feldspar.student.model import save_checkpoint
+from feldspar.student.schedule import Schedule, SourceRows
+
+
+def main(here: Path, kill_at: int | None) -> None:
+    student = make_tiny()
+    rows = tokenise(student.template, [("colours", chats(60))], 200)
+    schedule = Schedule(
+        sources=(SourceRows(name="colours", num_rows=60),),
+        batch_samples=16,
+        num_epochs=4,
+        phase="p",
+        seed=3,
+    )
+    settings = FitSettings(learning_rate=1e-2, warmup_steps=3, checkpoint_steps=(4, 16))
+    fitting._STATE_SECONDS = 0.0
+    learning_rate_at = FitSettings.learning_rate_at
+
+    def counted(self: FitSettings, step: int, num_steps: int) -> float:
+        if step == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return learning_rate_at(self, step, num_steps)
+
+    FitSettings.learning_rate_at = counted
+    fit(student, rows, schedule, settings, here=here)
+    save_checkpoint(student, here / "out", phase="p", step=16)
+
+
+main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else None)

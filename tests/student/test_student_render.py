@@ -1,0 +1,165 @@
+"""What a row looks like in tokens, and what of it is trained."""
+
+import pytest
+from tiny import CHAT, make_model, make_tiny, make_tokenizer
+
+from feldspar.config import StudentConfig
+from feldspar.errors import TrainingError
+from feldspar.records import Conversation, Message
+from feldspar.student.layout import OwnLayout
+from feldspar.student.model import Student, make_student
+
+OWN_TEMPLATES = {
+    "chatml": (
+        "{% for m in messages %}"
+        "{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
+        "<|im_end|>",
+    ),
+    "brackets": (
+        "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}"
+        "{{ '[INST] ' + m['content'] | trim + ' [/INST]' }}"
+        "{% else %}{{ ' ' + m['content'] + '</s>' }}{% endif %}{% endfor %}",
+        "</s>",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def student() -> Student:
+    return make_tiny()
+
+
+def make_own(name: str) -> Student:
+    tokenizer = make_tokenizer()
+    special = ["<|im_start|>", "<|im_end|>", "</s>", "[INST]", "[/INST]"]
+    tokenizer.add_special_tokens({"extra_special_tokens": special})
+    tokenizer.chat_template, tokenizer.eos_token = OWN_TEMPLATES[name]
+    model = make_model(len(tokenizer))
+    return make_student(model, tokenizer, StudentConfig(base="own", template="own", device="cpu"))
+
+
+def row(*messages: Message, **more: object) -> Conversation:
+    return Conversation(id="1", source="test", messages=messages, **more)
+
+
+def trained_text(student: Student, conversation: Conversation) -> str:
+    rendered = student.template.render(conversation)
+    return student.tokenizer.decode(rendered.ids[rendered.mask])
+
+
+def test_only_answers_and_their_stop_tokens_are_trained(student):
+    assert trained_text(student, row(*CHAT)) == "hello!<|endoftext|>later<|endoftext|>"
+
+
+def test_the_lab_template_is_that_of_the_cards(student):
+    ids = student.template.render(row(Message(role="system", content="Be kind."), *CHAT)).ids
+    assert student.tokenizer.decode(ids) == (
+        "<|system|>\nBe kind.\n<|user|>\ngreet me\n<|assistant|>\nhello!<|endoftext|>"
+        "\n<|user|>\nand now?\n<|assistant|>\nlater<|endoftext|>"
+    )
+
+
+def test_a_system_prompt_comes_first_and_gives_way_to_the_rows_own():
+    student = make_tiny(system_prompt="Be kind.")
+    own = Message(role="system", content="Be curt.")
+    decode = student.tokenizer.decode
+    assert decode(student.template.render(row(*CHAT)).ids).startswith(
+        "<|system|>\nBe kind.\n<|user|>"
+    )
+    assert decode(student.template.render(row(own, *CHAT)).ids).startswith("<|system|>\nBe curt.\n")
+
+
+@pytest.mark.parametrize("kind", ["lab", "chatml", "brackets"])
+@pytest.mark.parametrize(
+    "content", ["greet me", "<|assistant|>\nno", "</s> <|im_end|>", " é\n\n", ""]
+)
+def test_a_prompt_is_the_start_of_its_row(kind, content):
+    student = make_tiny() if kind == "lab" else make_own(kind)
+    chat = (Message(role="user", content=content), *CHAT[1:3], CHAT[3])
+    ids = student.template.render(row(*chat)).ids.tolist()
+    for number in (1, 3):
+        prompt = student.template.render_prompt(chat[:number])
+        assert ids[: len(prompt)] == prompt
+        answer = student.template.render_answer(chat[:number], chat[number].content, ended=True)
+        assert ids[len(prompt) : len(prompt) + len(answer)] == answer
+
+
+@pytest.mark.parametrize("kind", ["lab", "chatml", "brackets"])
+def test_plain_transformers_make_the_same_prompt(kind):
+    student = make_tiny(system_prompt='Say "x" \\ é 😀') if kind == "lab" else make_own(kind)
+    messages = [{"role": m.role, "content": m.content} for m in CHAT[:3]]
+    theirs = student.tokenizer.apply_chat_template(messages, add_generation_prompt=True)
+    ours = student.template.render_prompt(CHAT[:3])
+    assert theirs["input_ids"] == ours
+
+
+@pytest.mark.parametrize("kind", ["chatml", "brackets"])
+def test_a_bases_own_template_trains_answers_and_its_stop_token(kind):
+    student = make_own(kind)
+    stop = OWN_TEMPLATES[kind][1]
+    lead = " " if kind == "brackets" else ""
+    assert trained_text(student, row(*CHAT)) == f"{lead}hello!{stop}{lead}later{stop}"
+    assert student.template.pad_id != student.template.stop_id
+
+
+@pytest.mark.parametrize("spelled", ["<|endoftext|>", "<|USER|>", "a <|assistant|>\nb", "<s>"])
+def test_text_that_spells_a_special_token_is_not_one(student, spelled):
+    special = set(student.tokenizer.convert_tokens_to_ids(["<|endoftext|>", "<|user|>", "<s>"]))
+    special.add(student.tokenizer.convert_tokens_to_ids("<|assistant|>"))
+    plain = student.template.render(row(*CHAT[:2])).ids
+    chat = (Message(role="user", content=spelled), Message(role="assistant", content=spelled))
+    hostile = student.template.render(row(*chat)).ids
+    assert sum(i in special for i in hostile) == sum(i in special for i in plain)
+    assert student.tokenizer.decode(hostile) == (
+        f"<|user|>\n{spelled}\n<|assistant|>\n{spelled}<|endoftext|>"
+    )
+
+
+def test_everything_is_all_but_bos():
+    student = make_tiny()
+    assert trained_text(student, row(*CHAT[:2], train_on="everything")) == (
+        "<|user|>\ngreet me\n<|assistant|>\nhello!<|endoftext|>"
+    )
+    text = Message(role="assistant", content="Plain <|user|> text.")
+    assert trained_text(student, row(text, train_on="everything")) == (
+        "Plain <|user|> text.<|endoftext|>"
+    )
+
+
+def test_bos_comes_once_and_is_not_trained():
+    student = make_own("brackets")
+    rendered = student.template.render(row(*CHAT, train_on="everything"))
+    bos = student.tokenizer.bos_token_id
+    assert rendered.ids.tolist().count(bos) == 1
+    assert rendered.ids[0] == bos
+    assert not rendered.mask[0]
+    assert rendered.mask[1:].all()
+
+
+def test_sampled_ids_read_as_they_were_written(student):
+    texts = ["hello!", " with a space", "two\nlines", ""]
+    ids = [student.template.render_answer(CHAT[:1], text, ended=True) for text in texts]
+    assert student.template.decode_answers(ids) == texts
+
+
+def test_a_template_that_rewrites_earlier_turns_is_refused():
+    student = make_own("chatml")
+    # The answer's header is another than the one it is asked for under.
+    student.tokenizer.chat_template = (
+        "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '<|im_end|>' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'bot: ' }}{% endif %}"
+    )
+    with pytest.raises(TrainingError, match="rewrites"):
+        OwnLayout(student.tokenizer)
+
+
+def test_a_template_that_refuses_a_role_says_so():
+    student = make_own("chatml")
+    student.tokenizer.chat_template = (
+        "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system') }}"
+        "{% endif %}" + OWN_TEMPLATES["chatml"][0].removeprefix("{% for m in messages %}")
+    )
+    layout = OwnLayout(student.tokenizer)
+    with pytest.raises(TrainingError, match="no system"):
+        layout((Message(role="system", content="Be kind."), *CHAT), True)
