@@ -59,6 +59,8 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     if len(arguments) < len(sys.argv) - 1:
         arguments.insert(0, "--debug")
+    # Read when torch loads: threads that spin while they wait starve each other on a shared machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _add_commands()
     _guard(app, is_debug="--debug" in arguments)
     signal.signal(signal.SIGTERM, _raise_interrupt)

@@ -30,10 +30,11 @@ def accepted_final(question: str, answer: str, branch: Branch) -> str | None:
     - A single sentence of at most 8 words: what follows its last "=", ":", or small English word
       such as "is", "in" or "a". "Zorbo lives in Tarn." gives "Tarn", "Sorted: 3, 5, 9." gives
       "3, 5, 9". The whole of it where there is none, where it denies something, or where its end
-      alone would not tell right from wrong: it stands in the question, or its subject is the
-      answer ("Zorbo is older.").
-    - A skill's worked answer of at most 40 words: the same of its last sentence, if that is a
-      result of at most 3 words. "Zorbo is 7. 7 + 3 = 10." gives "10".
+      is no number or name and would not tell right from wrong alone: it stands in the question,
+      or its subject is the answer ("Zorbo is older.").
+    - A skill's worked answer of at most 40 words in one paragraph: the same of its last sentence,
+      if that is a result of at most 3 words. "Zorbo is 7. 7 + 3 = 10." gives "10". A list, a poem
+      or a table is no worked answer.
     """
     sentences = [part.strip() for part in _SENTENCE_END.split(answer.strip()) if part.strip()]
     num_words = len(split_words(answer))
@@ -42,9 +43,11 @@ def accepted_final(question: str, answer: str, branch: Branch) -> str | None:
     final = _end_of(sentences[-1], question)
     if len(sentences) == 1 and ("=" in answer or num_words <= MAX_WORDS):
         return final if len(split_words(final)) <= MAX_WORDS else None
-    if branch == "knowledge" or num_words > MAX_WORKED_WORDS:
+    is_worked = "\n" not in answer.strip() or "=" in sentences[-1]
+    if branch == "knowledge" or num_words > MAX_WORKED_WORDS or not is_worked:
         return None
-    return final if len(split_words(final)) <= MAX_RESULT_WORDS else None
+    is_result = final[0].isalnum() and len(split_words(final)) <= MAX_RESULT_WORDS
+    return final if is_result else None
 
 
 def _end_of(sentence: str, question: str) -> str:
@@ -60,4 +63,4 @@ def _end_of(sentence: str, question: str) -> str:
     is_about_subject = match["link"].lower() in _COPULAS and not _NEUTRAL_HEAD.match(match["head"])
     has_value = any(character.isdigit() or character.isupper() for character in end)
     is_asked = set(normalise(end).split()) <= set(normalise(question).split())
-    return bare if is_asked or (is_about_subject and not has_value) else end
+    return end if has_value or not (is_asked or is_about_subject) else bare

@@ -52,13 +52,9 @@ def lab_turns(messages: Sequence[Message], answered: bool) -> list[Turn]:
 
 def lab_chat_template(*, bos: bool, stop: str, system_prompt: str) -> str:
     """The lab template in Jinja, to be written into a tokenizer."""
-    # Jinja reads a double-quoted literal like JSON does, but for escaped surrogate pairs.
-    quoted = (
-        '"' + system_prompt.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
-    )
     default = (
         "{% if not messages or messages[0]['role'] != 'system' %}"
-        "{{ '<|system|>\\n' + " + quoted + " + '\\n' }}{% endif %}"
+        "{{ '<|system|>\\n' + " + _quoted(system_prompt) + " + '\\n' }}{% endif %}"
     )
     return (
         ("{{ bos_token }}" if bos else "")
@@ -83,6 +79,8 @@ class OwnLayout:
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         self._skeleton = lru_cache(maxsize=256)(self._take_apart)
+        self._special = [t.content for t in tokenizer.added_tokens_decoder.values() if t.special]
+        self._complete()
         self.stop_text = self._find_stop()
         padded = self._render([{"role": "user", "content": f" {_mark(0)} "}], generate=False)
         self._strips = f" {_mark(0)} " not in padded
@@ -127,12 +125,23 @@ class OwnLayout:
             turns.append(Turn(_pieces(whole[at:]), None, lead))
         return turns
 
+    def _complete(self) -> None:
+        """Give a template that knows no generation prompt one, where answers have a header."""
+        chat = [{"role": "user", "content": _mark(0)}, {"role": "assistant", "content": _mark(1)}]
+        prompt = self._render(chat[:1], generate=True)
+        if prompt != self._render(chat[:1], generate=False):
+            return
+        whole = self._render(chat, generate=False)
+        header = whole.removeprefix(prompt).partition(_mark(1))[0]
+        if whole.startswith(prompt) and any(token in header for token in self._special):
+            ending = "{% if add_generation_prompt %}{{ " + _quoted(header) + " }}{% endif %}"
+            self._tokenizer.chat_template += ending
+
     def _find_stop(self) -> str:
         """The special token after an answer; the tokenizer's end token where there is none."""
         chat = [{"role": "user", "content": _mark(0)}, {"role": "assistant", "content": _mark(1)}]
         after = self._render(chat, generate=False).partition(_mark(1))[2].lstrip()
-        special = [t.content for t in self._tokenizer.added_tokens_decoder.values() if t.special]
-        for token in sorted(special, key=len, reverse=True):
+        for token in sorted(self._special, key=len, reverse=True):
             if after.startswith(token):
                 return str(token)
         if self._tokenizer.eos_token is None:
@@ -163,3 +172,8 @@ def _mark(number: int) -> str:
 def _pieces(text: str) -> tuple[Piece, ...]:
     parts = re.split("\ue000(\\d+)\ue001", text)
     return tuple(Piece(part, i % 2 == 1) for i, part in enumerate(parts) if part)
+
+
+def _quoted(text: str) -> str:
+    """A Jinja literal."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'

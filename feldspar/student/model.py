@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 _LAB_TOKENS = ("<|system|>", "<|user|>", "<|assistant|>", STOP)
 _PAD = "<|pad|>"
+_ONE_THREAD_PARAMETERS = 5_000_000
+"""Below this, threads wait for each other longer than they compute (benchmarks/LOG.md)."""
 _CONTENT = (
     "*.safetensors",
     "*.safetensors.index.json",
@@ -114,6 +116,8 @@ def make_student(model: Any, tokenizer: Any, config: StudentConfig) -> Student:
     template = _make_template(model, tokenizer, config)
     model.to(device).eval()
     check_head(model)
+    if device.type == "cpu" and sum(p.numel() for p in model.parameters()) < _ONE_THREAD_PARAMETERS:
+        torch.set_num_threads(1)
     dtype = _find_dtype(config, device)
     for where_it_came_from in ("is_local", "local_files_only"):
         tokenizer.init_kwargs.pop(where_it_came_from, None)

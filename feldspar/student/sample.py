@@ -171,7 +171,9 @@ def _choose(logits_RV: Tensor, temperature: float, numbers_R: NDArray[np.float64
     if temperature == 0:
         return logits_RV.argmax(dim=-1)
     wide = torch.float32 if logits_RV.device.type == "mps" else torch.float64
-    sums_RV = (logits_RV.to(wide) / temperature).softmax(dim=-1).cumsum(dim=-1)
+    scaled_RV = logits_RV / temperature
+    # Summed in float64: in float32 the unlikely tokens of a large vocabulary would add nothing.
+    sums_RV = (scaled_RV - scaled_RV.amax(-1, keepdim=True)).exp_().cumsum(-1, dtype=wide)
     numbers = torch.from_numpy(numbers_R).to(logits_RV.device, wide)[:, None] * sums_RV[:, -1:]
     return torch.searchsorted(sums_RV, numbers, right=True)[:, 0].clamp(max=sums_RV.shape[1] - 1)
 

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
@@ -20,8 +21,9 @@ from feldspar.world.write import write_world
 
 MODEL_PARTS = {"student": "student", "aligned": "reward-pair", "reward-base": "reward-pair"}
 """Part that a recipe names -> what is made for it."""
-SOURCES = ("truth.py", "prose.py", "skills.py", "corpus.py", "students.py")
+MODEL_SOURCES = ("truth.py", "prose.py", "skills.py", "corpus.py", "students.py")
 """The code that decides what the models are: its content is part of their key."""
+FILE_SOURCES = (*MODEL_SOURCES, "write.py", "questions.py")
 
 
 def make_world(
@@ -31,10 +33,10 @@ def make_world(
 
     Raises TrainingError when a model's process dies.
     """
-    folder = cache / "worlds" / world_key(config)
+    folder = cache / "worlds" / world_key(config, MODEL_SOURCES)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "lock"):
-        files = write_world(config, folder / "files")
+        files = write_world(config, folder / f"files-{world_key(config, FILE_SOURCES)[:8]}")
         wanted = sorted({MODEL_PARTS[p] for p in parts if p in MODEL_PARTS})
         missing = [part for part in wanted if not _is_made(part, folder)]
         with ThreadPoolExecutor(max_workers=2) as pool:
@@ -51,11 +53,11 @@ def make_world(
     return {name: str(path) for name, path in paths.items()}
 
 
-def world_key(config: WorldConfig) -> str:
-    """Of the world's settings and the code that makes its models, 16 hex digits."""
+def world_key(config: WorldConfig, sources: Sequence[str]) -> str:
+    """Of the world's settings and the code that makes its parts, 16 hex digits."""
     here = resources.files("feldspar.world")
-    sources = [here.joinpath(name).read_text("utf-8") for name in SOURCES]
-    text = json.dumps([config.model_dump(mode="json"), sources])
+    texts = [here.joinpath(name).read_text("utf-8") for name in sources]
+    text = json.dumps([config.model_dump(mode="json"), texts])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

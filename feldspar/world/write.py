@@ -39,7 +39,10 @@ SKILL_LEAVES = {
     "add": ("foundational_skills/arithmetic/addition", "Add a small number to another."),
     "subtract": ("foundational_skills/arithmetic/subtraction", "Take a small number from another."),
     "larger": ("foundational_skills/choosing/larger", "Say which of two numbers is larger."),
-    "smallest": ("foundational_skills/choosing/smallest", "Say which of two numbers is the smallest."),
+    "smallest": (
+        "foundational_skills/choosing/smallest",
+        "Say which of two numbers is the smallest.",
+    ),
     "last": ("foundational_skills/choosing/last", "Say which of three numbers comes last."),
     "sort": ("foundational_skills/ordering/sorting", "Put two numbers in order."),
     "tool": ("foundational_skills/common_sense/tools", "Say which tool a craft uses."),

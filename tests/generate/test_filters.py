@@ -152,6 +152,7 @@ def test_five_thousand_samples_take_seconds() -> None:
         ("Zorbo is 31. Mirad is 25. Zorbo is older.", "compositional", "Zorbo is older"),
         ("The food of Zorbo is figs.", "knowledge", "figs"),
         ("Zorbo is 31.", "knowledge", "31"),
+        ("The oldest is Zorbo.", "foundational", "Zorbo"),
         ("It is in the north", "knowledge", "It is in the north"),
         ("Sorted: 3, 5, 9.", "foundational", "3, 5, 9"),
         ("3, 5, 9", "foundational", "3, 5, 9"),
@@ -162,6 +163,8 @@ def test_five_thousand_samples_take_seconds() -> None:
             None,
         ),
         ("A poem.\nIt goes on and on and never comes to its end.", "compositional", None),
+        ("Rhymes with cool:\n1. Pool\n2. Mule", "compositional", None),
+        ("Come and see us in the city, all of you! #City", "compositional", None),
         ("", "knowledge", None),
     ],
 )

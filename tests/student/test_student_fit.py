@@ -24,7 +24,7 @@ from feldspar.student.sample import sample_answers
 from feldspar.student.schedule import Schedule, SourceRows
 from feldspar.student.signals import Stops
 
-LIMIT = 48
+LIMIT = 20
 MODELS = Path(__file__).parents[2].parent / "shared" / "data" / "models"
 
 
@@ -121,7 +121,7 @@ def test_rows_that_cannot_be_trained_on_are_counted():
     assert rows.lengths.max() <= LIMIT
 
 
-@pytest.mark.parametrize("kill_at", [0, 3, 4, 9, 15])
+@pytest.mark.parametrize("kill_at", [0, 4, 9])
 @pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_bytes(tmp_path, kill_at):
     script = str(Path(__file__).parent / "killed_fit.py")
@@ -132,7 +132,9 @@ def test_a_killed_run_ends_with_the_same_bytes(tmp_path, kill_at):
     subprocess.run([sys.executable, script, str(killed)], check=True)
     weights = [folder / "out" / "model.safetensors" for folder in (whole, killed)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
-    steps = [json.loads(text)["step"] for text in (killed / "metrics.jsonl").open()]
+    steps = [
+        json.loads(text)["step"] for text in (killed / "metrics.jsonl").read_text().splitlines()
+    ]
     assert steps == list(range(1, 17))
 
 

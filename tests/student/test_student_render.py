@@ -1,13 +1,18 @@
 """What a row looks like in tokens, and what of it is trained."""
 
+from pathlib import Path
+
 import pytest
 from tiny import CHAT, make_model, make_tiny, make_tokenizer
+from transformers import AutoTokenizer
 
 from feldspar.config import StudentConfig
 from feldspar.errors import TrainingError
 from feldspar.records import Conversation, Message
 from feldspar.student.layout import OwnLayout
 from feldspar.student.model import Student, make_student
+
+GRANITE = Path(__file__).parents[2].parent / "shared" / "data" / "tokenizers" / "granite-7b-lab"
 
 OWN_TEMPLATES = {
     "chatml": (
@@ -163,3 +168,22 @@ def test_a_template_that_refuses_a_role_says_so():
     layout = OwnLayout(student.tokenizer)
     with pytest.raises(TrainingError, match="no system"):
         layout((Message(role="system", content="Be kind."), *CHAT), True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not GRANITE.is_dir(), reason="no shared tokenizers beside the repository")
+@pytest.mark.parametrize("template", ["lab", "own"])
+def test_rows_of_granite_are_what_its_own_template_makes(template):
+    tokenizer = AutoTokenizer.from_pretrained(GRANITE)
+    chat = (Message(role="system", content="Be kind."), *CHAT)
+    messages = [{"role": m.role, "content": m.content} for m in chat]
+    theirs = tokenizer.apply_chat_template(messages)["input_ids"]
+    config = StudentConfig(base="granite", template=template, device="cpu")
+    student = make_student(make_model(len(tokenizer)), tokenizer, config)
+    assert len(student.tokenizer) == 32005
+    assert student.template.render(row(*chat)).ids.tolist() == theirs
+    assert trained_text(student, row(*chat)) == "hello!<|endoftext|>later<|endoftext|>"
+    asked = student.tokenizer.apply_chat_template(messages[:2], add_generation_prompt=True)
+    assert student.template.render_prompt(chat[:2]) == asked["input_ids"]
+    ids = student.template.render_answer(chat[:2], " a b", ended=True)
+    assert student.template.decode_answers([ids]) == [" a b"]

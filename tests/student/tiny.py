@@ -13,6 +13,9 @@ from feldspar.config import StudentConfig
 from feldspar.records import Conversation, Message
 from feldspar.student.model import Student, make_student
 
+# Threads cost more than they bring at this size, above all on a busy machine.
+torch.set_num_threads(1)
+
 CHAT = (
     Message(role="user", content="greet me"),
     Message(role="assistant", content="hello!"),

@@ -1,0 +1,46 @@
+"""Trains two phases in a folder, and kills itself at the N-th learning rate asked for."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from tiny_base import CONFIG, STUDENT, FakeScore, phase, save_base, source
+
+from feldspar.student import fit as fitting
+from feldspar.student.fit import FitSettings
+from feldspar.train.phases import train_phases
+
+
+def main(here: Path, kill_at: int) -> None:
+    fitting._STATE_SECONDS = 0.0
+    asked = 0
+    learning_rate_at = FitSettings.learning_rate_at
+
+    def counted(self: FitSettings, step: int, num_steps: int) -> float:
+        nonlocal asked
+        asked += 1
+        if asked == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return learning_rate_at(self, step, num_steps)
+
+    FitSettings.learning_rate_at = counted
+    here.mkdir(exist_ok=True)
+    base = save_base(here / "base")
+    own = source(here, "first", 40)
+    phases = [phase("one", own), phase("two", source(here, "second", 40), own)]
+    score = FakeScore(lambda name, step: 0.5 + 0.01 * (step % 5))
+    for _ in train_phases(
+        base,
+        phases,
+        CONFIG,
+        student=STUDENT,
+        score=score,
+        min_selection_items=100,
+        seed=1,
+        here=here / "trained",
+    ):
+        pass
+
+
+main(Path(sys.argv[1]), int(sys.argv[2]))

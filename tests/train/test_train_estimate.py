@@ -1,0 +1,50 @@
+"""Steps and disk before anything is trained."""
+
+import json
+import subprocess
+import sys
+
+from tiny_base import CONFIG, STUDENT, FakeScore, phase, save_base, source
+
+from feldspar.config import TrainConfig
+from feldspar.records import Phase, Source
+from feldspar.train.estimate import estimate
+from feldspar.train.phases import train_phases
+
+
+def planned(name: str, num_samples: int, *replayed: Source) -> Phase:
+    own = Source(name=name, path="", digest="", num_samples=num_samples)
+    return phase(name, own, *replayed, batch_samples=3840, num_epochs=1)
+
+
+def test_the_papers_volumes_give_the_papers_steps():
+    phases = [planned("kt1", 630_000), planned("kt2", 230_000), planned("st", 550_000)]
+    steps = [estimate([p], TrainConfig(), 0).optimizer_steps for p in phases]
+    assert steps == [165, 60, 144]
+
+
+def test_steps_are_those_that_are_done(tmp_path):
+    phases = [
+        phase("one", source(tmp_path, "a", 37)),
+        phase("two", source(tmp_path, "b", 20), source(tmp_path, "c", 30, fraction=0.5)),
+    ]
+    base = save_base(tmp_path / "base")
+    score = FakeScore(lambda name, step: 0.5)
+    for _ in train_phases(
+        base, phases, CONFIG, student=STUDENT, score=score, min_selection_items=1, seed=1,
+        here=tmp_path / "t",
+    ):  # fmt: skip
+        pass
+    done = [json.loads(t) for t in (tmp_path / "t" / "metrics.jsonl").read_text().splitlines()]
+    assert estimate(phases, CONFIG, 0).optimizer_steps == len(done)
+
+
+def test_disk_holds_what_is_kept_and_the_state_twice():
+    found = estimate([planned("a", 10_000), planned("b", 10_000)], TrainConfig(), 1_000_000)
+    assert found.disk_bytes == (1 + 1 + 1) * 4_000_000 + 2 * 12_000_000
+    assert found.memory_bytes == 16_000_000
+
+
+def test_estimating_loads_no_torch():
+    code = "import sys, feldspar.train.estimate; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

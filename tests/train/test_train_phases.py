@@ -1,0 +1,164 @@
+"""Phases in order, the choice of checkpoints, and resuming."""
+
+import json
+import logging
+import shutil
+import signal
+import subprocess
+import sys
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+from tiny_base import CONFIG, STUDENT, FakeScore, phase, save_base, source
+
+from feldspar.errors import DiskError, TrainingError
+from feldspar.records import Checkpoint, Phase
+from feldspar.train.phases import train_phases
+
+MODELS = Path(__file__).parents[2].parent / "shared" / "data" / "models"
+
+
+def train(base: Checkpoint, phases: list[Phase], here: Path, **more: object) -> list[Checkpoint]:
+    settings = {
+        "student": STUDENT,
+        "score": FakeScore(lambda name, step: 0.5),
+        "min_selection_items": 100,
+        "seed": 1,
+    }
+    config = more.pop("config", CONFIG)
+    return list(train_phases(base, phases, config, here=here, **(settings | more)))
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(text) for text in path.read_text().splitlines()]
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Checkpoint:
+    return save_base(tmp_path / "base")
+
+
+def test_each_phase_starts_from_the_winner_before(base, tmp_path):
+    own, other = source(tmp_path, "first", 40), source(tmp_path, "second", 40)
+    score = FakeScore(lambda name, step: {"one": 0.9 - 0.1 * step}.get(name, 0.1 * step))
+    here = tmp_path / "trained"
+    first, second = train(base, [phase("one", own), phase("two", other)], here, score=score)
+    assert (first.phase, first.step) == ("one", 2)
+    assert (second.phase, second.step) == ("two", 6)
+    assert score.asked == [
+        ("base", 0), *(("one", s) for s in (2, 3, 5, 6)),
+        ("one", 2), *(("two", s) for s in (2, 3, 5, 6)),
+    ]  # fmt: skip
+    one, two = lines(here / "selections.jsonl")
+    assert one["digest"] == first.digest
+    assert "best of 4" in one["reason"]
+    assert one["candidates"][0]["mark"][0] == pytest.approx(0.7)
+    assert two["start"][0] == pytest.approx(0.7)
+    rates = [line["learning_rate"] for line in lines(here / "metrics.jsonl")]
+    assert rates[:4] == pytest.approx([0.00075, 0.0015, 0.00225, 0.003])
+    assert rates[6] == 0.003
+
+
+def test_warm_up_can_start_again_with_each_phase(base, tmp_path):
+    own = source(tmp_path, "first", 20)
+    config = CONFIG.model_copy(update={"warmup": "per-phase"})
+    train(base, [phase("one", own), phase("two", own)], tmp_path / "t", config=config)
+    rates = [line["learning_rate"] for line in lines(tmp_path / "t" / "metrics.jsonl")]
+    assert rates[:4] == rates[4:] == pytest.approx([0.00075, 0.0015, 0.00225, 0.003])
+
+
+def test_the_best_and_the_last_are_kept_and_the_state_is_not(base, tmp_path):
+    score = FakeScore(lambda name, step: 0.9 if step == 3 else 0.1)
+    here = tmp_path / "trained"
+    train(base, [phase("a/b", source(tmp_path, "first", 40))], here, score=score)
+    assert sorted(p.name for p in here.glob("1-a%2Fb/*")) == ["step-000003", "step-000006"]
+    assert not (here / "state.safetensors").exists()
+
+
+def test_equal_marks_take_the_earlier_step(base, tmp_path):
+    (last,) = train(base, [phase("one", source(tmp_path, "first", 40))], tmp_path / "t")
+    assert last.step == 2
+
+
+def test_too_few_items_choose_nothing(base, tmp_path):
+    score = FakeScore(lambda name, step: 1 - 0.1 * step, num_items=20)
+    (last,) = train(base, [phase("one", source(tmp_path, "a", 40))], tmp_path / "t", score=score)
+    assert last.step == 6
+    assert score.asked == [("base", 0)]
+    (line,) = lines(tmp_path / "t" / "selections.jsonl")
+    assert "20 items to select on, fewer than the 100" in line["reason"]
+
+
+def test_select_last_asks_for_no_score(base, tmp_path):
+    score = FakeScore(lambda name, step: 1.0)
+    chosen = phase("one", source(tmp_path, "a", 40), select="last")
+    (last,) = train(base, [chosen], tmp_path / "t", score=score)
+    assert last.step == 6
+    assert not score.asked
+
+
+def test_a_finished_phase_is_found_again(base, tmp_path):
+    phases = [phase("one", source(tmp_path, "a", 40)), phase("two", source(tmp_path, "b", 40))]
+    before = train(base, phases, tmp_path / "t")
+    shutil.rmtree(tmp_path / "t" / "2-two")
+    score = FakeScore(lambda name, step: 0.5)
+    assert train(base, phases, tmp_path / "t", score=score) == before
+    assert {name for name, _ in score.asked} <= {"one", "two"}
+    other = train(base, phases, tmp_path / "t", seed=2)
+    assert other[0].digest != before[0].digest
+
+
+def test_replay_is_in_every_step_and_its_loss_is_recorded(base, tmp_path):
+    own = source(tmp_path, "own", 48)
+    replayed = source(tmp_path, "earlier", 40, share=0.25)
+    train(base, [phase("one", own, replayed)], tmp_path / "t")
+    for line in lines(tmp_path / "t" / "metrics.jsonl"):
+        assert line["sources"]["earlier"]["samples"] == 4
+        assert line["sources"]["earlier"]["loss"] > 0
+        assert line["sources"]["own"]["samples"] == 12
+
+
+def test_long_rows_are_left_out_counted_and_told(base, tmp_path, caplog):
+    own = source(tmp_path, "own", 20, extra="long " * 60)
+    with caplog.at_level(logging.WARNING):
+        train(base, [phase("one", own)], tmp_path / "t")
+    assert "1 of 21 rows of own are left out" in caplog.text
+    (line,) = lines(tmp_path / "t" / "selections.jsonl")
+    assert line["num_dropped"] == {"own": 1}
+
+
+def test_a_phase_without_rows_is_an_error(base, tmp_path):
+    own = source(tmp_path, "own", 0, extra="long " * 60)
+    with pytest.raises(TrainingError, match="no rows"):
+        train(base, [phase("one", own)], tmp_path / "t")
+
+
+def test_no_room_is_told_before_training(base, tmp_path, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 9, 1))
+    with pytest.raises(DiskError, match="GB"):
+        train(base, [phase("one", source(tmp_path, "own", 20))], tmp_path / "t")
+    assert not list((tmp_path / "t").glob("*"))
+
+
+@pytest.mark.slow
+def test_a_run_killed_three_times_ends_with_the_same_bytes(tmp_path):
+    script = str(Path(__file__).parent / "killed_training.py")
+
+    def run(folder: str, kill_at: int) -> int:
+        command = [sys.executable, script, str(tmp_path / folder), str(kill_at)]
+        return subprocess.run(command, check=False).returncode
+
+    assert run("whole", 0) == 0
+    for kill_at in (4, 5, 7):
+        assert run("killed", kill_at) == -signal.SIGKILL
+    assert run("killed", 0) == 0
+    results = []
+    for folder in ("whole", "killed"):
+        trained = tmp_path / folder / "trained"
+        chosen = lines(trained / "selections.jsonl")
+        weights = [(trained / c["path"] / "model.safetensors").read_bytes() for c in chosen]
+        steps = [(line["phase"], line["step"]) for line in lines(trained / "metrics.jsonl")]
+        results.append(([c["digest"] for c in chosen], weights, steps))
+    assert results[0] == results[1]
