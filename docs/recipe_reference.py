@@ -15,8 +15,8 @@ from feldspar.config import Part, Recipe
 HEADER = """\
 # Recipe reference
 
-A recipe is a TOML file. Unknown keys are errors. Paths are relative to the recipe's folder or, where
-nothing is there, to the working directory; `world:NAME` names a part of the embedded micro-world.
+A recipe is a TOML file. Unknown keys are errors. Paths are relative to the recipe's folder or,
+where nothing is there, to the working directory; `world:NAME` names a part of the micro-world.
 Any key can be set from the command line: `--set train.learning_rate=1e-4`,
 `--set train.phase.0.num_epochs=3`, `--set prefer=none` (takes the key out).
 
@@ -31,7 +31,8 @@ def reference() -> str:
 
 def _tables(part: type[Part], prefix: str, seen: set[str]) -> Iterator[str]:
     title = f"[{prefix}]" if prefix else "top level"
-    yield f"\n## `{title}`\n\n{_one_line(part.__doc__)}\n\n| key | default | meaning |\n|---|---|---|\n"
+    yield f"\n## `{title}`\n\n{_one_line(part.__doc__)}\n\n"
+    yield "| key | default | meaning |\n|---|---|---|\n"
     inner: list[tuple[type[Part], str]] = []
     for name, field in part.model_fields.items():
         parts = _parts_in(field.annotation)

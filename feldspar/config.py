@@ -1,8 +1,8 @@
 """What a recipe may say: every knob with its meaning, its default and its limits. No torch.
 
-A recipe is a TOML file. Unknown keys are errors. Paths are relative to the recipe's folder or, where
-nothing is there, to the working directory; `world:NAME` names a part of the embedded micro-world
-(see `WorldConfig`).
+A recipe is a TOML file. Unknown keys are errors. Paths are relative to the recipe's folder or,
+where nothing is there, to the working directory; `world:NAME` names a part of the embedded
+micro-world (see `WorldConfig`).
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class TaxonomyConfig(Part):
     path: PathText
     """Folder of leaves, or one leaf's folder."""
     mirror: OptionalPath = None
-    """Folder of documents laid out `OWNER+REPO/COMMIT/FILE`, for leaves that name a git repository."""
+    """Folder of documents laid out `OWNER+REPO/COMMIT/FILE`, for leaves that name a repository."""
     leaves: tuple[str, ...] = ()
     """Keep only leaves whose path starts with one of these. Empty keeps all."""
     branches: tuple[Branch, ...] = ()
@@ -100,7 +100,7 @@ class TeacherConfig(Part):
     model: str | None = None
     """None takes the first model that the server lists."""
     revision: str = ""
-    """Part of the key that answers are stored under. Change it when the weights behind a name do."""
+    """Part of the key that answers are kept under: change it when the weights behind a name do."""
     key_variable: str = "OPENAI_API_KEY"
     """Environment variable that holds the key. Keys never stand in a recipe."""
     errors: ErrorRates = ErrorRates()
@@ -325,9 +325,9 @@ class EvaluateConfig(Part):
     """Exams of the user's own, beside the leaves'."""
     max_new_tokens: Count = 64
     min_selection_items: Count = 100
-    """Fewer items than this choose no checkpoint: the phase's last is taken, and the run says so."""
+    """Fewer items than this choose no checkpoint: a phase's last is taken, and the run says so."""
     num_resamples: Count = 1000
-    """Of the bootstrap behind intervals of log-likelihoods and differences; shares have Wilson's."""
+    """Of the bootstrap behind log-likelihoods' and differences' intervals; shares have Wilson's."""
 
 
 class Recipe(Part):

@@ -18,13 +18,13 @@ from safetensors import safe_open
 
 from feldspar.config import ExamConfig, Recipe, TeacherConfig, place_paths, world_parts
 from feldspar.errors import RecipeError
+from feldspar.generate import estimate as estimate_generation
 from feldspar.generate import (
     expected_samples,
     generate_samples,
     make_exams,
     prompt_files,
 )
-from feldspar.generate import estimate as estimate_generation
 from feldspar.mix.phases import mix_phases
 from feldspar.plan import Plan, make_plan
 from feldspar.progress import Progress

@@ -14,7 +14,7 @@ class Task(Protocol):
 
 
 class Progress(Protocol):
-    """Where tasks are shown. `total=None` is unknown; `done` is what an earlier try had finished."""
+    """Where tasks are shown. `total=None` is unknown; `done` is what an earlier try finished."""
 
     def task(
         self, name: str, total: float | None, unit: str, done: float = 0

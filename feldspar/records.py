@@ -2,7 +2,7 @@
 
 Leaf -> Sample -> Conversation -> Phase -> Checkpoint -> Answer -> Score
 
-All are frozen. A record refers to earlier ones by id, so that "which seed taught this?" is a lookup.
+All are frozen. A record refers to earlier ones by id: "which seed taught this?" is a lookup.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Sample:
     draw: int = 0
     judgments: tuple[Judgment, ...] = ()
     rejected_because: str | None = None
-    """None when kept, else `stage: reason`, such as `judge: not faithful` or `duplicate: of ab12`."""
+    """None when kept, else `stage: reason (detail)`: `judge: not faithful`."""
 
     @property
     def is_kept(self) -> bool:
@@ -126,7 +126,7 @@ class Conversation:
 class Source:
     """Rows a phase draws from: a JSONL file of conversations, by reference.
 
-    Exactly one of `fraction` and `share` is set on a replayed source; neither on a phase's own rows.
+    Exactly one of `fraction` and `share` is set on a replayed source; neither on a phase's own.
     """
 
     name: str

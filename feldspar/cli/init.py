@@ -18,7 +18,7 @@ path = "taxonomy"
 
 [teacher]
 # Any OpenAI-compatible server. Its key is read from the environment variable OPENAI_API_KEY.
-# "embedded" needs no server: it works extractively from your documents, for trying, not for quality.
+# "embedded" needs no server: it copies from your documents, for trying, not for quality.
 endpoint = "embedded"
 # endpoint = "http://localhost:8000/v1"
 

@@ -50,7 +50,15 @@ def _options(
         level=logging.DEBUG if debug else logging.WARNING,
         format="%(levelname)s %(name)s: %(message)s" if debug else "%(levelname)s: %(message)s",
     )
-    for noisy in ("matplotlib", "httpx", "httpx2", "httpcore", "httpcore2", "openai", "aiohttp.access"):
+    for noisy in (
+        "matplotlib",
+        "httpx",
+        "httpx2",
+        "httpcore",
+        "httpcore2",
+        "openai",
+        "aiohttp.access",
+    ):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
@@ -59,7 +67,7 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     if len(arguments) < len(sys.argv) - 1:
         arguments.insert(0, "--debug")
-    # Read when torch loads: threads that spin while they wait starve each other on a shared machine.
+    # Read when torch loads: threads that spin while they wait starve whatever else is running.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _add_commands()
     _guard(app, is_debug="--debug" in arguments)

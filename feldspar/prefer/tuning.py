@@ -10,7 +10,7 @@ from feldspar.prefer.candidates import Workshop
 from feldspar.records import Checkpoint, Conversation
 from feldspar.runs import write_json
 from feldspar.student.batch import tokenise
-from feldspar.student.fit import FitSettings, fit
+from feldspar.student.fit import STATE, FitSettings, fit
 from feldspar.student.model import load_student, save_checkpoint
 from feldspar.student.schedule import Schedule, SourceRows
 
@@ -41,7 +41,7 @@ def tune(start: Checkpoint, rows: Iterable[Conversation], here: Path, shop: Work
     fit(student, tokens, schedule, _settings(shop), here=here, progress=shop.progress)
     checkpoint = save_checkpoint(student, here / "checkpoint", phase=phase, step=schedule.num_steps)
     write_json(done, asdict(checkpoint))
-    (here / f"{phase}.state.safetensors").unlink(missing_ok=True)
+    (here / STATE).unlink(missing_ok=True)
     return checkpoint
 
 

@@ -1,4 +1,4 @@
-"""Scores as a grid: exams down, checkpoints across. Pure; the page, the card and the terminal use it.
+"""Scores as a grid: exams down, checkpoints across. Pure; page, card and terminal use it.
 
 exam             base               skills             preferred
 new knowledge    0.08 [0.05, 0.12]  0.94 [0.90, 0.97]  0.95 [0.91, 0.98]

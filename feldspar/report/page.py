@@ -125,7 +125,7 @@ def gather(run_path: Path) -> Page:
         grids=tuple(grid for grid in grids if grid.exams),
         phases=tuple(steps.get("phases", ())),
         choices=_choices(_json_lines(steps.get("trained"), "selections.jsonl")),
-        loss_figure=Markup(loss_figure(metrics)) if metrics else None,  # noqa: S704 our own SVG
+        loss_figure=Markup(loss_figure(metrics)) if metrics else None,
         rounds=tuple(_flat(r) for r in _json_lines(steps.get("preferred"), "rounds.jsonl")),
         funnels=tuple(_funnels(steps.get("samples"))),
         examples=examples,

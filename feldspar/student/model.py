@@ -130,8 +130,8 @@ def save_checkpoint(student: Student, path: Path, *, phase: str, step: int) -> C
         with whole_folder(path) as folder, _quiet():
             student.model.save_pretrained(folder)
             student.tokenizer.save_pretrained(folder)
-    except OSError as error:
-        raise DiskError(f"{path}: the checkpoint cannot be written: {error.strerror}") from error
+    except (OSError, SafetensorError) as error:
+        raise DiskError(f"{path}: the checkpoint cannot be written: {error}") from error
     return Checkpoint(path=str(path), digest=digest_checkpoint(path), phase=phase, step=step)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -29,7 +29,7 @@ def save_state(
     try:
         with whole_file(path) as beside:
             save_file(tensors, beside, metadata={"step": str(step), "key": key})
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise DiskError(f"{path}: the training state cannot be written: {error}") from error
 
 

@@ -15,7 +15,11 @@ def whole_folder(path: Path) -> Iterator[Path]:
     beside = path.with_name(path.name + ".part")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
-    yield beside
+    try:
+        yield beside
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
     for file in beside.rglob("*"):
         if file.is_file():
             _flush(file)
@@ -29,7 +33,11 @@ def whole_folder(path: Path) -> Iterator[Path]:
 def whole_file(path: Path) -> Iterator[Path]:
     """Give a file name beside `path` to write to; it is renamed when the block ends well."""
     beside = path.with_name(path.name + ".part")
-    yield beside
+    try:
+        yield beside
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
     _flush(beside)
     beside.replace(path)
     _flush(path.parent)

@@ -59,8 +59,8 @@ class Size:
 
 
 STUDENT = Size(hidden=128, layers=2, steps=2000, learning_rate=3e-3)
-REWARD_BASE = Size(hidden=192, layers=2, steps=1500, learning_rate=2e-3)
-ALIGNED = Size(hidden=192, layers=2, steps=400, learning_rate=1e-3)
+REWARD_BASE = Size(hidden=192, layers=2, steps=1000, learning_rate=2e-3)
+ALIGNED = Size(hidden=192, layers=2, steps=250, learning_rate=1e-3)
 
 
 def make_part(part: Part, config: WorldConfig, folder: Path, progress: Progress) -> None:
