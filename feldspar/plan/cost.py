@@ -54,7 +54,7 @@ def make_plan(
     free_bytes: int,
     warnings: Sequence[str] = (),
 ) -> Plan:
-    """Put the rooms' estimates together. `rows_per_epoch` is by phase, `weight_bytes` the base's."""
+    """Put the rooms' estimates together: rows by phase, and bytes of the base's weights."""
     phases = tuple(
         PhasePlan(
             name=phase.name,
