@@ -6,6 +6,8 @@ needs of another is handed in here.
 
 from __future__ import annotations
 
+import json
+import logging
 import math
 import os
 import shutil
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from safetensors import safe_open
 
 from feldspar.config import ExamConfig, Recipe, TeacherConfig, place_paths, world_parts
-from feldspar.errors import RecipeError
+from feldspar.errors import RecipeError, TeacherError
 from feldspar.generate import estimate as estimate_generation
 from feldspar.generate import (
     expected_samples,
@@ -25,18 +27,20 @@ from feldspar.generate import (
     make_exams,
     prompt_files,
 )
-from feldspar.mix.phases import mix_phases
+from feldspar.mix.phases import mix_phases, warnings
 from feldspar.plan import Plan, make_plan
 from feldspar.progress import Progress
 from feldspar.records import Checkpoint, ExamItem, Leaf, Prompt, Sample, Score
 from feldspar.report import write_report
-from feldspar.runs import Joined, Rows, Run
+from feldspar.runs import Joined, Rows, Run, write_json
 from feldspar.taxonomy import files_read, read_taxonomy
 from feldspar.teacher import Journal, Teacher, open_teacher
 from feldspar.tokens.count import TokenCounter
 
 if TYPE_CHECKING:
     from feldspar.records import ScoreCheckpoint
+
+log = logging.getLogger(__name__)
 
 Until = Literal["samples", "phases", "trained", "preferred", "scores"]
 
@@ -60,7 +64,7 @@ def run_recipe(
         leaves = run.step(
             "leaves", read_taxonomy, placed.taxonomy, reads=files_read(placed.taxonomy)
         )
-        with open_teachers(placed, folder / recipe.journal, progress) as teachers:
+        with open_teachers(run, placed, folder / recipe.journal) as teachers:
             exams = gather_exams(run, placed, leaves, teachers)
             samples = run.step(
                 "samples",
@@ -105,6 +109,8 @@ def train_and_score(
     from feldspar.student.model import base_checkpoint
     from feldspar.train.phases import train_phases
 
+    for warning in warnings(recipe.mix, recipe.train.phase):
+        log.warning("%s", warning)
     base = base_checkpoint(recipe.student.base)
     data = {d.name: Path(d.path) for d in recipe.data}
     base_replay = recipe.mix.base_replay and Path(recipe.mix.base_replay.source)
@@ -183,7 +189,6 @@ def plan_recipe(recipe: Recipe, folder: Path, progress: Progress) -> Plan:
     """What the run will cost, from recipe, taxonomy and documents alone. Asks no teacher."""
     from feldspar.mix.estimate import estimate as estimate_mix
     from feldspar.mix.estimate import expected_rows
-    from feldspar.mix.phases import warnings
 
     placed = place_files(recipe, folder, progress)
     leaves = list(read_taxonomy(placed.taxonomy, progress=progress))
@@ -244,17 +249,38 @@ def cache_folder() -> Path:
 
 
 @contextmanager
-def open_teachers(recipe: Recipe, journal_path: Path, progress: Progress) -> Iterator[Teachers]:
+def open_teachers(run: Run, recipe: Recipe, journal_path: Path) -> Iterator[Teachers]:
     """Find teacher and judge, starting the embedded one where the recipe names it."""
     with ExitStack() as stack:
         journal = stack.enter_context(Journal(journal_path))
 
         def opened(config: TeacherConfig) -> Teacher:
-            return open_teacher(config, _url(config, recipe, stack), journal, progress=progress)
+            return find_teacher(run, config, _url(config, recipe, stack), journal)
 
         teacher = opened(recipe.teacher)
         judge = teacher if recipe.judge is None else opened(recipe.judge)
         yield Teachers(teacher, judge)
+
+
+def find_teacher(run: Run, config: TeacherConfig, url: str, journal: Journal) -> Teacher:
+    """The teacher behind a URL or, where it is gone, the one this run has met there.
+
+    So training goes on when the server has made room for it on the only GPU; what still has to be
+    asked then says that the server is gone.
+    """
+    met_path = run.path / "teachers.json"
+    met = json.loads(met_path.read_text(encoding="utf-8")) if met_path.exists() else {}
+    place = f"{url} {config.model or ''} {config.revision}"
+    try:
+        teacher = open_teacher(config, url, journal, progress=run.progress)
+    except TeacherError as error:
+        if place not in met:
+            raise
+        log.warning("%s; going on with its answers so far", error)
+        return Teacher(config, url, journal, *met[place])
+    if config.endpoint != "embedded" and met.get(place) != [teacher.model, teacher.revision]:
+        write_json(met_path, met | {place: [teacher.model, teacher.revision]})
+    return teacher
 
 
 def _url(config: TeacherConfig, recipe: Recipe, stack: ExitStack) -> str:

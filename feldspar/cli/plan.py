@@ -60,13 +60,14 @@ def _print(made: Plan) -> None:
 
     console = Console()
     calls = Table(title="Teacher", title_justify="left", title_style="bold")
-    for column in ("step", "calls", "prompt tokens", "completion tokens", "note"):
-        calls.add_column(column, justify="left" if column in ("step", "note") else "right")
-    for e in made.estimates:
-        tokens = (f"{e.prompt_tokens:,}", f"{e.completion_tokens:,}")
-        calls.add_row(e.step, f"{e.calls:,}", *tokens, e.note)
+    for column in ("step", "calls", "prompt tokens", "completion tokens"):
+        calls.add_column(column, justify="left" if column == "step" else "right")
+    asking = [e for e in made.estimates if e.calls]
+    for e in asking:
+        calls.add_row(e.step, f"{e.calls:,}", f"{e.prompt_tokens:,}", f"{e.completion_tokens:,}")
+    calls.caption = "; ".join(e.note for e in asking)
     steps = Table(title="Training", title_justify="left", title_style="bold")
-    for column in ("phase", "rows an epoch", "samples a step", "steps an epoch", "epochs", "steps"):
+    for column in ("phase", "rows/epoch", "samples/step", "steps/epoch", "epochs", "steps"):
         steps.add_column(column, justify="left" if column == "phase" else "right")
     for p in made.phases:
         numbers = (p.rows_per_epoch, p.batch_samples, p.steps_per_epoch, p.num_epochs, p.num_steps)

@@ -38,7 +38,8 @@ def _run(recipe_path: Path, settings: list[str], runs: Path, until: Until) -> No
     scores = run_recipe(recipe, recipe_path.parent, path, make_progress(), until=until)
     console = Console()
     if scores is not None:
-        for table in score_tables(list(scores)):
+        earlier_phases = [phase.name for phase in recipe.train.phase[:-1]]
+        for table in score_tables(list(scores), left_out=earlier_phases):
             console.print(table)
         console.print(f"report: {path / 'report.html'}", soft_wrap=True)
     else:

@@ -80,7 +80,10 @@ def model_card(run_path: Path, recipe: Recipe, checkpoint: Checkpoint) -> str:
     """The card as Markdown. Raises nothing for a run without samples or scores: it says less."""
     leaves: list[Leaf] = list(open_step(run_path, "leaves") or ())
     phases: list[Phase] = list(open_step(run_path, "phases") or ())
-    scores: list[Score] = [s for s in open_step(run_path, "scores") or () if not s.leaf]
+    shown = ("base", checkpoint.phase)
+    scores: list[Score] = [
+        s for s in open_step(run_path, "scores") or () if s.checkpoint in shown and not s.leaf
+    ]
     kept: Counter[str] = Counter()
     rejected: Counter[str] = Counter()
     teacher = recipe.teacher.model or recipe.teacher.endpoint

@@ -38,6 +38,8 @@ def publish_run(run_path: Path, out: Path) -> Path:
     shutil.copytree(checkpoint.path, beside)
     check_with_transformers(beside, recipe, _prompts(run_path))
     (beside / "README.md").write_text(model_card(run_path, recipe, checkpoint), encoding="utf-8")
+    for path in beside.iterdir():
+        path.chmod(0o644)
     lines = [f"{_sha256(path)}  {path.name}\n" for path in sorted(beside.iterdir())]
     (beside / "CHECKSUMS.sha256").write_text("".join(lines), encoding="utf-8")
     if out.exists():
@@ -57,8 +59,8 @@ def check_with_transformers(path: Path, recipe: Recipe, prompts: list[str]) -> N
         max_new_tokens=CHECKED_TOKENS,
         seed=0,
     )
-    for prompt, [answer] in zip(prompts, ours, strict=True):
-        theirs = _plain_answer(path, recipe.student.system_prompt, prompt)
+    plain = _plain_answers(path, recipe.student.system_prompt, prompts)
+    for prompt, [answer], theirs in zip(prompts, ours, plain, strict=True):
         if theirs.strip() != answer.text.strip():
             raise RunError(
                 f"{path}: plain transformers answers {theirs!r} to {prompt!r}, "
@@ -66,21 +68,25 @@ def check_with_transformers(path: Path, recipe: Recipe, prompts: list[str]) -> N
             )
 
 
-def _plain_answer(path: Path, system_prompt: str, prompt: str) -> str:
+def _plain_answers(path: Path, system_prompt: str, prompts: list[str]) -> list[str]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(path)
     model: Any = AutoModelForCausalLM.from_pretrained(path).eval()
-    turns = [{"role": "user", "content": prompt}]
-    if system_prompt:
-        turns.insert(0, {"role": "system", "content": system_prompt})
-    inputs = tokenizer.apply_chat_template(
-        turns, add_generation_prompt=True, return_tensors="pt", return_dict=True
-    )
-    output = model.generate(**inputs, max_new_tokens=CHECKED_TOKENS, do_sample=False)
-    new = output[0, inputs["input_ids"].shape[1] :]
-    text: str = tokenizer.decode(new, skip_special_tokens=True)
-    return text
+    answers = []
+    for prompt in prompts:
+        turns = [{"role": "user", "content": prompt}]
+        if system_prompt:
+            turns.insert(0, {"role": "system", "content": system_prompt})
+        inputs = tokenizer.apply_chat_template(
+            turns, add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )
+        output = model.generate(**inputs, max_new_tokens=CHECKED_TOKENS, do_sample=False)
+        new = output[0, inputs["input_ids"].shape[1] :]
+        answers.append(str(tokenizer.decode(new, skip_special_tokens=True)))
+    return answers
 
 
 def _prompts(run_path: Path) -> list[str]:
