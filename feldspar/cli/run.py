@@ -38,9 +38,10 @@ def _run(recipe_path: Path, settings: list[str], runs: Path, until: Until) -> No
     scores = run_recipe(recipe, recipe_path.parent, path, make_progress(), until=until)
     console = Console()
     if scores is not None:
-        earlier_phases = [phase.name for phase in recipe.train.phase[:-1]]
-        for table in score_tables(list(scores), left_out=earlier_phases):
-            console.print(table)
+        found = list(scores)
+        left_out = [phase.name for phase in recipe.train.phase[:-1]]
+        left_out += [s.checkpoint for s in found if s.checkpoint.startswith("control-")]
+        console.print(*score_tables(found, left_out), sep="\n")
         console.print(f"report: {path / 'report.html'}", soft_wrap=True)
     else:
         console.print(f"done up to {until}: {path}", soft_wrap=True)

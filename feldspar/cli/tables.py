@@ -4,33 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich import box
 from rich.table import Table
 
 from feldspar.records import Score
-from feldspar.report.grid import score_grid
+from feldspar.report.grid import Grid, score_grid
 
 
 def score_tables(scores: Sequence[Score], left_out: Sequence[str] = ()) -> list[Table]:
-    """Accuracy and log-likelihood by exam and checkpoint, with 95 % intervals.
+    """Accuracy by exam and checkpoint; log-likelihood where an exam cannot be matched.
 
-    `left_out` are checkpoints that only the report shows.
+    `left_out` are checkpoints that only the report shows, beside parts of leaf exams.
     """
-    titles = {
-        "accuracy": "Right answers (share, 95 % interval)",
-        "log-likelihood": "Log-likelihood of the reference answer (nats a token, 95 % interval)",
-    }
+    shown = [s for s in scores if s.checkpoint not in left_out and ": " not in s.exam]
+    matched = {s.exam for s in shown if s.metric == "accuracy"}
+    unmatched = [s for s in shown if s.exam not in matched]
     tables = []
-    for metric, title in titles.items():
-        grid = score_grid((s for s in scores if s.checkpoint not in left_out), metric)
-        if not grid.exams:
-            continue
-        table = Table(title=title, title_justify="left", title_style="bold")
-        table.add_column("exam")
-        table.add_column("items", justify="right")
-        for checkpoint in grid.checkpoints:
-            table.add_column(checkpoint, no_wrap=False)
-        for exam in (e for e in grid.exams if ": " not in e):
-            cells = [grid.text(exam, c) for c in grid.checkpoints]
-            table.add_row(exam, str(grid.num_items(exam)), *cells)
-        tables.append(table)
+    if matched:
+        tables.append(_table("Right answers", score_grid(shown, "accuracy")))
+    if unmatched:
+        title = "Log-likelihood of reference answers, nats a token"
+        tables.append(_table(title, score_grid(unmatched, "log-likelihood")))
     return tables
+
+
+def _table(title: str, grid: Grid) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    table.add_column("exam", no_wrap=True)
+    table.add_column("items", justify="right")
+    for checkpoint in grid.checkpoints:
+        table.add_column(checkpoint, no_wrap=True)
+    for exam in grid.exams:
+        cells = [_cell(grid.cells.get((exam, c))) for c in grid.checkpoints]
+        table.add_row(exam, str(grid.num_items(exam)), *cells)
+    table.caption = "± is the wider half of the 95 % interval"
+    return table
+
+
+def _cell(score: Score | None) -> str:
+    if score is None:
+        return "-"
+    half = max(score.value - score.interval.low, score.interval.high - score.value)
+    return f"{score.value:.2f} [dim]±{half:.2f}[/dim]"
