@@ -80,6 +80,9 @@ class Bars:
             if self._num_open == 0:
                 self._bars.stop()
                 self._bars = None
+            else:
+                # Work within other work, such as scoring a candidate, leaves no line behind.
+                self._bars.remove_task(task_id)
 
 
 class _PlainTask:
@@ -117,10 +120,22 @@ class _PlainTask:
 
 
 class PlainLines:
-    """A line every few seconds for each task, and one at its end: for logs."""
+    """A line every few seconds for each task, and one at its end: for logs.
+
+    Short work within other work, such as scoring a candidate, leaves no line.
+    """
+
+    def __init__(self) -> None:
+        self._num_open = 0
 
     @contextmanager
     def task(self, name: str, total: float | None, unit: str, done: float = 0) -> Iterator[Task]:
         task = _PlainTask(name, total, unit, done)
-        yield task
-        task.show(time.monotonic(), is_end=True)
+        self._num_open += 1
+        try:
+            yield task
+        finally:
+            self._num_open -= 1
+        now = time.monotonic()
+        if self._num_open == 0 or now - task.started >= PLAIN_LINE_SECONDS:
+            task.show(now, is_end=True)
