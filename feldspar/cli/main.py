@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def _add_commands() -> None:
-    from feldspar.cli import init, plan, publish, report, run, talk, taxonomy, world
+    from feldspar.cli import compare, init, plan, publish, report, run, talk, taxonomy, world
 
     app.command("init")(init.init)
     app.add_typer(taxonomy.app, name="taxonomy")
@@ -84,6 +84,7 @@ def _add_commands() -> None:
     app.command("run")(run.run)
     for name, command in run.STEPS.items():
         app.command(name)(command)
+    app.command("compare")(compare.compare)
     app.command("report")(report.report)
     app.command("chat")(talk.chat)
     app.command("publish")(publish.publish)

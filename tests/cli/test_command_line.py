@@ -8,6 +8,7 @@ import pytest
 
 COMMANDS = [
     "chat",
+    "compare",
     "evaluate",
     "generate",
     "init",
