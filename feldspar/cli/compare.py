@@ -61,13 +61,11 @@ def _print(first: Scored, second: Scored, found: list[Comparison]) -> None:
             by_exam.setdefault(comparison.exam, {})[comparison.metric] = comparison
     table = Table(title=f"{second.name} less {first.name}", title_justify="left", box=box.SIMPLE)
     table.add_column("exam", no_wrap=True)
-    table.add_column("items", justify="right")
     for column in ("right answers", "log-likelihood"):
         table.add_column(column, no_wrap=True)
     for exam, metrics in by_exam.items():
-        num_items = max(c.difference.num_pairs for c in metrics.values())
         cells = [_cell(metrics.get(metric)) for metric in ("accuracy", "log-likelihood")]
-        table.add_row(exam, str(num_items), *cells)
+        table.add_row(exam, *cells)
     table.caption = "paired, 95 % intervals; dim: not distinguishable from noise"
     Console().print(table)
 
@@ -76,5 +74,5 @@ def _cell(comparison: Comparison | None) -> str:
     if comparison is None:
         return "-"
     low, high = comparison.difference.interval
-    text = f"{comparison.difference.value:+.2f} ({low:+.2f} to {high:+.2f})"
+    text = f"{comparison.difference.value:+.2f} ({low:+.2f}, {high:+.2f})"
     return text if comparison.difference.is_beyond_noise else f"[dim]{text}[/dim]"
