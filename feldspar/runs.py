@@ -9,6 +9,7 @@
 A step's key covers its version, its part of the recipe, the content of the files it reads, the keys
 of its inputs, and the `key` of every client or function handed in. Where files lie does not count.
 A folder without done.json is an unfinished step: the step's function finds it again as `here`.
+A run that was moved, or is read from elsewhere, gives its records with the paths they have now.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class Rows(Generic[R]):
         self.seconds: float = done["seconds"]
         self._num_rows: int = done["num_rows"]
         self._record: str | None = done["record"]
+        self._run_path_then: str = done["run_path"]
 
     def __len__(self) -> int:
         return self._num_rows
@@ -58,7 +60,9 @@ class Rows(Generic[R]):
     def __iter__(self) -> Iterator[R]:
         if self._record is None:
             return
-        yield from read_rows(self.folder / ROWS, getattr(records, self._record))
+        run_path = str(self.folder.parents[2])
+        for row in read_rows(self.folder / ROWS, getattr(records, self._record)):
+            yield _moved(row, self._run_path_then, run_path)
 
     def last(self) -> R:
         """The last record. A step that gives checkpoints gives its result last."""
@@ -165,6 +169,7 @@ class Run:
             num_rows, record = write_rows(folder / ROWS, function(*inputs, **handed))
             seconds = round(time.monotonic() - started, 3)
             done = {"key": key, "record": record, "num_rows": num_rows, "seconds": seconds}
+            done["run_path"] = str(self.path)
             write_json(folder / DONE, done)
         self._make_current(name, key)
         return Rows(folder)
@@ -263,6 +268,27 @@ class Digests:
                 write_json(self.cache_path, self._known)
         digest: str = known[2]
         return digest
+
+
+def _moved(row: Any, then: str, now: str) -> Any:
+    """A record of a run at `then` as it is where the run is `now`."""
+    if then == now:
+        return row
+    if isinstance(row, records.Phase):
+        sources = tuple(_moved(source, then, now) for source in row.sources)
+        return dataclasses.replace(row, sources=sources)
+    if isinstance(row, (records.Checkpoint, records.Source)):
+        return dataclasses.replace(row, path=_path_now(row.path, then, now))
+    if isinstance(row, records.Score):
+        return dataclasses.replace(row, answers_path=_path_now(row.answers_path, then, now))
+    return row
+
+
+def _path_now(path: str, then: str, now: str) -> str:
+    """The same path, of a file in the run in its new place."""
+    return (
+        str(Path(now) / Path(path).relative_to(then)) if Path(path).is_relative_to(then) else path
+    )
 
 
 def _hash(value: object) -> str:

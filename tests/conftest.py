@@ -1,6 +1,28 @@
 """For all tests: torch on one thread, since small models are waiting, not computing, on more."""
 
 import os
+from pathlib import Path
+
+import pytest
+import tiny_run
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model cache of this test session's own."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+    """The folder of a tiny run that has finished; do not write into it."""
+    folder = tmp_path_factory.mktemp("tiny")
+    tiny_run.write_recipe(folder)
+    done = tiny_run.feldspar("run", "recipe.toml", cwd=folder, cache=cache)
+    assert done.returncode == 0, done.stderr
+    (folder / "stdout").write_text(done.stdout)
+    (folder / "stderr").write_text(done.stderr)
+    return folder / "runs" / "tiny"

@@ -8,7 +8,7 @@ import pytest
 
 from feldspar.config import Recipe, TaxonomyConfig
 from feldspar.errors import RunError
-from feldspar.records import Message, Prompt
+from feldspar.records import Checkpoint, Message, Prompt
 from feldspar.runs import Joined, Run, find_run, open_step, read_rows, write_rows
 
 RECIPE = Recipe.model_validate({"taxonomy": {"path": "t"}, "student": {"base": "b"}})
@@ -55,6 +55,20 @@ def test_an_old_result_is_found_again(tmp_path: Path) -> None:
     rows = open_step(tmp_path / "run", "prompts")
     assert rows is not None
     assert [p.id for p in rows] == ["a"]
+
+
+def test_a_run_that_was_moved_knows_where_its_files_are(tmp_path: Path) -> None:
+    def train(here: Path) -> Iterator[Checkpoint]:
+        yield Checkpoint(path="base", digest="0")
+        yield Checkpoint(path=str(here / "model"), digest="1")
+
+    with open_run(tmp_path / "run") as run:
+        run.step("trained", train)
+    (tmp_path / "run").rename(tmp_path / "moved")
+    rows = open_step(tmp_path / "moved", "trained")
+    assert rows is not None
+    assert [c.path for c in rows] == ["base", str(rows.folder / "model")]
+    assert rows.folder.is_relative_to(tmp_path / "moved")
 
 
 def test_a_step_that_died_finds_its_folder_again(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import typer
 from feldspar.errors import DiskError, FeldsparError
 
 INTERRUPTED = 130
+_DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 
 app = typer.Typer(
     name="feldspar",
@@ -123,7 +124,7 @@ def _what_to_say(error: BaseException) -> tuple[str, int] | None:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; nothing is lost, the same command goes on", INTERRUPTED
     assert isinstance(error, OSError)
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+    if error.errno not in _DISK_FAULTS:
         return None
     place = f" ({error.filename})" if error.filename else ""
     why = f"{os.strerror(error.errno)}{place}"

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from feldspar.errors import TrainingError
@@ -22,7 +22,9 @@ def tune(start: Checkpoint, rows: Iterable[Conversation], here: Path, shop: Work
     """
     done = here / "checkpoint.json"
     if done.exists():
-        return Checkpoint(**json.loads(done.read_text(encoding="utf-8")))
+        made = Checkpoint(**json.loads(done.read_text(encoding="utf-8")))
+        # The run may have been moved since.
+        return replace(made, path=str(here / "checkpoint"))
     phase = here.name
     student = load_student(start.path, shop.student)
     tokens = tokenise(student.template, [(phase, rows)], shop.student.max_length)

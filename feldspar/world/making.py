@@ -39,11 +39,7 @@ def make_world(
         files = write_world(config, folder / f"files-{world_key(config, FILE_SOURCES)[:8]}")
         wanted = sorted({MODEL_PARTS[p] for p in parts if p in MODEL_PARTS})
         missing = [part for part in wanted if not _is_made(part, folder)]
-        with ThreadPoolExecutor(max_workers=2) as pool:
-            for _ in pool.map(
-                lambda part: _make_in_process(part, config, folder, progress), missing
-            ):
-                pass
+        _make_together(missing, config, folder, progress)
     paths = {
         "taxonomy": files.taxonomy,
         "base-replay": files.base_replay,
@@ -65,7 +61,32 @@ def _is_made(part: str, folder: Path) -> bool:
     return all((folder / name).exists() for name, p in MODEL_PARTS.items() if p == part)
 
 
-def _make_in_process(part: str, config: WorldConfig, folder: Path, progress: Progress) -> None:
+def _make_together(
+    parts: Sequence[str], config: WorldConfig, folder: Path, progress: Progress
+) -> None:
+    """Make parts at the same time; where one fails, or on Ctrl-C, all save their state and end."""
+    running: list[subprocess.Popen[str]] = []
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        made = pool.map(
+            lambda part: _make_in_process(part, config, folder, progress, running), parts
+        )
+        try:
+            for _ in made:
+                pass
+        except BaseException:
+            for process in running:
+                process.terminate()
+            raise
+
+
+def _make_in_process(
+    part: str,
+    config: WorldConfig,
+    folder: Path,
+    progress: Progress,
+    running: list[subprocess.Popen[str]],
+) -> None:
+    """Make a part in a process of its own, which is put on the list of those that run."""
     command = [sys.executable, "-m", "feldspar.world.students"]
     command += ["--world", config.model_dump_json(), "--part", part, "--folder", str(folder)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -78,8 +99,11 @@ def _make_in_process(part: str, config: WorldConfig, folder: Path, progress: Pro
             stderr=log,
             text=True,
             env=environment,
+            # Ctrl-C is for the run, which then ends this process.
+            start_new_session=True,
         ) as process,
     ):
+        running.append(process)
         assert process.stdin is not None
         try:
             _show(process, progress)

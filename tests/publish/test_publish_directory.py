@@ -1,0 +1,78 @@
+"""A published directory is a plain model directory, and replaces nothing that is not ours."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tiny_base import STUDENT, save_base
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from feldspar.config import Recipe
+from feldspar.errors import RunError
+from feldspar.publish import publish_run
+from feldspar.publish.talk import Conversationalist
+from feldspar.records import Checkpoint
+from feldspar.runs import Run
+from feldspar.student.model import load_student, save_checkpoint
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose result is a tiny model with random weights."""
+    folder = tmp_path_factory.mktemp("publish")
+    base = save_base(folder / "base")
+    recipe = Recipe(taxonomy={"path": "t"}, student=STUDENT.model_copy(update={"base": base.path}))
+
+    def train(here: Path) -> Iterator[Checkpoint]:
+        student = load_student(base.path, recipe.student)
+        yield save_checkpoint(student, here / "model", phase="skills", step=3)
+
+    with Run(folder / "run", recipe) as opened:
+        opened.step("trained", train)
+    return opened.path
+
+
+def test_plain_transformers_says_what_our_chat_says(run: Path, tmp_path: Path) -> None:
+    out = publish_run(run, tmp_path / "out")
+    tokenizer = AutoTokenizer.from_pretrained(out)
+    model = AutoModelForCausalLM.from_pretrained(out)
+    inputs = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "number 7"}],
+        add_generation_prompt=True,
+        return_tensors="pt",
+        return_dict=True,
+    )
+    output = model.generate(**inputs, max_new_tokens=8, do_sample=False)
+    new = output[0, inputs["input_ids"].shape[1] :]
+    theirs = tokenizer.decode(new, skip_special_tokens=True)
+    ours = Conversationalist(run, max_tokens=8, temperature=0.0).answer("number 7")
+    assert theirs.strip() == ours.strip() != ""
+
+
+def test_the_card_and_the_checksums_are_there(run: Path, tmp_path: Path) -> None:
+    out = publish_run(run, tmp_path / "out")
+    assert "phase `skills`, step 3" in (out / "README.md").read_text()
+    for line in (out / "CHECKSUMS.sha256").read_text().splitlines():
+        digest, _, name = line.partition("  ")
+        assert hashlib.sha256((out / name).read_bytes()).hexdigest() == digest, name
+
+
+def test_only_what_we_published_is_replaced(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    publish_run(run, out)
+    assert publish_run(run, out) == out
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "thesis.txt").write_text("years of work")
+    with pytest.raises(RunError, match="was not published by feldspar"):
+        publish_run(run, theirs)
+    assert (theirs / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_run_without_a_model_is_told(tmp_path: Path) -> None:
+    recipe = Recipe.model_validate({"taxonomy": {"path": "t"}, "student": {"base": "b"}})
+    with Run(tmp_path / "run", recipe):
+        pass
+    with pytest.raises(RunError, match="has no trained model yet"):
+        publish_run(tmp_path / "run", tmp_path / "out")

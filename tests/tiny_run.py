@@ -1,0 +1,183 @@
+"""A whole run made small: its recipe, the command line as a process, and a run's results as bytes.
+
+The world has so few entities, and its models so few steps, that a run takes seconds; what its
+student can do means nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from feldspar.records import Checkpoint
+from feldspar.runs import open_step
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared"
+STEPS = (
+    *("leaves", "own-exams", "leaf-exams", "samples", "phases"),
+    *("trained", "prompts", "preferred", "scores"),
+)
+RECIPE = """
+name = "tiny"
+
+[world]
+num_old = 12
+num_new = 10
+training = 0.002
+
+[taxonomy]
+path = "world:taxonomy"
+branches = ["knowledge", "compositional"]
+chunk_tokens = 120
+
+[teacher]
+concurrency = 4
+[teacher.errors]
+wrong_fact = 0.1
+off_format = 0.05
+duplicate = 0.1
+unsafe = 0.05
+
+[generate]
+samples_per_leaf = 8
+calls_per_chunk = 2
+pairs_per_call = 2
+exam_items = 4
+
+[student]
+base = "world:student"
+max_length = 256
+device = "cpu"
+
+[mix.base_replay]
+source = "world:base-replay"
+share = 0.2
+
+[train]
+learning_rate = 1e-3
+batch_samples = 16
+warmup_steps = 2
+
+[prefer]
+aligned = "world:aligned"
+base = "world:reward-base"
+num_prompts = 8
+num_answers = 2
+max_new_tokens = 8
+
+[evaluate]
+max_new_tokens = 8
+num_resamples = 50
+min_selection_items = 4
+"""
+
+
+def write_recipe(folder: Path, text: str = RECIPE) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "recipe.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def feldspar(
+    *arguments: str, cwd: Path, cache: Path | None = None, **how: Any
+) -> subprocess.CompletedProcess[str]:
+    """The command line, to its end."""
+    return subprocess.run(
+        _command(*arguments),
+        cwd=cwd,
+        env=_environment(cache),
+        capture_output=True,
+        text=True,
+        check=False,
+        **how,
+    )
+
+
+def start(
+    *arguments: str, cwd: Path, cache: Path | None = None, **how: Any
+) -> subprocess.Popen[str]:
+    """The command line, on its way, in a session of its own as on a terminal of its own."""
+    return subprocess.Popen(
+        _command(*arguments),
+        cwd=cwd,
+        env=_environment(cache),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        **how,
+    )
+
+
+def is_one_line(text: str) -> bool:
+    """Whether standard error, progress aside, is one line with what to do, and no traceback."""
+    told = [line for line in text.splitlines() if line.startswith("feldspar: ")]
+    return len(told) == 1 and text.splitlines()[-1] == told[0] and "Traceback" not in text
+
+
+@contextmanager
+def serving_teacher(recipe: Path) -> Iterator[str]:
+    """`feldspar world serve` of a recipe, which outlives the runs that ask it; gives its URL."""
+    process = start("world", "serve", "--recipe", recipe.name, cwd=recipe.parent)
+    try:
+        assert process.stdout is not None
+        ready, _, _ = select.select([process.stdout], [], [], 30)
+        assert ready, "the teacher did not come up"
+        yield process.stdout.readline().strip()
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate()
+
+
+def num_served(url: str) -> int:
+    """Valid requests that a teacher has answered, or is about to."""
+    with urllib.request.urlopen(f"{url.removesuffix('/v1')}/stats") as reply:
+        return int(json.load(reply)["requests"])
+
+
+def sample_bytes(run: Path) -> bytes:
+    return rows_bytes(run, "samples")
+
+
+def rows_bytes(run: Path, step: str) -> bytes:
+    rows = open_step(run, step)
+    assert rows is not None, f"{run} has no {step}"
+    return (rows.folder / "rows.jsonl.zst").read_bytes()
+
+
+def digests(run: Path) -> list[tuple[str, int, str]]:
+    """Phase, step and content of every checkpoint that training and preference tuning gave."""
+    checkpoints: list[Checkpoint] = []
+    for name in ("trained", "preferred"):
+        rows = open_step(run, name)
+        assert rows is not None, f"{run} has no {name}"
+        checkpoints += rows
+    return [(c.phase, c.step, c.digest) for c in checkpoints]
+
+
+def step_files(run: Path) -> dict[str, int]:
+    """Every file of the run's steps, with the time of its last change."""
+    files = (path for path in (run / "steps").rglob("*") if path.is_file())
+    return {str(path.relative_to(run)): path.stat().st_mtime_ns for path in files}
+
+
+def _command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "feldspar.cli.main", *arguments]
+
+
+def _environment(cache: Path | None) -> dict[str, str]:
+    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    extra = {} if cache is None else {"FELDSPAR_CACHE": str(cache)}
+    # Where the package is imported from without an install, its subprocesses must find it too.
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **extra}
