@@ -11,7 +11,7 @@ from feldspar.errors import RecipeError
 
 RECIPE = """\
 # Teach a model what is in taxonomy/. `feldspar plan recipe.toml` says what it will cost,
-# `feldspar run recipe.toml` does it and goes on after anything.
+# `feldspar run recipe.toml` does it and goes on after anything. Every key: docs/recipe.md.
 
 [taxonomy]
 path = "taxonomy"
@@ -26,17 +26,46 @@ endpoint = "embedded"
 # A model folder in Hugging Face format, or a hub id.
 base = "{base}"
 
-[mix.base_replay]
-# General rows in `messages` layout, so that what the base knows is not washed out.
-# source = "base-replay.jsonl"
+# General rows in `messages` layout (JSONL), so that what the base knows is not washed out.
+# [mix.base_replay]
+# source = "general.jsonl"
 # share = 0.25
+
+[train]
+# The paper: 2e-5 and 3,840 samples a step, on 1.2 million samples. These are for hundreds.
+learning_rate = 2e-5
+batch_samples = 32
+warmup_steps = 10
+
+# The cards' phases: knowledge short, then long, then skills, each replaying what came before.
+[[train.phase]]
+name = "knowledge-short"
+branches = ["knowledge"]
+length = "short"
+num_epochs = 4
+
+[[train.phase]]
+name = "knowledge-long"
+branches = ["knowledge"]
+length = "long"
+num_epochs = 4
+replay = [{{ phase = "knowledge-short", fraction = 1.0 }}]
+
+[[train.phase]]
+name = "skills"
+branches = ["foundational", "compositional"]
+num_epochs = 4
+replay = [
+  {{ phase = "knowledge-short", fraction = 1.0 }},
+  {{ phase = "knowledge-long", fraction = 1.0 }},
+]
 """
 
-LEAF = """\
+KNOWLEDGE = """\
 version: 3
 created_by: you
 domain: geology
-task_description: Teach the model what labradorescence is.
+task_description: Teach the model about labradorite and its play of colour.
 seed_examples:
   - context: |
       Labradorite shows a play of colour called labradorescence. Light is scattered between thin
@@ -48,9 +77,36 @@ seed_examples:
         answer: They are 50 to 200 nanometres thick.
       - question: What causes labradorescence?
         answer: Light that is scattered between thin layers inside the stone.
+  - context: |
+      Labradorite is found in basalt, gabbro and anorthosite. Well-known places are Finland, whose
+      stones are traded as spectrolite, Madagascar, and the isle of Paul near Nain in Canada.
+    questions_and_answers:
+      - question: In which rocks is labradorite found?
+        answer: It is found in basalt, gabbro and anorthosite.
+      - question: What are Finnish labradorites traded as?
+        answer: They are traded as spectrolite.
+      - question: Where in Canada is a well-known place for labradorite?
+        answer: The isle of Paul near Nain.
 document:
   path: documents
   patterns: ["*.md"]
+"""
+
+SKILL = """\
+version: 3
+created_by: you
+task_description: Write a label for a mineral in a collection, in one sentence.
+seed_examples:
+  - question: Write a label for a piece of quartz from Brazil.
+    answer: Quartz, Brazil, a hard and clear crystal of silicon dioxide.
+  - question: Write a label for a piece of mica from Norway.
+    answer: Mica, Norway, a soft mineral that splits into thin and shining sheets.
+  - question: Write a label for a piece of pyrite from Spain.
+    answer: Pyrite, Spain, a brassy iron sulphide that is often mistaken for gold.
+  - question: Write a label for a piece of calcite from Iceland.
+    answer: Calcite, Iceland, a clear crystal that shows everything behind it twice.
+  - question: Write a label for a piece of malachite from the Congo.
+    answer: Malachite, Congo, a green and banded carbonate of copper.
 """
 
 DOCUMENT = """\
@@ -71,7 +127,7 @@ are traded as spectrolite, Madagascar, and the isle of Paul near Nain in Canada.
 """
 
 ATTRIBUTION = """\
-Title of work: Labradorite
+Title of work: {title}
 License of the work: CC0-1.0
 Creator names: you
 """
@@ -84,13 +140,16 @@ def init(
     ] = "ibm-granite/granite-3.3-2b-base",
 ) -> None:
     """Write a project to start from: recipe.toml, an example taxonomy, .gitignore."""
-    leaf = folder / "taxonomy" / "knowledge" / "science" / "geology" / "labradorite"
+    knowledge = folder / "taxonomy" / "knowledge" / "science" / "geology" / "labradorite"
+    skill = folder / "taxonomy" / "compositional_skills" / "writing" / "labels" / "minerals"
     files = {
         folder / "recipe.toml": RECIPE.format(base=base),
         folder / ".gitignore": ".feldspar/\nruns/\n",
-        leaf / "qna.yaml": LEAF,
-        leaf / "attribution.txt": ATTRIBUTION,
-        leaf / "documents" / "labradorite.md": DOCUMENT,
+        knowledge / "qna.yaml": KNOWLEDGE,
+        knowledge / "attribution.txt": ATTRIBUTION.format(title="Labradorite"),
+        knowledge / "documents" / "labradorite.md": DOCUMENT,
+        skill / "qna.yaml": SKILL,
+        skill / "attribution.txt": ATTRIBUTION.format(title="Labels for minerals"),
     }
     for path in files:
         if path.exists():
