@@ -2,7 +2,8 @@
 
 from feldspar.taxonomy.chunks import count_words, cut_chunks, token_counter
 from feldspar.taxonomy.exam_split import SeedSplit, split_seeds
-from feldspar.taxonomy.findings import CODES, Finding, printable
+from feldspar.taxonomy.codes import CODES, SEVERITIES, Severity
+from feldspar.taxonomy.findings import Finding, printable
 from feldspar.taxonomy.reading import (
     LeafFile,
     check_taxonomy,

@@ -25,6 +25,7 @@ from feldspar.taxonomy.documents import (
 )
 from feldspar.taxonomy.exam_split import MIN_SEEDS, split_seeds
 from feldspar.taxonomy.findings import Finding, Findings, printable
+from feldspar.taxonomy.meaning import consider_meaning
 from feldspar.taxonomy.nodes import MAX_FILE_BYTES, YamlFault, compose
 from feldspar.taxonomy.places import BRANCH_FOLDERS, Place, find_places
 from feldspar.taxonomy.qna import Qna, read_qna
@@ -144,9 +145,11 @@ class _Reader:
     """Reads leaf after leaf of one taxonomy."""
 
     def __init__(self, root: Path, mirror: Path | None, *, is_needed: bool) -> None:
+        self._is_needed = is_needed
         self._root = root if root.is_dir() else root.parent
         self._finder = DocumentFinder(self._root, mirror, is_needed)
         self._seen: dict[str, Path] = {}
+        self._alike: dict[str, Path] = {}
 
     def read(self, place: Place) -> LeafFile:
         findings = Findings(place.file)
@@ -156,6 +159,8 @@ class _Reader:
         if qna is not None:
             documents = self._documents(place, qna, findings)
             leaf = self._leaf(place, qna, findings)
+        if qna is not None and leaf is not None and not self._is_needed:
+            consider_meaning(leaf, qna.places, documents, findings)
         return LeafFile(
             file=place.file,
             path=place.path,
@@ -178,6 +183,10 @@ class _Reader:
             findings.add("FT014", "the folder's name holds what is not UTF-8 text", cure)
             return None
         first = self._seen.setdefault(place.path, place.file)
+        alike = self._alike.setdefault(_without_case(place.path), place.file)
+        if alike not in (place.file, first):
+            message = f"the path {place.path} differs from that of {alike} in case or form alone"
+            findings.add("FT015", message, "rename one of the folders")
         if first != place.file:
             message = f"the path {place.path} is also that of {first}"
             findings.add("FT011", message, "rename one, or check one taxonomy at a time")
@@ -249,6 +258,11 @@ class _Reader:
             cure = "save it as a plain UTF-8 file beside qna.yaml"
             findings.add("FT001", f"{ATTRIBUTION} is left out: {fault}", cure, severity="warning")
         return ""
+
+
+def _without_case(path: str) -> str:
+    """Equal for paths that are one path on a file system that ignores case or Unicode form."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFKC", path).casefold())
 
 
 def _consider_seeds(branch: Branch, qna: Qna, findings: Findings) -> None:
