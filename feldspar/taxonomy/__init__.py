@@ -1,9 +1,11 @@
 """Read and check seeds, and cut documents into chunks."""
 
-from feldspar.taxonomy.chunks import count_words, cut_chunks, token_counter
-from feldspar.taxonomy.exam_split import SeedSplit, split_seeds
+from feldspar.taxonomy.chunks import cut_chunks
 from feldspar.taxonomy.codes import CODES, SEVERITIES, Severity
+from feldspar.taxonomy.exam_split import SeedSplit, split_seeds
+from feldspar.taxonomy.fetching import Fetcher
 from feldspar.taxonomy.findings import Finding, printable
+from feldspar.taxonomy.fixing import mend_files, mend_text
 from feldspar.taxonomy.reading import (
     LeafFile,
     check_taxonomy,
@@ -12,20 +14,26 @@ from feldspar.taxonomy.reading import (
     inspect_taxonomy,
     read_taxonomy,
 )
+from feldspar.taxonomy.sarif import github_command, sarif
 
 __all__ = [
     "CODES",
+    "SEVERITIES",
+    "Fetcher",
     "Finding",
     "LeafFile",
     "SeedSplit",
+    "Severity",
     "check_taxonomy",
-    "count_words",
     "cut_chunks",
     "cut_documents",
     "files_read",
+    "github_command",
     "inspect_taxonomy",
+    "mend_files",
+    "mend_text",
     "printable",
     "read_taxonomy",
+    "sarif",
     "split_seeds",
-    "token_counter",
 ]

@@ -10,17 +10,12 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
-from feldspar.errors import TaxonomyError
 from feldspar.records import Chunk
 
 CountTokens = Callable[[str], int]
 
-_EAST_ASIAN = r"\u2e80-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-# Scripts without spaces count by the character, and long runs by 32, so no chunk is boundless.
-_WORD = re.compile(rf"[{_EAST_ASIAN}]|[^\s{_EAST_ASIAN}]{{1,32}}")
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]\u201d\u2019]*\s+|(?<=[\u3002\uff01\uff1f])|\n\s*\n")
 _HEADING = re.compile(r" {0,3}#{1,6}(\s|$)")
 _UNDERLINE = re.compile(r" {0,3}(=+|-{2,})\s*$")
@@ -28,29 +23,6 @@ _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _ROW = re.compile(r"\s*(\||[-*+] |\d+[.)] )|    |\t")
 _ROW_END = re.compile(r"\n")
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
-
-
-def count_words(text: str) -> int:
-    """Words, counting each East Asian character and each 32 characters of a longer run as one."""
-    return sum(1 for _ in _WORD.finditer(text))
-
-
-def token_counter(folder: str | None) -> CountTokens:
-    """Counts tokens of the tokenizer.json in `folder`, or words where none is named."""
-    if folder is None:
-        return count_words
-    from tokenizers import Tokenizer
-
-    path = Path(folder) / "tokenizer.json"
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    # The library raises a bare Exception for a missing or broken file.
-    except Exception as error:
-        cure = "name a folder with a tokenizer.json, or leave `taxonomy.tokenizer` out"
-        raise TaxonomyError(f"{path}: cannot be read: {error}; {cure}") from error
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
 def cut_chunks(text: str, document: str, max_tokens: int, count_tokens: CountTokens) -> list[Chunk]:

@@ -10,7 +10,7 @@ _MIN_LETTERS = 12
 _MIN_SMALL_WORDS = 4
 _SMALL_WORDS = {
     "English": "the of and to is in that it for was on are as with his they at this have from what",
-    "German": "der die das und ist nicht ein eine zu den von mit auf für dem sich wie auch wird oder",
+    "German": "der die das und ist nicht ein eine zu den von mit auf für dem sich wie auch oder",
     "French": "le la les des et est dans une du que qui pour pas sur au avec ce sont par quel",
     "Spanish": "el la los las y es en una del que por con para como se su al más qué cuál",
     "Italian": "il la gli di che è un una per con non del della sono nel come più alla cosa quale",

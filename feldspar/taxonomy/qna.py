@@ -38,16 +38,18 @@ _LEAF_KEYS = (
 _SEED_KEYS = ("question", "answer", "context", "attribution")
 _EXAMPLE_KEYS = ("context", "questions_and_answers")
 _PAIR_KEYS = ("question", "answer")
-_DOCUMENT_KEYS = ("repo", "commit", "patterns", "path")
+_WHERE_KEYS = ("repo", "commit", "path", "url")
+_DOCUMENT_KEYS = (*_WHERE_KEYS, "patterns")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DocumentSource:
-    """Where a leaf's documents are: a git repository at a commit, or a local path."""
+    """Where a leaf's documents are: a git repository at a commit, a local path, or a URL."""
 
     repo: str = ""
     commit: str = ""
     path: str = ""
+    url: str = ""
     patterns: tuple[str, ...]
     at: At
 
@@ -313,20 +315,26 @@ def _sources(document: Node, findings: Findings) -> Iterator[DocumentSource]:
             _bad_document(findings, "`document` is no mapping", node.at)
             continue
         fields = _fields(node, _DOCUMENT_KEYS, findings)
-        repo, commit, path = (_text(fields, key, findings) for key in ("repo", "commit", "path"))
-        if bool(path) == bool(repo):
-            why = "neither `repo` nor `path`" if not path else "both `repo` and `path`"
+        repo, commit, path, url = (_text(fields, key, findings) for key in _WHERE_KEYS)
+        named = [key for key, text in (("repo", repo), ("path", path), ("url", url)) if text]
+        if len(named) != 1:
+            why = " and ".join(f"`{key}`" for key in named) or "no `repo`, `path` or `url`"
             _bad_document(findings, f"`document` has {why}", node.at)
         elif repo and not commit:
             _bad_document(findings, "`document` has no `commit`", node.at)
         else:
             patterns = _patterns(fields.get("patterns"), findings)
-            yield DocumentSource(repo=repo, commit=commit, path=path, patterns=patterns, at=node.at)
+            yield DocumentSource(
+                repo=repo, commit=commit, path=path, url=url, patterns=patterns, at=node.at
+            )
 
 
 def _bad_document(findings: Findings, message: str, at: At) -> None:
-    cure = "write `repo:` and `commit:` of a git repository, or `path:` of a local file or folder"
-    findings.add("FT031", message, f"{cure}, and `patterns:` such as `*.md`", at)
+    cure = (
+        "write `repo:` and `commit:` of a git repository with `patterns:` such as `*.md`, "
+        "or `path:` of a local file or folder, or `url:` of a page"
+    )
+    findings.add("FT031", message, cure, at)
 
 
 def _patterns(node: Node | None, findings: Findings) -> tuple[str, ...]:

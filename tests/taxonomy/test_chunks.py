@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feldspar.errors import TaxonomyError
-from feldspar.taxonomy import count_words, cut_chunks, token_counter
+from feldspar.taxonomy import cut_chunks
+from feldspar.tokens.count import TokenCounter, count_words
 
 BLOCKS = [
     *("# Title\n", "Some words. More of them!\n", "\n", "| a | b |\n", "```\n", "- item\n"),
@@ -80,14 +80,9 @@ def test_tokens_of_a_named_tokenizer_are_counted(tmp_path: Path) -> None:
     trainer = tokenizers.trainers.BpeTrainer(vocab_size=60, show_progress=False)
     tokenizer.train_from_iterator(["a few words about the phoenix. " * 9], trainer)
     tokenizer.save(str(tmp_path / "tokenizer.json"))
-    count = token_counter(str(tmp_path))
+    count = TokenCounter(str(tmp_path))
     chunks = cut_chunks(
         "".join(f"{i} words about the phoenix. " for i in range(40)), "d", 20, count
     )
     assert len(chunks) > 1
     assert all(count(chunk.text) <= 20 for chunk in chunks)
-
-
-def test_a_missing_tokenizer_is_named(tmp_path: Path) -> None:
-    with pytest.raises(TaxonomyError, match=r"tokenizer\.json"):
-        token_counter(str(tmp_path))

@@ -23,6 +23,7 @@ def taxonomy(tmp_path: Path) -> Path:
     leaf = tmp_path / "tree" / "knowledge" / "phoenix"
     leaf.mkdir(parents=True)
     (leaf / "qna.yaml").write_text(f"{SEEDS}document: {{path: .}}\n", encoding="utf-8")
+    (leaf / "attribution.txt").write_text("License of the work: CC0-1.0\n", encoding="utf-8")
     (leaf / "phoenix.md").write_text("# Phoenix [bold]\n\n" + "A \x1b[31mword. " * 60, "utf-8")
     return tmp_path / "tree"
 
@@ -43,7 +44,9 @@ def test_check_names_place_code_and_cure(taxonomy: Path) -> None:
     assert place.startswith(f"{broken}:1:5 error FT002 ")
     assert cure.startswith("    put the text between quotes")
     assert summary.startswith("2 of 3 leaves read")
-    record = json.loads(CliRunner().invoke(app, ["check", str(taxonomy), "--json"]).output)
+    record = json.loads(
+        CliRunner().invoke(app, ["check", str(taxonomy), "--format", "json"]).output
+    )
     assert (record["num_files"], record["num_leaves"], record["num_seeds"]) == (3, 2, 10)
     assert record["findings"][0]["line"] == 1
 
