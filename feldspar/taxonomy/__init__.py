@@ -2,6 +2,7 @@
 
 from feldspar.taxonomy.chunks import cut_chunks
 from feldspar.taxonomy.codes import CODES, SEVERITIES, Severity
+from feldspar.taxonomy.diff import LeafChange, diff_taxonomy
 from feldspar.taxonomy.exam_split import SeedSplit, split_seeds
 from feldspar.taxonomy.fetching import Fetcher
 from feldspar.taxonomy.findings import Finding, printable
@@ -21,12 +22,14 @@ __all__ = [
     "SEVERITIES",
     "Fetcher",
     "Finding",
+    "LeafChange",
     "LeafFile",
     "SeedSplit",
     "Severity",
     "check_taxonomy",
     "cut_chunks",
     "cut_documents",
+    "diff_taxonomy",
     "files_read",
     "github_command",
     "inspect_taxonomy",

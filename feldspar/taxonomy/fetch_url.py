@@ -18,7 +18,9 @@ from feldspar.taxonomy.files import MAX_DOCUMENT_BYTES, READ_SUFFIXES, ReadFault
 
 MAX_REDIRECTS = 5
 PATIENCE_SECONDS = 20.0
-"""For one answer of the server's; a whole document may take three times as long."""
+"""For each word of the server's."""
+MAX_SECONDS = 60.0
+"""For a document, with all redirects."""
 _REDIRECTS = (301, 302, 303, 307, 308)
 _PIECE_BYTES = 1 << 16
 _SUFFIX_OF_TYPE = {
@@ -36,9 +38,15 @@ class Fetched(NamedTuple):
     """What kind of document it is: `.md`, `.html`, ..."""
 
 
-def fetch_url(url: str, *, allows_private: bool, max_bytes: int = MAX_DOCUMENT_BYTES) -> Fetched:
+def fetch_url(
+    url: str,
+    *,
+    allows_private: bool,
+    max_bytes: int = MAX_DOCUMENT_BYTES,
+    max_seconds: float = MAX_SECONDS,
+) -> Fetched:
     """Get a document. Raises ReadFault with the reason where it is refused or cannot be had."""
-    deadline = time.monotonic() + 3 * PATIENCE_SECONDS
+    deadline = time.monotonic() + max_seconds
     for _ in range(MAX_REDIRECTS + 1):
         parts = split_url(url, ("http", "https"))
         addresses = addresses_of(

@@ -6,6 +6,7 @@ import gzip
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -44,6 +45,15 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, b"0" * 2000, is_told=False)
         elif self.path == "/short.txt":
             self.answer(200, b"0" * 10, num_told=99)
+        elif self.path == "/drip.txt":
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
+            self.close_connection = True
+            for _ in range(100):
+                try:
+                    self.wfile.write(b"x")
+                except OSError:
+                    return
+                time.sleep(0.05)
         elif self.path == "/picture":
             self.answer(200, b"x", **{"Content-Type": "image/png"})
         elif self.path == "/absent.txt":
@@ -105,6 +115,13 @@ def test_what_is_refused_says_why(here: str, path: str, reason: str) -> None:
     with pytest.raises(ReadFault, match=reason) as caught:
         fetch_url(f"{here}{path}", allows_private=True, max_bytes=1000)
     assert "secret" not in str(caught.value)
+
+
+def test_a_server_that_drips_is_left(here: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(ReadFault, match=r"took too long|no document from"):
+        fetch_url(f"{here}/drip.txt", allows_private=True, max_seconds=0.3)
+    assert time.monotonic() - started < 2
 
 
 @pytest.mark.parametrize(
@@ -239,7 +256,7 @@ def test_an_absent_commit_or_repository_says_what_git_says(tmp_path: Path, origi
         (origin.url, "1" * 9),
         ("file:///no/where", "1" * 40),
     ):
-        with pytest.raises(ReadFault, match="^git: "):
+        with pytest.raises(ReadFault, match=r"^git: "):
             fetcher.repository(repo, commit)
     assert not [path for path in tmp_path.rglob("*") if not path.is_dir()]
 

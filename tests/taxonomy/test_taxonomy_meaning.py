@@ -49,7 +49,8 @@ def test_a_good_leaf_gives_no_cause(tmp_path: Path) -> None:
         (CONTEXT, "The Phoenix is a minor constellation. " * 130, "FT044", 5, 14),
         (
             "What is the Phoenix named after?\n        answer: A mythical bird.",
-            "What exactly is the Phoenix?\n        answer: A minor constellation in the southern sky",
+            "What exactly is the Phoenix?\n"
+            "        answer: A minor constellation in the southern sky",
             "FT026",
             9,
             19,
