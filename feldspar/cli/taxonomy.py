@@ -9,6 +9,7 @@ import typer
 from feldspar.cli import taxonomy_show as show
 from feldspar.cli.taxonomy_check import check
 from feldspar.cli.taxonomy_diff import diff
+from feldspar.cli.taxonomy_write import draft, import_, new
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +25,9 @@ MaxTokens = Annotated[
 app = typer.Typer(help="Look at a taxonomy: what is in it, and what to mend.", no_args_is_help=True)
 app.command()(check)
 app.command()(diff)
+app.command()(new)
+app.command("import")(import_)
+app.command()(draft)
 
 
 @app.command()

@@ -16,6 +16,7 @@ from feldspar.taxonomy.reading import (
     read_taxonomy,
 )
 from feldspar.taxonomy.sarif import github_command, sarif
+from feldspar.taxonomy.writing import import_table, new_leaf
 
 __all__ = [
     "CODES",
@@ -32,9 +33,11 @@ __all__ = [
     "diff_taxonomy",
     "files_read",
     "github_command",
+    "import_table",
     "inspect_taxonomy",
     "mend_files",
     "mend_text",
+    "new_leaf",
     "printable",
     "read_taxonomy",
     "sarif",
