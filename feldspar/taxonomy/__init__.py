@@ -1,6 +1,6 @@
 """Read and check seeds, and cut documents into chunks."""
 
-from feldspar.taxonomy.chunks import cut_chunks
+from feldspar.taxonomy.chunks import Coverage, cover, cut_chunks
 from feldspar.taxonomy.codes import CODES, SEVERITIES, Severity
 from feldspar.taxonomy.diff import LeafChange, diff_taxonomy
 from feldspar.taxonomy.exam_split import SeedSplit, split_seeds
@@ -21,6 +21,7 @@ from feldspar.taxonomy.writing import import_table, new_leaf
 __all__ = [
     "CODES",
     "SEVERITIES",
+    "Coverage",
     "Fetcher",
     "Finding",
     "LeafChange",
@@ -28,6 +29,7 @@ __all__ = [
     "SeedSplit",
     "Severity",
     "check_taxonomy",
+    "cover",
     "cut_chunks",
     "cut_documents",
     "diff_taxonomy",

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from feldspar.records import Chunk
+from feldspar.records import Chunk, Seed
 
 CountTokens = Callable[[str], int]
 
@@ -22,6 +22,7 @@ _UNDERLINE = re.compile(r" {0,3}(=+|-{2,})\s*$")
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _ROW = re.compile(r"\s*(\||[-*+] |\d+[.)] )|    |\t")
 _ROW_END = re.compile(r"\n")
+_LETTERS = re.compile(r"\w+")
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
 
 
@@ -44,6 +45,38 @@ def cut_chunks(text: str, document: str, max_tokens: int, count_tokens: CountTok
             Chunk(id=digest, document=document, text=passage, num_tokens=count_tokens(passage)),
         )
     return list(chunks.values())
+
+
+class Coverage(NamedTuple):
+    """What chunks hold of the documents and of the contexts that seeds stand on."""
+
+    num_words: int
+    """Of all documents."""
+    num_covered: int
+    """Of the chunks; fewer where a passage stands in the documents more than once."""
+    lines_by_chunk: dict[str, tuple[int, ...]]
+    """Lines of the seeds whose context a chunk holds, by the chunk's id."""
+    torn: tuple[int, ...]
+    """Lines of the seeds whose context is in no chunk as a whole."""
+
+
+def cover(texts: Sequence[str], chunks: Sequence[Chunk], seeds: Sequence[Seed]) -> Coverage:
+    """Measure by words, so that line breaks and punctuation do not count."""
+    held = {chunk.id: f" {_plain(chunk.text)} " for chunk in chunks}
+    contexts = {seed.line: f" {_plain(seed.context)} " for seed in seeds if seed.context}
+    lines = {
+        key: tuple(line for line, context in contexts.items() if context in text)
+        for key, text in held.items()
+    }
+    found = {line for of_chunk in lines.values() for line in of_chunk}
+    num_words = sum(len(text.split()) for text in texts)
+    num_covered = min(num_words, sum(len(chunk.text.split()) for chunk in chunks))
+    torn = tuple(line for line in contexts if line not in found)
+    return Coverage(num_words, num_covered, lines, torn)
+
+
+def _plain(text: str) -> str:
+    return " ".join(_LETTERS.findall(text.casefold()))
 
 
 class _Span(NamedTuple):

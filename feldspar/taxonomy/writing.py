@@ -20,7 +20,7 @@ from feldspar.taxonomy.templates import ATTRIBUTION_TEXT, DOCUMENT_TEXT, KNOWLED
 
 MAX_TABLE_BYTES = 20_000_000
 _COLUMNS = ("question", "answer", "context")
-_TABLE_RULE = re.compile(r"\s*\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?\s*")
+_RULE = re.compile(r":?-+:?")
 _CELL_END = re.compile(r"(?<!\\)\|")
 
 
@@ -156,10 +156,15 @@ def _markdown_rows(table: Path, text: str) -> Iterator[tuple[int, dict[str, str]
         is_last = number == len(lines)
         if "|" not in line:
             names = []
-        elif not is_last and _TABLE_RULE.fullmatch(lines[number]):
+        elif not is_last and _is_rule(lines[number]):
             names = [cell.lower() for cell in _cells(line)]
-        elif set(_COLUMNS[:2]) <= set(names) and not _TABLE_RULE.fullmatch(line):
+        elif set(_COLUMNS[:2]) <= set(names) and not _is_rule(line):
             yield number, dict(zip(names, _cells(line), strict=False))
+
+
+def _is_rule(line: str) -> bool:
+    """Whether a line is `|---|:--|`, which parts a table's header from its rows."""
+    return "-" in line and all(_RULE.fullmatch(cell) for cell in _cells(line))
 
 
 def _cells(line: str) -> list[str]:
