@@ -1,7 +1,8 @@
 """Cut a document into passages that a teacher can be shown.
 
-Chunks are stretches of the document as it stands, so nothing is lost. Cuts fall between sections
-where they can, else between blocks (paragraphs, tables, code), lines, sentences, words.
+Chunks are stretches of the document as it stands, so nothing is lost; one that begins inside a
+table repeats its header. Cuts fall between sections where they can, else between blocks
+(paragraphs, tables, code), lines, sentences, words.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ _UNDERLINE = re.compile(r" {0,3}(=+|-{2,})\s*$")
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _ROW = re.compile(r"\s*(\||[-*+] |\d+[.)] )|    |\t")
 _ROW_END = re.compile(r"\n")
+# The line under a table's header: `|---|:--:|`.
+_RULE = re.compile(r"[ \t]*\|[ \t:|-]*-[ \t:|-]*\n?")
 _LETTERS = re.compile(r"\w+")
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
 
@@ -37,8 +40,7 @@ def cut_chunks(text: str, document: str, max_tokens: int, count_tokens: CountTok
         unit for block in _blocks(text) for unit in _fitting(text, block, max_tokens, count_tokens)
     ]
     chunks: dict[str, Chunk] = {}
-    for start, end in _packed(text, units, max_tokens, count_tokens):
-        passage = _passage(text, start, end)
+    for passage in _packed(text, units, max_tokens, count_tokens):
         digest = hashlib.sha256(passage.encode("utf-8", "surrogatepass")).hexdigest()[:16]
         chunks.setdefault(
             digest,
@@ -84,9 +86,10 @@ class _Span(NamedTuple):
     end: int
 
 
-def _passage(text: str, start: int, end: int) -> str:
+def _passage(text: str, start: int, end: int, header: _Span | None = None) -> str:
     """The text without blank lines around it; its first line keeps its indentation."""
-    return text[start:end].strip("\n").rstrip() if text[start:end].strip() else ""
+    body = text[start:end].strip("\n").rstrip() if text[start:end].strip() else ""
+    return f"{text[header.start : header.end]}{body}" if header is not None and body else body
 
 
 class _Block(NamedTuple):
@@ -95,6 +98,8 @@ class _Block(NamedTuple):
     is_rows: bool
     """A table, a list or code: cut between lines when it must be cut, not between sentences."""
     opens_section: bool
+    header: _Span | None
+    """The first lines of a table, to stand above rows that are cut from them."""
 
 
 class _Unit(NamedTuple):
@@ -104,6 +109,7 @@ class _Unit(NamedTuple):
     end: int
     num_tokens: int
     opens_section: bool = False
+    header: _Span | None = None
 
 
 def _blocks(text: str) -> Iterator[_Block]:
@@ -113,7 +119,7 @@ def _blocks(text: str) -> Iterator[_Block]:
         if block.ends_before(match.group()):
             yield block.closed(match.start())
             block = _OpenBlock(match.start())
-        block.take(match.group())
+        block.take(match.group(), match.start())
     if block.start < len(text):
         yield block.closed(len(text))
 
@@ -130,13 +136,17 @@ class _OpenBlock:
     """Whether the last line was blank or closed a fence."""
     num_body_lines: int = 0
     num_rows: int = 0
+    header_start: int = -1
+    header: _Span | None = None
 
     def ends_before(self, line: str) -> bool:
         if self.fence or self.num_body_lines == 0 or not line.strip():
             return False
         return self.is_after_end or _HEADING.match(line) is not None
 
-    def take(self, line: str) -> None:
+    def take(self, line: str, start: int) -> None:
+        if self.num_body_lines == 1 and not self.fence and _RULE.fullmatch(line):
+            self.header = _Span(self.header_start, start + len(line))
         if self.fence:
             self._take_code(line)
         elif _HEADING.match(line):
@@ -146,6 +156,8 @@ class _OpenBlock:
         elif line.strip():
             fence = _FENCE.match(line)
             self.fence = fence.group(1) if fence is not None else ""
+            if self.num_body_lines == 0:
+                self.header_start = start
             self.num_body_lines += 1
             self.num_rows += fence is not None or _ROW.match(line) is not None
             self.is_after_end = False
@@ -160,7 +172,8 @@ class _OpenBlock:
             self.is_after_end = True
 
     def closed(self, end: int) -> _Block:
-        return _Block(self.start, end, 2 * self.num_rows > self.num_body_lines, self.opens_section)
+        is_rows = 2 * self.num_rows > self.num_body_lines
+        return _Block(self.start, end, is_rows, self.opens_section, self.header)
 
 
 def _fitting(
@@ -173,9 +186,16 @@ def _fitting(
         return
     opens_section = block.opens_section
     end_pattern = _ROW_END if block.is_rows else _SENTENCE_END
+    header = block.header if block.is_rows else None
+    room = max_tokens
+    if header is not None:
+        room -= count_tokens(text[header.start : header.end])
     for start, end in _between(text, block.start, block.end, end_pattern):
-        for unit in _halved(text, start, end, max_tokens, count_tokens):
-            yield unit._replace(opens_section=opens_section)
+        # A header that takes up half a chunk is worth less than the rows it would displace.
+        is_headed = header is not None and start >= header.end and 2 * room >= max_tokens
+        for unit in _halved(text, start, end, room if is_headed else max_tokens, count_tokens):
+            above = header if is_headed else None
+            yield unit._replace(opens_section=opens_section, header=above)
             opens_section = False
 
 
@@ -206,23 +226,25 @@ def _halved(
 
 def _packed(
     text: str, units: list[_Unit], max_tokens: int, count_tokens: CountTokens
-) -> Iterator[_Span]:
+) -> Iterator[str]:
     """Fill chunks with neighbouring units; a new section opens a chunk when half is full."""
     first = 0
     while first < len(units):
+        start, header = units[first].start, units[first].header
         total = units[first].num_tokens
+        if header is not None:
+            total += count_tokens(text[header.start : header.end])
         last = first + 1
         while last < len(units) and total + units[last].num_tokens <= max_tokens:
             if units[last].opens_section and 2 * total >= max_tokens:
                 break
             total += units[last].num_tokens
             last += 1
-        start = units[first].start
+        passage = _passage(text, start, units[last - 1].end, header)
         # Tokens of a whole can be more than those of its parts, so the whole is counted.
-        while last > first + 1 and (
-            count_tokens(_passage(text, start, units[last - 1].end)) > max_tokens
-        ):
-            last -= 1
-        if _passage(text, start, units[last - 1].end):
-            yield _Span(start, units[last - 1].end)
+        while count_tokens(passage) > max_tokens and (last > first + 1 or header is not None):
+            last, header = (last - 1, header) if last > first + 1 else (last, None)
+            passage = _passage(text, start, units[last - 1].end, header)
+        if passage:
+            yield passage
         first = last
