@@ -30,7 +30,7 @@ from feldspar.taxonomy.nodes import (
 from feldspar.taxonomy.places import find_places
 from feldspar.taxonomy.qna import read_qna
 
-MAX_GLOBS = 50
+MAX_GLOBS = 20
 _INDENTATION = re.compile(r"[ \t]*")
 _GLOB = re.compile(r"""\*[^\s,\]\[{}'"#]*(?=[ \t]*(?:[,\]]|[ \t]#|\r?$))""", re.MULTILINE)
 _TRAILING = re.compile(r"[ \t]+$")

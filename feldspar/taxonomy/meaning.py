@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 
 from feldspar.records import Leaf, Seed
 from feldspar.taxonomy.documents import Document
@@ -28,6 +29,10 @@ MAX_WORDS = 500
 """Of a context, or of a question with its answer."""
 MAX_COMPARED_SEEDS = 300
 """Comparing each with each takes a second for a thousand."""
+MAX_COMPARED_CHARACTERS = 1_000_000
+"""Of seeds: a file can repeat a long text by aliases."""
+MAX_DOCUMENT_CHARACTERS = 5_000_000
+"""Of a leaf's documents together; contexts are not looked for in more."""
 
 _WORD = re.compile(r"\w+")
 # One prefix each: CC-BY-NC and CC-BY-ND forbid what is done here.
@@ -43,14 +48,20 @@ def consider_meaning(
     leaf: Leaf, places: dict[str, SeedPlace], documents: Sequence[Document], findings: Findings
 ) -> None:
     """Add what the seeds of a leaf, its documents and its licence give cause to say."""
-    compared = leaf.seeds[:MAX_COMPARED_SEEDS]
+    compared = _first(leaf.seeds)
     _consider_each(leaf, compared, places, findings)
     _consider_lengths(compared, places, findings)
     _consider_repeats(compared, places, findings)
     _consider_languages(compared, places, findings)
-    if documents:
+    if 0 < sum(len(document.text) for document in documents) <= MAX_DOCUMENT_CHARACTERS:
         _consider_contexts(compared, places, documents, findings)
     _consider_licence(leaf, findings)
+
+
+def _first(seeds: Sequence[Seed]) -> list[Seed]:
+    lengths = (len(s.question) + len(s.answer) + len(s.context or "") for s in seeds)
+    totals = zip(seeds[:MAX_COMPARED_SEEDS], accumulate(lengths), strict=False)
+    return [seed for seed, total in totals if total <= MAX_COMPARED_CHARACTERS]
 
 
 def _consider_each(
