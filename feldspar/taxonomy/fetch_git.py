@@ -72,7 +72,9 @@ class _Git(NamedTuple):
 
     def command(self, *arguments: str, is_inside: bool = True) -> list[str]:
         # A file that grows past the limit ends git: a repository has no size that it could tell.
-        limited = ["sh", "-c", 'ulimit -f "$0" && exec git "$@"', str(MAX_PACK_BYTES // 512)]
+        # Where a lower limit stands already, that one counts.
+        script = 'ulimit -f "$0" 2>/dev/null; exec git "$@"'
+        limited = ["sh", "-c", script, str(MAX_PACK_BYTES // 512)]
         inside = ["--git-dir", str(self.folder)] if is_inside else []
         return [*limited, "-c", "core.askPass=", *self.options, *inside, *arguments]
 

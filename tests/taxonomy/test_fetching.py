@@ -12,8 +12,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from feldspar.taxonomy import Fetcher, LeafFile, inspect_taxonomy
+from feldspar.cli.taxonomy import app
+from feldspar.config import TaxonomyConfig
+from feldspar.errors import TaxonomyError
+from feldspar.taxonomy import Fetcher, LeafFile, inspect_taxonomy, read_taxonomy
 from feldspar.taxonomy.addresses import is_public, without_credentials
 from feldspar.taxonomy.fetch_git import web_url
 from feldspar.taxonomy.fetch_url import fetch_url
@@ -280,3 +284,23 @@ def test_a_page_of_a_leaf_becomes_its_document(tmp_path: Path, here: str) -> Non
     refused = inspected(tree, Fetcher(cache=tmp_path / "other"))
     assert any("private address" in f.message for f in refused.findings)
     assert not any("secret" in f.message for f in refused.findings)
+
+
+def test_a_run_fetches_and_is_told_what_is_refused(tmp_path: Path, here: str) -> None:
+    tree = knowledge(tmp_path, f"{{url: '{here}/phoenix.html'}}")
+    with pytest.raises(TaxonomyError, match=r"qna\.yaml:3:3: .*private address 127\.0\.0\.1"):
+        list(read_taxonomy(TaxonomyConfig(path=str(tree))))
+    with pytest.raises(TaxonomyError, match=r"`taxonomy\.fetch = true`"):
+        list(read_taxonomy(TaxonomyConfig(path=str(tree), fetch=False)))
+
+
+def test_check_asks_the_network_only_when_told_to(
+    tmp_path: Path, server: ThreadingHTTPServer, here: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FELDSPAR_CACHE", str(tmp_path / "cache"))
+    tree = knowledge(tmp_path, f"{{url: '{here}/phoenix.html'}}")
+    told = CliRunner().invoke(app, ["check", str(tree)])
+    assert (told.exit_code, "FT033" in told.output) == (0, True)
+    asked = CliRunner().invoke(app, ["check", str(tree), "--documents"])
+    assert (asked.exit_code, "FT038" in asked.output) == (3, True)
+    assert not (tmp_path / "cache" / "documents-1" / "git").exists()
