@@ -84,7 +84,9 @@ def chunks(
         num_missing += not cut
         _print_chunks(out, leaf_file, cut)
     show.say(
-        out, f"{num_chunks} chunks of at most {longest} words in {num_leaves} knowledge leaves"
+        out,
+        f"{show.counted(num_chunks, 'chunk')} of at most {longest} words in "
+        f"{num_leaves} knowledge {'leaf' if num_leaves == 1 else 'leaves'}",
     )
     if num_missing or not num_leaves:
         raise typer.Exit(TaxonomyError.exit_code)

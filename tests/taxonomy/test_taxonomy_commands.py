@@ -77,7 +77,7 @@ def test_chunks_are_shown_without_what_steers_a_terminal(taxonomy: Path) -> None
     assert result.exit_code == 0
     assert "# Phoenix [bold]" in result.output
     assert "\x1b" not in result.output
-    assert result.output.endswith("chunks of at most 50 words in 1 knowledge leaves\n")
+    assert result.output.endswith("chunks of at most 50 words in 1 knowledge leaf\n")
 
 
 def test_chunks_of_documents_that_are_absent_is_an_error(taxonomy: Path) -> None:
