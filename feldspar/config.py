@@ -80,6 +80,8 @@ class TaxonomyConfig(Part):
     """Folder of leaves, or one leaf's folder."""
     mirror: OptionalPath = None
     """Folder of documents laid out `OWNER+REPO/COMMIT/FILE`, for leaves that name a repository."""
+    fetch: bool = True
+    """Fetch the documents that leaves name by repository or URL and the mirror does not hold."""
     leaves: tuple[str, ...] = ()
     """Keep only leaves whose path starts with one of these. Empty keeps all."""
     branches: tuple[Branch, ...] = ()

@@ -1,138 +1,182 @@
-"""`feldspar taxonomy check | tree | chunks`: what a folder of examples holds, and what to mend."""
+"""`feldspar taxonomy`: its commands, and what a folder of examples holds: `tree`, `chunks`."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from feldspar.cli import taxonomy_show as show
+from feldspar.cli.taxonomy_check import check
+from feldspar.cli.taxonomy_diff import diff
+from feldspar.cli.taxonomy_write import draft, import_, new
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from rich.console import Console
+    from rich.table import Table
     from rich.tree import Tree
 
-    from feldspar.taxonomy import Finding, LeafFile
+    from feldspar.records import Chunk, Seed
+    from feldspar.taxonomy import LeafFile
 
-TaxonomyPath = Annotated[Path, typer.Argument(help="A taxonomy, a part of one, or one leaf.")]
-Mirror = Annotated[
-    Path | None, typer.Option("--mirror", help="Documents laid out OWNER+REPO/COMMIT/FILE.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 MaxTokens = Annotated[
     int | None, typer.Option("--max-tokens", min=1, help="Longest chunk in words; 400 by default.")
 ]
 
-SEVERITY_STYLE = {"error": "bold red", "warning": "yellow", "note": "cyan"}
-
-app = typer.Typer(help="Look at a taxonomy: what is in it, and what to mend.", no_args_is_help=True)
-
-
-@app.command()
-def check(path: TaxonomyPath, mirror: Mirror = None, as_json: AsJson = False) -> None:
-    """List everything to mend, with its place and its cure. Exit code 3 when there are errors."""
-    from feldspar.errors import TaxonomyError
-    from feldspar.taxonomy import inspect_taxonomy
-
-    console = _console()
-    read: list[LeafFile] = []
-    num_errors = 0
-    for leaf_file in inspect_taxonomy(path, mirror):
-        read.append(leaf_file)
-        num_errors += len(leaf_file.errors)
-        if not as_json:
-            _print_findings(console, leaf_file.findings)
-    if as_json:
-        _print_json(_as_record(read))
-    else:
-        _say(console, _summary(path, read))
-    if num_errors or not read:
-        raise typer.Exit(TaxonomyError.exit_code)
+app = typer.Typer(
+    help="Look at a taxonomy, mend it, and write leaves for it.", no_args_is_help=True
+)
+app.command()(check)
+app.command()(diff)
+app.command()(new)
+app.command("import")(import_)
+app.command()(draft)
 
 
 @app.command()
-def tree(path: TaxonomyPath, mirror: Mirror = None, as_json: AsJson = False) -> None:
-    """Show the branches and leaves with their seeds, documents and findings."""
+def tree(
+    path: show.TaxonomyPath,
+    mirror: show.Mirror = None,
+    documents: show.Documents = False,
+    as_json: show.AsJson = False,
+) -> None:
+    """Show the branches and leaves with their seeds, chunks and findings."""
     from feldspar.taxonomy import inspect_taxonomy
 
-    read = list(inspect_taxonomy(path, mirror))
+    read = [
+        _Seen(leaf, _cut(leaf)) for leaf in inspect_taxonomy(path, mirror, show.fetcher(documents))
+    ]
     if as_json:
-        _print_json([_leaf_record(leaf_file) for leaf_file in read])
+        show.print_json([_leaf_record(seen) for seen in read])
         return
-    console = _console()
-    console.print(_tree(str(path), read))
-    _say(console, _summary(path, read))
+    out = show.console()
+    out.print(_tree(str(path), read))
+    for title, key in (("branch", _branch_of), ("domain", _domain_of)):
+        out.print(_statistics(title, key, read))
+    show.say(out, show.summary(path, [seen.file for seen in read]))
 
 
 @app.command()
-def chunks(path: TaxonomyPath, mirror: Mirror = None, max_tokens: MaxTokens = None) -> None:
-    """Show how the documents of knowledge leaves are cut. Exit code 3 when some are not found."""
-    from rich.text import Text
+def chunks(
+    path: show.TaxonomyPath,
+    mirror: show.Mirror = None,
+    documents: show.Documents = False,
+    max_tokens: MaxTokens = None,
+) -> None:
+    """Show how documents are cut, and which contexts of seeds the pieces hold.
 
-    from feldspar.config import TaxonomyConfig
+    Exit code 3 when the documents of a knowledge leaf are not found.
+    """
     from feldspar.errors import TaxonomyError
-    from feldspar.taxonomy import count_words, cut_documents, inspect_taxonomy, printable
+    from feldspar.taxonomy import inspect_taxonomy
 
-    longest = TaxonomyConfig(path=str(path)).chunk_tokens if max_tokens is None else max_tokens
-    console = _console()
+    longest = _longest() if max_tokens is None else max_tokens
+    out = show.console()
     num_leaves = num_chunks = num_missing = 0
-    for leaf_file in inspect_taxonomy(path, mirror):
+    for leaf_file in inspect_taxonomy(path, mirror, show.fetcher(documents)):
         if leaf_file.branch not in (None, "knowledge"):
             continue
-        _print_findings(console, [f for f in leaf_file.findings if f.severity != "note"])
-        cut = cut_documents(leaf_file.documents, longest, count_words)
+        show.print_findings(out, [f for f in leaf_file.findings if f.severity != "note"])
+        cut = _cut(leaf_file, longest)
         num_leaves, num_chunks = num_leaves + 1, num_chunks + len(cut)
         num_missing += not cut
-        for number, chunk in enumerate(cut, start=1):
-            title = f"{leaf_file.path}  {number}/{len(cut)}  {chunk.num_tokens} words  {chunk.id}"
-            heading = Text(printable(f"{title}\n{chunk.document}"), style="bold")
-            console.print(heading, soft_wrap=True)
-            _say(console, f"{chunk.text}\n")
-    _say(
-        console, f"{num_chunks} chunks of at most {longest} words in {num_leaves} knowledge leaves"
+        _print_chunks(out, leaf_file, cut)
+    show.say(
+        out,
+        f"{show.counted(num_chunks, 'chunk')} of at most {longest} words in "
+        f"{num_leaves} knowledge {'leaf' if num_leaves == 1 else 'leaves'}",
     )
     if num_missing or not num_leaves:
         raise typer.Exit(TaxonomyError.exit_code)
 
 
-def _console() -> Console:
-    from rich.console import Console
+class _Seen(NamedTuple):
+    """A leaf's file with what its documents are cut into."""
 
-    return Console(markup=False, highlight=False, emoji=False)
+    file: LeafFile
+    chunks: tuple[Chunk, ...]
+
+    @property
+    def seeds(self) -> tuple[Seed, ...]:
+        return self.file.leaf.seeds if self.file.leaf is not None else ()
 
 
-def _say(console: Console, text: str) -> None:
-    from feldspar.taxonomy import printable
+def _longest() -> int:
+    from feldspar.config import TaxonomyConfig
 
-    console.print(printable(text), soft_wrap=True)
+    return TaxonomyConfig(path=".").chunk_tokens
 
 
-def _print_findings(console: Console, findings: Iterable[Finding]) -> None:
+def _cut(leaf_file: LeafFile, longest: int | None = None) -> tuple[Chunk, ...]:
+    from feldspar.taxonomy import cut_documents
+    from feldspar.tokens.count import count_words
+
+    if not leaf_file.documents:
+        return ()
+    return cut_documents(leaf_file.documents, longest or _longest(), count_words)
+
+
+def _print_chunks(out: Console, leaf_file: LeafFile, cut: tuple[Chunk, ...]) -> None:
     from rich.text import Text
 
-    from feldspar.taxonomy import printable
+    from feldspar.taxonomy import cover, printable
 
-    for finding in findings:
-        line = Text(f"{finding.place} ")
-        line.append(finding.severity, style=SEVERITY_STYLE[finding.severity])
-        line.append(printable(f" {finding.code} {finding.message}\n"))
-        line.append(printable(f"    {finding.cure}"), style="dim")
-        console.print(line, soft_wrap=True)
+    seeds = leaf_file.leaf.seeds if leaf_file.leaf is not None else ()
+    coverage = cover([document.text for document in leaf_file.documents], cut, seeds)
+    for number, chunk in enumerate(cut, start=1):
+        title = f"{leaf_file.path}  {number}/{len(cut)}  {chunk.num_tokens} words  {chunk.id}"
+        out.print(Text(printable(f"{title}\n{chunk.document}"), style="bold"), soft_wrap=True)
+        lines = coverage.lines_by_chunk[chunk.id]
+        if lines:
+            show.say(out, f"holds the context of the seeds at {_lines(lines)}")
+        show.say(out, f"{chunk.text}\n")
+    if coverage.num_words:
+        share = coverage.num_covered / coverage.num_words
+        told = f"{leaf_file.path}: chunks cover {share:.1%} of {coverage.num_words} words"
+        if coverage.torn:
+            told += f"; no one chunk holds the context of the seeds at {_lines(coverage.torn)}"
+        show.say(out, told)
 
 
-def _summary(path: Path, read: Sequence[LeafFile]) -> str:
-    if not read:
-        return f"{path}: no qna.yaml in any folder; name the folder that holds the leaves"
-    leaves = [leaf_file.leaf for leaf_file in read if leaf_file.leaf is not None]
-    severities = [finding.severity for leaf_file in read for finding in leaf_file.findings]
-    counts = ", ".join(_counted(severities.count(s), s) for s in ("error", "warning", "note"))
-    num_seeds = sum(len(leaf.seeds) for leaf in leaves)
-    return f"{len(leaves)} of {len(read)} leaves read, {num_seeds} seeds; {counts}"
+def _lines(lines: tuple[int, ...]) -> str:
+    return f"line{'s' if len(lines) > 1 else ''} {', '.join(map(str, lines))}"
 
 
-def _tree(title: str, read: Sequence[LeafFile]) -> Tree:
+def _branch_of(seen: _Seen) -> str:
+    return seen.file.branch or "none"
+
+
+def _domain_of(seen: _Seen) -> str:
+    """The domain that a leaf names, else the first folder below its branch."""
+    leaf = seen.file.leaf
+    if leaf is not None and leaf.domain:
+        return leaf.domain.strip().lower()
+    parts = seen.file.path.split("/")
+    return parts[1].lower() if len(parts) > 1 else "none"
+
+
+def _statistics(title: str, key: Callable[[_Seen], str], read: Sequence[_Seen]) -> Table:
+    from rich.table import Table
+
+    from feldspar.taxonomy import SEVERITIES, printable
+
+    table = Table(title, "leaves", "seeds", "chunks", *(f"{s}s" for s in SEVERITIES), box=None)
+    for name in sorted({key(seen) for seen in read}):
+        of_name = [seen for seen in read if key(seen) == name]
+        findings = [f.severity for seen in of_name for f in seen.file.findings]
+        numbers = [
+            len(of_name),
+            sum(len(seen.seeds) for seen in of_name),
+            sum(len(seen.chunks) for seen in of_name),
+            *(findings.count(severity) for severity in SEVERITIES),
+        ]
+        table.add_row(printable(name), *map(str, numbers))
+    return table
+
+
+def _tree(title: str, read: Sequence[_Seen]) -> Tree:
     from rich.text import Text
     from rich.tree import Tree
 
@@ -140,7 +184,8 @@ def _tree(title: str, read: Sequence[LeafFile]) -> Tree:
 
     root = Tree(Text(printable(title)))
     nodes: dict[tuple[str, ...], Tree] = {(): root}
-    for leaf_file in read:
+    for seen in read:
+        leaf_file = seen.file
         parts = tuple(leaf_file.path.split("/")) if leaf_file.path else (str(leaf_file.file),)
         for depth in range(1, len(parts) + 1):
             if parts[:depth] not in nodes:
@@ -148,48 +193,29 @@ def _tree(title: str, read: Sequence[LeafFile]) -> Tree:
                 nodes[parts[:depth]] = nodes[parts[: depth - 1]].add(label)
         said = nodes[parts].label
         assert isinstance(said, Text)
-        said.append(f"  {_figures(leaf_file)}", style="dim")
-        for severity, style in SEVERITY_STYLE.items():
+        said.append(f"  {_figures(seen)}", style="dim")
+        for severity, style in show.SEVERITY_STYLE.items():
             number = sum(finding.severity == severity for finding in leaf_file.findings)
             if number:
-                said.append(f"  {_counted(number, severity)}", style=style)
+                said.append(f"  {show.counted(number, severity)}", style=style)
     return root
 
 
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _figures(leaf_file: LeafFile) -> str:
-    leaf = leaf_file.leaf
+def _figures(seen: _Seen) -> str:
+    leaf = seen.file.leaf
     if leaf is None:
         return "not read"
-    figures = [_counted(len(leaf.seeds), "seed")]
+    figures = [show.counted(len(leaf.seeds), "seed")]
     if any(seed.context for seed in leaf.seeds):
         figures.append("grounded")
-    if leaf_file.documents:
-        figures.append(_counted(len(leaf_file.documents), "document"))
+    if seen.file.documents:
+        figures.append(show.counted(len(seen.file.documents), "document"))
+        figures.append(show.counted(len(seen.chunks), "chunk"))
     return ", ".join(figures)
 
 
-def _print_json(record: object) -> None:
-    import json
-
-    sys.stdout.write(json.dumps(record, indent=1) + "\n")
-
-
-def _as_record(read: Sequence[LeafFile]) -> dict[str, object]:
-    leaves = [leaf_file.leaf for leaf_file in read if leaf_file.leaf is not None]
-    return {
-        "num_files": len(read),
-        "num_leaves": len(leaves),
-        "num_seeds": sum(len(leaf.seeds) for leaf in leaves),
-        "findings": [_finding_record(f) for leaf_file in read for f in leaf_file.findings],
-    }
-
-
-def _leaf_record(leaf_file: LeafFile) -> dict[str, object]:
-    leaf = leaf_file.leaf
+def _leaf_record(seen: _Seen) -> dict[str, object]:
+    leaf_file, leaf = seen.file, seen.file.leaf
     return {
         "path": leaf_file.path,
         "file": str(leaf_file.file),
@@ -198,18 +224,7 @@ def _leaf_record(leaf_file: LeafFile) -> dict[str, object]:
         "num_seeds": len(leaf.seeds) if leaf is not None else 0,
         "domain": leaf.domain if leaf is not None else "",
         "licence": leaf.licence if leaf is not None else "",
+        "num_chunks": len(seen.chunks),
         "documents": [document.name for document in leaf_file.documents],
-        "findings": [_finding_record(finding) for finding in leaf_file.findings],
-    }
-
-
-def _finding_record(finding: Finding) -> dict[str, object]:
-    return {
-        "code": finding.code,
-        "severity": finding.severity,
-        "path": str(finding.path),
-        "line": finding.line,
-        "column": finding.column,
-        "message": finding.message,
-        "cure": finding.cure,
+        "findings": [show.finding_record(finding) for finding in leaf_file.findings],
     }

@@ -1,8 +1,12 @@
 """Read and check seeds, and cut documents into chunks."""
 
-from feldspar.taxonomy.chunks import count_words, cut_chunks, token_counter
+from feldspar.taxonomy.chunks import Coverage, cover, cut_chunks
+from feldspar.taxonomy.codes import CODES, SEVERITIES, Severity
+from feldspar.taxonomy.diff import LeafChange, diff_taxonomy
 from feldspar.taxonomy.exam_split import SeedSplit, split_seeds
-from feldspar.taxonomy.findings import CODES, Finding, printable
+from feldspar.taxonomy.fetching import Fetcher
+from feldspar.taxonomy.findings import Finding, printable
+from feldspar.taxonomy.fixing import mend_files, mend_text
 from feldspar.taxonomy.reading import (
     LeafFile,
     check_taxonomy,
@@ -11,20 +15,33 @@ from feldspar.taxonomy.reading import (
     inspect_taxonomy,
     read_taxonomy,
 )
+from feldspar.taxonomy.sarif import github_command, sarif
+from feldspar.taxonomy.writing import import_table, new_leaf
 
 __all__ = [
     "CODES",
+    "SEVERITIES",
+    "Coverage",
+    "Fetcher",
     "Finding",
+    "LeafChange",
     "LeafFile",
     "SeedSplit",
+    "Severity",
     "check_taxonomy",
-    "count_words",
+    "cover",
     "cut_chunks",
     "cut_documents",
+    "diff_taxonomy",
     "files_read",
+    "github_command",
+    "import_table",
     "inspect_taxonomy",
+    "mend_files",
+    "mend_text",
+    "new_leaf",
     "printable",
     "read_taxonomy",
+    "sarif",
     "split_seeds",
-    "token_counter",
 ]

@@ -1,56 +1,32 @@
 """Cut a document into passages that a teacher can be shown.
 
-Chunks are stretches of the document as it stands, so nothing is lost. Cuts fall between sections
-where they can, else between blocks (paragraphs, tables, code), lines, sentences, words.
+Chunks are stretches of the document as it stands, so nothing is lost; one that begins inside a
+table repeats its header. Cuts fall between sections where they can, else between blocks
+(paragraphs, tables, code), lines, sentences, words.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
-from feldspar.errors import TaxonomyError
-from feldspar.records import Chunk
+from feldspar.records import Chunk, Seed
 
 CountTokens = Callable[[str], int]
 
-_EAST_ASIAN = r"\u2e80-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-# Scripts without spaces count by the character, and long runs by 32, so no chunk is boundless.
-_WORD = re.compile(rf"[{_EAST_ASIAN}]|[^\s{_EAST_ASIAN}]{{1,32}}")
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]\u201d\u2019]*\s+|(?<=[\u3002\uff01\uff1f])|\n\s*\n")
 _HEADING = re.compile(r" {0,3}#{1,6}(\s|$)")
 _UNDERLINE = re.compile(r" {0,3}(=+|-{2,})\s*$")
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _ROW = re.compile(r"\s*(\||[-*+] |\d+[.)] )|    |\t")
 _ROW_END = re.compile(r"\n")
+# The line under a table's header: `|---|:--:|`.
+_RULE = re.compile(r"[ \t]*\|[ \t:|-]*-[ \t:|-]*\n?")
+_LETTERS = re.compile(r"\w+")
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
-
-
-def count_words(text: str) -> int:
-    """Words, counting each East Asian character and each 32 characters of a longer run as one."""
-    return sum(1 for _ in _WORD.finditer(text))
-
-
-def token_counter(folder: str | None) -> CountTokens:
-    """Counts tokens of the tokenizer.json in `folder`, or words where none is named."""
-    if folder is None:
-        return count_words
-    from tokenizers import Tokenizer
-
-    path = Path(folder) / "tokenizer.json"
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    # The library raises a bare Exception for a missing or broken file.
-    except Exception as error:
-        cure = "name a folder with a tokenizer.json, or leave `taxonomy.tokenizer` out"
-        raise TaxonomyError(f"{path}: cannot be read: {error}; {cure}") from error
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
 def cut_chunks(text: str, document: str, max_tokens: int, count_tokens: CountTokens) -> list[Chunk]:
@@ -64,8 +40,7 @@ def cut_chunks(text: str, document: str, max_tokens: int, count_tokens: CountTok
         unit for block in _blocks(text) for unit in _fitting(text, block, max_tokens, count_tokens)
     ]
     chunks: dict[str, Chunk] = {}
-    for start, end in _packed(text, units, max_tokens, count_tokens):
-        passage = _passage(text, start, end)
+    for passage in _packed(text, units, max_tokens, count_tokens):
         digest = hashlib.sha256(passage.encode("utf-8", "surrogatepass")).hexdigest()[:16]
         chunks.setdefault(
             digest,
@@ -74,14 +49,47 @@ def cut_chunks(text: str, document: str, max_tokens: int, count_tokens: CountTok
     return list(chunks.values())
 
 
+class Coverage(NamedTuple):
+    """What chunks hold of the documents and of the contexts that seeds stand on."""
+
+    num_words: int
+    """Of all documents."""
+    num_covered: int
+    """Of the chunks; fewer where a passage stands in the documents more than once."""
+    lines_by_chunk: dict[str, tuple[int, ...]]
+    """Lines of the seeds whose context a chunk holds, by the chunk's id."""
+    torn: tuple[int, ...]
+    """Lines of the seeds whose context is in no chunk as a whole."""
+
+
+def cover(texts: Sequence[str], chunks: Sequence[Chunk], seeds: Sequence[Seed]) -> Coverage:
+    """Measure by words, so that line breaks and punctuation do not count."""
+    held = {chunk.id: f" {_plain(chunk.text)} " for chunk in chunks}
+    contexts = {seed.line: f" {_plain(seed.context)} " for seed in seeds if seed.context}
+    lines = {
+        key: tuple(line for line, context in contexts.items() if context in text)
+        for key, text in held.items()
+    }
+    found = {line for of_chunk in lines.values() for line in of_chunk}
+    num_words = sum(len(text.split()) for text in texts)
+    num_covered = min(num_words, sum(len(chunk.text.split()) for chunk in chunks))
+    torn = tuple(line for line in contexts if line not in found)
+    return Coverage(num_words, num_covered, lines, torn)
+
+
+def _plain(text: str) -> str:
+    return " ".join(_LETTERS.findall(text.casefold()))
+
+
 class _Span(NamedTuple):
     start: int
     end: int
 
 
-def _passage(text: str, start: int, end: int) -> str:
+def _passage(text: str, start: int, end: int, header: _Span | None = None) -> str:
     """The text without blank lines around it; its first line keeps its indentation."""
-    return text[start:end].strip("\n").rstrip() if text[start:end].strip() else ""
+    body = text[start:end].strip("\n").rstrip() if text[start:end].strip() else ""
+    return f"{text[header.start : header.end]}{body}" if header is not None and body else body
 
 
 class _Block(NamedTuple):
@@ -90,6 +98,8 @@ class _Block(NamedTuple):
     is_rows: bool
     """A table, a list or code: cut between lines when it must be cut, not between sentences."""
     opens_section: bool
+    header: _Span | None
+    """The first lines of a table, to stand above rows that are cut from them."""
 
 
 class _Unit(NamedTuple):
@@ -99,6 +109,7 @@ class _Unit(NamedTuple):
     end: int
     num_tokens: int
     opens_section: bool = False
+    header: _Span | None = None
 
 
 def _blocks(text: str) -> Iterator[_Block]:
@@ -108,7 +119,7 @@ def _blocks(text: str) -> Iterator[_Block]:
         if block.ends_before(match.group()):
             yield block.closed(match.start())
             block = _OpenBlock(match.start())
-        block.take(match.group())
+        block.take(match.group(), match.start())
     if block.start < len(text):
         yield block.closed(len(text))
 
@@ -125,13 +136,17 @@ class _OpenBlock:
     """Whether the last line was blank or closed a fence."""
     num_body_lines: int = 0
     num_rows: int = 0
+    header_start: int = -1
+    header: _Span | None = None
 
     def ends_before(self, line: str) -> bool:
         if self.fence or self.num_body_lines == 0 or not line.strip():
             return False
         return self.is_after_end or _HEADING.match(line) is not None
 
-    def take(self, line: str) -> None:
+    def take(self, line: str, start: int) -> None:
+        if self.num_body_lines == 1 and not self.fence and _RULE.fullmatch(line):
+            self.header = _Span(self.header_start, start + len(line))
         if self.fence:
             self._take_code(line)
         elif _HEADING.match(line):
@@ -141,6 +156,8 @@ class _OpenBlock:
         elif line.strip():
             fence = _FENCE.match(line)
             self.fence = fence.group(1) if fence is not None else ""
+            if self.num_body_lines == 0:
+                self.header_start = start
             self.num_body_lines += 1
             self.num_rows += fence is not None or _ROW.match(line) is not None
             self.is_after_end = False
@@ -155,7 +172,8 @@ class _OpenBlock:
             self.is_after_end = True
 
     def closed(self, end: int) -> _Block:
-        return _Block(self.start, end, 2 * self.num_rows > self.num_body_lines, self.opens_section)
+        is_rows = 2 * self.num_rows > self.num_body_lines
+        return _Block(self.start, end, is_rows, self.opens_section, self.header)
 
 
 def _fitting(
@@ -168,9 +186,16 @@ def _fitting(
         return
     opens_section = block.opens_section
     end_pattern = _ROW_END if block.is_rows else _SENTENCE_END
+    header = block.header if block.is_rows else None
+    room = max_tokens
+    if header is not None:
+        room -= count_tokens(text[header.start : header.end])
     for start, end in _between(text, block.start, block.end, end_pattern):
-        for unit in _halved(text, start, end, max_tokens, count_tokens):
-            yield unit._replace(opens_section=opens_section)
+        # A header that takes up half a chunk is worth less than the rows it would displace.
+        is_headed = header is not None and start >= header.end and 2 * room >= max_tokens
+        for unit in _halved(text, start, end, room if is_headed else max_tokens, count_tokens):
+            above = header if is_headed else None
+            yield unit._replace(opens_section=opens_section, header=above)
             opens_section = False
 
 
@@ -201,23 +226,25 @@ def _halved(
 
 def _packed(
     text: str, units: list[_Unit], max_tokens: int, count_tokens: CountTokens
-) -> Iterator[_Span]:
+) -> Iterator[str]:
     """Fill chunks with neighbouring units; a new section opens a chunk when half is full."""
     first = 0
     while first < len(units):
+        start, header = units[first].start, units[first].header
         total = units[first].num_tokens
+        if header is not None:
+            total += count_tokens(text[header.start : header.end])
         last = first + 1
         while last < len(units) and total + units[last].num_tokens <= max_tokens:
             if units[last].opens_section and 2 * total >= max_tokens:
                 break
             total += units[last].num_tokens
             last += 1
-        start = units[first].start
+        passage = _passage(text, start, units[last - 1].end, header)
         # Tokens of a whole can be more than those of its parts, so the whole is counted.
-        while last > first + 1 and (
-            count_tokens(_passage(text, start, units[last - 1].end)) > max_tokens
-        ):
-            last -= 1
-        if _passage(text, start, units[last - 1].end):
-            yield _Span(start, units[last - 1].end)
+        while count_tokens(passage) > max_tokens and (last > first + 1 or header is not None):
+            last, header = (last - 1, header) if last > first + 1 else (last, None)
+            passage = _passage(text, start, units[last - 1].end, header)
+        if passage:
+            yield passage
         first = last

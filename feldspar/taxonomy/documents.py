@@ -7,24 +7,34 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from feldspar.taxonomy.addresses import without_credentials
+from feldspar.taxonomy.codes import Severity
+from feldspar.taxonomy.fetching import Fetcher, cache_folder
+from feldspar.taxonomy.files import (
+    HTML_SUFFIXES,
+    MAX_DOCUMENT_BYTES,
+    OFFICE_SUFFIXES,
+    READ_SUFFIXES,
+    TEXT_SUFFIXES,
+    ReadFault,
+    is_inside,
+    read_text,
+)
 from feldspar.taxonomy.findings import Findings, printable, quoted
 from feldspar.taxonomy.html_text import text_of_html
+from feldspar.taxonomy.office import text_of_office
 from feldspar.taxonomy.qna import DocumentSource
 
 QNA = "qna.yaml"
 ATTRIBUTION = "attribution.txt"
 NO_DOCUMENTS = (QNA, ATTRIBUTION)
-MAX_DOCUMENT_BYTES = 20_000_000
 MIN_COMMIT_PREFIX = 7
-TEXT_SUFFIXES = (".md", ".markdown", ".txt")
-HTML_SUFFIXES = (".html", ".htm")
 DEFAULT_PATTERNS = tuple(f"*{suffix}" for suffix in TEXT_SUFFIXES + HTML_SUFFIXES)
 
 
@@ -37,16 +47,14 @@ class Document(NamedTuple):
     text: str
 
 
-class ReadFault(Exception):
-    """Why a file cannot be read, in words for its reader."""
-
-
 class _Place(NamedTuple):
     folder: Path
     prefix: str
     """What a document's name begins with."""
     only: str = ""
-    """The one file meant, where a path names a file."""
+    """The one file meant, where a path or a URL names a file."""
+    name: str = ""
+    """The document's whole name, where it is not `prefix` and file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +66,8 @@ class DocumentFinder:
     mirror: Path | None
     is_needed: bool
     """Whether documents that cannot be looked for are an error, not a warning."""
+    fetcher: Fetcher | None = None
+    """Gets what is not in the mirror; None: nothing is fetched."""
     _listed: dict[Path, _Listing] = field(default_factory=dict)
 
     def find(
@@ -66,11 +76,7 @@ class DocumentFinder:
         """Read the documents of the leaf folder `leaf`, in the order of their names per source."""
         documents: dict[Path, Document] = {}
         for source in sources:
-            place = (
-                self._local(leaf, taxonomy, source, findings)
-                if source.path
-                else self._mirrored(source, findings)
-            )
+            place = self._place(leaf, taxonomy, source, findings)
             if place is None:
                 continue
             for file in self._matching(place, source, findings):
@@ -79,34 +85,51 @@ class DocumentFinder:
                     documents.setdefault(document.path, document)
         return tuple(documents.values())
 
-    def _mirrored(self, source: DocumentSource, findings: Findings) -> _Place | None:
-        owner, name = repository(source.repo)
-        wanted = f"{owner}+{name}"
-        if self.mirror is None:
-            findings.add(
-                "FT033",
-                f"the documents are in {quoted(f'{owner}/{name}')} and no mirror is given",
-                "clone it and give the mirror's folder: `taxonomy.mirror` in the recipe, "
-                "or `--mirror`",
-                source.at,
-                severity="error" if self.is_needed else None,
-            )
+    def _place(
+        self, leaf: Path, taxonomy: Path, source: DocumentSource, findings: Findings
+    ) -> _Place | None:
+        if source.path:
+            return self._local(leaf, taxonomy, source, findings)
+        mirrored = self._mirrored(source) if source.repo else None
+        if mirrored is not None:
+            return mirrored
+        if self.fetcher is None:
+            self._tell_of_absence(source, findings)
             return None
-        repo = next((d for d in _subfolders(self.mirror) if d.lower() == wanted.lower()), None)
+        try:
+            return _fetched(self.fetcher, source)
+        except ReadFault as fault:
+            message = f"{quoted(_shown(source), 120)} is not fetched: {fault}"
+            cure = "mend the address, or put the documents beside the leaf and name them in `path:`"
+            findings.add("FT038", message, cure, source.at)
+            return None
+
+    def _mirrored(self, source: DocumentSource) -> _Place | None:
+        if self.mirror is None:
+            return None
+        owner, name = repository(source.repo)
+        wanted = f"{owner}+{name}".lower()
+        repo = next((d for d in _subfolders(self.mirror) if d.lower() == wanted), None)
         commits = _subfolders(self.mirror / repo) if repo is not None else []
         found = [commit for commit in commits if is_same_commit(commit, source.commit)]
         if repo is None or not found:
-            there = f"; it holds {', '.join(commits[:3])}" if commits else ""
-            findings.add(
-                "FT032",
-                f"no folder {quoted(f'{wanted}/{source.commit}', 120)} in the mirror "
-                f"{self.mirror}{there}",
-                "clone the repository there at that commit, or set `taxonomy.mirror` (`--mirror`) "
-                "to the folder that holds OWNER+REPO/COMMIT",
-                source.at,
-            )
             return None
         return _Place(self.mirror / repo / max(found, key=len), f"{owner}/{name}@{source.commit}/")
+
+    def _tell_of_absence(self, source: DocumentSource, findings: Findings) -> None:
+        shown = quoted(_shown(source), 120)
+        if source.repo and self.mirror is not None:
+            message = f"{shown} is not in the mirror {self.mirror}"
+            cure = "put it there as OWNER+REPO/COMMIT, or have it fetched: `taxonomy.fetch = true`"
+            findings.add("FT032", f"{message} (no folder for it)", cure, source.at)
+            return
+        cure = (
+            "set `taxonomy.fetch = true`, or name a folder that holds them in `taxonomy.mirror`"
+            if self.is_needed
+            else "fetch them with `--documents`, or give a folder that holds them with `--mirror`"
+        )
+        severity: Severity | None = "error" if self.is_needed else None
+        findings.add("FT033", f"the documents are at {shown}", cure, source.at, severity)
 
     def _local(
         self, leaf: Path, taxonomy: Path, source: DocumentSource, findings: Findings
@@ -163,6 +186,23 @@ class DocumentFinder:
         return sorted(matching)
 
 
+def _fetched(fetcher: Fetcher, source: DocumentSource) -> _Place:
+    if source.url:
+        file = fetcher.page(source.url)
+        return _Place(file.parent, "", file.name, _shown(source))
+    owner, name = repository(source.repo)
+    folder = fetcher.repository(source.repo, source.commit)
+    return _Place(folder, f"{owner}/{name}@{source.commit}/")
+
+
+def _shown(source: DocumentSource) -> str:
+    """A source's name for people, without what may be secret in it."""
+    if source.url:
+        return without_credentials(source.url.partition("?")[0].partition("#")[0])
+    owner, name = repository(source.repo)
+    return f"{owner}/{name}@{source.commit}"
+
+
 def repository(url: str) -> tuple[str, str]:
     """Owner and name of a git repository: ("owner", "name") of `https://host/owner/name.git`."""
     below_host = re.sub(r"^(\w+://[^/]*|[^/@]*@[^:/]*:)", "", url.strip())
@@ -188,30 +228,6 @@ def matches(file: str, pattern: str) -> bool:
         else:
             reached = {i + 1 for i in reached if i < len(parts) and fnmatchcase(parts[i], part)}
     return len(parts) in reached
-
-
-def is_inside(path: Path, folder: Path) -> bool:
-    """Whether a path, its links followed, lies in a folder."""
-    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
-
-
-def read_text(path: Path, max_bytes: int) -> str:
-    """Read a plain UTF-8 file (UTF-16 with its mark). Raises ReadFault."""
-    try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            raise ReadFault("it is not a plain file")
-        if status.st_size > max_bytes:
-            raise ReadFault(f"it has {status.st_size} bytes; {max_bytes} are read at most")
-        data = path.read_bytes()
-    except OSError as error:
-        raise ReadFault(error.strerror or str(error)) from error
-    is_wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
-    try:
-        return data.decode("utf-16" if is_wide else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise ReadFault(f"line {line} is not UTF-8") from error
 
 
 class _Listing(NamedTuple):
@@ -243,20 +259,26 @@ def _subfolders(folder: Path) -> list[str]:
 
 def _read(place: _Place, file: str, source: DocumentSource, findings: Findings) -> Document | None:
     path = place.folder / file
-    suffix = path.suffix.lower()
     try:
-        if suffix not in TEXT_SUFFIXES + HTML_SUFFIXES:
-            raise ReadFault(f"`{suffix}` is not read")
-        text = read_text(path, MAX_DOCUMENT_BYTES)
-        if "\0" in text:
-            raise ReadFault("it is not text")
-    except ReadFault as fault:
-        message = f"document {quoted(file, 120)} is left out: {fault}"
+        text = _text(path)
+    except (ReadFault, OSError) as fault:
+        message = f"document {quoted(place.name or file, 120)} is left out: {fault}"
         cure = "convert it to Markdown, plain text or HTML in UTF-8, or take it from the patterns"
         findings.add("FT036", message, cure, source.at)
         return None
-    name = printable(place.prefix + file)
-    return Document(name, path, text_of_html(text) if suffix in HTML_SUFFIXES else text)
+    return Document(printable(place.name or place.prefix + file), path, text)
+
+
+def _text(path: Path) -> str:
+    suffix = path.suffix.lower()
+    if suffix not in READ_SUFFIXES:
+        raise ReadFault(f"`{suffix}` is not read")
+    if suffix in OFFICE_SUFFIXES:
+        return text_of_office(path, cache_folder())
+    text = read_text(path, MAX_DOCUMENT_BYTES)
+    if "\0" in text:
+        raise ReadFault("it is not text")
+    return text_of_html(text) if suffix in HTML_SUFFIXES else text
 
 
 def _some(files: tuple[str, ...], limit: int = 5) -> str:

@@ -6,54 +6,11 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
 
-Severity = Literal["error", "warning", "note"]
-
+from feldspar.taxonomy.codes import CODES, Severity
 
 MAX_FINDINGS = 100
 """Warnings and notes told of one file; errors are always told."""
-
-
-class Code(NamedTuple):
-    """A kind of finding: how bad it is as a rule, and what it means."""
-
-    severity: Severity
-    meaning: str
-
-
-CODES: dict[str, Code] = {
-    "FT001": Code("error", "the file cannot be read: not UTF-8, not a plain file, or no right"),
-    "FT002": Code("error", "not YAML"),
-    "FT003": Code("error", "too large, too deep, or too many aliases"),
-    "FT004": Code("error", "the file is not a mapping of keys to values"),
-    "FT005": Code("warning", "a key stands twice; the last one counts"),
-    "FT006": Code("warning", "a second YAML document in the file is ignored"),
-    "FT007": Code("warning", "an unknown version, read as the nearest"),
-    "FT008": Code("note", "an unknown key, ignored"),
-    "FT009": Code("warning", "a list or mapping where a text is expected, ignored"),
-    "FT010": Code("error", "the leaf lies under none of the three branch folders"),
-    "FT011": Code("error", "two leaves have the same path"),
-    "FT012": Code("warning", "the file's name is nearly qna.yaml, so it is not read"),
-    "FT013": Code("error", "a link leads out of the taxonomy"),
-    "FT014": Code("error", "the folder's name is not UTF-8"),
-    "FT020": Code("error", "the leaf has no usable seed"),
-    "FT021": Code("warning", "a seed without question or answer is skipped"),
-    "FT022": Code("warning", "a seed that stands there twice is skipped"),
-    "FT023": Code("note", "fewer than five seeds: none is held out as an exam"),
-    "FT024": Code("warning", "some seeds of a skill have a context and some have none"),
-    "FT025": Code("note", "a skill without task description"),
-    "FT030": Code("error", "a knowledge leaf names no document"),
-    "FT031": Code("error", "`document` does not say where the documents are"),
-    "FT032": Code("error", "the folder of documents is not there"),
-    "FT033": Code("warning", "documents in a git repository, and no mirror to look in"),
-    "FT034": Code("error", "a pattern matches no document"),
-    "FT035": Code("error", "a path or pattern leads out of its folder"),
-    "FT036": Code("warning", "a document cannot be read and is left out"),
-    "FT037": Code("error", "the documents hold no text"),
-    "FT099": Code("note", f"more than {MAX_FINDINGS} findings in one file; the rest is left out"),
-}
-"""Every code, with the severity that it has as a rule."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -77,6 +77,21 @@ def compose(text: str) -> Composed:
     return Composed(builder.root)
 
 
+def block_lines(text: str) -> frozenset[int]:
+    """The lines that texts after `|` or `>` take up, as far as the file can be read."""
+    lines: set[int] = set()
+    try:
+        for event in yaml.parse(text, Loader=_Loader):
+            if isinstance(event, yaml.ScalarEvent) and event.style in ("|", ">"):
+                assert event.start_mark is not None
+                assert event.end_mark is not None
+                lines |= set(range(event.start_mark.line + 2, event.end_mark.line + 1))
+    except yaml.YAMLError:
+        # What was read up to the fault counts.
+        return frozenset(lines)
+    return frozenset(lines)
+
+
 class _Mark(Protocol):
     @property
     def line(self) -> int: ...
@@ -211,6 +226,11 @@ _EXPLAINED: tuple[tuple[str, str, str], ...] = (
         "begin each item with `-` in the same column",
     ),
     (
+        "did not find expected alphabetic or numeric character",
+        "a text that begins with `*` or `&`, which YAML reads as an alias or an anchor",
+        "put it between quotes",
+    ),
+    (
         "unknown escape character",
         "a backslash between double quotes that YAML does not know",
         "use single quotes, or write the text on the next line after `|`",
@@ -231,7 +251,11 @@ _EXPLAINED: tuple[tuple[str, str, str], ...] = (
         "delete it; copying from PDF or a terminal often leaves some",
     ),
 )
-_CAUSE_IS_THE_CONTEXT = ("could not find expected ':'", "found unexpected end of stream")
+_CAUSE_IS_THE_CONTEXT = (
+    "could not find expected ':'",
+    "found unexpected end of stream",
+    "did not find expected alphabetic or numeric character",
+)
 
 
 def _explained(error: yaml.YAMLError, text: str) -> YamlFault:

@@ -38,18 +38,28 @@ _LEAF_KEYS = (
 _SEED_KEYS = ("question", "answer", "context", "attribution")
 _EXAMPLE_KEYS = ("context", "questions_and_answers")
 _PAIR_KEYS = ("question", "answer")
-_DOCUMENT_KEYS = ("repo", "commit", "patterns", "path")
+_WHERE_KEYS = ("repo", "commit", "path", "url")
+_DOCUMENT_KEYS = (*_WHERE_KEYS, "patterns")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DocumentSource:
-    """Where a leaf's documents are: a git repository at a commit, or a local path."""
+    """Where a leaf's documents are: a git repository at a commit, a local path, or a URL."""
 
     repo: str = ""
     commit: str = ""
     path: str = ""
+    url: str = ""
     patterns: tuple[str, ...]
     at: At
+
+
+class SeedPlace(NamedTuple):
+    """Where the parts of a seed stand."""
+
+    question: At
+    answer: At
+    context: At
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +71,8 @@ class Qna:
     created_by: str
     domain: str
     seeds: tuple[Seed, ...]
+    places: dict[str, SeedPlace]
+    """Of each seed, by its id."""
     attribution: str
     sources: tuple[DocumentSource, ...]
     document_at: At | None
@@ -79,7 +91,8 @@ def read_qna(root: Node | None, findings: Findings) -> Qna | None:
         )
         return None
     fields = _fields(root, _LEAF_KEYS, findings)
-    seeds = _seeds(root, fields.get("seed_examples"), findings)
+    places: dict[str, SeedPlace] = {}
+    seeds = _seeds(root, fields.get("seed_examples"), places, findings)
     document = fields.get("document")
     if document is not None and _is_null(document):
         document = None
@@ -90,6 +103,7 @@ def read_qna(root: Node | None, findings: Findings) -> Qna | None:
         created_by=_text(fields, "created_by", findings),
         domain=_text(fields, "domain", findings),
         seeds=seeds,
+        places=places,
         attribution=_seed_attribution(fields.get("seed_examples")),
         sources=tuple(_sources(document, findings)) if document is not None else (),
         document_at=document.at if document is not None else None,
@@ -157,7 +171,9 @@ def _version(node: Node | None, seeds: tuple[Seed, ...], findings: Findings) -> 
     return nearest
 
 
-def _seeds(leaf: MapNode, node: Node | None, findings: Findings) -> tuple[Seed, ...]:
+def _seeds(
+    leaf: MapNode, node: Node | None, places: dict[str, SeedPlace], findings: Findings
+) -> tuple[Seed, ...]:
     if node is None or not isinstance(node, ListNode) or not node.items:
         findings.add(
             "FT020",
@@ -168,8 +184,7 @@ def _seeds(leaf: MapNode, node: Node | None, findings: Findings) -> tuple[Seed, 
             node.at if node else leaf.at,
         )
         return ()
-    lines: dict[str, int] = {}
-    seeds: list[Seed] = []
+    seeds: dict[str, Seed] = {}
     num_characters = 0
     for num_seen, candidate in enumerate(_candidates(node, findings)):
         if num_seen == MAX_SEEDS or num_characters > MAX_SEED_CHARACTERS:
@@ -180,16 +195,16 @@ def _seeds(leaf: MapNode, node: Node | None, findings: Findings) -> tuple[Seed, 
         if seed is None:
             continue
         num_characters += len(seed.question) + len(seed.answer) + len(seed.context or "")
-        if seed.id in lines:
-            message = f"the seed of line {lines[seed.id]} stands here again; skipped"
+        if seed.id in seeds:
+            message = f"the seed of line {seeds[seed.id].line} stands here again; skipped"
             findings.add("FT022", message, "remove one of them", candidate.node.at)
             continue
-        lines[seed.id] = seed.line
-        seeds.append(seed)
+        seeds[seed.id] = seed
+        places[seed.id] = _seed_place(candidate)
     if not seeds:
         message = "no seed has both a question and an answer"
         findings.add("FT020", message, "complete at least one; five make a good leaf", node.at)
-    return tuple(seeds)
+    return tuple(seeds.values())
 
 
 class _Candidate(NamedTuple):
@@ -198,6 +213,7 @@ class _Candidate(NamedTuple):
     name: str
     node: Node
     shared_context: str | None = None
+    shared_context_at: At | None = None
 
 
 def _candidates(examples: ListNode, findings: Findings) -> Iterator[_Candidate]:
@@ -208,6 +224,7 @@ def _candidates(examples: ListNode, findings: Findings) -> Iterator[_Candidate]:
         assert isinstance(item, MapNode)
         fields = _fields(item, _EXAMPLE_KEYS, findings)
         context = _text(fields, "context", findings)
+        at = fields["context"].at if "context" in fields else item.at
         pairs = fields["questions_and_answers"]
         if not isinstance(pairs, ListNode) or not pairs.items:
             cure = "list at least one `question:` with its `answer:`"
@@ -215,7 +232,8 @@ def _candidates(examples: ListNode, findings: Findings) -> Iterator[_Candidate]:
             findings.add("FT021", message, cure, pairs.at)
             continue
         for pair_number, pair in enumerate(pairs.items, start=1):
-            yield _Candidate(f"pair {pair_number} of example {number}", pair, context)
+            name = f"pair {pair_number} of example {number}"
+            yield _Candidate(name, pair, context, at)
 
 
 def _is_example(item: Node) -> bool:
@@ -226,7 +244,7 @@ def _is_example(item: Node) -> bool:
 
 def _seed(candidate: _Candidate, findings: Findings) -> Seed | None:
     """The seed, or None with a finding where it is not complete."""
-    name, node, context = candidate
+    name, node, context, _ = candidate
     if not isinstance(node, MapNode):
         cure = "write `question:` and `answer:` under one `-`"
         findings.add("FT021", f"{name} is not a mapping; skipped", cure, node.at)
@@ -252,6 +270,13 @@ def _seed(candidate: _Candidate, findings: Findings) -> Seed | None:
         context=context or None,
         line=node.at[0],
     )
+
+
+def _seed_place(candidate: _Candidate) -> SeedPlace:
+    assert isinstance(candidate.node, MapNode)
+    at = {key.text: value.at for key, value in candidate.node.entries if isinstance(key, TextNode)}
+    context = candidate.shared_context_at or at.get("context", candidate.node.at)
+    return SeedPlace(at["question"], at["answer"], context)
 
 
 def _seed_id(question: str, answer: str, context: str) -> str:
@@ -290,20 +315,26 @@ def _sources(document: Node, findings: Findings) -> Iterator[DocumentSource]:
             _bad_document(findings, "`document` is no mapping", node.at)
             continue
         fields = _fields(node, _DOCUMENT_KEYS, findings)
-        repo, commit, path = (_text(fields, key, findings) for key in ("repo", "commit", "path"))
-        if bool(path) == bool(repo):
-            why = "neither `repo` nor `path`" if not path else "both `repo` and `path`"
+        repo, commit, path, url = (_text(fields, key, findings) for key in _WHERE_KEYS)
+        named = [key for key, text in (("repo", repo), ("path", path), ("url", url)) if text]
+        if len(named) != 1:
+            why = " and ".join(f"`{key}`" for key in named) or "no `repo`, `path` or `url`"
             _bad_document(findings, f"`document` has {why}", node.at)
         elif repo and not commit:
             _bad_document(findings, "`document` has no `commit`", node.at)
         else:
             patterns = _patterns(fields.get("patterns"), findings)
-            yield DocumentSource(repo=repo, commit=commit, path=path, patterns=patterns, at=node.at)
+            yield DocumentSource(
+                repo=repo, commit=commit, path=path, url=url, patterns=patterns, at=node.at
+            )
 
 
 def _bad_document(findings: Findings, message: str, at: At) -> None:
-    cure = "write `repo:` and `commit:` of a git repository, or `path:` of a local file or folder"
-    findings.add("FT031", message, f"{cure}, and `patterns:` such as `*.md`", at)
+    cure = (
+        "write `repo:` and `commit:` of a git repository with `patterns:` such as `*.md`, "
+        "or `path:` of a local file or folder, or `url:` of a page"
+    )
+    findings.add("FT031", message, cure, at)
 
 
 def _patterns(node: Node | None, findings: Findings) -> tuple[str, ...]:

@@ -13,21 +13,17 @@ from feldspar.config import TaxonomyConfig
 from feldspar.errors import TaxonomyError
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Branch, Chunk, Leaf
-from feldspar.taxonomy.chunks import CountTokens, cut_chunks, token_counter
-from feldspar.taxonomy.documents import (
-    ATTRIBUTION,
-    QNA,
-    Document,
-    DocumentFinder,
-    ReadFault,
-    is_inside,
-    read_text,
-)
+from feldspar.taxonomy.chunks import CountTokens, cut_chunks
+from feldspar.taxonomy.documents import ATTRIBUTION, QNA, Document, DocumentFinder
 from feldspar.taxonomy.exam_split import MIN_SEEDS, split_seeds
+from feldspar.taxonomy.fetching import Fetcher
+from feldspar.taxonomy.files import ReadFault, is_inside, read_text
 from feldspar.taxonomy.findings import Finding, Findings, printable
+from feldspar.taxonomy.meaning import consider_meaning
 from feldspar.taxonomy.nodes import MAX_FILE_BYTES, YamlFault, compose
 from feldspar.taxonomy.places import BRANCH_FOLDERS, Place, find_places
 from feldspar.taxonomy.qna import Qna, read_qna
+from feldspar.tokens.count import TokenCounter
 
 _LICENCE = re.compile(r"^\s*licen[cs]e[^:\n]*:[ \t]*(.+)$", re.IGNORECASE | re.MULTILINE)
 
@@ -55,9 +51,9 @@ def read_taxonomy(config: TaxonomyConfig, *, progress: Progress = SILENT) -> Ite
 
     Raises TaxonomyError when one has an error finding, and when there is none.
     """
-    count_tokens = token_counter(config.tokenizer)
+    count_tokens = TokenCounter(config.tokenizer)
     places = _wanted(config)
-    reader = _Reader(Path(config.path), _mirror(config.mirror), is_needed=True)
+    reader = _reader(config)
     errors: list[Finding] = []
     with progress.task("read taxonomy", len(places), "leaves") as task:
         for place in places:
@@ -74,29 +70,33 @@ def read_taxonomy(config: TaxonomyConfig, *, progress: Progress = SILENT) -> Ite
 def files_read(config: TaxonomyConfig) -> list[Path]:
     """Every file that `read_taxonomy` depends on, sorted: what a step's key is made of."""
     files: set[Path] = set()
-    reader = _Reader(Path(config.path), _mirror(config.mirror), is_needed=True)
+    reader = _reader(config)
     for place in _wanted(config):
         attribution = place.file.with_name(ATTRIBUTION)
         files |= {place.file, *(document.path for document in reader.read(place).documents)}
         files |= {attribution} if attribution.is_file() else set()
     if config.tokenizer is not None:
-        files.add(Path(config.tokenizer) / "tokenizer.json")
+        tokenizer = Path(config.tokenizer)
+        files.add(tokenizer / "tokenizer.json" if tokenizer.is_dir() else tokenizer)
     return sorted(files)
 
 
-def inspect_taxonomy(path: Path, mirror: Path | None = None) -> Iterator[LeafFile]:
+def inspect_taxonomy(
+    path: Path, mirror: Path | None = None, fetcher: Fetcher | None = None
+) -> Iterator[LeafFile]:
     """Every qna.yaml under `path`, in path order, readable or not.
 
+    Documents that are neither local nor in the mirror are left out without a `fetcher`.
     Raises TaxonomyError when `path` or `mirror` is not there.
     """
-    reader = _Reader(path, _mirror(mirror), is_needed=False)
+    reader = _Reader(path, _mirror(mirror), fetcher, is_needed=False)
     for place in find_places(path):
         yield reader.read(place)
 
 
 def check_taxonomy(path: Path, mirror: Path | None = None) -> Iterator[Finding]:
     """Everything to mend in a taxonomy, in path order; without `mirror`, git documents are not
-    looked for."""
+    looked for, and nothing is fetched."""
     for read in inspect_taxonomy(path, mirror):
         yield from read.findings
 
@@ -134,6 +134,11 @@ def _wanted(config: TaxonomyConfig) -> list[Place]:
     return wanted
 
 
+def _reader(config: TaxonomyConfig) -> _Reader:
+    fetcher = Fetcher() if config.fetch else None
+    return _Reader(Path(config.path), _mirror(config.mirror), fetcher, is_needed=True)
+
+
 def _mirror(mirror: str | Path | None) -> Path | None:
     if mirror is not None and not Path(mirror).is_dir():
         raise TaxonomyError(f"{mirror}: no such folder; the mirror holds OWNER+REPO/COMMIT/FILE")
@@ -143,10 +148,14 @@ def _mirror(mirror: str | Path | None) -> Path | None:
 class _Reader:
     """Reads leaf after leaf of one taxonomy."""
 
-    def __init__(self, root: Path, mirror: Path | None, *, is_needed: bool) -> None:
+    def __init__(
+        self, root: Path, mirror: Path | None, fetcher: Fetcher | None, *, is_needed: bool
+    ) -> None:
+        self._is_needed = is_needed
         self._root = root if root.is_dir() else root.parent
-        self._finder = DocumentFinder(self._root, mirror, is_needed)
+        self._finder = DocumentFinder(self._root, mirror, is_needed, fetcher)
         self._seen: dict[str, Path] = {}
+        self._alike: dict[str, Path] = {}
 
     def read(self, place: Place) -> LeafFile:
         findings = Findings(place.file)
@@ -156,6 +165,8 @@ class _Reader:
         if qna is not None:
             documents = self._documents(place, qna, findings)
             leaf = self._leaf(place, qna, findings)
+        if qna is not None and leaf is not None and not self._is_needed:
+            consider_meaning(leaf, qna.places, documents, findings)
         return LeafFile(
             file=place.file,
             path=place.path,
@@ -178,6 +189,10 @@ class _Reader:
             findings.add("FT014", "the folder's name holds what is not UTF-8 text", cure)
             return None
         first = self._seen.setdefault(place.path, place.file)
+        alike = self._alike.setdefault(_without_case(place.path), place.file)
+        if alike not in (place.file, first):
+            message = f"the path {place.path} differs from that of {alike} in case or form alone"
+            findings.add("FT015", message, "rename one of the folders")
         if first != place.file:
             message = f"the path {place.path} is also that of {first}"
             findings.add("FT011", message, "rename one, or check one taxonomy at a time")
@@ -207,7 +222,9 @@ class _Reader:
                 findings.add("FT008", message, cure, qna.document_at)
             return ()
         if qna.document_at is None:
-            cure = "add `document:` with `path:`, or with `repo:` and `commit:`, and `patterns:`"
+            cure = (
+                "add `document:` with `path:`, with `url:`, or with `repo:`, `commit:`, `patterns:`"
+            )
             findings.add("FT030", "a knowledge leaf without `document`", cure, (1, 1))
             return ()
         num_before = len(findings)
@@ -249,6 +266,11 @@ class _Reader:
             cure = "save it as a plain UTF-8 file beside qna.yaml"
             findings.add("FT001", f"{ATTRIBUTION} is left out: {fault}", cure, severity="warning")
         return ""
+
+
+def _without_case(path: str) -> str:
+    """Equal for paths that are one path on a file system that ignores case or Unicode form."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFKC", path).casefold())
 
 
 def _consider_seeds(branch: Branch, qna: Qna, findings: Findings) -> None:

@@ -9,11 +9,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feldspar.errors import TaxonomyError
-from feldspar.taxonomy import count_words, cut_chunks, token_counter
+from feldspar.records import Seed
+from feldspar.taxonomy import cover, cut_chunks
+from feldspar.tokens.count import TokenCounter, count_words
 
 BLOCKS = [
-    *("# Title\n", "Some words. More of them!\n", "\n", "| a | b |\n", "```\n", "- item\n"),
+    *(
+        "# Title\n",
+        "Some words. More of them!\n",
+        "\n",
+        "| a | b |\n",
+        "|---|---|\n",
+        "```\n",
+        "- item\n",
+    ),
     *("Head\n====\n", "    code()\n", "\u4e2d\u6587\u3002", "word " * 30, "x" * 90, " \t ", "\r\n"),
 ]
 
@@ -27,7 +36,9 @@ def test_nothing_is_lost_and_nothing_too_long(text: str, max_tokens: int) -> Non
     chunks = cut_chunks(text, "document", max_tokens, count_words)
     assert all(0 < chunk.num_tokens == count_words(chunk.text) <= max_tokens for chunk in chunks)
     whole = re.sub(r"\s", "", text)
+    headers = {"|a|b||---|---|"}
     pieces = {re.sub(r"\s", "", chunk.text) for chunk in chunks}
+    pieces |= {piece.removeprefix(header) for piece in pieces for header in headers}
     reached = [True] + [False] * len(whole)
     for start in range(len(whole)):
         for piece in pieces if reached[start] else ():
@@ -62,6 +73,42 @@ def test_a_long_table_is_cut_between_rows() -> None:
         )
 
 
+HEADER = "| name | what it is |\n|---|:--:|\n"
+
+
+def test_each_part_of_a_long_table_begins_with_its_header() -> None:
+    rows = [f"| row {i} | cell. Two |" for i in range(50)]
+    text = "# Title\n\nWords before.\n\n" + HEADER + "\n".join(rows) + "\n\nWords after.\n"
+    chunks = cut_chunks(text, "d", 60, count_words)
+    assert len(chunks) > 4
+    assert all(chunk.text.count(HEADER) == 1 for chunk in chunks)
+    assert all(chunk.text.startswith(HEADER) for chunk in chunks[1:])
+    assert all(chunk.num_tokens <= 60 for chunk in chunks)
+    held = [line for chunk in chunks for line in chunk.text.split("\n") if line in rows]
+    assert held == rows
+
+
+def test_a_header_that_would_fill_the_chunks_is_not_repeated() -> None:
+    text = f"| {'name ' * 30}|\n|---|\n" + "".join(f"| row {i} |\n" for i in range(50))
+    chunks = cut_chunks(text, "d", 40, count_words)
+    assert sum("name" in chunk.text for chunk in chunks) == 1
+    assert all(chunk.num_tokens <= 40 for chunk in chunks)
+
+
+def test_coverage_says_what_is_held_and_what_is_torn() -> None:
+    text = "One two. " * 3 + "\n\nThree four.\n\n" + "Five six. " * 9
+    seeds = [
+        Seed(id=str(line), question="q", answer="a", context=context, line=line)
+        for line, context in ((3, "three\nfour"), (5, "four five"), (7, None))
+    ]
+    chunks = cut_chunks(text, "d", 9, count_words)
+    coverage = cover([text], chunks, seeds)
+    assert coverage.torn == (5,)
+    (holding,) = (chunk for chunk in chunks if coverage.lines_by_chunk[chunk.id])
+    assert "Three four" in holding.text
+    assert coverage.num_words == len(text.split()) > coverage.num_covered
+
+
 def test_a_long_paragraph_is_cut_at_sentences() -> None:
     text = " ".join(f"Sentence number {i} ends here." for i in range(40))
     chunks = cut_chunks(text, "d", 23, count_words)
@@ -80,14 +127,9 @@ def test_tokens_of_a_named_tokenizer_are_counted(tmp_path: Path) -> None:
     trainer = tokenizers.trainers.BpeTrainer(vocab_size=60, show_progress=False)
     tokenizer.train_from_iterator(["a few words about the phoenix. " * 9], trainer)
     tokenizer.save(str(tmp_path / "tokenizer.json"))
-    count = token_counter(str(tmp_path))
+    count = TokenCounter(str(tmp_path))
     chunks = cut_chunks(
         "".join(f"{i} words about the phoenix. " for i in range(40)), "d", 20, count
     )
     assert len(chunks) > 1
     assert all(count(chunk.text) <= 20 for chunk in chunks)
-
-
-def test_a_missing_tokenizer_is_named(tmp_path: Path) -> None:
-    with pytest.raises(TaxonomyError, match=r"tokenizer\.json"):
-        token_counter(str(tmp_path))

@@ -92,7 +92,8 @@ def test_knowledge_needs_a_document(tmp_path: Path) -> None:
         (b"document: x\n", "FT031"),
         (b"document: {repo: https://a/b/c}\n", "FT031"),
         (b"document: {path: a, repo: b/c, commit: abcdefg}\n", "FT031"),
-        (b"document: {url: 'https://example.org'}\n", "FT031"),
+        (b"document: {url: 'https://example.org'}\n", "FT033"),
+        (b"document: {url: 'https://example.org', path: x}\n", "FT031"),
         (b"document: {path: absent.md}\n", "FT032"),
         (b'document: {path: "\\0"}\n', "FT032"),
         (b"document: {path: .}\n", "FT034"),
@@ -134,8 +135,12 @@ def test_odd_places_are_told(tmp_path: Path) -> None:
         + b"*s," * 150
         + b"]",
         b"a: b\n" * 190_000,
+        b"a: &q '"
+        + b"What is Zorbo? " * 10_000
+        + b"'\nseed_examples:\n"
+        + b"".join(b"- {question: *q, answer: Zorbo %d}\n" % i for i in range(190)),
     ],
-    ids=["bomb", "deep", "wide", "seeds", "aliases", "keys"],
+    ids=["bomb", "deep", "wide", "seeds", "aliases", "keys", "long"],
 )
 def test_hostile_files_do_not_hang(tmp_path: Path, content: bytes) -> None:
     started = time.monotonic()
@@ -228,7 +233,42 @@ def test_the_whole_tree_is_checked_in_two_seconds() -> None:
     assert not any(leaf_file.errors for leaf_file in read)
 
 
+@needs_shared
+@pytest.mark.parametrize(
+    ("name", "num_files", "num_read", "num_errors"),
+    [
+        ("main-2025-04-25", 16, 16, 0),
+        ("main-2024-07-03", 148, 148, 0),
+        ("pr-skills", 120, 120, 0),
+        ("pr-knowledge-no-docs", 28, 28, 4),
+        ("knowledge-with-docs/leaves", 21, 21, 0),
+        ("malformed", 19, 0, 19),
+    ],
+)
+def test_every_real_tree_reads_or_says_why_with_a_true_line(
+    name: str, num_files: int, num_read: int, num_errors: int
+) -> None:
+    read = list(inspect_taxonomy(SHARED / name))
+    assert (len(read), sum(leaf.leaf is not None for leaf in read)) == (num_files, num_read)
+    findings = [finding for leaf in read for finding in leaf.findings]
+    assert sum(finding.severity == "error" for finding in findings) == num_errors
+    for finding in findings:
+        lines = finding.path.read_text(encoding="utf-8").split("\n")
+        assert finding.line <= len(lines)
+        assert finding.line == 0 or finding.column <= len(lines[finding.line - 1]) + 1
+
+
+@needs_shared
+def test_findings_of_seeds_stand_where_the_seed_does() -> None:
+    for name in ("main-2024-07-03", "pr-skills", "pr-knowledge-no-docs"):
+        for finding in check_taxonomy(SHARED / name):
+            lines = finding.path.read_text(encoding="utf-8").split("\n")
+            key = {"FT040": "answer:", "FT042": "answer:", "FT026": "question:"}.get(finding.code)
+            if key is not None:
+                assert key in lines[finding.line - 1], finding
+
+
 def test_every_code_is_documented() -> None:
     page = DOCS.read_text(encoding="utf-8")
-    for code, (severity, meaning) in CODES.items():
+    for code, (severity, meaning, _) in CODES.items():
         assert f"| {code} | {severity} | {meaning} |" in page

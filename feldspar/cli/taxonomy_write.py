@@ -1,0 +1,50 @@
+"""`feldspar taxonomy new | import | draft`: leaves to start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from feldspar.cli import taxonomy_show as show
+
+LeafPath = Annotated[Path, typer.Argument(help="The leaf's folder: `knowledge/astronomy/phoenix`.")]
+TablePath = Annotated[
+    Path, typer.Argument(help="A .csv, .jsonl or .md table of questions and answers.")
+]
+TeacherUrl = Annotated[
+    str, typer.Option("--teacher", help="The teacher's address, such as http://localhost:8000/v1.")
+]
+
+
+def new(leaf: LeafPath) -> None:
+    """Write a leaf with comments to start from; it passes `check` as it stands."""
+    from feldspar.taxonomy import new_leaf
+
+    _tell(new_leaf(leaf))
+
+
+def import_(table: TablePath, leaf: LeafPath) -> None:
+    """Write a leaf of a table with the columns question, answer and, for some, context."""
+    from feldspar.taxonomy import import_table
+
+    _tell(import_table(table, leaf))
+
+
+def draft(leaf: LeafPath, teacher: TeacherUrl, mirror: show.Mirror = None) -> None:
+    """Let a teacher propose seeds from the leaf's documents, for you to review."""
+    import asyncio
+
+    from feldspar.taxonomy.draft import draft_with_teacher
+    from feldspar.taxonomy.fetching import cache_folder
+
+    journal_path = cache_folder() / "drafts.sqlite"
+    path = asyncio.run(draft_with_teacher(leaf, teacher, journal_path, mirror=mirror))
+    typer.echo(f"{path}: a draft; review it, then rename it to qna.yaml")
+
+
+def _tell(files: list[Path]) -> None:
+    for file in files:
+        typer.echo(f"wrote {file}")
+    typer.echo(f"next: feldspar taxonomy check {files[0].parent}")

@@ -1,0 +1,147 @@
+"""Seeds proposed by the teacher from a leaf's documents, for a person to review.
+
+Contexts are chunks of the document, word for word; only questions and answers are the teacher's.
+The draft is no qna.yaml, so nothing is taught from it before someone has read and renamed it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+from feldspar.config import TeacherConfig
+from feldspar.errors import TaxonomyError
+from feldspar.records import Chunk, Message
+from feldspar.taxonomy.documents import QNA, Document, DocumentFinder
+from feldspar.taxonomy.fetching import Fetcher
+from feldspar.taxonomy.findings import Findings
+from feldspar.taxonomy.qna import DocumentSource
+from feldspar.taxonomy.reading import cut_documents, inspect_taxonomy
+from feldspar.taxonomy.writing import Pair, leaf_text
+from feldspar.teacher import Journal, Refused, open_teacher
+from feldspar.tokens.count import count_words
+
+Ask = Callable[[str], Awaitable[str]]
+"""A prompt's answer by the teacher; "" where there is none."""
+
+DRAFT = "qna.draft.yaml"
+NUM_CONTEXTS = 5
+CONTEXT_WORDS = 200
+_HEAD = """\
+# A DRAFT, proposed by a teacher model, from which nothing is taught. Read every line against the
+# document, mend or remove what is wrong, and fill in what is empty. Then rename this file to
+# qna.yaml, or move the seeds into the qna.yaml that is there.
+"""
+_PROMPT = """\
+Read the passage and write three questions that it answers, each of another kind, with their \
+answers. Name what you ask about, so that the question can be understood without the passage. \
+Answer from the passage alone, in one or two sentences. Write nothing else, in this form:
+
+Question: ...
+Answer: ...
+
+Passage:
+{passage}
+"""
+_LABEL = re.compile(
+    r"[^\w\n]{0,8}\d{0,3}[^\w\n]{0,8}(question|answer)[^\w\n:]{0,4}\d{0,3}[^\w\n:]{0,4}:(.*)",
+    re.IGNORECASE,
+)
+MAX_REPLY_CHARACTERS = 20_000
+MAX_REPLY_TOKENS = 800
+
+
+async def draft_leaf(folder: Path, ask: Ask, *, mirror: Path | None, fetcher: Fetcher) -> Path:
+    """Write `qna.draft.yaml` into a leaf's folder. Raises TaxonomyError.
+
+    The documents are those that the leaf's qna.yaml names, else all that lie in the folder.
+    """
+    path = folder / DRAFT
+    if path.exists():
+        raise TaxonomyError(f"{path}: is there already; review it, or remove it for a new one")
+    source, documents = _documents(folder, mirror, fetcher)
+    pairs: list[Pair] = []
+    for chunk in _spread(cut_documents(documents, CONTEXT_WORDS, count_words)):
+        reply = await ask(_PROMPT.format(passage=chunk.text))
+        pairs += read_pairs(reply, chunk.text)
+    if not pairs:
+        raise TaxonomyError(f"{folder}: the teacher proposed no question; ask a larger model")
+    path.write_text(_HEAD + leaf_text(pairs, is_knowledge=True, path=source), encoding="utf-8")
+    return path
+
+
+async def draft_with_teacher(
+    folder: Path, endpoint: str, journal_path: Path, *, mirror: Path | None
+) -> Path:
+    """As `draft_leaf`, asking the teacher behind a URL; its answers are kept in a journal."""
+    config = TeacherConfig(endpoint=endpoint)
+    with Journal(journal_path) as journal:
+        async with open_teacher(config, endpoint, journal) as teacher:
+
+            async def ask(prompt: str) -> str:
+                messages = [Message(role="user", content=prompt)]
+                try:
+                    reply = await teacher.ask(
+                        messages, stage="draft", temperature=0.0, max_tokens=MAX_REPLY_TOKENS
+                    )
+                except Refused:
+                    return ""
+                return reply.text
+
+            return await draft_leaf(folder, ask, mirror=mirror, fetcher=Fetcher())
+
+
+def read_pairs(reply: str, context: str) -> list[Pair]:
+    """The questions and answers of a reply; `1. **Question:** ...` is read too."""
+    pairs: list[Pair] = []
+    question = ""
+    for label, text in _labelled(reply[:MAX_REPLY_CHARACTERS]):
+        if label == "question":
+            question = text
+        elif question and text:
+            pairs.append(Pair(question, text, context))
+            question = ""
+    return pairs
+
+
+def _labelled(reply: str) -> list[tuple[str, str]]:
+    """Each label with the text up to the next one."""
+    parts: list[tuple[str, list[str]]] = []
+    for line in reply.splitlines():
+        label = _LABEL.fullmatch(line)
+        if label is not None:
+            parts.append((label[1].lower(), [label[2]]))
+        elif parts:
+            parts[-1][1].append(line)
+    return [(label, "\n".join(lines).strip("*_ \n")) for label, lines in parts]
+
+
+def _documents(
+    folder: Path, mirror: Path | None, fetcher: Fetcher
+) -> tuple[str | None, tuple[Document, ...]]:
+    """What `document:` names, None where a qna.yaml says so already, and the documents."""
+    if not folder.is_dir():
+        raise TaxonomyError(f"{folder}: no such folder; make it and put the documents there")
+    if (folder / QNA).exists():
+        source_path = None
+        (leaf_file,) = inspect_taxonomy(folder, mirror, fetcher)
+        findings, documents = leaf_file.findings, leaf_file.documents
+    else:
+        source_path = "."
+        noted = Findings(folder)
+        source = DocumentSource(path=".", patterns=(), at=(0, 0))
+        finder = DocumentFinder(folder, None, is_needed=True)
+        documents = finder.find(folder, folder, [source], noted)
+        findings = tuple(noted)
+    if not any(document.text.strip() for document in documents):
+        why = next((f"{f.message}; {f.cure}" for f in findings if f.code >= "FT03"), "no documents")
+        raise TaxonomyError(f"{folder}: {why}")
+    return source_path, documents
+
+
+def _spread(chunks: Sequence[Chunk]) -> list[Chunk]:
+    """Some chunks from the whole length of the documents, leaving out the shortest."""
+    long = [chunk for chunk in chunks if 2 * chunk.num_tokens >= CONTEXT_WORDS // 2] or list(chunks)
+    step = max(1.0, len(long) / NUM_CONTEXTS)
+    return [long[int(number * step)] for number in range(min(NUM_CONTEXTS, len(long)))]
