@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -32,7 +31,7 @@ from feldspar.plan import Plan, make_plan
 from feldspar.progress import Progress
 from feldspar.records import Checkpoint, ExamItem, Leaf, Prompt, Sample, Score
 from feldspar.report import write_report
-from feldspar.runs import Joined, Rows, Run, write_json
+from feldspar.runs import Joined, Rows, Run, cache_folder, write_json
 from feldspar.taxonomy import files_read, read_taxonomy
 from feldspar.teacher import Journal, Teacher, open_teacher
 from feldspar.tokens.count import TokenCounter
@@ -241,11 +240,6 @@ def place(recipe: Recipe, folder: Path, progress: Progress) -> Recipe:
 
     parts = world_parts(recipe)
     return place_paths(recipe, folder, make_world(recipe.world, cache_folder(), parts, progress))
-
-
-def cache_folder() -> Path:
-    """Where what can be made again is kept: FELDSPAR_CACHE, or `~/.cache/feldspar`."""
-    return Path(os.environ.get("FELDSPAR_CACHE") or Path.home() / ".cache" / "feldspar")
 
 
 @contextmanager

@@ -243,6 +243,11 @@ def find_run(name: str, root: Path) -> Path:
     raise RunError(f"no run called {name!r}{known}")
 
 
+def cache_folder() -> Path:
+    """Where what can be made again is kept: FELDSPAR_CACHE, or `~/.cache/feldspar`."""
+    return Path(os.environ.get("FELDSPAR_CACHE") or Path.home() / ".cache" / "feldspar")
+
+
 class Digests:
     """Content digests of files, remembered by size and time of change."""
 

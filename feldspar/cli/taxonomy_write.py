@@ -36,8 +36,8 @@ def draft(leaf: LeafPath, teacher: TeacherUrl, mirror: show.Mirror = None) -> No
     """Let a teacher propose seeds from the leaf's documents, for you to review."""
     import asyncio
 
+    from feldspar.runs import cache_folder
     from feldspar.taxonomy.draft import draft_with_teacher
-    from feldspar.taxonomy.fetching import cache_folder
 
     journal_path = cache_folder() / "drafts.sqlite"
     path = asyncio.run(draft_with_teacher(leaf, teacher, journal_path, mirror=mirror))

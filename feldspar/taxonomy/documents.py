@@ -13,9 +13,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from feldspar.runs import cache_folder
 from feldspar.taxonomy.addresses import without_credentials
 from feldspar.taxonomy.codes import Severity
-from feldspar.taxonomy.fetching import Fetcher, cache_folder
+from feldspar.taxonomy.fetching import Fetcher
 from feldspar.taxonomy.files import (
     HTML_SUFFIXES,
     MAX_DOCUMENT_BYTES,

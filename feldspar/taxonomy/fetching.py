@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -11,18 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
+from feldspar.runs import cache_folder
 from feldspar.taxonomy.fetch_git import fetch_commit, web_url
 from feldspar.taxonomy.fetch_url import fetch_url
 from feldspar.taxonomy.files import ReadFault
 
 LAYOUT = "documents-1"
 """Changed when a folder of the cache comes to hold other files than before."""
-
-
-def cache_folder() -> Path:
-    """`FELDSPAR_CACHE`, or `~/.cache/feldspar`."""
-    named = os.environ.get("FELDSPAR_CACHE")
-    return Path(named) if named else Path("~/.cache/feldspar").expanduser()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
