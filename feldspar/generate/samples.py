@@ -19,8 +19,9 @@ from feldspar.progress import SILENT, Progress, Task
 from feldspar.records import ExamItem, Leaf, Sample
 from feldspar.teacher import Teacher
 
-SPARE_WORKS = 8
-"""Calls for new samples begun beyond those that fill the teacher, so that it never waits for us."""
+WORKS_PER_CALL = 4
+"""Samples under way for each call that may be in flight: enough for the teacher never to wait, and
+for the last ones to end together."""
 
 
 class _Done(NamedTuple):
@@ -63,10 +64,11 @@ def generate_samples(
     write_funnel(here / FUNNEL_FILE, finished)
 
 
-def max_works(teacher: Teacher) -> int:
-    """Calls for new samples to have under way: enough to fill the teacher on their own."""
-    config = teacher.config
-    return (config.concurrency or config.max_concurrency) + SPARE_WORKS
+def max_works(staff: Staff) -> int:
+    """Calls for new samples to have under way just now."""
+    teacher = staff.teacher
+    most = teacher.config.concurrency or teacher.config.max_concurrency // WORKS_PER_CALL
+    return WORKS_PER_CALL * min(teacher.concurrency, most)
 
 
 async def _write_all(works: Iterable[Work], staff: Staff) -> AsyncGenerator[_Done, None]:
@@ -74,12 +76,18 @@ async def _write_all(works: Iterable[Work], staff: Staff) -> AsyncGenerator[_Don
         return _Done(work, await write_samples(work, staff))
 
     async with staff.teacher, staff.judge:
-        stream = in_order(works, write, max_works(staff.teacher))
+        stream = in_order(_then_drain(works, staff), write, lambda: max_works(staff))
         try:
             async for done in stream:
                 yield done
         finally:
             await stream.aclose()
+
+
+def _then_drain(works: Iterable[Work], staff: Staff) -> Iterator[Work]:
+    yield from works
+    staff.teacher.drain()
+    staff.judge.drain()
 
 
 def _all_works(

@@ -32,15 +32,16 @@ expert."""
 
 _URGENCY: dict[Stage, int] = {
     "skill-context": 0,
-    "skill-questions": 1,
-    "knowledge-pairs": 1,
+    "skill-questions": 0,
+    "knowledge-pairs": 0,
     "judge-question": 2,
     "skill-answer": 3,
     "judge-faithful": 3,
     "judge-answer": 4,
     "judge-relevant": 4,
 }
-"""Late stages first, so that samples are finished rather than begun."""
+"""Late stages first, so that samples are finished rather than begun. What begins one is equally
+urgent in all leaves; a question about a context that was just written has begun already."""
 
 
 class Rejected(Exception):
@@ -185,7 +186,7 @@ class Staff:
                 draw=work.draw,
                 temperature=self._config.temperature,
                 max_tokens=self._config.max_tokens,
-                urgency=_URGENCY[stage],
+                urgency=_URGENCY[stage] or int(values.get("context") is not None),
             )
         except Refused as refused:
             raise Rejected(f"teacher: refused ({refused.reason})") from None

@@ -129,6 +129,7 @@ class Teacher:
     async def __aenter__(self) -> Teacher:
         self._num_entered += 1
         if self._client is None:
+            self._governor.drain(False)
             timeout = openai.Timeout(self.config.timeout_seconds, connect=CONNECT_SECONDS)
             self._client = openai.AsyncOpenAI(
                 base_url=self.endpoint,
@@ -153,6 +154,11 @@ class Teacher:
     def concurrency(self) -> int:
         """Calls allowed in flight just now."""
         return self._governor.limit
+
+    def drain(self) -> None:
+        """Nothing new is to begin: from here on the samples with the longest way to go come first,
+        so that all end at about the same time. Holds until the teacher is left."""
+        self._governor.drain()
 
     async def ask(
         self,
