@@ -68,6 +68,7 @@ class Governor:
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._num_queued = 0
         self._is_doubling = True
+        self._was_pushed_back = False
         self._is_draining = False
         self._calm: dict[str, Latency] = {}
         self._round = 0
@@ -133,7 +134,7 @@ class Governor:
 
     def _next_limit(self) -> int:
         if self._num_pushed_back > PUSHED_BACK_SHARE * self._num_ended:
-            self._is_doubling = False
+            self._is_doubling, self._was_pushed_back = False, True
             return int(min(self.limit, self._limit_before) * 0.7)
         now = {
             stage: Latency(_median_of_begun(seconds, self._begun[stage]), self._begun[stage])
@@ -148,7 +149,11 @@ class Governor:
             if growth < CALM:
                 self._calm = {**self._calm, **pooled(self._calm, now)}
             return self.limit
-        return self.limit + max(1, self.limit // 32) if self._was_full else self.limit
+        if not self._was_full:
+            return self.limit
+        # One slow round may have been chance: while calls do not wait, the way back is short.
+        is_easy = growth < CALM and not self._was_pushed_back
+        return self.limit + max(1, self.limit // (4 if is_easy else 32))
 
     def _start_round(self) -> None:
         self._round += 1
