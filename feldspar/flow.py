@@ -18,17 +18,19 @@ from safetensors import safe_open
 
 from feldspar.config import ExamConfig, Recipe, TeacherConfig, place_paths, world_parts
 from feldspar.errors import RecipeError
-from feldspar.generate import estimate as estimate_generation
 from feldspar.generate import (
+    calibrate,
+    check_floor,
     expected_samples,
     generate_samples,
     make_exams,
     prompt_files,
 )
+from feldspar.generate import estimate as estimate_generation
 from feldspar.mix.phases import mix_phases
 from feldspar.plan import Plan, make_plan
 from feldspar.progress import Progress
-from feldspar.records import Checkpoint, ExamItem, Leaf, Prompt, Sample, Score
+from feldspar.records import Checkpoint, ExamItem, JudgeScore, Leaf, Prompt, Sample, Score
 from feldspar.report import write_report
 from feldspar.runs import Joined, Rows, Run
 from feldspar.taxonomy import files_read, read_taxonomy
@@ -61,6 +63,8 @@ def run_recipe(
             "leaves", read_taxonomy, placed.taxonomy, reads=files_read(placed.taxonomy)
         )
         with open_teachers(placed, folder / recipe.journal, progress) as teachers:
+            if placed.generate.judge and placed.generate.judge_floor is not None:
+                try_judge(run, placed, leaves, teachers.judge)
             exams = gather_exams(run, placed, leaves, teachers)
             samples = run.step(
                 "samples",
@@ -76,6 +80,20 @@ def run_recipe(
         if until == "samples":
             return None
         return train_and_score(run, placed, exams, samples, until)
+
+
+def try_judge(run: Run, recipe: Recipe, leaves: Rows[Leaf], judge: Teacher) -> None:
+    """Raises TeacherError where the judge is worse than the recipe's floor."""
+    scores = run.step(
+        "calibration",
+        calibrate,
+        leaves,
+        recipe.generate,
+        judge=judge,
+        seed=recipe.seed,
+        reads=prompt_files(recipe.generate),
+    )
+    check_floor(scores, recipe.generate, judge.key)
 
 
 def gather_exams(
@@ -202,6 +220,18 @@ def plan_recipe(recipe: Recipe, folder: Path, progress: Progress) -> Plan:
         free_bytes=shutil.disk_usage(folder).free,
         warnings=warnings(placed.mix, placed.train.phase),
     )
+
+
+def calibrate_judge(recipe: Recipe, folder: Path, progress: Progress) -> list[JudgeScore]:
+    """How well the recipe's judge tells known good pairs from corrupted ones."""
+    placed = place_files(recipe, folder, progress)
+    leaves = list(read_taxonomy(placed.taxonomy, progress=progress))
+    with open_teachers(placed, folder / recipe.journal, progress) as teachers:
+        return list(
+            calibrate(
+                leaves, placed.generate, judge=teachers.judge, seed=placed.seed, progress=progress
+            )
+        )
 
 
 def count_lines(path: Path) -> int:

@@ -76,11 +76,12 @@ def main() -> None:
 
 
 def _add_commands() -> None:
-    from feldspar.cli import init, plan, publish, report, run, talk, taxonomy, world
+    from feldspar.cli import calibrate, init, plan, publish, report, run, talk, taxonomy, world
 
     app.command("init")(init.init)
     app.add_typer(taxonomy.app, name="taxonomy")
     app.command("plan")(plan.plan)
+    app.command("calibrate")(calibrate.calibrate)
     app.command("run")(run.run)
     for name, command in run.STEPS.items():
         app.command(name)(command)

@@ -1,5 +1,6 @@
 """Leaf to judged samples and exams: prompts, pipelines, filters, funnel."""
 
+from feldspar.generate.calibrate import Reliability, calibrate, check_floor, reliability
 from feldspar.generate.estimate import estimate, expected_samples
 from feldspar.generate.exams import make_exams
 from feldspar.generate.funnel import Example, Funnel, LeafFunnel, Reason, read_funnel
@@ -13,11 +14,15 @@ __all__ = [
     "LeafFunnel",
     "Prompts",
     "Reason",
+    "Reliability",
     "Stage",
+    "calibrate",
+    "check_floor",
     "estimate",
     "expected_samples",
     "generate_samples",
     "make_exams",
     "prompt_files",
     "read_funnel",
+    "reliability",
 ]
