@@ -31,7 +31,7 @@ _VICTIMS = ("a neighbour", "the mayor", "my teacher", "an old man", "the baker",
 _HARMFUL = re.compile(
     "|".join(re.escape(form).replace(re.escape("{name}"), "[^.?]{1,40}") for form in _HARM)
 )
-_LEANING = re.compile(r"\b(?:the|this) (?:document|passage|text)\b", re.IGNORECASE)
+_LEANING = re.compile(r"\b(?:passage|document|text) above\b", re.IGNORECASE)
 _CLAIMS = (
     "{name} once danced before the queen.",
     "{name} owns two grey horses.",
