@@ -47,8 +47,27 @@ class TeacherConfig(Part):
     """Longest wait for one answer."""
     max_retries: Annotated[int, Field(ge=0)] = 8
     """Attempts after the first, with growing pauses, at a server that is busy or gone."""
+    prompt_price: Annotated[float, Field(ge=0)] = 0.0
+    """Price of a million prompt tokens, in any currency."""
+    completion_price: Annotated[float, Field(ge=0)] = 0.0
+    """Price of a million tokens written."""
     failure_budget: Rate = 0.2
     """The run stops when more than this part of the last 200 calls failed for good."""
+
+
+class BudgetConfig(Part):
+    """Caps on exams and samples together, which one command never passes. At a cap the run goes on
+    with what is kept, and says so. Answers out of the journal count as when they were paid."""
+
+    max_calls: Count | None = None
+    max_tokens: Count | None = None
+    """Prompt and completion tokens together."""
+    max_cost: Positive | None = None
+    """In the currency of `teacher.prompt_price` and the other prices."""
+
+    @property
+    def is_capped(self) -> bool:
+        return not (self.max_calls is self.max_tokens is self.max_cost is None)
 
 
 class GenerateConfig(Part):
@@ -58,6 +77,11 @@ class GenerateConfig(Part):
     """Samples to ask for in each skill leaf. None: `samples_per_seed` times its seeds."""
     samples_per_seed: Count = 10
     """Samples to ask for per seed of a skill leaf, where `samples_per_leaf` is not given."""
+    target: Count | None = None
+    """Accepted samples wanted in each leaf: asked on for until there are so many, or until so few
+    are accepted that there never will be. Takes the place of `samples_per_leaf`,
+    `samples_per_seed` and `calls_per_chunk`."""
+    budget: BudgetConfig = BudgetConfig()
     pairs_per_call: Count = 4
     """Questions asked for in one call."""
     calls_per_chunk: Count = 4

@@ -21,6 +21,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
+from feldspar.asking import BudgetConfig as BudgetConfig
 from feldspar.asking import ErrorRates as ErrorRates
 from feldspar.asking import GenerateConfig as GenerateConfig
 from feldspar.asking import TeacherConfig as TeacherConfig

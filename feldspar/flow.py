@@ -19,12 +19,14 @@ from safetensors import safe_open
 from feldspar.config import ExamConfig, Recipe, TeacherConfig, place_paths, world_parts
 from feldspar.errors import RecipeError
 from feldspar.generate import (
+    FUNNEL_FILE,
     calibrate,
     check_floor,
     expected_samples,
     generate_samples,
     make_exams,
     prompt_files,
+    read_funnel,
 )
 from feldspar.generate import estimate as estimate_generation
 from feldspar.mix.phases import mix_phases
@@ -34,7 +36,7 @@ from feldspar.records import Checkpoint, ExamItem, JudgeScore, Leaf, Prompt, Sam
 from feldspar.report import write_report
 from feldspar.runs import Joined, Rows, Run
 from feldspar.taxonomy import files_read, read_taxonomy
-from feldspar.teacher import Journal, Teacher, open_teacher
+from feldspar.teacher import Budget, Journal, Teacher, open_teacher
 from feldspar.tokens.count import TokenCounter
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ class Teachers(NamedTuple):
 
     teacher: Teacher
     judge: Teacher
+    budget: Budget
 
 
 def run_recipe(
@@ -112,6 +115,9 @@ def gather_exams(
         seed=recipe.seed,
         reads=prompt_files(recipe.generate),
     )
+    # Exams that were made by an earlier run of this recipe have cost it all the same.
+    if teachers.budget.spent.calls == 0 and (of_leaves.folder / FUNNEL_FILE).exists():
+        teachers.budget.spent = read_funnel(of_leaves.folder / FUNNEL_FILE).spent
     return Joined(own, of_leaves)
 
 
@@ -278,13 +284,15 @@ def open_teachers(recipe: Recipe, journal_path: Path, progress: Progress) -> Ite
     """Find teacher and judge, starting the embedded one where the recipe names it."""
     with ExitStack() as stack:
         journal = stack.enter_context(Journal(journal_path))
+        budget = Budget(recipe.generate.budget)
 
         def opened(config: TeacherConfig) -> Teacher:
-            return open_teacher(config, _url(config, recipe, stack), journal, progress=progress)
+            url = _url(config, recipe, stack)
+            return open_teacher(config, url, journal, budget=budget, progress=progress)
 
         teacher = opened(recipe.teacher)
         judge = teacher if recipe.judge is None else opened(recipe.judge)
-        yield Teachers(teacher, judge)
+        yield Teachers(teacher, judge, budget)
 
 
 def _url(config: TeacherConfig, recipe: Recipe, stack: ExitStack) -> str:

@@ -56,7 +56,7 @@ def make_exams(
             num_items += len(items)
             task.advance(1, items=num_items)
             yield from items
-    write_funnel(here / FUNNEL_FILE, funnels)
+    write_funnel(here / FUNNEL_FILE, funnels, teacher.budget.spent)
 
 
 async def _make_all(

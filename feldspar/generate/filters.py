@@ -134,12 +134,14 @@ class Filters:
     def __init__(self, config: GenerateConfig, avoid: Iterable[ExamItem]) -> None:
         self._config = config
         self._decontaminator = Decontaminator(avoid if config.decontaminate else ())
-        self._distinct: Distinct | None = None
-        self._leaf = ""
+        self._distinct: dict[str, Distinct] = {}
 
     def reason_against(self, sample: Sample, leaf: Leaf) -> str | None:
         """Why a judged sample is thrown away, or None."""
-        if self._distinct is None or self._leaf != leaf.path:
-            self._distinct = Distinct(leaf, near=self._config.near_duplicates)
-            self._leaf = leaf.path
-        return self._distinct.find_neighbour(sample) or self._decontaminator.find_item(sample)
+        distinct = self._distinct.get(leaf.path)
+        if distinct is None:
+            # Leaves come one after another; only with a target does one come again.
+            if self._config.target is None:
+                self._distinct.clear()
+            distinct = self._distinct[leaf.path] = Distinct(leaf, near=self._config.near_duplicates)
+        return distinct.find_neighbour(sample) or self._decontaminator.find_item(sample)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from pydantic import TypeAdapter
 
 from feldspar.records import Leaf, Sample
+from feldspar.teacher import Spent
 
 FUNNEL_FILE = "funnel.json"
 MAX_EXAMPLES = 3
@@ -20,13 +21,18 @@ MAX_EXAMPLE_TEXT = 300
 
 _FELL_BEFORE = {
     "teacher": "answered",
+    "budget": "answered",
     "format": "parsed",
     "judge": "judged",
     "duplicate": "distinct",
     "near-duplicate": "distinct",
     "exam": "clean",
+    "target": "kept",
 }
 _STAGES = ("asked", "answered", "parsed", "judged", "distinct", "clean", "kept")
+
+
+NOTHING = Spent()
 
 
 class Example(NamedTuple):
@@ -72,6 +78,8 @@ class LeafFunnel:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Funnel:
     leaves: tuple[LeafFunnel, ...]
+    spent: Spent = NOTHING
+    """By this step and those before it."""
 
 
 @dataclass(slots=True)
@@ -130,9 +138,9 @@ def read_funnel(path: Path) -> Funnel:
     return TypeAdapter(Funnel).validate_json(path.read_bytes())
 
 
-def write_funnel(path: Path, leaves: Sequence[LeafFunnel]) -> None:
+def write_funnel(path: Path, leaves: Sequence[LeafFunnel], spent: Spent) -> None:
     """Write beside and rename."""
     beside = path.with_name(path.name + ".part")
-    funnel = Funnel(leaves=tuple(leaves))
+    funnel = Funnel(leaves=tuple(leaves), spent=spent)
     beside.write_bytes(TypeAdapter(Funnel).dump_json(funnel, indent=1) + b"\n")
     os.replace(beside, path)

@@ -19,10 +19,11 @@ from dataclasses import dataclass
 
 import openai
 
-from feldspar.config import TeacherConfig
+from feldspar.config import BudgetConfig, TeacherConfig
 from feldspar.errors import TeacherError
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Message
+from feldspar.teacher.budget import CHARACTERS_PER_TOKEN, Budget, BudgetSpent, Spent, cost_of
 from feldspar.teacher.completions import read_completion, without_reasoning
 from feldspar.teacher.faults import MENDABLE, Fault, Refused, read_fault
 from feldspar.teacher.governor import Governor
@@ -55,13 +56,15 @@ class Reply:
 class _Call:
     """What is sent, and the key it is stored under."""
 
-    __slots__ = ("draw", "key", "max_tokens", "messages", "stage", "temperature", "urgency")
+    __slots__ = ("draw", "key", "max_tokens", "messages", "most", "stage", "temperature", "urgency")
 
     def __init__(
         self, model_key: str, messages: list[dict[str, str]], sampling: tuple[float, int, int]
     ) -> None:
         self.messages = messages
         self.temperature, self.max_tokens, self.draw = sampling
+        self.most = Spent()
+        """Set aside for it in the budget."""
         self.stage = ""
         self.urgency = 0
         content = json.dumps([model_key, messages, sampling], ensure_ascii=False)
@@ -70,17 +73,25 @@ class _Call:
 
 
 def open_teacher(
-    config: TeacherConfig, endpoint: str, journal: Journal, *, progress: Progress = SILENT
+    config: TeacherConfig,
+    endpoint: str,
+    journal: Journal,
+    *,
+    budget: Budget | None = None,
+    progress: Progress = SILENT,
 ) -> Teacher:
     """Find the teacher behind a URL and what model it serves. Then `async with teacher:` and ask.
 
-    Raises TeacherError when nobody answers there, or with another model than the recipe's.
+    `budget` may be shared with a judge. Raises TeacherError when nobody answers there, or with
+    another model than the recipe's.
     """
     with progress.task(f"teacher at {endpoint}", OPENING_TRIES, "tries") as task:
         for tries in range(1, OPENING_TRIES + 1):
             try:
                 model, revision = _find_model(config, endpoint)
-                return Teacher(config, endpoint, journal, model, revision)
+                teacher = Teacher(config, endpoint, journal, model, revision)
+                teacher.budget = budget or teacher.budget
+                return teacher
             except MENDABLE as error:
                 fault = _without_secret(read_fault(error), _secret(config))
             if fault.kind == "locked out":
@@ -116,6 +127,9 @@ class Teacher:
         self.num_cached = 0
         self.prompt_tokens = 0
         self.completion_tokens = 0
+        self.budget = Budget(BudgetConfig())
+        self._counted: set[bytes] = set()
+        """Calls that the budget knows of, by the start of their keys."""
         self._journal = journal
         self._governor = Governor(config.concurrency, config.max_concurrency)
         self._jitter = random.Random()
@@ -173,7 +187,8 @@ class Teacher:
         """Ask once in a lifetime. An answer cut off by `max_tokens` is asked for with double room.
 
         More urgent calls go first. Neither `urgency` nor `stage` is part of what is asked.
-        Raises Refused when there will be no answer, TeacherError when there will be none at all.
+        Raises Refused when there will be no answer, TeacherError when there will be none at all,
+        BudgetSpent when it may not be paid for.
         """
         texts = [{"role": message.role, "content": message.content} for message in messages]
         call = _Call(self.key, texts, (temperature, max_tokens, draw))
@@ -183,8 +198,8 @@ class Teacher:
         roomier = _Call(self.key, texts, (temperature, 2 * max_tokens, draw))
         try:
             return await self._ask_durably(roomier, stage, urgency)
-        except Refused:
-            # More room than the model has: the cut-off answer is all there is.
+        except (Refused, BudgetSpent):
+            # More room than there is: the cut-off answer is all we get.
             return reply
 
     async def _ask_durably(self, call: _Call, stage: str, urgency: int) -> Reply:
@@ -200,6 +215,9 @@ class Teacher:
             stored = await asyncio.shield(task)
         else:
             self.num_cached += 1
+            if call.key[:8] not in self._counted:
+                self._counted.add(call.key[:8])
+                self.budget.settle(Spent(), self._cost_of(stored))
         if stored.finish_reason == REFUSED:
             raise Refused(stored.text)
         return Reply(
@@ -211,7 +229,26 @@ class Teacher:
         )
 
     async def _pay(self, call: _Call) -> Stored:
-        """Get an answer from the server, however long it takes, and commit it."""
+        """Get an answer within the budget, and commit it."""
+        self._counted.add(call.key[:8])
+        paid = Spent()
+        try:
+            stored = await self._get_answer(call)
+            paid = self._cost_of(stored)
+            return stored
+        finally:
+            self.budget.settle(call.most, paid)
+
+    def _most_cost(self, call: _Call) -> Spent:
+        num_characters = sum(len(message["content"]) for message in call.messages)
+        prompt_tokens = num_characters // CHARACTERS_PER_TOKEN + 1
+        return cost_of(prompt_tokens, call.max_tokens, self.config)
+
+    def _cost_of(self, stored: Stored) -> Spent:
+        return cost_of(stored.prompt_tokens, stored.completion_tokens, self.config)
+
+    async def _get_answer(self, call: _Call) -> Stored:
+        """Ask the server, however long it takes, and commit what it says."""
         began = time.monotonic()
         for attempt in range(self.config.max_retries + 1):
             answer = await self._try_once(call)
@@ -240,6 +277,11 @@ class Teacher:
         ticket = await self._governor.acquire(call.stage, call.urgency)
         fault: Fault | None = None
         try:
+            if not call.most.calls:
+                # Only now, in order of urgency: what is paid is to finish samples.
+                most = self._most_cost(call)
+                await self.budget.reserve(most)
+                call.most = most
             # Posted as it is: the typed method spends as much time on checking the request and
             # modelling the reply as on all the rest.
             body = {
