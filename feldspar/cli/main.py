@@ -76,7 +76,19 @@ def main() -> None:
 
 
 def _add_commands() -> None:
-    from feldspar.cli import calibrate, init, plan, publish, report, run, talk, taxonomy, world
+    from feldspar.cli import (
+        calibrate,
+        export_data,
+        init,
+        journal,
+        plan,
+        publish,
+        report,
+        run,
+        talk,
+        taxonomy,
+        world,
+    )
 
     app.command("init")(init.init)
     app.add_typer(taxonomy.app, name="taxonomy")
@@ -87,7 +99,9 @@ def _add_commands() -> None:
         app.command(name)(command)
     app.command("report")(report.report)
     app.command("chat")(talk.chat)
+    app.command("export-data")(export_data.export_data)
     app.command("publish")(publish.publish)
+    app.add_typer(journal.app, name="journal")
     app.add_typer(world.app, name="world")
 
 

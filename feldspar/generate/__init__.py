@@ -3,6 +3,7 @@
 from feldspar.generate.calibrate import Reliability, calibrate, check_floor, reliability
 from feldspar.generate.estimate import estimate, expected_samples
 from feldspar.generate.exams import make_exams
+from feldspar.generate.export import Exported, export_samples
 from feldspar.generate.funnel import FUNNEL_FILE, Example, Funnel, LeafFunnel, Reason, read_funnel
 from feldspar.generate.prompting import STAGES, Prompts, Stage, prompt_files
 from feldspar.generate.samples import generate_samples
@@ -11,6 +12,7 @@ __all__ = [
     "FUNNEL_FILE",
     "STAGES",
     "Example",
+    "Exported",
     "Funnel",
     "LeafFunnel",
     "Prompts",
@@ -21,6 +23,7 @@ __all__ = [
     "check_floor",
     "estimate",
     "expected_samples",
+    "export_samples",
     "generate_samples",
     "make_exams",
     "prompt_files",
