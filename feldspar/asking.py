@@ -31,6 +31,9 @@ class TeacherConfig(Part):
 
     endpoint: str = "embedded"
     """`embedded` starts the micro-world's teacher; else a URL such as `http://localhost:8000/v1`."""
+    endpoints: tuple[str, ...] = ()
+    """More servers of the same model: each call goes to the one with the fewest under way, and one
+    that fails call after call is left alone for a while."""
     model: str | None = None
     """None takes the first model that the server lists."""
     revision: str = ""
@@ -43,6 +46,10 @@ class TeacherConfig(Part):
     """Calls in flight. 0 finds the server's limit."""
     max_concurrency: Count = 256
     """Upper bound when the limit is found."""
+    requests_per_minute: Count | None = None
+    """Never more, over all servers."""
+    tokens_per_minute: Count | None = None
+    """Prompt and completion tokens; a call counts as the most it can take until it is answered."""
     timeout_seconds: Positive = 300.0
     """Longest wait for one answer."""
     max_retries: Annotated[int, Field(ge=0)] = 8

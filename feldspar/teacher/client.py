@@ -26,8 +26,10 @@ from feldspar.records import Message
 from feldspar.teacher.budget import CHARACTERS_PER_TOKEN, Budget, BudgetSpent, Spent, cost_of
 from feldspar.teacher.completions import read_completion, without_reasoning
 from feldspar.teacher.faults import MENDABLE, Fault, Refused, read_fault
-from feldspar.teacher.governor import Governor
+from feldspar.teacher.governor import Governor, Outcome
 from feldspar.teacher.journal import Journal, Stored
+from feldspar.teacher.pace import Pace
+from feldspar.teacher.servers import Servers
 
 STAGE_HEADER = "X-Feldspar-Stage"
 REFUSED = "refused"
@@ -89,6 +91,8 @@ def open_teacher(
         for tries in range(1, OPENING_TRIES + 1):
             try:
                 model, revision = _find_model(config, endpoint)
+                for other in config.endpoints:
+                    _check_same(config, model, revision, endpoint, other)
                 teacher = Teacher(config, endpoint, journal, model, revision)
                 teacher.budget = budget or teacher.budget
                 return teacher
@@ -137,16 +141,20 @@ class Teacher:
         self._outcomes: deque[bool] = deque(maxlen=WATCHED_CALLS)
         self._last_failure = ""
         self._last_answer_time = float("-inf")
-        self._client: openai.AsyncOpenAI | None = None
+        self._servers = Servers((endpoint, *config.endpoints))
+        self._requests = Pace(config.requests_per_minute)
+        self._tokens = Pace(config.tokens_per_minute)
         self._num_entered = 0
 
     async def __aenter__(self) -> Teacher:
         self._num_entered += 1
-        if self._client is None:
-            self._governor.drain(False)
+        if self._num_entered > 1:
+            return self
+        self._governor.drain(False)
+        for server in self._servers.all:
             timeout = openai.Timeout(self.config.timeout_seconds, connect=CONNECT_SECONDS)
-            self._client = openai.AsyncOpenAI(
-                base_url=self.endpoint,
+            server.client = openai.AsyncOpenAI(
+                base_url=server.url,
                 api_key=_secret(self.config),
                 max_retries=0,
                 http_client=openai.DefaultAioHttpClient(timeout=timeout),
@@ -155,14 +163,16 @@ class Teacher:
 
     async def __aexit__(self, *_: object) -> None:
         self._num_entered -= 1
-        if self._num_entered or self._client is None:
+        if self._num_entered:
             return
         running = list(self._running.values())
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-        client, self._client = self._client, None
-        await client.close()
+        for server in self._servers.all:
+            client, server.client = server.client, None
+            assert client is not None
+            await client.close()
 
     @property
     def concurrency(self) -> int:
@@ -273,37 +283,54 @@ class Teacher:
         raise Refused(fault.reason)
 
     async def _try_once(self, call: _Call) -> Stored | Fault:
-        assert self._client is not None, "ask inside `async with teacher:`"
         ticket = await self._governor.acquire(call.stage, call.urgency)
-        fault: Fault | None = None
+        outcome: Outcome = "failed"
         try:
-            if not call.most.calls:
-                # Only now, in order of urgency: what is paid is to finish samples.
-                most = self._most_cost(call)
-                await self.budget.reserve(most)
-                call.most = most
-            # Posted as it is: the typed method spends as much time on checking the request and
-            # modelling the reply as on all the rest.
-            body = {
-                "model": self.model,
-                "messages": call.messages,
-                "temperature": call.temperature,
-                "max_tokens": call.max_tokens,
-                "seed": call.draw,
-            }
-            headers = {STAGE_HEADER: call.stage}
-            reply = await self._client.post(
-                "/chat/completions", cast_to=object, body=body, options={"headers": headers}
+            await self._wait_for_room(call)
+            ticket = self._governor.begin(ticket)
+            answer = await self._post(call)
+            if isinstance(answer, Stored):
+                outcome = "answered"
+                self._tokens.give_back(call.most.tokens - self._cost_of(answer).tokens)
+            elif answer.kind == "push back":
+                outcome = "pushed back"
+            return answer
+        finally:
+            self._governor.release(ticket, outcome)
+
+    async def _wait_for_room(self, call: _Call) -> None:
+        """In the budget and in the rates: only now, in order of urgency, so that what may be spent
+        finishes samples."""
+        most = self._most_cost(call)
+        if not call.most.calls:
+            await self.budget.reserve(most)
+            call.most = most
+        await self._requests.take(1)
+        await self._tokens.take(most.tokens)
+
+    async def _post(self, call: _Call) -> Stored | Fault:
+        server = self._servers.begin()
+        assert server.client is not None, "ask inside `async with teacher:`"
+        # Posted as it is: the typed method spends as much time on checking the request and
+        # modelling the reply as on all the rest.
+        body = {
+            "model": self.model,
+            "messages": call.messages,
+            "temperature": call.temperature,
+            "max_tokens": call.max_tokens,
+            "seed": call.draw,
+        }
+        options: openai.RequestOptions = {"headers": {STAGE_HEADER: call.stage}}
+        answer: Stored | Fault = Fault("refused", "given up")
+        try:
+            reply = await server.client.post(
+                "/chat/completions", cast_to=object, body=body, options=options
             )
             answer = read_completion(reply)
-            fault = answer if isinstance(answer, Fault) else None
         except MENDABLE as error:
-            answer = fault = _without_secret(read_fault(error), _secret(self.config))
+            answer = _without_secret(read_fault(error), _secret(self.config))
         finally:
-            is_pushed_back = fault is not None and fault.kind == "push back"
-            self._governor.release(
-                ticket, "pushed back" if is_pushed_back else "failed" if fault else "answered"
-            )
+            self._servers.end(server, answer if isinstance(answer, Fault) else None)
         return answer
 
     async def _commit(self, call: _Call, stored: Stored) -> Stored:
@@ -346,6 +373,18 @@ def _find_model(config: TeacherConfig, endpoint: str) -> tuple[str, str]:
         raise TeacherError(f"the teacher at {endpoint} has no model {model!r}; there are: {there}")
     revision = config.revision or getattr(cards[model], "revision", None) or ""
     return model, str(revision)
+
+
+def _check_same(
+    config: TeacherConfig, model: str, revision: str, endpoint: str, other: str
+) -> None:
+    """Raises TeacherError where another server has not the same model in the same revision."""
+    found = _find_model(config.model_copy(update={"model": model}), other)
+    if found != (model, revision):
+        raise TeacherError(
+            f"the teachers at {endpoint} and {other} have {model!r} in the revisions {revision!r} "
+            f"and {found[1]!r}; take the one that is meant into `endpoints`, or set `revision`"
+        )
 
 
 def _secret(config: TeacherConfig) -> str:

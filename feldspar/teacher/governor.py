@@ -105,6 +105,10 @@ class Governor:
         place = self._round if is_watched else 0
         return Ticket(place, stage, self._clock(), self.num_in_flight)
 
+    def begin(self, ticket: Ticket) -> Ticket:
+        """The same ticket, for a call that waited until now for something else than the server."""
+        return ticket._replace(started=self._clock())
+
     def release(self, ticket: Ticket, outcome: Outcome) -> None:
         self.num_in_flight -= 1
         if not self._is_fixed:
