@@ -106,11 +106,20 @@ class GenerateConfig(Part):
     judge_floor: Annotated[float | None, Field(ge=0, le=1)] = None
     """Stop before anything is generated when the judge's precision or recall on known pairs is
     lower by any criterion (`feldspar calibrate` shows them). None asks for no such trial."""
+    duplicates: bool = True
+    """Drop what a leaf has already: same question and answer, on the same input."""
     near_duplicates: bool = True
-    """Drop near-duplicates within a leaf and against its seeds."""
+    """Drop near-duplicates within a leaf and against its seeds; needs `duplicates`."""
+    language: bool = True
+    """Drop questions and answers in a language that none of the leaf's seeds has."""
+    min_answer_words: Annotated[int, Field(ge=0)] = 0
+    """Drop shorter answers."""
+    max_answer_words: Count | None = None
+    """Drop longer answers."""
     decontaminate: bool = True
     """Drop what an exam asks."""
     exam_items: Annotated[int, Field(ge=0)] = 20
     """Exams smaller than this are topped up with judged questions, kept out of training."""
     prompts: OptionalPath = None
-    """A folder of prompts that replace the package's, by name."""
+    """A folder of prompts that replace the package's, by name. Those in a folder within it that is
+    called as a branch, or as the path of a leaf, are for the leaves there."""

@@ -35,6 +35,9 @@ LEAST_YIELD = 0.02
 MOST_AT_ONCE = 4
 """A round asks for no more than this many times the target."""
 
+MAX_HINTS = 3
+"""Leaves that yield least and are told of at the end; the funnel has all hints."""
+
 log = logging.getLogger(__name__)
 
 
@@ -67,6 +70,9 @@ def generate_samples(
         make = _make_once if config.target is None else _make_until_target
         funnels = yield from make(leaves, filters, staff, seed, live)
     write_funnel(here / FUNNEL_FILE, funnels, teacher.budget.spent)
+    little = sorted((leaf.kept / leaf.asked, leaf.leaf, leaf) for leaf in funnels if leaf.hint)
+    for _, _, leaf in little[:MAX_HINTS]:
+        log.warning("%s: %d of %d kept; %s", leaf.leaf, leaf.kept, leaf.asked, leaf.hint)
     if teacher.budget.reached:
         log.warning(
             "generation stopped at generate.budget.%s with %d samples kept; raise it and run "

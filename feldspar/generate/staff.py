@@ -211,7 +211,7 @@ class Staff:
 
     def _render(self, stage: Stage, work: Work, **values: Value) -> tuple[Message, ...]:
         leaf = work.leaf
-        return self._prompts.render(
+        return self._prompts.of_leaf(leaf.path).render(
             stage,
             task=leaf.task_description or leaf.path.rsplit("/", 1)[-1].replace("_", " "),
             domain=leaf.domain,
