@@ -100,14 +100,14 @@ def measure(proxy: Path, job: str, concurrency: int) -> dict[str, float]:
     """One run in a process of its own, with a proxy and a teacher of their own."""
     with tempfile.TemporaryDirectory() as folder, start_teacher(WORLD, RATES) as teacher:
         taxonomy = write_world(WORLD, Path(folder) / "world").taxonomy
-        with _proxied(proxy, teacher.removesuffix("/v1")) as url:
+        with proxied(proxy, teacher.removesuffix("/v1")) as url:
             line = [sys.executable, __file__, "--one", url, job, str(concurrency), str(taxonomy)]
             with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
                 reached = _watch(process, url)
                 assert process.stdout is not None
                 said = process.stdout.read()
             assert process.returncode == 0, f"{line} ended with {process.returncode}"
-            stats = _get(url)
+            stats = get_stats(url)
     return {**json.loads(said), **stats, "slots_reached_s": reached}
 
 
@@ -145,7 +145,7 @@ def _watch(process: subprocess.Popen[str], url: str) -> float:
     while process.poll() is None:
         # A server that is just being reset, or has no time, is asked again.
         with suppress(OSError):
-            stats = _get(url)
+            stats = get_stats(url)
             peak = stats["peak_in_flight"]
             began = began if began and stats["requests"] else time.monotonic()
             if not reached and peak >= 0.9 * SLOTS:
@@ -155,11 +155,19 @@ def _watch(process: subprocess.Popen[str], url: str) -> float:
 
 
 @contextmanager
-def _proxied(proxy: Path, upstream: str) -> Iterator[str]:
+def proxied(proxy: Path, upstream: str, **others: float) -> Iterator[str]:
+    """A proxy before `upstream`; `others` are more of its options."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    options = {"upstream": upstream, "port": port, "slots": SLOTS, "median": MEDIAN, "sigma": SIGMA}
+    options: dict[str, object] = {
+        "upstream": upstream,
+        "port": port,
+        "slots": SLOTS,
+        "median": MEDIAN,
+        "sigma": SIGMA,
+    }
+    options |= others
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     process = subprocess.Popen([sys.executable, proxy, *words], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -172,7 +180,8 @@ def _proxied(proxy: Path, upstream: str) -> Iterator[str]:
         process.stdout.close()
 
 
-def _get(url: str) -> dict[str, float]:
+def get_stats(url: str) -> dict[str, float]:
+    """What a proxy has seen."""
     with urllib.request.urlopen(f"{url}/stats", timeout=5) as reply:
         stats: dict[str, float] = json.load(reply)
     return stats
