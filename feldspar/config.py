@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     ValidationError,
     field_validator,
@@ -23,23 +21,19 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
+from feldspar.asking import BudgetConfig as BudgetConfig
+from feldspar.asking import ErrorRates as ErrorRates
+from feldspar.asking import GenerateConfig as GenerateConfig
+from feldspar.asking import TeacherConfig as TeacherConfig
 from feldspar.errors import RecipeError
+from feldspar.part import Count as Count
+from feldspar.part import Fraction as Fraction
+from feldspar.part import OptionalPath as OptionalPath
+from feldspar.part import Part as Part
+from feldspar.part import PathText as PathText
+from feldspar.part import Positive as Positive
+from feldspar.part import Share as Share
 from feldspar.records import Branch
-
-Share = Annotated[float, Field(ge=0, lt=1)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-Rate = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-PathText = Annotated[str, Field(json_schema_extra={"format": "path"})]
-OptionalPath = Annotated[str | None, Field(json_schema_extra={"format": "path"})]
-"""A path or `world:NAME`. Its file's content decides a step's key, not its place."""
-
-
-class Part(BaseModel):
-    """A table of the recipe: frozen, and without unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class WorldConfig(Part):
@@ -54,23 +48,6 @@ class WorldConfig(Part):
     """Entities it does not know: the taxonomy's knowledge leaves are about them."""
     training: Positive = 1.0
     """How long its models are trained, against the default: less for a quick look, at a price."""
-
-
-class ErrorRates(Part):
-    """How often the embedded teacher errs, each drawn independently per call."""
-
-    wrong_fact: Rate = 0.0
-    """An answer whose fact or result is wrong."""
-    unfaithful: Rate = 0.0
-    """An answer that adds a claim the document does not make."""
-    off_format: Rate = 0.0
-    """A reply the parser cannot read."""
-    duplicate: Rate = 0.0
-    """A question asked before."""
-    unsafe: Rate = 0.0
-    """An instruction that asks for harm."""
-    wrong_judgment: Rate = 0.0
-    """A judgment that is turned around, either way."""
 
 
 class TaxonomyConfig(Part):
@@ -92,62 +69,6 @@ class TaxonomyConfig(Part):
     """A folder with tokenizer.json. None counts words."""
     exam_fraction: Share = 0.2
     """Part of a leaf's seeds held out from the teacher; at least one where a leaf has five."""
-
-
-class TeacherConfig(Part):
-    """The big model that writes, or judges, over an OpenAI-compatible protocol."""
-
-    endpoint: str = "embedded"
-    """`embedded` starts the micro-world's teacher; else a URL such as `http://localhost:8000/v1`."""
-    model: str | None = None
-    """None takes the first model that the server lists."""
-    revision: str = ""
-    """Part of the key that answers are kept under: change it when the weights behind a name do."""
-    key_variable: str = "OPENAI_API_KEY"
-    """Environment variable that holds the key. Keys never stand in a recipe."""
-    errors: ErrorRates = ErrorRates()
-    """Rates of the embedded teacher's faults; ignored by any other endpoint."""
-    concurrency: Annotated[int, Field(ge=0)] = 0
-    """Calls in flight. 0 finds the server's limit."""
-    max_concurrency: Count = 256
-    """Upper bound when the limit is found."""
-    timeout_seconds: Positive = 300.0
-    """Longest wait for one answer."""
-    max_retries: Annotated[int, Field(ge=0)] = 8
-    """Attempts after the first, with growing pauses, at a server that is busy or gone."""
-    failure_budget: Rate = 0.2
-    """The run stops when more than this part of the last 200 calls failed for good."""
-
-
-class GenerateConfig(Part):
-    """How many samples to ask for, how, and what is thrown away."""
-
-    samples_per_leaf: Count | None = None
-    """Samples to ask for in each skill leaf. None: `samples_per_seed` times its seeds."""
-    samples_per_seed: Count = 10
-    """Samples to ask for per seed of a skill leaf, where `samples_per_leaf` is not given."""
-    pairs_per_call: Count = 4
-    """Questions asked for in one call."""
-    calls_per_chunk: Count = 4
-    """Calls for question-answer pairs on each chunk of a knowledge leaf."""
-    seeds_per_prompt: Count = 3
-    """Seeds of the leaf shown in one prompt."""
-    temperature: Annotated[float, Field(ge=0)] = 0.7
-    """Sampling temperature of questions and answers; judges use 0."""
-    max_tokens: Count = 1024
-    """Room for one reply."""
-    min_rating: Annotated[int, Field(ge=1, le=3)] = 2
-    """Lowest rating, of 1 to 3, that a judged pair is kept with."""
-    judge: bool = True
-    """False keeps what was not judged: to see what judging is worth."""
-    near_duplicates: bool = True
-    """Drop near-duplicates within a leaf and against its seeds."""
-    decontaminate: bool = True
-    """Drop what an exam asks."""
-    exam_items: Annotated[int, Field(ge=0)] = 20
-    """Exams smaller than this are topped up with judged questions, kept out of training."""
-    prompts: OptionalPath = None
-    """A folder of prompts that replace the package's, by name."""
 
 
 class StudentConfig(Part):

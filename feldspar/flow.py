@@ -19,21 +19,25 @@ from safetensors import safe_open
 
 from feldspar.config import ExamConfig, Recipe, TeacherConfig, place_paths, world_parts
 from feldspar.errors import RecipeError, TeacherError
-from feldspar.generate import estimate as estimate_generation
 from feldspar.generate import (
+    FUNNEL_FILE,
+    calibrate,
+    check_floor,
     expected_samples,
     generate_samples,
     make_exams,
     prompt_files,
+    read_funnel,
 )
+from feldspar.generate import estimate as estimate_generation
 from feldspar.mix.phases import mix_phases, warnings
 from feldspar.plan import Plan, make_plan
 from feldspar.progress import Progress
-from feldspar.records import Checkpoint, ExamItem, Leaf, Prompt, Sample, Score
+from feldspar.records import Checkpoint, ExamItem, JudgeScore, Leaf, Prompt, Sample, Score
 from feldspar.report import write_report
 from feldspar.runs import Joined, Rows, Run, cache_folder, write_json
 from feldspar.taxonomy import files_read, read_taxonomy
-from feldspar.teacher import Journal, Teacher, open_teacher
+from feldspar.teacher import Budget, Journal, Teacher, open_teacher
 from feldspar.tokens.count import TokenCounter
 
 if TYPE_CHECKING:
@@ -49,6 +53,7 @@ class Teachers(NamedTuple):
 
     teacher: Teacher
     judge: Teacher
+    budget: Budget
 
 
 def run_recipe(
@@ -63,7 +68,10 @@ def run_recipe(
         leaves = run.step(
             "leaves", read_taxonomy, placed.taxonomy, reads=files_read(placed.taxonomy)
         )
-        with open_teachers(run, placed, folder / recipe.journal) as teachers:
+        met_path = run.path / "teachers.json"
+        with open_teachers(placed, folder / recipe.journal, progress, met_path) as teachers:
+            if placed.generate.judge and placed.generate.judge_floor is not None:
+                try_judge(run, placed, leaves, teachers.judge)
             exams = gather_exams(run, placed, leaves, teachers)
             samples = run.step(
                 "samples",
@@ -79,6 +87,20 @@ def run_recipe(
         if until == "samples":
             return None
         return train_and_score(run, placed, exams, samples, until)
+
+
+def try_judge(run: Run, recipe: Recipe, leaves: Rows[Leaf], judge: Teacher) -> None:
+    """Raises TeacherError where the judge is worse than the recipe's floor."""
+    scores = run.step(
+        "calibration",
+        calibrate,
+        leaves,
+        recipe.generate,
+        judge=judge,
+        seed=recipe.seed,
+        reads=prompt_files(recipe.generate),
+    )
+    check_floor(scores, recipe.generate, judge.key)
 
 
 def gather_exams(
@@ -97,6 +119,9 @@ def gather_exams(
         seed=recipe.seed,
         reads=prompt_files(recipe.generate),
     )
+    # Exams that were made by an earlier run of this recipe have cost it all the same.
+    if teachers.budget.spent.calls == 0 and (of_leaves.folder / FUNNEL_FILE).exists():
+        teachers.budget.spent = read_funnel(of_leaves.folder / FUNNEL_FILE).spent
     return Joined(own, of_leaves)
 
 
@@ -208,6 +233,18 @@ def plan_recipe(recipe: Recipe, folder: Path, progress: Progress) -> Plan:
     )
 
 
+def calibrate_judge(recipe: Recipe, folder: Path, progress: Progress) -> list[JudgeScore]:
+    """How well the recipe's judge tells known good pairs from corrupted ones."""
+    placed = place_files(recipe, folder, progress)
+    leaves = list(read_taxonomy(placed.taxonomy, progress=progress))
+    with open_teachers(placed, folder / recipe.journal, progress) as teachers:
+        return list(
+            calibrate(
+                leaves, placed.generate, judge=teachers.judge, seed=placed.seed, progress=progress
+            )
+        )
+
+
 def count_lines(path: Path) -> int:
     with path.open("rb") as file:
         return sum(1 for line in file if line.strip())
@@ -243,38 +280,39 @@ def place(recipe: Recipe, folder: Path, progress: Progress) -> Recipe:
 
 
 @contextmanager
-def open_teachers(run: Run, recipe: Recipe, journal_path: Path) -> Iterator[Teachers]:
-    """Find teacher and judge, starting the embedded one where the recipe names it."""
+def open_teachers(
+    recipe: Recipe, journal_path: Path, progress: Progress, met_path: Path | None = None
+) -> Iterator[Teachers]:
+    """Find teacher and judge, starting the embedded one where the recipe names it.
+
+    `met_path` remembers them, so that a run goes on when the server has made room for training on
+    the only GPU; what still has to be asked then says that the server is gone.
+    """
+    met = json.loads(met_path.read_text("utf-8")) if met_path and met_path.exists() else {}
     with ExitStack() as stack:
         journal = stack.enter_context(Journal(journal_path))
+        budget = Budget(recipe.generate.budget)
 
         def opened(config: TeacherConfig) -> Teacher:
-            return find_teacher(run, config, _url(config, recipe, stack), journal)
+            url = _url(config, recipe, stack)
+            place = f"{url} {config.model or ''} {config.revision}"
+            try:
+                teacher = open_teacher(config, url, journal, budget=budget, progress=progress)
+            except TeacherError as error:
+                if place not in met:
+                    raise
+                log.warning("%s; going on with its answers so far", error)
+                teacher = Teacher(config, url, journal, *met[place])
+                teacher.budget = budget
+            if config.endpoint != "embedded":
+                met[place] = [teacher.model, teacher.revision]
+            return teacher
 
         teacher = opened(recipe.teacher)
         judge = teacher if recipe.judge is None else opened(recipe.judge)
-        yield Teachers(teacher, judge)
-
-
-def find_teacher(run: Run, config: TeacherConfig, url: str, journal: Journal) -> Teacher:
-    """The teacher behind a URL or, where it is gone, the one this run has met there.
-
-    So training goes on when the server has made room for it on the only GPU; what still has to be
-    asked then says that the server is gone.
-    """
-    met_path = run.path / "teachers.json"
-    met = json.loads(met_path.read_text(encoding="utf-8")) if met_path.exists() else {}
-    place = f"{url} {config.model or ''} {config.revision}"
-    try:
-        teacher = open_teacher(config, url, journal, progress=run.progress)
-    except TeacherError as error:
-        if place not in met:
-            raise
-        log.warning("%s; going on with its answers so far", error)
-        return Teacher(config, url, journal, *met[place])
-    if config.endpoint != "embedded" and met.get(place) != [teacher.model, teacher.revision]:
-        write_json(met_path, met | {place: [teacher.model, teacher.revision]})
-    return teacher
+        if met and met_path:
+            write_json(met_path, met)
+        yield Teachers(teacher, judge, budget)
 
 
 def _url(config: TeacherConfig, recipe: Recipe, stack: ExitStack) -> str:

@@ -100,6 +100,21 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeScore:
+    """How well a judge tells good pairs from corrupted ones by one criterion.
+
+    `kind` is `good`, or what was done to the pairs: `wrong answer`, `another leaf's answer`, ...
+    """
+
+    criterion: str
+    kind: str
+    num_pairs: int
+    num_accepted: int
+    num_unreadable: int = 0
+    """Judgments that could not be read twice, or were refused; they are not accepted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
     role: Role
     content: str

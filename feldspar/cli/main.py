@@ -77,18 +77,34 @@ def main() -> None:
 
 
 def _add_commands() -> None:
-    from feldspar.cli import compare, init, plan, publish, report, run, talk, taxonomy, world
+    from feldspar.cli import (
+        calibrate,
+        compare,
+        export_data,
+        init,
+        journal,
+        plan,
+        publish,
+        report,
+        run,
+        talk,
+        taxonomy,
+        world,
+    )
 
     app.command("init")(init.init)
     app.add_typer(taxonomy.app, name="taxonomy")
     app.command("plan")(plan.plan)
+    app.command("calibrate")(calibrate.calibrate)
     app.command("run")(run.run)
     for name, command in run.STEPS.items():
         app.command(name)(command)
     app.command("compare")(compare.compare)
     app.command("report")(report.report)
     app.command("chat")(talk.chat)
+    app.command("export-data")(export_data.export_data)
     app.command("publish")(publish.publish)
+    app.add_typer(journal.app, name="journal")
     app.add_typer(world.app, name="world")
 
 

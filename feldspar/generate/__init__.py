@@ -1,23 +1,32 @@
 """Leaf to judged samples and exams: prompts, pipelines, filters, funnel."""
 
+from feldspar.generate.calibrate import Reliability, calibrate, check_floor, reliability
 from feldspar.generate.estimate import estimate, expected_samples
 from feldspar.generate.exams import make_exams
-from feldspar.generate.funnel import Example, Funnel, LeafFunnel, Reason, read_funnel
+from feldspar.generate.export import Exported, export_samples
+from feldspar.generate.funnel import FUNNEL_FILE, Example, Funnel, LeafFunnel, Reason, read_funnel
 from feldspar.generate.prompting import STAGES, Prompts, Stage, prompt_files
 from feldspar.generate.samples import generate_samples
 
 __all__ = [
+    "FUNNEL_FILE",
     "STAGES",
     "Example",
+    "Exported",
     "Funnel",
     "LeafFunnel",
     "Prompts",
     "Reason",
+    "Reliability",
     "Stage",
+    "calibrate",
+    "check_floor",
     "estimate",
     "expected_samples",
+    "export_samples",
     "generate_samples",
     "make_exams",
     "prompt_files",
     "read_funnel",
+    "reliability",
 ]

@@ -106,7 +106,7 @@ def _skill_cost(work: Work, config: GenerateConfig, prompts: Prompts) -> _Cost:
 def _call(
     work: Work, prompts: Prompts, stage: Stage, completion_tokens: int, values: dict[str, Value]
 ) -> _Cost:
-    (message,) = prompts.render(
+    (message,) = prompts.of_leaf(work.leaf.path).render(
         stage,
         task=work.leaf.task_description,
         domain=work.leaf.domain,

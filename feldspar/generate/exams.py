@@ -56,7 +56,7 @@ def make_exams(
             num_items += len(items)
             task.advance(1, items=num_items)
             yield from items
-    write_funnel(here / FUNNEL_FILE, funnels)
+    write_funnel(here / FUNNEL_FILE, funnels, teacher.budget.spent)
 
 
 async def _make_all(
@@ -66,7 +66,7 @@ async def _make_all(
         return await _make_exam(leaf, config, staff, seed)
 
     async with staff.teacher, staff.judge:
-        stream = in_order(leaves, make, max_works(staff.teacher))
+        stream = in_order(leaves, make, lambda: max_works(staff))
         try:
             async for exam in stream:
                 yield exam

@@ -11,7 +11,14 @@ from collections.abc import Iterable
 
 from feldspar.config import GenerateConfig
 from feldspar.records import ExamItem, Leaf, Sample, user_turn
-from feldspar.text import SimilarTexts, ngrams, normalise, numbers_and_names
+from feldspar.text import (
+    SimilarTexts,
+    language_of,
+    ngrams,
+    normalise,
+    numbers_and_names,
+    split_words,
+)
 
 NEAR = 0.7
 """ROUGE-L of questions above which two samples with one answer are one."""
@@ -128,18 +135,66 @@ class Decontaminator:
             self._ngrams[min(len(words), BENCHMARK_WORDS)].setdefault(gram, key)
 
 
+class Languages:
+    """The languages of a leaf's seeds: of questions and of answers: a skill may translate."""
+
+    def __init__(self, leaf: Leaf) -> None:
+        seeds = (*leaf.seeds, *leaf.exam_seeds)
+        self._questions = {language_of(seed.question) for seed in seeds}
+        self._answers = {language_of(seed.answer) for seed in seeds}
+        self._all = {language_of(" ".join((s.question, s.answer, s.context or ""))) for s in seeds}
+
+    def find_other(self, sample: Sample) -> str | None:
+        """Why a sample is in another language; None where it is not, or cannot be told."""
+        for part, text, own in (
+            ("question", sample.question, self._questions),
+            ("answer", sample.answer, self._answers),
+        ):
+            known = (own | self._all) - {None}
+            found = language_of(text)
+            if known and found is not None and found not in known:
+                wanted = ", ".join(sorted(name for name in known if name))
+                return f"language: another than the seeds' ({part} in {found}, not {wanted})"
+        return None
+
+
 class Filters:
     """The filters a recipe leaves on, over one leaf after another."""
 
     def __init__(self, config: GenerateConfig, avoid: Iterable[ExamItem]) -> None:
         self._config = config
         self._decontaminator = Decontaminator(avoid if config.decontaminate else ())
-        self._distinct: Distinct | None = None
+        self._distinct: dict[str, Distinct] = {}
         self._leaf = ""
+        self._languages: Languages
 
     def reason_against(self, sample: Sample, leaf: Leaf) -> str | None:
         """Why a judged sample is thrown away, or None."""
-        if self._distinct is None or self._leaf != leaf.path:
-            self._distinct = Distinct(leaf, near=self._config.near_duplicates)
-            self._leaf = leaf.path
-        return self._distinct.find_neighbour(sample) or self._decontaminator.find_item(sample)
+        reason = self._unfit(sample, leaf)
+        if reason is not None:
+            return reason
+        if self._config.duplicates:
+            reason = self._find_neighbour(sample, leaf)
+        return reason or self._decontaminator.find_item(sample)
+
+    def _unfit(self, sample: Sample, leaf: Leaf) -> str | None:
+        """Why a sample has not the form that is wanted, whatever else there is."""
+        num_words = len(split_words(sample.answer))
+        if num_words < self._config.min_answer_words:
+            return f"length: answer too short ({num_words} words)"
+        if num_words > (self._config.max_answer_words or num_words):
+            return f"length: answer too long ({num_words} words)"
+        if self._config.language:
+            if self._leaf != leaf.path:
+                self._leaf, self._languages = leaf.path, Languages(leaf)
+            return self._languages.find_other(sample)
+        return None
+
+    def _find_neighbour(self, sample: Sample, leaf: Leaf) -> str | None:
+        distinct = self._distinct.get(leaf.path)
+        if distinct is None:
+            # Leaves come one after another; only with a target does one come again.
+            if self._config.target is None:
+                self._distinct.clear()
+            distinct = self._distinct[leaf.path] = Distinct(leaf, near=self._config.near_duplicates)
+        return distinct.find_neighbour(sample)

@@ -12,21 +12,56 @@ from typing import NamedTuple
 from pydantic import TypeAdapter
 
 from feldspar.records import Leaf, Sample
+from feldspar.teacher import Spent
 
 FUNNEL_FILE = "funnel.json"
 MAX_EXAMPLES = 3
 MAX_EXAMPLE_TEXT = 300
 """Characters of a question or an answer shown in an example."""
 
-_FELL_BEFORE = {
+FELL_BEFORE = {
     "teacher": "answered",
+    "budget": "answered",
     "format": "parsed",
     "judge": "judged",
     "duplicate": "distinct",
     "near-duplicate": "distinct",
     "exam": "clean",
+    "language": "clean",
+    "length": "clean",
+    "target": "kept",
 }
+LITTLE = 0.4
+"""Kept part of what was asked for, below which a leaf gets a hint."""
+LEAST_ASKED = 8
+MENDS = {
+    "judge: not fit": "say in task_description what belongs to the skill and what does not, and "
+    "show seeds that differ from each other",
+    "judge: answer rated": "show seeds whose answers give every step, or take a stronger teacher; "
+    "`feldspar calibrate` tells whether the judge is to blame",
+    "judge: not faithful": "the teacher adds to its passages: show seeds whose answers keep to "
+    "theirs, and cut larger chunks if facts are torn apart (taxonomy.chunk_tokens)",
+    "judge: not relevant": "questions lean on their passage or miss the subject: name the subject "
+    "in every seed's question, and say in task_description what it is",
+    "judge: unreadable": "the judge does not keep the form: raise generate.max_tokens, or take "
+    "another judge",
+    "judge: refused": "the judge refuses what it is shown; see the examples, or take another judge",
+    "teacher: refused": "the teacher refuses what it is asked; see the examples for its reason",
+    "format: cut off": "replies do not fit: raise generate.max_tokens, or lower pairs_per_call",
+    "format": "the teacher does not keep the form of a reply: lower pairs_per_call, or take "
+    "another teacher",
+    "duplicate": "the leaf is asked out: add seeds, or documents, or ask for fewer",
+    "near-duplicate": "the leaf is asked out: add seeds that differ in form, or ask for fewer",
+    "exam": "the seeds are close to an exam: use others, or take that exam off",
+    "language": "say the language in task_description, or show seeds in every language wanted",
+    "length": "show seeds with answers of the wanted length, or mend min_answer_words and "
+    "max_answer_words",
+}
+"""What to change, by the start of the reason that most samples fell for."""
 _STAGES = ("asked", "answered", "parsed", "judged", "distinct", "clean", "kept")
+
+
+NOTHING = Spent()
 
 
 class Example(NamedTuple):
@@ -61,17 +96,21 @@ class LeafFunnel:
     """No judge said no."""
     distinct: int
     clean: int
-    """No exam asks it."""
+    """No exam asks it, and it has the language of the seeds and the length that is wanted."""
     kept: int
     reasons: tuple[Reason, ...] = ()
     """The most frequent first."""
     note: str = ""
-    """Why a leaf was asked for nothing."""
+    """Why a leaf was asked for nothing, or missed its target."""
+    hint: str = ""
+    """What to change where little is kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Funnel:
     leaves: tuple[LeafFunnel, ...]
+    spent: Spent = NOTHING
+    """By this step and those before it."""
 
 
 @dataclass(slots=True)
@@ -107,13 +146,16 @@ class Tally:
             Reason(reason=reason, count=count, examples=tuple(self._examples[reason]))
             for reason, count in sorted(self._reasons.items(), key=lambda item: (-item[1], item[0]))
         )
-        return LeafFunnel(leaf=self.leaf.path, note=self.note, reasons=reasons, **through)
+        hint = _hint(through["asked"], through["kept"], reasons)
+        return LeafFunnel(
+            leaf=self.leaf.path, note=self.note, hint=hint, reasons=reasons, **through
+        )
 
     def _count(self, sample: Sample, weight: int) -> None:
         if sample.rejected_because is None:
             return
         reason, _, detail = sample.rejected_because.partition(" (")
-        self._fell[_FELL_BEFORE[reason.partition(":")[0]]] += weight
+        self._fell[FELL_BEFORE[reason.partition(":")[0]]] += weight
         self._reasons[reason] += weight
         if len(self._examples[reason]) < MAX_EXAMPLES:
             example = Example(
@@ -125,14 +167,26 @@ class Tally:
             self._examples[reason].append(example)
 
 
+def _hint(num_asked: int, num_kept: int, reasons: Sequence[Reason]) -> str:
+    """The mend for the most frequent reason, where little is kept."""
+    if num_asked < LEAST_ASKED or num_kept >= LITTLE * num_asked:
+        return ""
+    for reason in reasons:
+        for start, mend in MENDS.items():
+            if reason.reason.startswith(start):
+                share = reason.count / num_asked
+                return f"{share:.0%} fell for {reason.reason!r}: {mend}"
+    return ""
+
+
 def read_funnel(path: Path) -> Funnel:
     """The funnel that a step wrote to `path`, its `funnel.json`."""
     return TypeAdapter(Funnel).validate_json(path.read_bytes())
 
 
-def write_funnel(path: Path, leaves: Sequence[LeafFunnel]) -> None:
+def write_funnel(path: Path, leaves: Sequence[LeafFunnel], spent: Spent) -> None:
     """Write beside and rename."""
     beside = path.with_name(path.name + ".part")
-    funnel = Funnel(leaves=tuple(leaves))
+    funnel = Funnel(leaves=tuple(leaves), spent=spent)
     beside.write_bytes(TypeAdapter(Funnel).dump_json(funnel, indent=1) + b"\n")
     os.replace(beside, path)

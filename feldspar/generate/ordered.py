@@ -15,27 +15,34 @@ WAITING_PER_ACTIVE = 4
 
 
 async def in_order(
-    jobs: Iterable[J], do: Callable[[J], Coroutine[Any, Any, T]], max_active: int
+    jobs: Iterable[J], do: Callable[[J], Coroutine[Any, Any, T]], max_active: Callable[[], int]
 ) -> AsyncGenerator[T, None]:
-    """What `do` gives for each job, `max_active` at a time; jobs are drawn as there is room.
+    """What `do` gives for each job, `max_active()` at a time; jobs are drawn as there is room.
 
     The first job that fails ends all of them with its exception, wherever it stands in the order.
     """
-    slots = asyncio.Semaphore(max_active)
+    num_active = 0
+    has_room = asyncio.Event()
     failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     pending: deque[asyncio.Task[T]] = deque()
 
     def settle(task: asyncio.Task[T]) -> None:
-        slots.release()
+        nonlocal num_active
+        num_active -= 1
+        has_room.set()
         if not task.cancelled() and (error := task.exception()) and not failed.done():
             failed.set_exception(error)
 
     try:
         for job in jobs:
-            await _unless(failed, slots.acquire())
+            while num_active >= max_active():
+                has_room.clear()
+                await _unless(failed, has_room.wait())
+            num_active += 1
             pending.append(asyncio.create_task(do(job)))
             pending[-1].add_done_callback(settle)
-            while pending and (pending[0].done() or len(pending) > WAITING_PER_ACTIVE * max_active):
+            most = WAITING_PER_ACTIVE * max_active()
+            while pending and (pending[0].done() or len(pending) > most):
                 yield await _unless(failed, pending[0])
                 pending.popleft()
         while pending:

@@ -61,13 +61,14 @@ class _Prompt(NamedTuple):
 
 
 class Prompts:
-    """Every stage's prompt, those in `folder` before the package's.
+    """Every stage's prompt, those in the first of `folders` before the others' and the package's.
 
     Raises RecipeError where a file cannot be read or names what no stage has.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self._folder = folder
+    def __init__(self, *folders: Path) -> None:
+        self._folders = folders
+        self._of_leaves: dict[tuple[Path, ...], Prompts] = {}
         # Templates come from a recipe's folder, so they are sandboxed; values come from documents
         # and models, so every one that is put into a prompt is quoted.
         self._environment = jinja2.sandbox.SandboxedEnvironment(
@@ -78,6 +79,20 @@ class Prompts:
             lstrip_blocks=True,
         )
         self._prompts = {stage: self._load(stage) for stage in STAGES}
+
+    def of_leaf(self, path: str) -> Prompts:
+        """The prompts for a leaf: a folder `knowledge/science` within the recipe's own is for all
+        leaves below that, and the deepest one counts."""
+        if not self._folders:
+            return self
+        *_, root = self._folders
+        places = [root.joinpath(*path.split("/")[:n]) for n in range(path.count("/") + 1, 0, -1)]
+        folders = (*(place for place in places if place.is_dir()), root)
+        if folders == self._folders:
+            return self
+        if folders not in self._of_leaves:
+            self._of_leaves[folders] = Prompts(*folders)
+        return self._of_leaves[folders]
 
     def render(self, stage: Stage, **values: Value) -> tuple[Message, ...]:
         """The messages that a stage sends."""
@@ -116,7 +131,7 @@ class Prompts:
 
     def _find(self, name: str) -> tuple[str, str]:
         """Place and text of a file, the recipe's own first."""
-        for path in [self._folder / name] if self._folder else []:
+        for path in (folder / name for folder in self._folders):
             if path.is_file():
                 return str(path), path.read_text(encoding="utf-8")
         try:
@@ -131,17 +146,17 @@ def read_prompts(config: GenerateConfig) -> Prompts:
     if folder is not None and not folder.is_dir():
         raise RecipeError(f"{folder}: no such folder of prompts; mend `generate.prompts`")
     known = {stage + SUFFIX for stage in STAGES}
-    for path in sorted(folder.glob("*" + SUFFIX)) if folder else []:
+    for path in sorted(folder.rglob("*" + SUFFIX)) if folder else []:
         if path.name not in known and not path.name.startswith("_"):
             raise RecipeError(f"{path}: no stage of this name; there are: {', '.join(STAGES)}")
-    return Prompts(folder)
+    return Prompts(folder) if folder else Prompts()
 
 
 def prompt_files(config: GenerateConfig) -> list[Path]:
     """The files that decide what is asked: part of the key of the steps that ask."""
     package = Path(str(resources.files(__package__) / "prompts"))
     folders = [package, *([Path(config.prompts)] if config.prompts else [])]
-    return [path for folder in folders for path in sorted(folder.glob("*" + SUFFIX))]
+    return [path for folder in folders for path in sorted(folder.rglob("*" + SUFFIX))]
 
 
 def quote_sections(text: str) -> str:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncGenerator, Iterable, Iterator
+import itertools
+import logging
+import math
+import time
+from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,13 +18,27 @@ from feldspar.generate.ordered import in_order, run_stream
 from feldspar.generate.pipelines import write_samples
 from feldspar.generate.prompting import read_prompts
 from feldspar.generate.staff import Staff, Work
-from feldspar.generate.works import generation_works, note_on, num_asked
+from feldspar.generate.works import generation_works, note_on, num_asked, target_works
 from feldspar.progress import SILENT, Progress, Task
 from feldspar.records import ExamItem, Leaf, Sample
 from feldspar.teacher import Teacher
 
-SPARE_WORKS = 8
-"""Calls for new samples begun beyond those that fill the teacher, so that it never waits for us."""
+WORKS_PER_CALL = 4
+"""Samples under way for each call that may be in flight: enough for the teacher never to wait, and
+for the last ones to end together."""
+
+
+MAX_ROUNDS = 8
+"""Rounds of asking for what a target still lacks."""
+LEAST_YIELD = 0.02
+"""Accepted part of what a round asked for, below which a target is given up."""
+MOST_AT_ONCE = 4
+"""A round asks for no more than this many times the target."""
+
+MAX_HINTS = 3
+"""Leaves that yield least and are told of at the end; the funnel has all hints."""
+
+log = logging.getLogger(__name__)
 
 
 class _Done(NamedTuple):
@@ -42,31 +60,116 @@ def generate_samples(
     """Write, judge, and filter samples for every leaf; kept and rejected ones, in order.
 
     Writes `funnel.json` to `here`. Same leaves, config, seed, and journal give the same samples,
-    whatever the timing. `avoid` is what exams ask. Raises TeacherError, RecipeError, DiskError.
+    whatever the timing; only where a budget ends the asking does timing decide what is kept.
+    `avoid` is what exams ask. Raises TeacherError, RecipeError, DiskError.
     """
     staff = Staff(teacher, judge, read_prompts(config), config)
     filters = Filters(config, avoid)
+    with progress.task("samples", _count_asked(leaves, config), "samples") as task:
+        live = _Live(task, staff)
+        make = _make_once if config.target is None else _make_until_target
+        funnels = yield from make(leaves, filters, staff, seed, live)
+    write_funnel(here / FUNNEL_FILE, funnels, teacher.budget.spent)
+    little = sorted((leaf.kept / leaf.asked, leaf.leaf, leaf) for leaf in funnels if leaf.hint)
+    for _, _, leaf in little[:MAX_HINTS]:
+        log.warning("%s: %d of %d kept; %s", leaf.leaf, leaf.kept, leaf.asked, leaf.hint)
+    if teacher.budget.reached:
+        log.warning(
+            "generation stopped at generate.budget.%s with %d samples kept; raise it and run "
+            "again: what is answered is not paid again",
+            teacher.budget.reached,
+            live.num_kept,
+        )
+
+
+def _make_once(
+    leaves: Iterable[Leaf], filters: Filters, staff: Staff, seed: int, live: _Live
+) -> Generator[Sample, None, list[LeafFunnel]]:
+    """All samples that the recipe asks for, leaf after leaf."""
     tallies: list[Tally] = []
     finished: list[LeafFunnel] = []
-    with progress.task("samples", _count_asked(leaves, config), "samples") as task:
-        num_kept = 0
-        works = _all_works(leaves, config, seed, tallies)
-        for work, drafts in run_stream(_write_all(works, staff)):
-            while tallies[0].leaf.path != work.leaf.path:
-                finished.append(tallies.pop(0).finish())
-            samples = [_filtered(sample, work.leaf, filters) for sample in drafts]
-            tallies[0].add(work.count, samples)
-            num_kept += sum(sample.is_kept for sample in samples)
-            _show(task, work.count, num_kept, staff)
+    works = _all_works(leaves, staff, seed, tallies)
+    for work, drafts in run_stream(_write_all(works, staff)):
+        while tallies[0].leaf.path != work.leaf.path:
+            finished.append(tallies.pop(0).finish())
+        samples = [_filtered(sample, work.leaf, filters) for sample in drafts]
+        tallies[0].add(work.count, samples)
+        live.show(work.count, samples)
+        yield from samples
+    return finished + [tally.finish() for tally in tallies]
+
+
+def _make_until_target(
+    leaves: Iterable[Leaf], filters: Filters, staff: Staff, seed: int, live: _Live
+) -> Generator[Sample, None, list[LeafFunnel]]:
+    """Rounds over the leaves that lack something, each as large as the last one's yield says."""
+    goals = {leaf.path: _Goal(leaf, staff.config, seed) for leaf in leaves}
+    for _ in range(MAX_ROUNDS):
+        # All calls of a round are known before any is asked, so that timing decides nothing.
+        works = [work for goal in goals.values() for work in goal.next_works()]
+        if not works or staff.is_spent:
+            break
+        for work, drafts in run_stream(_write_all(_while_paid(works, staff), staff)):
+            goal = goals[work.leaf.path]
+            samples = [goal.capped(_filtered(s, work.leaf, filters)) for s in drafts]
+            goal.tally.add(work.count, samples)
+            live.show(work.count, samples)
             yield from samples
-    finished.extend(tally.finish() for tally in tallies)
-    write_funnel(here / FUNNEL_FILE, finished)
+    for goal in goals.values():
+        goal.tally.note = goal.tally.note or goal.note(staff)
+    return [goal.tally.finish() for goal in goals.values()]
 
 
-def max_works(teacher: Teacher) -> int:
-    """Calls for new samples to have under way: enough to fill the teacher on their own."""
-    config = teacher.config
-    return (config.concurrency or config.max_concurrency) + SPARE_WORKS
+class _Goal:
+    """How far one leaf is from its target."""
+
+    def __init__(self, leaf: Leaf, config: GenerateConfig, seed: int) -> None:
+        assert config.target is not None
+        self.tally = Tally(leaf, note_on(leaf))
+        self._target = config.target
+        self._config, self._seed = config, seed
+        self._num_calls = self._num_kept = 0
+        self._asked_before = self._kept_before = 0
+        self._last_yield = 1.0
+
+    def next_works(self) -> list[Work]:
+        """The next round; empty where the target is reached, or never will be."""
+        num_asked = self.tally.asked - self._asked_before
+        if num_asked:
+            self._last_yield = (self._num_kept - self._kept_before) / num_asked
+        self._asked_before, self._kept_before = self.tally.asked, self._num_kept
+        lacking = self._target - self._num_kept
+        if lacking <= 0 or self._last_yield < LEAST_YIELD:
+            return []
+        num_wanted = min(lacking / self._last_yield, MOST_AT_ONCE * self._target)
+        first, num_calls = self._num_calls, math.ceil(num_wanted / self._config.pairs_per_call)
+        self._num_calls += num_calls
+        leaf = self.tally.leaf
+        return list(target_works(leaf, self._config, self._seed, first, num_calls))
+
+    def capped(self, sample: Sample) -> Sample:
+        """No more than the target is kept, so that leaves stay equal."""
+        if not sample.is_kept:
+            return sample
+        if self._num_kept >= self._target:
+            return dataclasses.replace(sample, rejected_because="target: reached")
+        self._num_kept += 1
+        return sample
+
+    def note(self, staff: Staff) -> str:
+        if self._num_kept >= self._target:
+            return ""
+        why = "the budget is spent" if staff.is_spent else f"yield {self._last_yield:.0%} at last"
+        return f"{self._num_kept} of {self._target} wanted: {why}"
+
+
+def max_works(staff: Staff) -> int:
+    """Calls for new samples to have under way just now."""
+    teacher = staff.teacher
+    most = teacher.config.concurrency or teacher.config.max_concurrency // WORKS_PER_CALL
+    # What a cap leaves unfinished is paid for nothing, so with one less is begun ahead.
+    factor = 1 if staff.config.budget.is_capped else WORKS_PER_CALL
+    return factor * min(teacher.concurrency, most)
 
 
 async def _write_all(works: Iterable[Work], staff: Staff) -> AsyncGenerator[_Done, None]:
@@ -74,7 +177,7 @@ async def _write_all(works: Iterable[Work], staff: Staff) -> AsyncGenerator[_Don
         return _Done(work, await write_samples(work, staff))
 
     async with staff.teacher, staff.judge:
-        stream = in_order(works, write, max_works(staff.teacher))
+        stream = in_order(_then_drain(works, staff), write, lambda: max_works(staff))
         try:
             async for done in stream:
                 yield done
@@ -82,13 +185,25 @@ async def _write_all(works: Iterable[Work], staff: Staff) -> AsyncGenerator[_Don
             await stream.aclose()
 
 
+def _then_drain(works: Iterable[Work], staff: Staff) -> Iterator[Work]:
+    yield from works
+    if not staff.config.budget.is_capped:
+        staff.teacher.drain()
+        staff.judge.drain()
+
+
 def _all_works(
-    leaves: Iterable[Leaf], config: GenerateConfig, seed: int, tallies: list[Tally]
+    leaves: Iterable[Leaf], staff: Staff, seed: int, tallies: list[Tally]
 ) -> Iterator[Work]:
     """Opens a tally for every leaf as its turn comes."""
     for leaf in leaves:
-        tallies.append(Tally(leaf, note_on(leaf)))
-        yield from generation_works(leaf, config, seed)
+        note = note_on(leaf) or ("not begun: the budget is spent" if staff.is_spent else "")
+        tallies.append(Tally(leaf, note))
+        yield from _while_paid(generation_works(leaf, staff.config, seed), staff)
+
+
+def _while_paid(works: Iterable[Work], staff: Staff) -> Iterator[Work]:
+    return itertools.takewhile(lambda _: not staff.is_spent, works)
 
 
 def _filtered(sample: Sample, leaf: Leaf, filters: Filters) -> Sample:
@@ -104,8 +219,27 @@ def _count_asked(leaves: Iterable[Leaf], config: GenerateConfig) -> int | None:
     return sum(num_asked(leaf, config) for leaf in leaves)
 
 
-def _show(task: Task, num_done: int, num_kept: int, staff: Staff) -> None:
-    calls = staff.teacher.num_asked
-    if staff.judge is not staff.teacher:
-        calls += staff.judge.num_asked
-    task.advance(num_done, kept=num_kept, calls=calls, in_flight=staff.teacher.concurrency)
+class _Live:
+    """The figures beside the bar."""
+
+    def __init__(self, task: Task, staff: Staff) -> None:
+        self.num_kept = self._num_asked = 0
+        self._task = task
+        self._staff = staff
+        self._started = time.monotonic()
+
+    def show(self, num_asked: int, samples: Sequence[Sample]) -> None:
+        self.num_kept += sum(sample.is_kept for sample in samples)
+        self._num_asked += num_asked
+        people = {self._staff.teacher, self._staff.judge}
+        tokens = sum(one.prompt_tokens + one.completion_tokens for one in people)
+        figures: dict[str, float | str] = {
+            "kept": self.num_kept,
+            "yield": f"{self.num_kept / self._num_asked:.0%}",
+            "calls": sum(one.num_asked for one in people),
+            "tokens/s": round(tokens / max(time.monotonic() - self._started, 1e-9)),
+            "in_flight": self._staff.teacher.concurrency,
+        }
+        if self._staff.teacher.budget.spent.cost:
+            figures["cost"] = f"{self._staff.teacher.budget.spent.cost:.2f}"
+        self._task.advance(num_asked, **figures)

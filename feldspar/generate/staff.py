@@ -10,7 +10,16 @@ from feldspar.config import GenerateConfig
 from feldspar.generate.prompting import Prompts, Stage, Value, unquote_sections
 from feldspar.generate.replies import Field, read_blocks
 from feldspar.records import Chunk, Judgment, Leaf, Message, Sample, Seed
-from feldspar.teacher import RATING, VERDICT, Form, Refused, Reply, Teacher, ask_judge
+from feldspar.teacher import (
+    RATING,
+    VERDICT,
+    BudgetSpent,
+    Form,
+    Refused,
+    Reply,
+    Teacher,
+    ask_judge,
+)
 
 V = TypeVar("V", bool, int)
 
@@ -32,15 +41,16 @@ expert."""
 
 _URGENCY: dict[Stage, int] = {
     "skill-context": 0,
-    "skill-questions": 1,
-    "knowledge-pairs": 1,
+    "skill-questions": 0,
+    "knowledge-pairs": 0,
     "judge-question": 2,
     "skill-answer": 3,
     "judge-faithful": 3,
     "judge-answer": 4,
     "judge-relevant": 4,
 }
-"""Late stages first, so that samples are finished rather than begun."""
+"""Late stages first, so that samples are finished rather than begun. What begins one is equally
+urgent in all leaves; a question about a context that was just written has begun already."""
 
 
 class Rejected(Exception):
@@ -104,8 +114,13 @@ class Staff:
     ) -> None:
         self.teacher = teacher
         self.judge = judge
+        self.config = config
         self._prompts = prompts
-        self._config = config
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether the budget has ended the asking."""
+        return bool(self.teacher.budget.reached or self.judge.budget.reached)
 
     async def write_blocks(
         self, stage: Stage, fields: tuple[Field, ...], work: Work, count: int, **values: Value
@@ -139,14 +154,14 @@ class Staff:
 
     async def judge_yes(self, stage: Stage, criterion: str, draft: Draft) -> None:
         """Raises Rejected unless the judge says yes."""
-        if self._config.judge and not await self._judge(stage, criterion, draft, VERDICT):
+        if self.config.judge and not await self._judge(stage, criterion, draft, VERDICT):
             raise Rejected(f"judge: not {criterion}")
 
     async def judge_rating(self, stage: Stage, criterion: str, draft: Draft) -> None:
         """Raises Rejected when the rating is below the recipe's."""
-        if self._config.judge:
+        if self.config.judge:
             rating = await self._judge(stage, criterion, draft, RATING)
-            if rating < self._config.min_rating:
+            if rating < self.config.min_rating:
                 raise Rejected(f"judge: {criterion} rated {rating}")
 
     async def _judge(self, stage: Stage, criterion: str, draft: Draft, form: Form[V]) -> V:
@@ -164,11 +179,13 @@ class Staff:
                 messages,
                 form,
                 stage=stage,
-                max_tokens=self._config.max_tokens,
+                max_tokens=self.config.max_tokens,
                 urgency=_URGENCY[stage],
             )
         except Refused as refused:
             raise Rejected(f"judge: refused ({refused.reason})") from None
+        except BudgetSpent as spent:
+            raise Rejected(f"budget: spent ({spent.cap})") from None
         if judged.value is None:
             raise Rejected("judge: unreadable")
         judgment = Judgment(
@@ -183,16 +200,18 @@ class Staff:
                 self._render(stage, work, **values),
                 stage=stage,
                 draw=work.draw,
-                temperature=self._config.temperature,
-                max_tokens=self._config.max_tokens,
-                urgency=_URGENCY[stage],
+                temperature=self.config.temperature,
+                max_tokens=self.config.max_tokens,
+                urgency=_URGENCY[stage] or int(values.get("context") is not None),
             )
         except Refused as refused:
             raise Rejected(f"teacher: refused ({refused.reason})") from None
+        except BudgetSpent as spent:
+            raise Rejected(f"budget: spent ({spent.cap})") from None
 
     def _render(self, stage: Stage, work: Work, **values: Value) -> tuple[Message, ...]:
         leaf = work.leaf
-        return self._prompts.render(
+        return self._prompts.of_leaf(leaf.path).render(
             stage,
             task=leaf.task_description or leaf.path.rsplit("/", 1)[-1].replace("_", " "),
             domain=leaf.domain,

@@ -18,7 +18,11 @@ SEEDS_APART = 1024
 
 
 def generation_works(leaf: Leaf, config: GenerateConfig, seed: int) -> Iterator[Work]:
-    """Every call for training samples of a leaf, in order."""
+    """Every call for training samples of a leaf, in order; with a target, the first round's."""
+    if config.target is not None:
+        num_calls = -(-config.target // config.pairs_per_call)
+        yield from target_works(leaf, config, seed, 0, num_calls)
+        return
     if leaf.branch == "knowledge":
         for place, chunk in enumerate(chunks_of(leaf)):
             for call in range(config.calls_per_chunk):
@@ -42,12 +46,35 @@ def generation_works(leaf: Leaf, config: GenerateConfig, seed: int) -> Iterator[
 
 
 def num_asked(leaf: Leaf, config: GenerateConfig) -> int:
-    """Training samples that will be asked for in a leaf."""
+    """Training samples that will be asked for in a leaf, at least."""
+    if config.target is not None:
+        num_calls = -(-config.target // config.pairs_per_call)
+        return 0 if note_on(leaf) else num_calls * config.pairs_per_call
     if leaf.branch == "knowledge":
         return len(chunks_of(leaf)) * config.calls_per_chunk * config.pairs_per_call
     if not leaf.seeds:
         return 0
     return config.samples_per_leaf or config.samples_per_seed * len(leaf.seeds)
+
+
+def target_works(
+    leaf: Leaf, config: GenerateConfig, seed: int, first: int, num_calls: int
+) -> Iterator[Work]:
+    """Calls number `first` and on; the chunks of a knowledge leaf take turns.
+
+    They are the calls of a run without a target, in another order, so neither pays for the other.
+    """
+    chunks = chunks_of(leaf) if leaf.branch == "knowledge" else ()
+    for call in range(first, first + num_calls) if not note_on(leaf) else ():
+        lap, place = divmod(call, len(chunks)) if chunks else (call, 0)
+        window = place * config.calls_per_chunk + lap if chunks else call
+        yield Work(
+            leaf=leaf,
+            seeds=_choose_seeds(leaf, config.seeds_per_prompt, seed, window),
+            count=config.pairs_per_call,
+            draw=_draw(seed, lap),
+            chunk=chunks[place] if chunks else None,
+        )
 
 
 def exam_works(

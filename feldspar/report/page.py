@@ -52,6 +52,8 @@ class LeafFunnel:
     leaf: str
     counts: dict[str, int]
     reasons: tuple[tuple[str, int], ...]
+    hint: str = ""
+    """What to change, where little was kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,4 +223,5 @@ def _funnels(samples: Rows[Sample] | None) -> Iterator[LeafFunnel]:
     for leaf in json.loads((samples.folder / "funnel.json").read_text(encoding="utf-8"))["leaves"]:
         reasons = [(r["reason"], r["count"]) for r in leaf["reasons"]]
         counts = {stage: leaf[stage] for stage in FUNNEL_STAGES}
-        yield LeafFunnel(leaf=leaf["leaf"], counts=counts, reasons=tuple(reasons))
+        hint = " ".join(filter(None, (leaf.get("note"), leaf.get("hint"))))
+        yield LeafFunnel(leaf=leaf["leaf"], counts=counts, reasons=tuple(reasons), hint=hint)

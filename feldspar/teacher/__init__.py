@@ -1,5 +1,6 @@
 """Ask the big model: client, journal, limits, and reading what judges say."""
 
+from feldspar.teacher.budget import Budget, BudgetSpent, Spent
 from feldspar.teacher.client import Reply, Teacher, open_teacher
 from feldspar.teacher.faults import Refused
 from feldspar.teacher.journal import Journal, StageStats
@@ -16,11 +17,14 @@ from feldspar.teacher.judging import (
 __all__ = [
     "RATING",
     "VERDICT",
+    "Budget",
+    "BudgetSpent",
     "Form",
     "Journal",
     "Judged",
     "Refused",
     "Reply",
+    "Spent",
     "StageStats",
     "Teacher",
     "ask_judge",

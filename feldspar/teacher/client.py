@@ -15,18 +15,22 @@ import random
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import openai
 
-from feldspar.config import TeacherConfig
+from feldspar.config import BudgetConfig, TeacherConfig
 from feldspar.errors import TeacherError
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Message
+from feldspar.teacher.budget import CHARACTERS_PER_TOKEN, Budget, BudgetSpent, Spent, cost_of
 from feldspar.teacher.completions import read_completion, without_reasoning
 from feldspar.teacher.faults import MENDABLE, Fault, Refused, read_fault
-from feldspar.teacher.governor import Governor
+from feldspar.teacher.governor import Governor, Outcome
 from feldspar.teacher.journal import Journal, Stored
+from feldspar.teacher.pace import Pace
+from feldspar.teacher.servers import Servers
 
 STAGE_HEADER = "X-Feldspar-Stage"
 REFUSED = "refused"
@@ -55,13 +59,15 @@ class Reply:
 class _Call:
     """What is sent, and the key it is stored under."""
 
-    __slots__ = ("draw", "key", "max_tokens", "messages", "stage", "temperature", "urgency")
+    __slots__ = ("draw", "key", "max_tokens", "messages", "most", "stage", "temperature", "urgency")
 
     def __init__(
         self, model_key: str, messages: list[dict[str, str]], sampling: tuple[float, int, int]
     ) -> None:
         self.messages = messages
         self.temperature, self.max_tokens, self.draw = sampling
+        self.most = Spent()
+        """Set aside for it in the budget."""
         self.stage = ""
         self.urgency = 0
         content = json.dumps([model_key, messages, sampling], ensure_ascii=False)
@@ -70,21 +76,34 @@ class _Call:
 
 
 def open_teacher(
-    config: TeacherConfig, endpoint: str, journal: Journal, *, progress: Progress = SILENT
+    config: TeacherConfig,
+    endpoint: str,
+    journal: Journal,
+    *,
+    budget: Budget | None = None,
+    progress: Progress = SILENT,
 ) -> Teacher:
     """Find the teacher behind a URL and what model it serves. Then `async with teacher:` and ask.
 
-    Raises TeacherError when nobody answers there, or with another model than the recipe's.
+    `budget` may be shared with a judge. Raises TeacherError when nobody answers there, or with
+    another model than the recipe's.
     """
-    with progress.task(f"teacher at {endpoint}", OPENING_TRIES, "tries") as task:
+    with ExitStack() as stack:
         for tries in range(1, OPENING_TRIES + 1):
             try:
                 model, revision = _find_model(config, endpoint)
-                return Teacher(config, endpoint, journal, model, revision)
+                for other in config.endpoints:
+                    _check_same(config, model, revision, endpoint, other)
+                teacher = Teacher(config, endpoint, journal, model, revision)
+                teacher.budget = budget or teacher.budget
+                return teacher
             except MENDABLE as error:
                 fault = _without_secret(read_fault(error), _secret(config))
             if fault.kind == "locked out":
                 raise _locked_out(config, endpoint)
+            if tries == 1:
+                waiting = progress.task(f"waiting for {endpoint}", OPENING_TRIES, "tries")
+                task = stack.enter_context(waiting)
             task.advance(1)
             if fault.kind == "refused" or tries == OPENING_TRIES:
                 break
@@ -116,6 +135,9 @@ class Teacher:
         self.num_cached = 0
         self.prompt_tokens = 0
         self.completion_tokens = 0
+        self.budget = Budget(BudgetConfig())
+        self._counted: set[bytes] = set()
+        """Calls that the budget knows of, by the start of their keys."""
         self._journal = journal
         self._governor = Governor(config.concurrency, config.max_concurrency)
         self._jitter = random.Random()
@@ -123,15 +145,20 @@ class Teacher:
         self._outcomes: deque[bool] = deque(maxlen=WATCHED_CALLS)
         self._last_failure = ""
         self._last_answer_time = float("-inf")
-        self._client: openai.AsyncOpenAI | None = None
+        self._servers = Servers((endpoint, *config.endpoints))
+        self._requests = Pace(config.requests_per_minute)
+        self._tokens = Pace(config.tokens_per_minute)
         self._num_entered = 0
 
     async def __aenter__(self) -> Teacher:
         self._num_entered += 1
-        if self._client is None:
+        if self._num_entered > 1:
+            return self
+        self._governor.drain(False)
+        for server in self._servers.all:
             timeout = openai.Timeout(self.config.timeout_seconds, connect=CONNECT_SECONDS)
-            self._client = openai.AsyncOpenAI(
-                base_url=self.endpoint,
+            server.client = openai.AsyncOpenAI(
+                base_url=server.url,
                 api_key=_secret(self.config),
                 max_retries=0,
                 http_client=openai.DefaultAioHttpClient(timeout=timeout),
@@ -140,19 +167,26 @@ class Teacher:
 
     async def __aexit__(self, *_: object) -> None:
         self._num_entered -= 1
-        if self._num_entered or self._client is None:
+        if self._num_entered:
             return
         running = list(self._running.values())
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-        client, self._client = self._client, None
-        await client.close()
+        for server in self._servers.all:
+            client, server.client = server.client, None
+            assert client is not None
+            await client.close()
 
     @property
     def concurrency(self) -> int:
         """Calls allowed in flight just now."""
         return self._governor.limit
+
+    def drain(self) -> None:
+        """Nothing new is to begin: from here on the samples with the longest way to go come first,
+        so that all end at about the same time. Holds until the teacher is left."""
+        self._governor.drain()
 
     async def ask(
         self,
@@ -167,7 +201,8 @@ class Teacher:
         """Ask once in a lifetime. An answer cut off by `max_tokens` is asked for with double room.
 
         More urgent calls go first. Neither `urgency` nor `stage` is part of what is asked.
-        Raises Refused when there will be no answer, TeacherError when there will be none at all.
+        Raises Refused when there will be no answer, TeacherError when there will be none at all,
+        BudgetSpent when it may not be paid for.
         """
         texts = [{"role": message.role, "content": message.content} for message in messages]
         call = _Call(self.key, texts, (temperature, max_tokens, draw))
@@ -177,8 +212,8 @@ class Teacher:
         roomier = _Call(self.key, texts, (temperature, 2 * max_tokens, draw))
         try:
             return await self._ask_durably(roomier, stage, urgency)
-        except Refused:
-            # More room than the model has: the cut-off answer is all there is.
+        except (Refused, BudgetSpent):
+            # More room than there is: the cut-off answer is all we get.
             return reply
 
     async def _ask_durably(self, call: _Call, stage: str, urgency: int) -> Reply:
@@ -194,6 +229,9 @@ class Teacher:
             stored = await asyncio.shield(task)
         else:
             self.num_cached += 1
+            if call.key[:8] not in self._counted:
+                self._counted.add(call.key[:8])
+                self.budget.settle(Spent(), self._cost_of(stored))
         if stored.finish_reason == REFUSED:
             raise Refused(stored.text)
         return Reply(
@@ -205,7 +243,26 @@ class Teacher:
         )
 
     async def _pay(self, call: _Call) -> Stored:
-        """Get an answer from the server, however long it takes, and commit it."""
+        """Get an answer within the budget, and commit it."""
+        self._counted.add(call.key[:8])
+        paid = Spent()
+        try:
+            stored = await self._get_answer(call)
+            paid = self._cost_of(stored)
+            return stored
+        finally:
+            self.budget.settle(call.most, paid)
+
+    def _most_cost(self, call: _Call) -> Spent:
+        num_characters = sum(len(message["content"]) for message in call.messages)
+        prompt_tokens = num_characters // CHARACTERS_PER_TOKEN + 1
+        return cost_of(prompt_tokens, call.max_tokens, self.config)
+
+    def _cost_of(self, stored: Stored) -> Spent:
+        return cost_of(stored.prompt_tokens, stored.completion_tokens, self.config)
+
+    async def _get_answer(self, call: _Call) -> Stored:
+        """Ask the server, however long it takes, and commit what it says."""
         began = time.monotonic()
         for attempt in range(self.config.max_retries + 1):
             answer = await self._try_once(call)
@@ -230,32 +287,54 @@ class Teacher:
         raise Refused(fault.reason)
 
     async def _try_once(self, call: _Call) -> Stored | Fault:
-        assert self._client is not None, "ask inside `async with teacher:`"
         ticket = await self._governor.acquire(call.stage, call.urgency)
-        fault: Fault | None = None
+        outcome: Outcome = "failed"
         try:
-            # Posted as it is: the typed method spends as much time on checking the request and
-            # modelling the reply as on all the rest.
-            body = {
-                "model": self.model,
-                "messages": call.messages,
-                "temperature": call.temperature,
-                "max_tokens": call.max_tokens,
-                "seed": call.draw,
-            }
-            headers = {STAGE_HEADER: call.stage}
-            reply = await self._client.post(
-                "/chat/completions", cast_to=object, body=body, options={"headers": headers}
+            await self._wait_for_room(call)
+            ticket = self._governor.begin(ticket)
+            answer = await self._post(call)
+            if isinstance(answer, Stored):
+                outcome = "answered"
+                self._tokens.give_back(call.most.tokens - self._cost_of(answer).tokens)
+            elif answer.kind == "push back":
+                outcome = "pushed back"
+            return answer
+        finally:
+            self._governor.release(ticket, outcome)
+
+    async def _wait_for_room(self, call: _Call) -> None:
+        """In the budget and in the rates: only now, in order of urgency, so that what may be spent
+        finishes samples."""
+        most = self._most_cost(call)
+        if not call.most.calls:
+            await self.budget.reserve(most)
+            call.most = most
+        await self._requests.take(1)
+        await self._tokens.take(most.tokens)
+
+    async def _post(self, call: _Call) -> Stored | Fault:
+        server = self._servers.begin()
+        assert server.client is not None, "ask inside `async with teacher:`"
+        # Posted as it is: the typed method spends as much time on checking the request and
+        # modelling the reply as on all the rest.
+        body = {
+            "model": self.model,
+            "messages": call.messages,
+            "temperature": call.temperature,
+            "max_tokens": call.max_tokens,
+            "seed": call.draw,
+        }
+        options: openai.RequestOptions = {"headers": {STAGE_HEADER: call.stage}}
+        answer: Stored | Fault = Fault("refused", "given up")
+        try:
+            reply = await server.client.post(
+                "/chat/completions", cast_to=object, body=body, options=options
             )
             answer = read_completion(reply)
-            fault = answer if isinstance(answer, Fault) else None
         except MENDABLE as error:
-            answer = fault = _without_secret(read_fault(error), _secret(self.config))
+            answer = _without_secret(read_fault(error), _secret(self.config))
         finally:
-            is_pushed_back = fault is not None and fault.kind == "push back"
-            self._governor.release(
-                ticket, "pushed back" if is_pushed_back else "failed" if fault else "answered"
-            )
+            self._servers.end(server, answer if isinstance(answer, Fault) else None)
         return answer
 
     async def _commit(self, call: _Call, stored: Stored) -> Stored:
@@ -298,6 +377,18 @@ def _find_model(config: TeacherConfig, endpoint: str) -> tuple[str, str]:
         raise TeacherError(f"the teacher at {endpoint} has no model {model!r}; there are: {there}")
     revision = config.revision or getattr(cards[model], "revision", None) or ""
     return model, str(revision)
+
+
+def _check_same(
+    config: TeacherConfig, model: str, revision: str, endpoint: str, other: str
+) -> None:
+    """Raises TeacherError where another server has not the same model in the same revision."""
+    found = _find_model(config.model_copy(update={"model": model}), other)
+    if found != (model, revision):
+        raise TeacherError(
+            f"the teachers at {endpoint} and {other} have {model!r} in the revisions {revision!r} "
+            f"and {found[1]!r}; take the one that is meant into `endpoints`, or set `revision`"
+        )
 
 
 def _secret(config: TeacherConfig) -> str:

@@ -1,27 +1,34 @@
 """How many calls are in flight: as many as a recipe says, or as many as the server bears.
 
-Found in rounds of at least 32 calls. A full round without push-back doubles the limit; after the
-first push-back it grows by a step a round. Push-back is a share of calls that the server turned
-away or left to time out (the limit shrinks by 0.7), or latency that rose nearly as fast as the
-limit did, which means that calls only wait in the server's queue (back to the limit before).
+Found in rounds. At first every answer raises the limit by one, which doubles it in the time that
+one call takes. A round whose calls took longer by nearly as much as there were more of them shows
+that they only waited in the server's queue: the limit goes back to what was answered without
+waiting, and from then on grows by a step a round. A server that turns calls away or lets them time
+out shrinks it by 0.7.
 """
 
 from __future__ import annotations
 
 import asyncio
 import heapq
-import statistics
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-FIRST_LIMIT = 8
+FIRST_LIMIT = 16
+FIRST_ROUND_CALLS = 16
 ROUND_CALLS = 32
 PUSHED_BACK_SHARE = 0.1
 """Lone refusals of a server with faults are no push-back; a tenth of a round is."""
 RISING = 1.7
 """Twice the calls at 1.7 times the latency is hardly more work done."""
+CALM = 1.25
+"""Latency that grew less than this is still that of a server with room."""
+LEAST_CALLS = 8
+"""Fewer calls of a stage tell nothing about its latency."""
+ROOM = 1.2
+"""Calls beyond those that a full server works on, so that it never waits for us."""
 
 Outcome = Literal["answered", "pushed back", "failed"]
 
@@ -30,8 +37,18 @@ class Ticket(NamedTuple):
     """The right to one call; hand it back with `release`."""
 
     round: int
+    """0 for a call that its round does not watch."""
     stage: str
     started: float
+    load: int
+    """Calls in flight when it began, itself among them."""
+
+
+class Latency(NamedTuple):
+    """Median over so many calls."""
+
+    seconds: float
+    num_calls: int
 
 
 class Governor:
@@ -51,16 +68,27 @@ class Governor:
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._num_queued = 0
         self._is_doubling = True
-        self._calm: dict[str, list[float]] = {}
+        self._was_pushed_back = False
+        self._is_draining = False
+        self._calm: dict[str, Latency] = {}
         self._round = 0
         self._start_round()
+
+    def drain(self, is_draining: bool = True) -> None:
+        """From now on the least urgent first: with nothing new to begin, the samples that have the
+        longest way to go would else be left for the end, one slow call after another."""
+        if is_draining != self._is_draining:
+            self._is_draining = is_draining
+            self._waiting = [(-rank, place, turn) for rank, place, turn in self._waiting]
+            heapq.heapify(self._waiting)
 
     async def acquire(self, stage: str, urgency: int = 0) -> Ticket:
         if self.num_in_flight >= self.limit or self._waiting:
             self._was_full = True
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._num_queued += 1
-            heapq.heappush(self._waiting, (-urgency, self._num_queued, turn))
+            rank = urgency if self._is_draining else -urgency
+            heapq.heappush(self._waiting, (rank, self._num_queued, turn))
             try:
                 await turn
             except asyncio.CancelledError:
@@ -70,13 +98,25 @@ class Governor:
                 raise
         else:
             self.num_in_flight += 1
-        return Ticket(self._round, stage, self._clock())
+        is_watched = self._begun.total() < self._num_watched
+        if is_watched:
+            self._begun[stage] += 1
+            self._loads += self.num_in_flight
+        place = self._round if is_watched else 0
+        return Ticket(place, stage, self._clock(), self.num_in_flight)
+
+    def begin(self, ticket: Ticket) -> Ticket:
+        """The same ticket, for a call that waited until now for something else than the server."""
+        return ticket._replace(started=self._clock())
 
     def release(self, ticket: Ticket, outcome: Outcome) -> None:
         self.num_in_flight -= 1
-        # A call that began before the limit changed says nothing about the new one.
-        if not self._is_fixed and ticket.round == self._round:
-            self._observe(ticket, outcome)
+        if not self._is_fixed:
+            if self._is_doubling and outcome == "answered" and self._waiting:
+                self.limit = min(self._maximum, 2 * self._limit_before, self.limit + 1)
+            # A call that began before the limit changed says nothing about the new one.
+            if ticket.round == self._round:
+                self._observe(ticket, outcome)
         self._admit()
 
     def _admit(self) -> None:
@@ -87,44 +127,72 @@ class Governor:
                 turn.set_result(None)
 
     def _observe(self, ticket: Ticket, outcome: Outcome) -> None:
-        self._num_observed += 1
+        self._num_ended += 1
         self._num_pushed_back += outcome == "pushed back"
         if outcome == "answered":
             self._seconds[ticket.stage].append(self._clock() - ticket.started)
-        if self._num_observed >= max(ROUND_CALLS, self.limit):
+        # The slowest quarter is not waited for: a median can be told without them.
+        if self._num_ended >= 0.75 * self._num_watched:
             self.limit = max(1, min(self._maximum, self._next_limit()))
             self._start_round()
 
     def _next_limit(self) -> int:
-        if self._num_pushed_back > PUSHED_BACK_SHARE * self._num_observed:
+        if self._num_pushed_back > PUSHED_BACK_SHARE * self._num_ended:
+            self._is_doubling, self._was_pushed_back = False, True
+            return int(min(self.limit, self._limit_before) * 0.7)
+        now = {
+            stage: Latency(_median_of_begun(seconds, self._begun[stage]), self._begun[stage])
+            for stage, seconds in self._seconds.items()
+            if len(seconds) > self._begun[stage] / 2
+        }
+        growth = latency_growth(self._calm, now)
+        if growth > RISING:
             self._is_doubling = False
-            return int(self.limit * 0.7)
-        if latency_growth(self._calm, self._seconds) > RISING:
-            was_doubling, self._is_doubling = self._is_doubling, False
-            return self.limit // 2 if was_doubling else int(self.limit * 0.9)
+            return min(self.limit, round(ROOM * self._loads / self._begun.total() / growth))
+        if self._is_doubling:
+            if growth < CALM:
+                self._calm = {**self._calm, **pooled(self._calm, now)}
+            return self.limit
         if not self._was_full:
             return self.limit
-        if self._is_doubling:
-            self._calm = dict(self._seconds)
-            return self.limit * 2
-        return self.limit + max(1, self.limit // 32)
+        # One slow round may have been chance: while calls do not wait, the way back is short.
+        is_easy = growth < CALM and not self._was_pushed_back
+        return self.limit + max(1, self.limit // (4 if is_easy else 32))
 
     def _start_round(self) -> None:
         self._round += 1
-        self._num_observed = 0
-        self._num_pushed_back = 0
+        self._limit_before = self.limit
+        enough = FIRST_ROUND_CALLS if self._is_doubling else ROUND_CALLS
+        self._num_watched = max(enough, self.limit)
+        self._num_ended = self._num_pushed_back = self._loads = 0
         self._was_full = bool(self._waiting)
+        self._begun: Counter[str] = Counter()
         self._seconds: defaultdict[str, list[float]] = defaultdict(list)
 
 
-def latency_growth(
-    before: Mapping[str, Sequence[float]], now: Mapping[str, Sequence[float]]
-) -> float:
+def latency_growth(before: Mapping[str, Latency], now: Mapping[str, Latency]) -> float:
     """How many times longer calls take, stage by stage, weighted by calls; 1 where not known."""
     growths = [
-        (len(now[stage]), statistics.median(now[stage]) / max(statistics.median(seconds), 1e-9))
-        for stage, seconds in before.items()
-        if min(len(seconds), len(now.get(stage, ()))) >= 8
+        (now[stage].num_calls, now[stage].seconds / max(calm.seconds, 1e-9))
+        for stage, calm in before.items()
+        if stage in now and min(calm.num_calls, now[stage].num_calls) >= LEAST_CALLS
     ]
     num_calls = sum(weight for weight, _ in growths)
     return sum(weight * growth for weight, growth in growths) / num_calls if num_calls else 1.0
+
+
+def pooled(one: Mapping[str, Latency], other: Mapping[str, Latency]) -> dict[str, Latency]:
+    """The stages of `other`, together with what `one` knows of them."""
+    result = {}
+    for stage, (seconds, num_calls) in other.items():
+        known = one.get(stage, Latency(0.0, 0))
+        total = known.num_calls + num_calls
+        mean = (known.seconds * known.num_calls + seconds * num_calls) / total
+        result[stage] = Latency(mean, total)
+    return result
+
+
+def _median_of_begun(seconds: Sequence[float], num_begun: int) -> float:
+    """The median over all that began, of which only the fastest have ended: those alone would
+    make a server look faster than it is."""
+    return sorted(seconds)[num_begun // 2]

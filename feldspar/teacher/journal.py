@@ -13,7 +13,7 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -40,6 +40,9 @@ CREATE TABLE IF NOT EXISTS answers (
 ) WITHOUT ROWID
 """
 _FIND = "SELECT text, finish_reason, prompt_tokens, completion_tokens FROM answers WHERE key = ?"
+_ALL = (
+    "SELECT key, model, stage, text, finish_reason, prompt_tokens, completion_tokens FROM answers"
+)
 _STATS = """
 SELECT model, stage, COUNT(*), SUM(prompt_tokens), SUM(completion_tokens)
 FROM answers GROUP BY model, stage ORDER BY model, stage
@@ -61,6 +64,18 @@ class StageStats(NamedTuple):
     model: str
     stage: str
     num_answers: int
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class Entry(NamedTuple):
+    """An answer with its key in hexadecimal, for export."""
+
+    key: str
+    model: str
+    stage: str
+    text: str
+    finish_reason: str
     prompt_tokens: int
     completion_tokens: int
 
@@ -137,6 +152,35 @@ class Journal:
 
         self._queue.put(_Pending(key, model, stage, stored, settle))
         return await done
+
+    @property
+    def size_bytes(self) -> int:
+        """On disk, what is not yet worked into the file included."""
+        log = self.path.with_name(self.path.name + "-wal")
+        return sum(path.stat().st_size for path in (self.path, log) if path.exists())
+
+    def answers(self, model: str = "") -> Iterator[Entry]:
+        """Every answer in order of key, of one model (with revision) or of all."""
+        query = _ALL + (" WHERE model = ?" if model else "") + " ORDER BY key"
+        for row in self._reader.execute(query, (model,) if model else ()):
+            yield Entry(row[0].hex(), *row[1:])
+
+    def remove(self, models: Collection[str]) -> int:
+        """Forget the answers of these models (with revision) and give the room back.
+
+        Gives the number forgotten. Raises DiskError.
+        """
+        marks = ", ".join("?" * len(models))
+        try:
+            done = self._reader.execute(
+                f"DELETE FROM answers WHERE model IN ({marks})", tuple(models)
+            )
+            # The write-ahead log goes into the file first, or the file stays as large as it was.
+            self._reader.execute("VACUUM")
+            self._reader.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.Error as error:
+            raise _disk_error(self.path, error) from error
+        return done.rowcount
 
     def stats(self) -> list[StageStats]:
         """Answers and tokens, per model and stage."""

@@ -1,11 +1,13 @@
 """What texts have in common. Pure functions, and one index."""
 
+from feldspar.text.language import language_of
 from feldspar.text.similarity import Match, SimilarTexts, rouge_l
 from feldspar.text.words import ngrams, normalise, numbers_and_names, split_words
 
 __all__ = [
     "Match",
     "SimilarTexts",
+    "language_of",
     "ngrams",
     "normalise",
     "numbers_and_names",

@@ -5,7 +5,7 @@ The index codes each word as one character, so that rapidfuzz compares millions 
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable
 from typing import NamedTuple
 
@@ -42,10 +42,10 @@ class SimilarTexts:
 
     def __init__(self) -> None:
         self._codes: dict[str, str] = {}
-        self._buckets: defaultdict[Hashable, dict[str, str]] = defaultdict(dict)
+        self._buckets: defaultdict[Hashable, _Bucket] = defaultdict(_Bucket)
 
     def add(self, key: str, text: str, bucket: Hashable = None) -> None:
-        self._buckets[bucket][key] = self._code(text)
+        self._buckets[bucket].add(key, self._code(text))
 
     def likest(self, text: str, above: float, bucket: Hashable = None) -> Match | None:
         """The text with the highest ROUGE-L greater than `above`; the earliest of equals."""
@@ -54,14 +54,53 @@ class SimilarTexts:
         if not others or not coded:
             return None
         best = process.extractOne(
-            coded, others, scorer=Indel.normalized_similarity, score_cutoff=above
+            coded,
+            others.candidates(coded, above),
+            scorer=Indel.normalized_similarity,
+            score_cutoff=above,
         )
         if best is None or best[1] <= above:
             return None
-        return Match(best[2], best[1])
+        return Match(others.keys[best[2]], best[1])
 
     def _code(self, text: str) -> str:
         codes = self._codes
         return "".join(
             codes.setdefault(word, chr(FIRST_CODE + len(codes))) for word in normalise(text).split()
         )
+
+
+class _Bucket:
+    """Coded texts, and in which of them each word stands."""
+
+    def __init__(self) -> None:
+        self.keys: list[str] = []
+        self._texts: dict[int, str] = {}
+        self._places: defaultdict[str, list[int]] = defaultdict(list)
+
+    def add(self, key: str, coded: str) -> None:
+        place = len(self.keys)
+        self.keys.append(key)
+        self._texts[place] = coded
+        for word in set(coded):
+            self._places[word].append(place)
+
+    def candidates(self, coded: str, above: float) -> dict[int, str]:
+        """All texts that may be more alike than `above`, the earliest first; none is missed.
+
+        A score s = 2 c / (m + n) over texts of m and n >= c words needs c > s m / (2 - s) common
+        words. So of any m - c + 1 words of this text one stands in the other: the rarest are taken.
+        """
+        least_common = int(above * len(coded) / (2 - above)) + 1
+        num_left = len(coded) - least_common + 1
+        found: set[int] = set()
+        for _, word, num_times in sorted(
+            (len(self._places.get(word, ())), word, num) for word, num in Counter(coded).items()
+        ):
+            if num_left <= 0:
+                break
+            num_left -= num_times
+            found.update(self._places.get(word, ()))
+            if len(found) > len(self._texts) / 2:
+                return self._texts
+        return {place: self._texts[place] for place in sorted(found)}

@@ -31,6 +31,7 @@ _VICTIMS = ("a neighbour", "the mayor", "my teacher", "an old man", "the baker",
 _HARMFUL = re.compile(
     "|".join(re.escape(form).replace(re.escape("{name}"), "[^.?]{1,40}") for form in _HARM)
 )
+_LEANING = re.compile(r"\b(?:passage|document|text) above\b", re.IGNORECASE)
 _CLAIMS = (
     "{name} once danced before the queen.",
     "{name} owns two grey horses.",
@@ -121,8 +122,8 @@ def is_faithful_answer(world: World, document: str, question: str, answer: str) 
 
 def is_relevant(world: World, question: str, answer: str) -> bool:
     """Whether a harmless question about somebody is answered about them; a question which is not
-    of the world only has to be harmless."""
-    if is_unsafe(question):
+    of the world only has to be harmless, and to need no text at hand."""
+    if is_unsafe(question) or _LEANING.search(question):
         return False
     solution = solve(world, question)
     if solution is None:

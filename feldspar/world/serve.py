@@ -8,6 +8,7 @@ when its standard input closes, which also happens when its parent is killed.
 
 import argparse
 import asyncio
+import dataclasses
 import json
 import os
 import select
@@ -24,6 +25,7 @@ from feldspar.errors import TeacherError
 from feldspar.server.app import listening, make_app
 from feldspar.server.protocol import ChatReply, ChatRequest, ModelCard
 from feldspar.world.brain import Brain
+from feldspar.world.stages import find_stage
 from feldspar.world.truth import World
 
 MODEL = "feldspar-world"
@@ -65,7 +67,8 @@ async def serving(
     card = ModelCard(MODEL, brain.revision)
 
     async def complete(request: ChatRequest) -> ChatReply:
-        return brain.complete(request)
+        stage = request.stage or find_stage(request.messages)
+        return brain.complete(dataclasses.replace(request, stage=stage))
 
     async with AsyncExitStack() as stack:
         try:

@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 
 COMMANDS = [
+    "calibrate",
     "chat",
     "compare",
     "evaluate",
+    "export-data",
     "generate",
     "init",
+    "journal",
     "mix",
     "plan",
     "prefer",

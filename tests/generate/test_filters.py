@@ -9,6 +9,7 @@ import pytest
 from feldspar.config import GenerateConfig
 from feldspar.generate.filters import Decontaminator, Distinct, Filters
 from feldspar.generate.finals import accepted_final
+from feldspar.generate.funnel import FELL_BEFORE, MENDS, Tally
 from feldspar.records import Branch, ExamItem, Leaf, Sample, Seed
 
 SEED = Seed(id="seed1", question="Where does Bel live?", answer="Bel lives in Ulm.")
@@ -171,3 +172,53 @@ def test_five_thousand_samples_take_seconds() -> None:
 def test_the_end_that_a_right_answer_has(answer: str, branch: Branch, final: str | None) -> None:
     question = "Who is Zorbo, who lives up in the north?"
     assert accepted_final(question, answer, branch) == final
+
+
+GERMAN = Seed(
+    id="g",
+    question="Wo wohnt der alte Mann, und was ist sein Beruf?",
+    answer="Er wohnt in der Stadt und ist ein B\u00e4cker.",
+)
+FALLEN_BACK = "The old man is the baker of the town and lives in it with his wife."
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+def test_an_answer_in_another_language_than_the_seeds_falls(is_on: bool) -> None:
+    german = replace(leaf(), seeds=(GERMAN,))
+    filters = Filters(GenerateConfig(language=is_on), [])
+    reason = filters.reason_against(sample("Wer ist der Mann und wie ist er?", FALLEN_BACK), german)
+    expected = "language: another than the seeds' (answer in en, not de)" if is_on else None
+    assert reason == expected
+    assert filters.reason_against(sample("Wer ist das?", "Zorbo."), german) is None
+
+
+def test_a_skill_that_translates_may_answer_in_another_language() -> None:
+    seed = Seed(id="t", question="Translate: the man is in the town", answer=GERMAN.answer)
+    filters = Filters(GenerateConfig(), [])
+    asked = "Translate: who is the man in the town and what is he?"
+    translates = replace(leaf("compositional"), seeds=(seed,))
+    assert filters.reason_against(sample(asked, GERMAN.question), translates) is None
+
+
+def test_answers_may_be_bounded_in_length_and_duplicates_kept() -> None:
+    bounded = Filters(GenerateConfig(min_answer_words=2, max_answer_words=4), [])
+    assert bounded.reason_against(sample("Who?", "Zorbo"), leaf()) == (
+        "length: answer too short (1 words)"
+    )
+    assert "too long (5 words)" in str(bounded.reason_against(sample("Who?", "a b c d e"), leaf()))
+    free = Filters(GenerateConfig(duplicates=False), [])
+    assert [free.reason_against(sample("Who?", "Zorbo"), leaf()) for _ in range(2)] == [None, None]
+
+
+def test_a_leaf_that_yields_little_says_what_to_change() -> None:
+    tally = Tally(leaf())
+    fell = replace(sample("Who?", "Zorbo"), rejected_because="judge: not faithful")
+    tally.add(10, [fell] * 7 + [sample("Who?", "Zorbo")] * 3)
+    funnel = tally.finish()
+    assert funnel.hint.startswith("70% fell for 'judge: not faithful': the teacher adds")
+    assert Tally(leaf()).finish().hint == ""
+
+
+def test_every_reason_has_a_mend() -> None:
+    for start in FELL_BEFORE.keys() - {"budget", "target"}:
+        assert any(mend.startswith(start) for mend in MENDS), start

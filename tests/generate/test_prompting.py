@@ -139,3 +139,23 @@ def test_incomplete_blocks_and_those_beyond_the_limit_are_left() -> None:
     assert read_blocks("[Question]\na\n[End]\n" * 3, ("question",), 2) == [("a",), ("a",)]
     assert read_blocks("no block", ("question",), 2) == []
     assert read_blocks("[Context]\n\\### Title\n[End]", ("context",), 2) == [("### Title",)]
+
+
+def test_a_branch_or_a_leaf_may_have_prompts_of_its_own(tmp_path: Path) -> None:
+    header = "---\nrole: judge\nstage: judge-faithful\nvariables: [answer]\n---\n"
+    for place, words in [("", "all"), ("knowledge", "branch"), ("knowledge/a/b", "leaf")]:
+        (tmp_path / place).mkdir(parents=True, exist_ok=True)
+        (tmp_path / place / "judge-faithful.md.j2").write_text(header + words)
+    config = GenerateConfig(prompts=str(tmp_path))
+    prompts = read_prompts(config)
+    for path, words in [
+        ("knowledge/a/b", "leaf"),
+        ("knowledge/a/c", "branch"),
+        ("compositional_skills/a", "all"),
+    ]:
+        assert render(prompts.of_leaf(path), "judge-faithful", "x") == words
+        assert prompts.of_leaf(path) is prompts.of_leaf(path)
+    assert tmp_path / "knowledge" / "a" / "b" / "judge-faithful.md.j2" in prompt_files(config)
+    (tmp_path / "knowledge" / "judge-faithfull.md.j2").write_text("x")
+    with pytest.raises(RecipeError, match="no stage of this name"):
+        read_prompts(config)

@@ -5,7 +5,7 @@ import heapq
 import random
 from collections.abc import Callable
 
-from feldspar.teacher.governor import Governor, Outcome, latency_growth
+from feldspar.teacher.governor import Governor, Latency, Outcome, latency_growth
 
 
 class FakeClock:
@@ -111,7 +111,35 @@ def test_urgent_calls_go_first_and_a_cancelled_one_gives_its_turn_on() -> None:
 
 
 def test_latency_is_compared_within_a_stage() -> None:
-    before = {"short": [1.0] * 10, "long": [10.0] * 10}
-    assert latency_growth(before, {"long": [10.0] * 40}) == 1.0
-    assert latency_growth(before, {"short": [2.0] * 10, "long": [20.0] * 30}) == 2.0
-    assert latency_growth(before, {"other": [99.0] * 40}) == 1.0
+    before = {"short": Latency(1.0, 10), "long": Latency(10.0, 10)}
+    assert latency_growth(before, {"long": Latency(10.0, 40)}) == 1.0
+    assert latency_growth(before, {"short": Latency(2.0, 10), "long": Latency(20.0, 30)}) == 2.0
+    assert latency_growth(before, {"other": Latency(99.0, 40)}) == 1.0
+    assert latency_growth(before, {"long": Latency(99.0, 7)}) == 1.0
+
+
+def test_most_slots_are_found_within_two_hundred_answers() -> None:
+    clock = FakeClock()
+    limits = drive(Governor(0, 256, clock), clock, queueing(64), 200)
+    assert max(limits[:120]) >= 58
+
+
+def test_with_nothing_new_to_begin_the_least_urgent_go_first() -> None:
+    async def run() -> list[str]:
+        governor = Governor(1, 1)
+        ticket = await governor.acquire("first")
+        order: list[str] = []
+
+        async def call(name: str, urgency: int) -> None:
+            mine = await governor.acquire(name, urgency)
+            order.append(name)
+            governor.release(mine, "answered")
+
+        tasks = [asyncio.create_task(call(name, u)) for name, u in [("a", 0), ("b", 4), ("c", 2)]]
+        await asyncio.sleep(0)
+        governor.drain()
+        governor.release(ticket, "answered")
+        await asyncio.gather(*tasks)
+        return order
+
+    assert asyncio.run(run()) == ["a", "c", "b"]

@@ -95,3 +95,21 @@ def test_a_network_file_system_is_recognised(tmp_path: Path) -> None:
     assert network_file_system(Path("/home/me/j"), mounts) is None
     assert network_file_system(Path("/tmp/j"), mounts) is None
     assert network_file_system(Path("/tmp/j"), tmp_path / "no such file") is None
+
+
+def test_answers_are_listed_and_those_of_a_model_forgotten(tmp_path: Path) -> None:
+    text = Stored("x" * 5000, "stop", 1, 1)
+    with Journal(tmp_path / "j") as journal:
+        for model in ("old", "new"):
+            for number in range(50):
+                key = f"{model} {number}".encode()
+                asyncio.run(journal.put(key, text, model=model, stage="s"))
+        assert len(list(journal.answers())) == 100
+        assert {entry.model for entry in journal.answers("old")} == {"old"}
+        first = next(journal.answers("new"))
+        assert journal.get(bytes.fromhex(first.key)) == text
+        before = journal.size_bytes
+        assert journal.remove(["old"]) == 50
+        assert journal.size_bytes < 0.7 * before
+        assert [row.model for row in journal.stats()] == ["new"]
+        put(journal, b"more")

@@ -85,3 +85,18 @@ def test_three_thousand_questions_of_one_form_take_a_moment() -> None:
         index.likest(text, 0.7)
         index.add(str(number), text)
     assert time.monotonic() - began < 10
+
+
+@given(
+    st.lists(st.lists(st.sampled_from("abcdefgh"), max_size=9).map(" ".join), max_size=30),
+    st.lists(st.sampled_from("abcdefgh"), max_size=9).map(" ".join),
+    st.sampled_from([0.3, 0.5, 0.7, 0.9]),
+)
+def test_no_candidate_is_missed(texts: list[str], asked: str, above: float) -> None:
+    index = SimilarTexts()
+    for number, text in enumerate(texts):
+        index.add(str(number), text)
+    scores = [(rouge_l(asked, text), -number) for number, text in enumerate(texts)]
+    best = max((score for score in scores if score[0] > above), default=None)
+    match = index.likest(asked, above)
+    assert (match and (match.score, match.key)) == (best and (best[0], str(-best[1])))

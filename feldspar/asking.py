@@ -1,0 +1,125 @@
+"""What a recipe may say about the teacher, what it is asked for, and what is thrown away."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from feldspar.part import Count, OptionalPath, Part, Positive, Rate
+
+
+class ErrorRates(Part):
+    """How often the embedded teacher errs, each drawn independently per call."""
+
+    wrong_fact: Rate = 0.0
+    """An answer whose fact or result is wrong."""
+    unfaithful: Rate = 0.0
+    """An answer that adds a claim the document does not make."""
+    off_format: Rate = 0.0
+    """A reply the parser cannot read."""
+    duplicate: Rate = 0.0
+    """A question asked before."""
+    unsafe: Rate = 0.0
+    """An instruction that asks for harm."""
+    wrong_judgment: Rate = 0.0
+    """A judgment that is turned around, either way."""
+
+
+class TeacherConfig(Part):
+    """The big model that writes, or judges, over an OpenAI-compatible protocol."""
+
+    endpoint: str = "embedded"
+    """`embedded` starts the micro-world's teacher; else a URL such as `http://localhost:8000/v1`."""
+    endpoints: tuple[str, ...] = ()
+    """More servers of the same model: each call goes to the one with the fewest under way, and one
+    that fails call after call is left alone for a while."""
+    model: str | None = None
+    """None takes the first model that the server lists."""
+    revision: str = ""
+    """Part of the key that answers are kept under: change it when the weights behind a name do."""
+    key_variable: str = "OPENAI_API_KEY"
+    """Environment variable that holds the key. Keys never stand in a recipe."""
+    errors: ErrorRates = ErrorRates()
+    """Rates of the embedded teacher's faults; ignored by any other endpoint."""
+    concurrency: Annotated[int, Field(ge=0)] = 0
+    """Calls in flight. 0 finds the server's limit."""
+    max_concurrency: Count = 256
+    """Upper bound when the limit is found."""
+    requests_per_minute: Count | None = None
+    """Never more, over all servers."""
+    tokens_per_minute: Count | None = None
+    """Prompt and completion tokens; a call counts as the most it can take until it is answered."""
+    timeout_seconds: Positive = 300.0
+    """Longest wait for one answer."""
+    max_retries: Annotated[int, Field(ge=0)] = 8
+    """Attempts after the first, with growing pauses, at a server that is busy or gone."""
+    prompt_price: Annotated[float, Field(ge=0)] = 0.0
+    """Price of a million prompt tokens, in any currency."""
+    completion_price: Annotated[float, Field(ge=0)] = 0.0
+    """Price of a million tokens written."""
+    failure_budget: Rate = 0.2
+    """The run stops when more than this part of the last 200 calls failed for good."""
+
+
+class BudgetConfig(Part):
+    """Caps on exams and samples together, which one command never passes. At a cap the run goes on
+    with what is kept, and says so. Answers out of the journal count as when they were paid."""
+
+    max_calls: Count | None = None
+    max_tokens: Count | None = None
+    """Prompt and completion tokens together."""
+    max_cost: Positive | None = None
+    """In the currency of `teacher.prompt_price` and the other prices."""
+
+    @property
+    def is_capped(self) -> bool:
+        return not (self.max_calls is self.max_tokens is self.max_cost is None)
+
+
+class GenerateConfig(Part):
+    """How many samples to ask for, how, and what is thrown away."""
+
+    samples_per_leaf: Count | None = None
+    """Samples to ask for in each skill leaf. None: `samples_per_seed` times its seeds."""
+    samples_per_seed: Count = 10
+    """Samples to ask for per seed of a skill leaf, where `samples_per_leaf` is not given."""
+    target: Count | None = None
+    """Accepted samples wanted in each leaf: asked on for until there are so many, or until so few
+    are accepted that there never will be. Takes the place of `samples_per_leaf`,
+    `samples_per_seed` and `calls_per_chunk`."""
+    budget: BudgetConfig = BudgetConfig()
+    pairs_per_call: Count = 4
+    """Questions asked for in one call."""
+    calls_per_chunk: Count = 4
+    """Calls for question-answer pairs on each chunk of a knowledge leaf."""
+    seeds_per_prompt: Count = 3
+    """Seeds of the leaf shown in one prompt."""
+    temperature: Annotated[float, Field(ge=0)] = 0.7
+    """Sampling temperature of questions and answers; judges use 0."""
+    max_tokens: Count = 1024
+    """Room for one reply."""
+    min_rating: Annotated[int, Field(ge=1, le=3)] = 2
+    """Lowest rating, of 1 to 3, that a judged pair is kept with."""
+    judge: bool = True
+    """False keeps what was not judged: to see what judging is worth."""
+    judge_floor: Annotated[float | None, Field(ge=0, le=1)] = None
+    """Stop before anything is generated when the judge's precision or recall on known pairs is
+    lower by any criterion (`feldspar calibrate` shows them). None asks for no such trial."""
+    duplicates: bool = True
+    """Drop what a leaf has already: same question and answer, on the same input."""
+    near_duplicates: bool = True
+    """Drop near-duplicates within a leaf and against its seeds; needs `duplicates`."""
+    language: bool = True
+    """Drop questions and answers in a language that none of the leaf's seeds has."""
+    min_answer_words: Annotated[int, Field(ge=0)] = 0
+    """Drop shorter answers."""
+    max_answer_words: Count | None = None
+    """Drop longer answers."""
+    decontaminate: bool = True
+    """Drop what an exam asks."""
+    exam_items: Annotated[int, Field(ge=0)] = 20
+    """Exams smaller than this are topped up with judged questions, kept out of training."""
+    prompts: OptionalPath = None
+    """A folder of prompts that replace the package's, by name. Those in a folder within it that is
+    called as a branch, or as the path of a leaf, are for the leaves there."""

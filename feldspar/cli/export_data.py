@@ -1,0 +1,37 @@
+"""`feldspar export-data`: a run's samples for other trainers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from feldspar.cli.run import RUNS, RunsRoot
+
+
+def export_data(
+    run: Annotated[str, typer.Argument(help="A run, by name or path.")],
+    out: Annotated[
+        Path | None, typer.Option(help="A new folder; default: `data` in the run's folder.")
+    ] = None,
+    runs: RunsRoot = RUNS,
+) -> None:
+    """Write the kept samples as `messages` rows with provenance, licences and a data card."""
+    from feldspar.errors import RunError
+    from feldspar.generate import export_samples
+    from feldspar.runs import find_run, open_step, read_recipe_of
+
+    path = find_run(run, runs)
+    recipe = read_recipe_of(path)
+    leaves, samples = open_step(path, "leaves"), open_step(path, "samples")
+    if samples is None or leaves is None:
+        raise RunError(f"{path} has no samples yet; `feldspar generate` the recipe first")
+    done = export_samples(
+        samples,
+        leaves,
+        out or path / "data",
+        name=recipe.name,
+        knowledge_context=recipe.mix.knowledge_context,
+    )
+    typer.echo(f"{done.num_rows:,} rows: {done.path}")

@@ -1,0 +1,73 @@
+"""Several servers of one model: each call goes to the one with the fewest under way.
+
+A server that fails call after call is left alone for a while, then tried with a single call; the
+others take its share meanwhile.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import openai
+
+from feldspar.teacher.faults import Fault
+
+FAILURES_IN_A_ROW = 5
+"""Failed calls, with none answered between them, after which a server is left alone."""
+FIRST_REST_SECONDS = 5.0
+LONGEST_REST_SECONDS = 120.0
+
+
+class Server:
+    """One address, and how it has done."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.client: openai.AsyncOpenAI | None = None
+        self.num_in_flight = 0
+        self.rests_until = 0.0
+        """While this is ahead the server is left alone; 0 when it is well."""
+        self._num_failed = 0
+        self._rest_seconds = FIRST_REST_SECONDS
+
+    def is_ready(self, now: float) -> bool:
+        """Whether it may be asked: once after a rest, until that call has come back."""
+        return now >= self.rests_until and not (self.rests_until and self.num_in_flight)
+
+    def end(self, fault: Fault | None, now: float) -> None:
+        """A call has come back. Refusals, and calls turned away as too many, are no failures."""
+        self.num_in_flight -= 1
+        has_failed = fault is not None and (
+            fault.kind == "retry" or fault.is_connection or fault.reason == "503"
+        )
+        if not has_failed:
+            self._num_failed, self.rests_until = 0, 0.0
+            self._rest_seconds = FIRST_REST_SECONDS
+            return
+        self._num_failed += 1
+        if self._num_failed >= FAILURES_IN_A_ROW and now >= self.rests_until:
+            self.rests_until = now + self._rest_seconds
+            self._rest_seconds = min(LONGEST_REST_SECONDS, 2 * self._rest_seconds)
+
+
+class Servers:
+    """Who is asked next."""
+
+    def __init__(self, urls: Sequence[str], clock: Callable[[], float] = time.monotonic) -> None:
+        self.all = [Server(url) for url in urls]
+        self._clock = clock
+
+    def begin(self) -> Server:
+        """The server that has the fewest calls; where all rest, the one that has rested longest."""
+        now = self._clock()
+        ready = [server for server in self.all if server.is_ready(now)]
+        if ready:
+            server = min(ready, key=lambda server: server.num_in_flight)
+        else:
+            server = min(self.all, key=lambda server: (server.rests_until, server.num_in_flight))
+        server.num_in_flight += 1
+        return server
+
+    def end(self, server: Server, fault: Fault | None) -> None:
+        server.end(fault, self._clock())

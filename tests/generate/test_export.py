@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fake_teacher import FakeTeacher
+from test_samples import LEAVES, generate
+
+from feldspar.errors import RunError
+from feldspar.generate import export_samples
+from feldspar.mix.rows import read_messages
+from feldspar.records import Conversation
+
+
+def test_rows_say_where_they_come_from_and_are_read_again(tmp_path: Path) -> None:
+    leaves = [replace(leaf, licence="CC0-1.0") for leaf in LEAVES[:2]] + [LEAVES[2]]
+    with FakeTeacher() as server:
+        samples = generate(server, tmp_path, leaves=leaves)
+    kept = [sample for sample in samples if sample.is_kept]
+    out = tmp_path / "data"
+    done = export_samples(samples, leaves, out, name="demo", knowledge_context="drop")
+    assert done.num_rows == len(kept) < len(samples)
+    rows = [json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in rows] == [sample.id for sample in kept]
+    assert {row["licence"] for row in rows} == {"CC0-1.0", "unknown"}
+    assert {row["document"] for row in rows if row["branch"] == "knowledge"} == {"d"}
+    assert all(json.loads(row["metadata"])["judgments"] for row in rows)
+    read = list(read_messages(out / "train.jsonl", "mine"))
+    assert all(isinstance(row, Conversation) for row in read)
+    assert [row.messages[1].content for row in read] == [sample.answer for sample in kept]
+    card = (out / "README.md").read_text()
+    assert f"{len(kept)} question-answer pairs" in card
+    assert "| CC0-1.0 |" in card
+    assert "`expert`" in card
+    with pytest.raises(RunError, match="exists"):
+        export_samples(samples, leaves, out, name="demo", knowledge_context="drop")

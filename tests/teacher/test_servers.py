@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from fake_teacher import FakeTeacher, Fault
+from test_client import CONFIG, ask, echo, together
+
+from feldspar.config import TeacherConfig
+from feldspar.errors import TeacherError
+from feldspar.teacher import Journal, open_teacher
+from feldspar.teacher.faults import Fault as Failure
+from feldspar.teacher.pace import Pace
+from feldspar.teacher.servers import FAILURES_IN_A_ROW, FIRST_REST_SECONDS, Servers
+
+DOWN = Failure("retry", "500")
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_each_call_goes_where_the_fewest_are() -> None:
+    servers = Servers(["a", "b"])
+    first, second, third = servers.begin(), servers.begin(), servers.begin()
+    assert [first.url, second.url] == ["a", "b"]
+    servers.end(third, None)
+    servers.end(second, None)
+    assert servers.begin().url == "b"
+
+
+def test_a_server_that_only_fails_rests_and_is_tried_with_one_call() -> None:
+    clock = Clock()
+    servers = Servers(["a", "b"], clock)
+    bad = servers.all[0]
+    for _ in range(FAILURES_IN_A_ROW):
+        bad.num_in_flight += 1
+        servers.end(bad, DOWN)
+    assert {servers.begin().url for _ in range(5)} == {"b"}
+    clock.now += FIRST_REST_SECONDS
+    assert [servers.begin().url for _ in range(3)] == ["a", "b", "b"]
+    servers.end(bad, DOWN)
+    clock.now += FIRST_REST_SECONDS
+    assert servers.begin().url == "b"
+    clock.now += FIRST_REST_SECONDS
+    assert servers.begin().url == "a"
+    servers.end(bad, None)
+    assert [servers.begin().url for _ in range(3)] == ["a", "a", "a"]
+
+
+def test_with_all_at_rest_somebody_is_still_asked() -> None:
+    servers = Servers(["a"], Clock())
+    for _ in range(2 * FAILURES_IN_A_ROW):
+        servers.end(servers.begin(), DOWN)
+    assert servers.begin().url == "a"
+
+
+def test_refusals_and_too_many_calls_are_no_failures() -> None:
+    servers = Servers(["a"], Clock())
+    for fault in [Failure("refused", "400"), Failure("push back", "429")] * 9:
+        servers.end(servers.begin(), fault)
+    assert servers.all[0].rests_until == 0
+
+
+def test_two_servers_share_the_calls_and_one_takes_over(tmp_path: Path) -> None:
+    with (
+        FakeTeacher(echo, seconds=lambda call: 0.02) as one,
+        FakeTeacher(echo, seconds=lambda call: 0.02) as other,
+        Journal(tmp_path / "j") as journal,
+    ):
+        config = CONFIG.model_copy(update={"endpoints": (other.url,), "max_retries": 8})
+        teacher = open_teacher(config, one.url, journal)
+        together(teacher, *(lambda n=n: ask(teacher, f"{n}") for n in range(40)))
+        assert min(one.num_served, other.num_served) >= 15
+        one.fault = lambda call: Fault(500)
+        replies = together(teacher, *(lambda n=n: ask(teacher, f"again {n}") for n in range(60)))
+        assert len(replies) == 60
+
+
+def test_servers_with_different_revisions_are_not_mixed(tmp_path: Path) -> None:
+    with (
+        FakeTeacher(card={"id": "expert", "revision": "1"}) as one,
+        FakeTeacher(card={"id": "expert", "revision": "2"}) as other,
+        Journal(tmp_path / "j") as journal,
+        pytest.raises(TeacherError, match="revisions '1' and '2'"),
+    ):
+        open_teacher(TeacherConfig(endpoints=(other.url,)), one.url, journal)
+
+
+def test_a_pace_spreads_what_comes_after_the_burst() -> None:
+    pace = Pace(60)
+    waits = [pace.take_at(0.0, 1) for _ in range(8)]
+    assert waits == [0, 0, 0, 0, 0, 1, 2, 3]
+    pace.give_back(2)
+    assert pace.take_at(0.0, 1) == 2
+    assert pace.take_at(100.0, 1) == 0
+    assert Pace(None).take_at(0.0, 10**9) == 0
+
+
+def test_requests_a_minute_are_kept(tmp_path: Path) -> None:
+    with FakeTeacher(echo) as server, Journal(tmp_path / "j") as journal:
+        teacher = open_teacher(
+            CONFIG.model_copy(update={"requests_per_minute": 120}), server.url, journal
+        )
+
+        async def run() -> int:
+            async with teacher:
+                asks = [asyncio.ensure_future(ask(teacher, f"{n}")) for n in range(30)]
+                await asyncio.sleep(1.0)
+                num_served = server.num_served
+                for task in asks:
+                    task.cancel()
+                await asyncio.gather(*asks, return_exceptions=True)
+            return num_served
+
+        assert 10 <= asyncio.run(run()) <= 12
