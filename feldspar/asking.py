@@ -119,7 +119,8 @@ class GenerateConfig(Part):
     decontaminate: bool = True
     """Drop what an exam asks."""
     exam_items: Annotated[int, Field(ge=0)] = 20
-    """Exams smaller than this are topped up with judged questions, kept out of training."""
+    """Exams smaller than this are topped up with judged questions, kept out of training; at most
+    to a quarter of the samples that the leaf is asked for."""
     prompts: OptionalPath = None
     """A folder of prompts that replace the package's, by name. Those in a folder within it that is
     called as a branch, or as the path of a leaf, are for the leaves there."""

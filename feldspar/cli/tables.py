@@ -12,19 +12,23 @@ from feldspar.report.grid import Grid, score_grid
 
 
 def score_tables(scores: Sequence[Score], left_out: Sequence[str] = ()) -> list[Table]:
-    """Accuracy by exam and checkpoint; log-likelihood where an exam cannot be matched.
+    """Accuracy by exam and checkpoint; log-likelihood where most of an exam cannot be matched.
 
     `left_out` are checkpoints that only the report shows, beside parts of leaf exams.
     """
-    shown = [s for s in scores if s.checkpoint not in left_out and ": " not in s.exam]
-    matched = {s.exam for s in shown if s.metric == "accuracy"}
-    unmatched = [s for s in shown if s.exam not in matched]
+    shown = [
+        s for s in scores if not s.leaf and s.checkpoint not in left_out and ": " not in s.exam
+    ]
+    num_matched = {s.exam: s.num_items for s in shown if s.metric == "accuracy"}
+    num_all = {s.exam: s.num_items for s in shown if s.metric == "log-likelihood"}
+    unmatched = {exam for exam, n in num_all.items() if 2 * num_matched.get(exam, 0) < n}
     tables = []
-    if matched:
+    if num_matched:
         tables.append(_table("Right answers", score_grid(shown, "accuracy")))
     if unmatched:
         title = "Log-likelihood of reference answers, nats a token"
-        tables.append(_table(title, score_grid(unmatched, "log-likelihood")))
+        rest = (s for s in shown if s.exam in unmatched)
+        tables.append(_table(title, score_grid(rest, "log-likelihood")))
     return tables
 
 

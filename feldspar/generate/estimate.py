@@ -9,7 +9,7 @@ from typing import NamedTuple
 from feldspar.config import GenerateConfig
 from feldspar.generate.prompting import Prompts, Stage, Value, read_prompts
 from feldspar.generate.staff import Work
-from feldspar.generate.works import exam_works, generation_works
+from feldspar.generate.works import exam_works, generation_works, num_exam_items
 from feldspar.records import Branch, Estimate, Leaf
 
 CHARACTERS_PER_TOKEN = 4
@@ -41,7 +41,7 @@ def estimate(leaves: Iterable[Leaf], config: GenerateConfig, seed: int = 1) -> E
         costs: dict[str | None, _Cost] = {}
         for work in generation_works(leaf, config, seed):
             total = total.plus(_cost_once(work, config, prompts, costs))
-        lacking = config.exam_items - len(leaf.exam_seeds)
+        lacking = num_exam_items(leaf, config, seed) - len(leaf.exam_seeds)
         costs = {}
         for work in exam_works(leaf, config, seed, 0, -(-lacking // config.pairs_per_call)):
             total = total.plus(_cost_once(work, judged, prompts, costs))

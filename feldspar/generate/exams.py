@@ -18,7 +18,7 @@ from feldspar.generate.pipelines import write_samples
 from feldspar.generate.prompting import read_prompts
 from feldspar.generate.samples import max_works
 from feldspar.generate.staff import Staff
-from feldspar.generate.works import exam_works, note_on
+from feldspar.generate.works import exam_works, note_on, num_exam_items
 from feldspar.progress import SILENT, Progress
 from feldspar.records import ExamItem, Leaf, Sample
 from feldspar.teacher import Teacher
@@ -86,8 +86,9 @@ async def _make_exam(leaf: Leaf, config: GenerateConfig, staff: Staff, seed: int
     tally = Tally(leaf, note_on(leaf))
     generated: list[ExamItem] = []
     num_calls = 0
+    wanted = max(0, num_exam_items(leaf, config, seed) - len(held_out))
     for _ in range(MAX_ROUNDS):
-        lacking = config.exam_items - len(held_out) - len(generated)
+        lacking = wanted - len(generated)
         works = exam_works(leaf, config, seed, num_calls, -(-lacking // config.pairs_per_call))
         if not works:
             break
@@ -96,7 +97,6 @@ async def _make_exam(leaf: Leaf, config: GenerateConfig, staff: Staff, seed: int
         for work, samples in zip(works, written, strict=True):
             tally.add(work.count, samples)
             generated.extend(_new_items(leaf, samples, known))
-    wanted = max(0, config.exam_items - len(held_out))
     items = _halved(held_out) + _halved(generated[:wanted])
     return _LeafExam(items, tally.finish())
 

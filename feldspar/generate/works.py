@@ -77,6 +77,16 @@ def target_works(
         )
 
 
+def num_exam_items(leaf: Leaf, config: GenerateConfig, seed: int) -> int:
+    """How many items a leaf's exam is topped up to: `exam_items`, or a quarter of those asked for.
+
+    What an exam asks is not taught, so an exam as large as what a small leaf can yield would leave
+    nothing to train on.
+    """
+    asked = sum(work.count for work in generation_works(leaf, config, seed))
+    return min(config.exam_items, asked // 4)
+
+
 def exam_works(
     leaf: Leaf, config: GenerateConfig, seed: int, first: int, num_calls: int
 ) -> list[Work]:

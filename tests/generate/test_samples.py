@@ -78,10 +78,15 @@ def generate(
         )
 
 
-def examine(server: FakeTeacher, here: Path, leaves: Iterable[Leaf] = LEAVES) -> list[ExamItem]:
+def examine(
+    server: FakeTeacher,
+    here: Path,
+    leaves: Iterable[Leaf] = LEAVES,
+    config: GenerateConfig = CONFIG,
+) -> list[ExamItem]:
     with Journal(here / "journal") as opened:
         teacher = open_teacher(TEACHER, server.url, opened)
-        exams = make_exams(leaves, CONFIG, teacher=teacher, judge=teacher, seed=1, here=here)
+        exams = make_exams(leaves, config, teacher=teacher, judge=teacher, seed=1, here=here)
         return list(exams)
 
 
@@ -238,9 +243,17 @@ def test_an_iterator_left_half_way_lets_go(tmp_path: Path) -> None:
         assert generate(server, tmp_path)
 
 
-def test_exams_are_topped_up_judged_and_halved(tmp_path: Path) -> None:
+def test_an_exam_takes_no_more_than_a_quarter_of_what_a_leaf_is_asked_for(tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"samples_per_leaf": 12, "exam_items": 20})
     with FakeTeacher() as server:
-        items = examine(server, tmp_path)
+        items = examine(server, tmp_path, config=config)
+    assert len([item for item in items if item.leaf == SUMS.path]) == 3
+
+
+def test_exams_are_topped_up_judged_and_halved(tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"samples_per_leaf": 24})
+    with FakeTeacher() as server:
+        items = examine(server, tmp_path, config=config)
         exam_calls = {json.dumps(call.body, sort_keys=True) for call in server.calls}
         server.calls.clear()
         samples = generate(server, tmp_path, avoid=items)
