@@ -139,7 +139,7 @@ class _Trainer:
         free = shutil.disk_usage(self.here).free + (state.stat().st_size if state.exists() else 0)
         if needed > free:
             raise DiskError(
-                f"{self.here}: training needs {needed / 1e9:.1f} GB of disk, {free / 1e9:.1f} GB "
+                f"{self.here}: training needs {needed / 1e6:,.0f} MB of disk, {free / 1e6:,.0f} MB "
                 "are free; make room, or lower train.keep_best"
             )
 
