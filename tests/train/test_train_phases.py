@@ -137,7 +137,7 @@ def test_a_phase_without_rows_is_an_error(base, tmp_path):
 def test_no_room_is_told_before_training(base, tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 9, 1))
-    with pytest.raises(DiskError, match="GB"):
+    with pytest.raises(DiskError, match="MB"):
         train(base, [phase("one", source(tmp_path, "own", 20))], tmp_path / "t")
     assert not list((tmp_path / "t").glob("*"))
 
