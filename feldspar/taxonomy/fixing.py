@@ -65,11 +65,15 @@ def mend_files(root: Path) -> Iterator[tuple[Path, Mended]]:
 def mend_text(text: str) -> tuple[str, list[Mended]]:
     """The text with every mechanical mistake mended, and what was mended."""
     done: list[Mended] = []
-    for mend in (_without_tabs, _with_quoted_globs, _without_trailing, _with_version):
-        candidate, changes = mend(text)
-        if changes and _is_safe(text, candidate, mend):
-            text = candidate
-            done += changes
+    before = None
+    # One mend may make room for another: a glob that a tab hid can be quoted when the tab is gone.
+    while text != before:
+        before = text
+        for mend in (_without_tabs, _with_quoted_globs, _without_trailing, _with_version):
+            candidate, changes = mend(text)
+            if changes and _is_safe(text, candidate, mend):
+                text = candidate
+                done += changes
     return text, sorted(done)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from feldspar.taxonomy import check_taxonomy, mend_files, mend_text
@@ -57,6 +57,7 @@ PIECES = ["\t", "  ", " \n", "*.md", "- ", ": ", "|\n", "\n", "version: 9\n", "'
 
 
 @settings(max_examples=200, deadline=1000)
+@example("*.md \n\t*.md")
 @given(st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=12).map("".join))
 def test_seeds_are_the_same_afterwards_and_mending_again_does_nothing(text: str) -> None:
     mended, _ = mend_text(text)
