@@ -35,7 +35,7 @@ from feldspar.plan import Plan, make_plan
 from feldspar.progress import Progress
 from feldspar.records import Checkpoint, ExamItem, JudgeScore, Leaf, Prompt, Sample, Score
 from feldspar.report import write_report
-from feldspar.runs import Joined, Rows, Run, cache_folder, write_json
+from feldspar.runs import Joined, Rows, Run, cache_folder, existing, write_json
 from feldspar.taxonomy import files_read, read_taxonomy
 from feldspar.teacher import Budget, Journal, Teacher, open_teacher
 from feldspar.tokens.count import TokenCounter
@@ -192,6 +192,7 @@ def prefer_answers(
     """Best-of-N by the log-ratio reward of two models, and fine-tuning on it."""
     from feldspar.prefer.prompts import prompts_of
     from feldspar.prefer.rounds import tune_preferences
+    from feldspar.student.model import base_checkpoint
 
     assert recipe.prefer is not None
     prompts: Rows[Prompt] = run.step("prompts", prompts_of, samples, recipe.prefer)
@@ -205,7 +206,8 @@ def prefer_answers(
         student=recipe.student,
         score=score,
         seed=recipe.seed,
-        reads=[Path(recipe.prefer.aligned), Path(recipe.prefer.base)],
+        # Found first: either may be a hub id, and one that is nowhere is said as for the base.
+        reads=[Path(base_checkpoint(p).path) for p in (recipe.prefer.aligned, recipe.prefer.base)],
     )
 
 
@@ -214,7 +216,7 @@ def plan_recipe(recipe: Recipe, folder: Path, progress: Progress) -> Plan:
     from feldspar.mix.estimate import estimate as estimate_mix
     from feldspar.mix.estimate import expected_rows
 
-    placed = place_files(recipe, folder, progress)
+    placed = place(recipe, folder, progress, with_models=False)
     leaves = list(read_taxonomy(placed.taxonomy, progress=progress))
     num_data = {d.name: count_lines(Path(d.path)) for d in placed.data}
     rows = expected_rows(
@@ -235,7 +237,7 @@ def plan_recipe(recipe: Recipe, folder: Path, progress: Progress) -> Plan:
 
 def calibrate_judge(recipe: Recipe, folder: Path, progress: Progress) -> list[JudgeScore]:
     """How well the recipe's judge tells known good pairs from corrupted ones."""
-    placed = place_files(recipe, folder, progress)
+    placed = place(recipe, folder, progress, with_models=False)
     leaves = list(read_taxonomy(placed.taxonomy, progress=progress))
     with open_teachers(placed, folder / recipe.journal, progress) as teachers:
         return list(
@@ -246,7 +248,7 @@ def calibrate_judge(recipe: Recipe, folder: Path, progress: Progress) -> list[Ju
 
 
 def count_lines(path: Path) -> int:
-    with path.open("rb") as file:
+    with existing(path).open("rb") as file:
         return sum(1 for line in file if line.strip())
 
 
@@ -260,22 +262,16 @@ def weight_bytes(base: Path) -> int:
     return 4 * num_values
 
 
-def place_files(recipe: Recipe, folder: Path, progress: Progress) -> Recipe:
-    """As `place`, with the world's files but without training its models."""
+def place(recipe: Recipe, folder: Path, progress: Progress, *, with_models: bool = True) -> Recipe:
+    """The recipe with real paths; makes the parts of the micro-world that it names.
+
+    Without models the world's files are made alone, and nothing is trained.
+    """
     if recipe.world is None:
         return place_paths(recipe, folder, {})
     from feldspar.world import make_world
 
-    return place_paths(recipe, folder, make_world(recipe.world, cache_folder(), set(), progress))
-
-
-def place(recipe: Recipe, folder: Path, progress: Progress) -> Recipe:
-    """The recipe with real paths; makes the parts of the micro-world that it names."""
-    if recipe.world is None:
-        return place_paths(recipe, folder, {})
-    from feldspar.world import make_world
-
-    parts = world_parts(recipe)
+    parts = world_parts(recipe) if with_models else set()
     return place_paths(recipe, folder, make_world(recipe.world, cache_folder(), parts, progress))
 
 

@@ -33,7 +33,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from feldspar import records
 from feldspar.config import Recipe, is_path
-from feldspar.errors import RunError
+from feldspar.errors import RecipeError, RunError
 from feldspar.progress import SILENT, Progress
 
 R = TypeVar("R")
@@ -178,7 +178,7 @@ class Run:
         """Names, relative to what the paths have in common, and digests."""
         if not paths:
             return []
-        top = os.path.commonpath([path.parent for path in paths])
+        top = os.path.commonpath([existing(path).parent for path in paths])
         return [[os.path.relpath(path, top), self._digests.of(path)] for path in sorted(paths)]
 
     def _make_current(self, name: str, key: str) -> None:
@@ -241,6 +241,13 @@ def find_run(name: str, root: Path) -> Path:
     there = sorted(p.parent.name for p in root.glob("*/recipe.json"))
     known = f"; there are: {', '.join(there)}" if there else f"; {root} holds none"
     raise RunError(f"no run called {name!r}{known}")
+
+
+def existing(path: Path) -> Path:
+    """The same path. Raises RecipeError where nothing is there."""
+    if not path.exists():
+        raise RecipeError(f"{path}: no such file or folder; mend its path in the recipe")
+    return path
 
 
 def cache_folder() -> Path:

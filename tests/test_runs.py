@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from feldspar.config import Recipe, TaxonomyConfig
-from feldspar.errors import RunError
+from feldspar.errors import RecipeError, RunError
 from feldspar.records import Checkpoint, Message, Prompt
 from feldspar.runs import Joined, Run, find_run, open_step, read_rows, write_rows
 
@@ -150,3 +150,11 @@ def test_the_run_directory_says_what_is_current(tmp_path: Path) -> None:
         rows = run.step("prompts", prompts, ["a"])
     current = json.loads((tmp_path / "run" / "current.json").read_text())
     assert current == {"prompts": rows.key}
+
+
+def test_a_file_that_is_not_there_is_said_with_its_path(tmp_path: Path) -> None:
+    with (
+        open_run(tmp_path / "run") as run,
+        pytest.raises(RecipeError, match=r"general\.jsonl: no such file"),
+    ):
+        run.step("prompts", prompts, ["a"], reads=[tmp_path / "general.jsonl"])
