@@ -1,4 +1,4 @@
-"""Writes docs/recipe.md from feldspar/config.py: `python docs/recipe_reference.py`."""
+"""Writes docs/recipe.md from feldspar/config/: `python docs/recipe_reference.py`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ where nothing is there, to the working directory; `world:NAME` names a part of t
 Any key can be set from the command line: `--set train.learning_rate=1e-4`,
 `--set train.phase.0.num_epochs=3`, `--set prefer=none` (takes the key out).
 
-This page is made from `feldspar/config.py` by `python docs/recipe_reference.py`.
+This page is made from `feldspar/config/` by `python docs/recipe_reference.py`.
 """
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from feldspar.part import Count, OptionalPath, Part, Positive, Rate
+from feldspar.config.part import Count, OptionalPath, Part, Positive, Rate
 
 
 class ErrorRates(Part):

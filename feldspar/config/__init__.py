@@ -1,0 +1,36 @@
+"""What a recipe may say: every knob with its meaning, its default and its limits. No torch.
+
+A recipe is a TOML file. Unknown keys are errors. Paths are relative to the recipe's folder or,
+where nothing is there, to the working directory; `world:NAME` names a part of the embedded
+micro-world (see `WorldConfig`).
+"""
+
+from feldspar.config.asking import BudgetConfig as BudgetConfig
+from feldspar.config.asking import ErrorRates as ErrorRates
+from feldspar.config.asking import GenerateConfig as GenerateConfig
+from feldspar.config.asking import TeacherConfig as TeacherConfig
+from feldspar.config.part import Count as Count
+from feldspar.config.part import Fraction as Fraction
+from feldspar.config.part import OptionalPath as OptionalPath
+from feldspar.config.part import Part as Part
+from feldspar.config.part import PathText as PathText
+from feldspar.config.part import Positive as Positive
+from feldspar.config.part import Share as Share
+from feldspar.config.reading import is_path as is_path
+from feldspar.config.reading import place_paths as place_paths
+from feldspar.config.reading import read_recipe as read_recipe
+from feldspar.config.reading import world_parts as world_parts
+from feldspar.config.recipe import Recipe as Recipe
+from feldspar.config.recipe import TaxonomyConfig as TaxonomyConfig
+from feldspar.config.recipe import WorldConfig as WorldConfig
+from feldspar.config.scoring import EvaluateConfig as EvaluateConfig
+from feldspar.config.scoring import ExamConfig as ExamConfig
+from feldspar.config.scoring import PreferConfig as PreferConfig
+from feldspar.config.training import DEFAULT_PHASES as DEFAULT_PHASES
+from feldspar.config.training import BaseReplayConfig as BaseReplayConfig
+from feldspar.config.training import DataConfig as DataConfig
+from feldspar.config.training import MixConfig as MixConfig
+from feldspar.config.training import PhaseConfig as PhaseConfig
+from feldspar.config.training import ReplayConfig as ReplayConfig
+from feldspar.config.training import StudentConfig as StudentConfig
+from feldspar.config.training import TrainConfig as TrainConfig

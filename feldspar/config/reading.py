@@ -1,0 +1,143 @@
+"""A recipe read from its TOML file, with settings laid over it and its paths made real."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from feldspar.config.part import Part
+from feldspar.config.recipe import Recipe
+from feldspar.errors import RecipeError
+
+
+def is_path(field: FieldInfo) -> bool:
+    """Whether a field names a file: contents count in a step's key, places do not."""
+    extra = [field.json_schema_extra] + [
+        getattr(m, "json_schema_extra", None) for m in field.metadata
+    ]
+    return any(isinstance(e, dict) and e.get("format") == "path" for e in extra)
+
+
+def read_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:
+    """Read a TOML recipe, with `section.key=value` settings laid over it.
+
+    Raises RecipeError naming the file, the key and the cure.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: no such recipe; `feldspar init NAME` writes one") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read: {error}") from error
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{path}: not TOML: {error}") from error
+    for setting in settings:
+        _lay_over(tree, setting)
+    tree.setdefault("name", path.stem)
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise RecipeError(f"{path}: {_first_faults(error)}") from None
+
+
+P = TypeVar("P", bound=Part)
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def place_paths(part: P, folder: Path, world: Mapping[str, str]) -> P:
+    """The same part with every path real: `world` gives the paths behind `world:NAME`."""
+    changes: dict[str, object] = {}
+    for name, field in type(part).model_fields.items():
+        value = getattr(part, name)
+        if is_path(field) and isinstance(value, str):
+            changes[name] = _place(value, folder, world, name)
+        elif isinstance(value, Part):
+            changes[name] = place_paths(value, folder, world)
+        elif isinstance(value, tuple) and value and isinstance(value[0], Part):
+            changes[name] = tuple(place_paths(v, folder, world) for v in value)
+    return part.model_copy(update=changes)
+
+
+def world_parts(part: Part) -> set[str]:
+    """The parts of the micro-world that a recipe names: {"taxonomy", "student", ...}."""
+    parts: set[str] = set()
+    place_paths(part, Path(), _Recorder(parts))
+    return parts
+
+
+class _Recorder(dict[str, str]):
+    """Notes every name that is looked up."""
+
+    def __init__(self, seen: set[str]) -> None:
+        super().__init__()
+        self.seen = seen
+
+    def __missing__(self, name: str) -> str:
+        self.seen.add(name)
+        return name
+
+
+def _place(value: str, folder: Path, world: Mapping[str, str], name: str) -> str:
+    if value.startswith("world:"):
+        try:
+            return world[value.removeprefix("world:")]
+        except KeyError:
+            cure = f"there are: {', '.join(sorted(world))}" if world else "add a [world] table"
+            raise RecipeError(f"{name} = {value!r}: no such part of the world; {cure}") from None
+    for place in (folder / Path(value).expanduser(), Path(value).expanduser()):
+        if place.exists():
+            return str(place.resolve())
+    return value if _HUB_ID.fullmatch(value) else str(folder / value)
+
+
+def _lay_over(tree: dict[str, Any], setting: str) -> None:
+    """Apply `a.b.c=VALUE`, VALUE in TOML or else a plain string; `train.phase.2.num_epochs=3` goes
+    into a list; VALUE `none` removes the key."""
+    key, equals, value = setting.partition("=")
+    if not equals or not key.strip():
+        raise RecipeError(f"--set {setting}: write it as section.key=value")
+    node: Any = tree
+    *parents, last = key.strip().split(".")
+    try:
+        for part in parents:
+            node = node[int(part)] if isinstance(node, list) else node.setdefault(part, {})
+        slot: Any = int(last) if isinstance(node, list) else last
+        if value.strip() == "none":
+            del node[slot]
+        else:
+            node[slot] = _toml_value(value.strip())
+    except (KeyError, IndexError, ValueError, TypeError, AttributeError):
+        raise RecipeError(f"--set {setting}: the recipe has no place {key!r}") from None
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _first_faults(error: ValidationError, limit: int = 3) -> str:
+    faults = []
+    for fault in error.errors()[:limit]:
+        place = ".".join(str(part) for part in fault["loc"]) or "recipe"
+        message = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] == "extra_forbidden":
+            message = "unknown key; see docs/recipe.md for the keys there are"
+        elif fault["type"] == "missing":
+            message = "is missing; add it"
+        elif "input" in fault and not isinstance(fault["input"], dict):
+            message = f"{message}, got {fault['input']!r}"
+        faults.append(f"{place}: {message}")
+    if len(error.errors()) > limit:
+        faults.append(f"and {len(error.errors()) - limit} more")
+    return "; ".join(faults)

@@ -1,0 +1,84 @@
+"""A whole recipe: its own keys, its world and taxonomy, and every other table."""
+
+from __future__ import annotations
+
+from pydantic import field_validator, model_validator
+
+from feldspar.config.asking import GenerateConfig, TeacherConfig
+from feldspar.config.part import Count, OptionalPath, Part, PathText, Positive, Share
+from feldspar.config.scoring import EvaluateConfig, PreferConfig
+from feldspar.config.training import DataConfig, MixConfig, StudentConfig, TrainConfig
+from feldspar.records import Branch
+
+
+class WorldConfig(Part):
+    """The embedded micro-world: `[world]` makes it, `world:taxonomy`, `world:student`,
+    `world:aligned`, `world:reward-base`, `world:base-replay` and `world:exams` name its parts."""
+
+    seed: int = 1
+    """Another seed is another world: other names, other facts."""
+    num_old: Count = 120
+    """Entities the base student knows."""
+    num_new: Count = 60
+    """Entities it does not know: the taxonomy's knowledge leaves are about them."""
+    training: Positive = 1.0
+    """How long its models are trained, against the default: less for a quick look, at a price."""
+
+
+class TaxonomyConfig(Part):
+    """Where the leaves are and how documents are cut."""
+
+    path: PathText
+    """Folder of leaves, or one leaf's folder."""
+    mirror: OptionalPath = None
+    """Folder of documents laid out `OWNER+REPO/COMMIT/FILE`, for leaves that name a repository."""
+    fetch: bool = True
+    """Fetch the documents that leaves name by repository or URL and the mirror does not hold."""
+    leaves: tuple[str, ...] = ()
+    """Keep only leaves whose path starts with one of these. Empty keeps all."""
+    branches: tuple[Branch, ...] = ()
+    """Keep only these branches. Empty keeps all."""
+    chunk_tokens: Count = 400
+    """Longest chunk, in tokens of `tokenizer` or in words where none is named."""
+    tokenizer: OptionalPath = None
+    """A folder with tokenizer.json. None counts words."""
+    exam_fraction: Share = 0.2
+    """Part of a leaf's seeds held out from the teacher; at least one where a leaf has five."""
+
+
+class Recipe(Part):
+    """A whole run."""
+
+    name: str = "run"
+    """Of the run's folder, `runs/NAME`."""
+    seed: int = 1
+    journal: PathText = ".feldspar/journal.sqlite"
+    """Where teacher answers are kept, beside the recipe."""
+    world: WorldConfig | None = None
+    taxonomy: TaxonomyConfig
+    teacher: TeacherConfig = TeacherConfig()
+    judge: TeacherConfig | None = None
+    """None: the teacher judges too."""
+    generate: GenerateConfig = GenerateConfig()
+    student: StudentConfig
+    mix: MixConfig = MixConfig()
+    data: tuple[DataConfig, ...] = ()
+    train: TrainConfig = TrainConfig()
+    prefer: PreferConfig | None = None
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_a_folder(cls, name: str) -> str:
+        if not name or name.startswith(".") or any(c in name for c in "/\\\0"):
+            raise ValueError(f"name must be a plain folder name, got {name!r}")
+        return name
+
+    @model_validator(mode="after")
+    def _data_names_exist(self) -> Recipe:
+        names = {d.name for d in self.data}
+        for phase in self.train.phase:
+            for name in phase.data:
+                if name not in names:
+                    raise ValueError(f"phase {phase.name!r} names data {name!r}: no such [[data]]")
+        return self

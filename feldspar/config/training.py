@@ -1,0 +1,146 @@
+"""What a recipe may say about the student, what each phase sees, and how it is trained."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from feldspar.config.part import Count, Fraction, Part, PathText, Positive, Share
+from feldspar.records import Branch
+
+
+class StudentConfig(Part):
+    """The model to be taught."""
+
+    base: PathText
+    """A model directory in Hugging Face format, or a hub id."""
+    system_prompt: str = ""
+    """Put before every conversation when not empty."""
+    template: Literal["lab", "own"] = "lab"
+    """`lab`: the cards' <|system|>, <|user|>, <|assistant|>; `own`: the base's chat template."""
+    max_length: Count = 2048
+    """Longest training row in tokens; longer ones are dropped and counted."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the computation; weights are kept in float32. auto: bfloat16 on cuda, else float32."""
+
+
+class BaseReplayConfig(Part):
+    """General data mixed into every phase, so that what the base knew is not washed out."""
+
+    source: PathText
+    """A JSONL file of `messages` rows, or `world:base-replay`."""
+    share: Share = 0.25
+    """Part of each phase's rows."""
+
+
+class ReplayConfig(Part):
+    """An earlier phase drawn again: exactly one of `fraction` and `share`."""
+
+    phase: str
+    fraction: Fraction | None = None
+    """Part of that phase's own rows, redrawn each epoch. 1.0 is the paper's reading."""
+    share: Share | None = None
+    """Part of this phase's rows."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> ReplayConfig:
+        if (self.fraction is None) == (self.share is None):
+            raise ValueError(f"replay of {self.phase!r} needs exactly one of fraction and share")
+        return self
+
+
+class PhaseConfig(Part):
+    """One phase of training, as data."""
+
+    name: str
+    branches: tuple[Branch, ...] = ()
+    """Whose samples it trains on. Empty: none of the taxonomy's, only `data`."""
+    length: Literal["short", "long", "all"] = "all"
+    """Which half of the answers, by length in tokens (`mix.short_answer_tokens`)."""
+    data: tuple[str, ...] = ()
+    """Names of `[[data]]` entries that it trains on too."""
+    replay: tuple[ReplayConfig, ...] = ()
+    num_epochs: Count = 1
+    learning_rate: Positive | None = None
+    """None: `train.learning_rate`."""
+    batch_samples: Count | None = None
+    """None: `train.batch_samples`."""
+    num_samples: Count | None = None
+    """For planning before there is data."""
+    select: Literal["exams", "last"] = "exams"
+    """How its checkpoint is chosen."""
+
+
+class DataConfig(Part):
+    """A user's own rows, for phases to name."""
+
+    name: str
+    path: PathText
+    """JSONL of `messages` rows (InstructLab's layout, `unmask` included)."""
+
+
+class MixConfig(Part):
+    """What each phase sees."""
+
+    short_answer_tokens: Count | None = None
+    """Answers up to this long are short. None: the branch's median; ties are short."""
+    knowledge_context: Literal["keep", "drop"] = "drop"
+    """Whether a knowledge sample shows its passage in the question."""
+    base_replay: BaseReplayConfig | None = None
+
+
+DEFAULT_PHASES = (
+    PhaseConfig(name="knowledge-short", branches=("knowledge",), length="short"),
+    PhaseConfig(
+        name="knowledge-long",
+        branches=("knowledge",),
+        length="long",
+        replay=(ReplayConfig(phase="knowledge-short", fraction=1.0),),
+    ),
+    PhaseConfig(
+        name="skills",
+        branches=("foundational", "compositional"),
+        replay=(
+            ReplayConfig(phase="knowledge-short", fraction=1.0),
+            ReplayConfig(phase="knowledge-long", fraction=1.0),
+        ),
+    ),
+)
+"""The cards' order: knowledge short, knowledge long replaying it, skills replaying both."""
+
+
+class TrainConfig(Part):
+    """How phases are trained. Defaults: METHOD.md section 3's table, Labradorite's row."""
+
+    phase: tuple[PhaseConfig, ...] = DEFAULT_PHASES
+    learning_rate: Positive = 2e-5
+    batch_samples: Count = 3840
+    """Samples per optimizer step, over all devices."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 385
+    warmup: Literal["global", "per-phase"] = "global"
+    """Whether warm-up runs on across phases or starts again with each."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: Positive = 1.0
+    tokens_per_micro_batch: Count = 16384
+    """Padded tokens computed at once; changes memory and speed, never the result."""
+    checkpoints_per_epoch: Count = 1
+    """Checkpoints written, and scored where the phase selects on exams, in each epoch."""
+    keep_best: Count = 2
+    """Candidates kept per phase beside its end."""
+
+    @model_validator(mode="after")
+    def _phases_refer_backwards(self) -> TrainConfig:
+        seen: set[str] = set()
+        for phase in self.phase:
+            if phase.name in seen:
+                raise ValueError(f"two phases are called {phase.name!r}")
+            for replay in phase.replay:
+                if replay.phase not in seen:
+                    raise ValueError(
+                        f"phase {phase.name!r} replays {replay.phase!r}, which is no earlier phase"
+                    )
+            seen.add(phase.name)
+        return self
