@@ -17,9 +17,10 @@ from feldspar.progress import SILENT, Progress
 from feldspar.records import Checkpoint, Conversation, Phase, ScoreCheckpoint
 from feldspar.runs import read_rows
 from feldspar.student.batch import TokenRows, tokenise
-from feldspar.student.fit import STATE, FitSettings, fit
+from feldspar.student.fit import FitSettings, fit
 from feldspar.student.model import Student, load_student, save_checkpoint
 from feldspar.student.schedule import Schedule, checkpoint_steps
+from feldspar.student.state import forget_state, state_bytes
 from feldspar.train.estimate import disk_bytes, schedule_of
 from feldspar.train.select import (
     Candidate,
@@ -113,7 +114,7 @@ class _Trainer:
             progress=self.progress,
         )
         selection = trial.decide(schedule.num_steps, rows)
-        (self.here / STATE).unlink(missing_ok=True)
+        forget_state(self.here)
         return selection
 
     def _settings(self, phase: Phase, schedule: Schedule, earlier_steps: int) -> FitSettings:
@@ -135,8 +136,7 @@ class _Trainer:
         schedules = [schedule_of(p, [s.num_samples for s in p.sources], self.seed) for p in phases]
         needed = disk_bytes(schedules, self.config, student.num_parameters)
         self.here.mkdir(parents=True, exist_ok=True)
-        state = self.here / STATE
-        free = shutil.disk_usage(self.here).free + (state.stat().st_size if state.exists() else 0)
+        free = shutil.disk_usage(self.here).free + state_bytes(self.here)
         if needed > free:
             raise DiskError(
                 f"{self.here}: training needs {needed / 1e6:,.0f} MB of disk, {free / 1e6:,.0f} MB "
