@@ -39,15 +39,18 @@ from feldspar.student.model import Student
 from feldspar.student.peers import Ranks
 from feldspar.student.schedule import Schedule
 from feldspar.student.team import JOIN_TIMEOUT, Shard, Team, choose_shard, first_line, join, tell
+from feldspar.student.whole import whole_file
+from feldspar.tokens.arrays import read, write
 
 log = logging.getLogger(__name__)
 
+JOB = "ranks"
+"""Folder of a job, beside its state."""
 CUT_OFF = 75
 """Exit code of a process whose only trouble is that another ended."""
 _LOOK_SECONDS = 0.5
 _GRACE_SECONDS = 5.0
 """For the others to end, and to be seen dead when a connection has closed."""
-_ARRAYS = ("ids", "mask", "starts", "source_of")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +63,8 @@ class Job:
     settings: FitSettings
     shard: Shard
     key: str
-    source_names: tuple[str, ...]
-    num_dropped: tuple[int, ...]
+    rows: tuple[tuple[str, str], ...]
+    """Name and folder of each source's tokens."""
     versions: tuple[str, ...]
 
 
@@ -95,12 +98,11 @@ def fit_together(
         settings=settings,
         shard=shard,
         key=key,
-        source_names=rows.source_names,
-        num_dropped=rows.num_dropped,
+        rows=tuple(_on_disk(rows, here.resolve() / JOB)),
         versions=versions(),
     )
     with _others(ranks.num, schedule.phase):
-        tell(str(_write_job(job, rows, here)))
+        tell(str(_write_job(job, here.resolve() / JOB)))
         team = Team(shard)
         loop = Loop(student, rows, schedule, settings, here, peers=team, key=key)
 
@@ -112,7 +114,7 @@ def fit_together(
         loop.resume()
         loop.run(when_whole, progress)
         team.gather(loop.student, student)
-        shutil.rmtree(here / "ranks")
+        shutil.rmtree(here / JOB)
     student.model.to(device)
 
 
@@ -126,18 +128,26 @@ def dismiss() -> None:
 
 def read_job(folder: Path) -> tuple[Job, TokenRows]:
     job = TypeAdapter(Job).validate_json((folder / "job.json").read_bytes())
-    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
-    names, dropped = job.source_names, job.num_dropped
-    return job, TokenRows(**arrays, source_names=names, num_dropped=dropped)
+    return job, TokenRows((name, read(Path(place))) for name, place in job.rows)
 
 
-def _write_job(job: Job, rows: TokenRows, here: Path) -> Path:
-    folder = here.resolve() / "ranks"
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in _ARRAYS:
-        np.save(folder / f"{name}.npy", getattr(rows, name))
-    (folder / "job.json").write_bytes(TypeAdapter(Job).dump_json(job))
+def _write_job(job: Job, folder: Path) -> Path:
+    with whole_file(folder / "job.json") as beside:
+        beside.write_bytes(TypeAdapter(Job).dump_json(job))
     return folder
+
+
+def _on_disk(rows: TokenRows, folder: Path) -> Iterator[tuple[str, str]]:
+    """Where each source's tokens lie; those that are in memory alone are written."""
+    for number, (name, arrays) in enumerate(rows.sources):
+        place = folder / f"rows-{number}"
+        if isinstance(arrays.ids, np.memmap) and arrays.ids.filename is not None:
+            place = Path(arrays.ids.filename).resolve().parent
+        else:
+            place.mkdir(parents=True, exist_ok=True)
+            write(place, [[arrays.row(index) for index in range(arrays.num_rows)]])
+        folder.mkdir(parents=True, exist_ok=True)
+        yield name, str(place)
 
 
 @contextmanager

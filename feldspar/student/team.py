@@ -201,8 +201,10 @@ class _Root(nn.Module):
 
 def _layers(model: Any) -> list[nn.Module]:
     """The decoder's layers: the list of modules of one kind with the most weights."""
-    lists = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m)]
-    alike = [m for m in lists if len({type(layer) for layer in m}) == 1]
-    if not alike:
-        return []
-    return list(max(alike, key=lambda m: sum(p.numel() for p in m.parameters())))
+    lists = [list(m) for m in model.modules() if isinstance(m, nn.ModuleList)]
+    alike = [layers for layers in lists if len({type(layer) for layer in layers}) == 1]
+    return max(alike, key=_num_weights, default=[])
+
+
+def _num_weights(layers: list[nn.Module]) -> int:
+    return sum(p.numel() for layer in layers for p in layer.parameters())
