@@ -92,6 +92,7 @@ def tune_preferences(
     seed: int,
     here: Path,
     progress: Progress = SILENT,
+    num_processes: int = 1,
 ) -> Iterator[Checkpoint]:
     """Tune on the best of N by the log-ratio reward (METHOD.md section 5).
 
@@ -107,6 +108,7 @@ def tune_preferences(
         score=score,
         seed=seed,
         progress=progress,
+        num_processes=num_processes,
     )
     drawn = draw_prompts(prompts, config.num_prompts, seed)
     policy, before = sft, _measure(sft, drawn.held_out, here / "start", shop)
