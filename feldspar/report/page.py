@@ -69,6 +69,8 @@ class Page:
     phases: tuple[Phase, ...]
     choices: dict[str, str]
     """Phase name -> the checkpoint chosen and why."""
+    early: dict[str, dict[str, float]]
+    """Phase name -> mean loss and gradient norm of its first steps, and how many these are."""
     loss_figure: Markup | None
     rounds: tuple[dict[str, object], ...]
     funnels: tuple[LeafFunnel, ...]
@@ -118,6 +120,7 @@ def gather(run_path: Path) -> Page:
     grids = [score_grid(scores, metric) for metric in ("accuracy", "log-likelihood")]
     changes, between = _changes(steps, grids[0])
     metrics = _json_lines(steps.get("trained"), "metrics.jsonl")
+    selections = _json_lines(steps.get("trained"), "selections.jsonl")
     return Page(
         name=run_path.name,
         recipe=(run_path / "recipe.json").read_text(encoding="utf-8"),
@@ -126,7 +129,8 @@ def gather(run_path: Path) -> Page:
         num_kept=num_kept,
         grids=tuple(grid for grid in grids if grid.exams),
         phases=tuple(steps.get("phases", ())),
-        choices=_choices(_json_lines(steps.get("trained"), "selections.jsonl")),
+        choices=_choices(selections),
+        early={s["phase"]: s["early"] for s in selections if s.get("early")},
         loss_figure=Markup(loss_figure(metrics)) if metrics else None,
         rounds=tuple(_flat(r) for r in _json_lines(steps.get("preferred"), "rounds.jsonl")),
         funnels=tuple(_funnels(steps.get("samples"))),

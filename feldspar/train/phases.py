@@ -22,6 +22,7 @@ from feldspar.student.model import Student, load_student, save_checkpoint
 from feldspar.student.peers import Ranks
 from feldspar.student.schedule import Schedule, checkpoint_steps
 from feldspar.student.state import forget_state, state_bytes
+from feldspar.train.early import early_signs
 from feldspar.train.estimate import disk_bytes, schedule_of
 from feldspar.train.select import (
     Candidate,
@@ -213,6 +214,7 @@ class _Trial:
             candidates=tuple(candidates),
             num_steps=num_steps,
             num_dropped=dict(zip(rows.source_names, rows.num_dropped, strict=True)),
+            early=early_signs(here / "metrics.jsonl", self.phase.name, num_steps),
         )
         append_line(here / "selections.jsonl", selection)
         return selection

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from feldspar.records import Checkpoint, Score
 from feldspar.student.whole import whole_file
+from feldspar.train.early import Early
 
 R = TypeVar("R")
 
@@ -66,6 +67,8 @@ class Selection:
     """Optimizer steps of the whole phase."""
     num_dropped: dict[str, int]
     """Rows left out per source: too long, or with nothing to train on."""
+    early: Early | None = None
+    """Of its first steps."""
 
 
 def to_mark(scores: Iterable[Score]) -> Mark:

@@ -162,3 +162,15 @@ def test_a_run_killed_three_times_ends_with_the_same_bytes(tmp_path):
         steps = [(line["phase"], line["step"]) for line in lines(trained / "metrics.jsonl")]
         results.append(([c["digest"] for c in chosen], weights, steps))
     assert results[0] == results[1]
+
+
+def test_early_signs_are_of_the_first_tenth_of_a_phase(base, tmp_path):
+    here = tmp_path / "t"
+    train(base, [phase("one", source(tmp_path, "first", 200), batch_samples=20)], here)
+    (selection,) = lines(here / "selections.jsonl")
+    first = lines(here / "metrics.jsonl")[:2]
+    assert selection["early"] == {
+        "num_steps": 2,
+        "loss": pytest.approx(sum(line["loss"] for line in first) / 2),
+        "grad_norm": pytest.approx(sum(line["grad_norm"] for line in first) / 2),
+    }
