@@ -1,24 +1,31 @@
 """Leaf to judged samples and exams: prompts, pipelines, filters, funnel."""
 
 from feldspar.generate.calibrate import Reliability, calibrate, check_floor, reliability
+from feldspar.generate.custom import Rejected
 from feldspar.generate.estimate import estimate, expected_samples
 from feldspar.generate.exams import make_exams
 from feldspar.generate.export import Exported, export_samples
 from feldspar.generate.funnel import FUNNEL_FILE, Example, Funnel, LeafFunnel, Reason, read_funnel
-from feldspar.generate.prompting import STAGES, Prompts, Stage, prompt_files
+from feldspar.generate.prompting import STAGES, Prompts, Stage, asking_files
 from feldspar.generate.samples import generate_samples
+from feldspar.generate.staff import Draft, Staff, Work
 
 __all__ = [
     "FUNNEL_FILE",
     "STAGES",
+    "Draft",
     "Example",
     "Exported",
     "Funnel",
     "LeafFunnel",
     "Prompts",
     "Reason",
+    "Rejected",
     "Reliability",
+    "Staff",
     "Stage",
+    "Work",
+    "asking_files",
     "calibrate",
     "check_floor",
     "estimate",
@@ -26,7 +33,6 @@ __all__ = [
     "export_samples",
     "generate_samples",
     "make_exams",
-    "prompt_files",
     "read_funnel",
     "reliability",
 ]
