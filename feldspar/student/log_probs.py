@@ -17,8 +17,8 @@ from feldspar.records import Message
 from feldspar.student.batch import collate
 from feldspar.student.head import log_probs
 from feldspar.student.model import Student
-from feldspar.student.render import Rendered
 from feldspar.student.schedule import micro_batches
+from feldspar.tokens.arrays import TokenRow
 
 _TOKENS_PER_BATCH = 1 << 14
 
@@ -54,14 +54,14 @@ def answer_log_probs(
     return [AnswerLogProb(float(t), c) for t, c in zip(totals, counts, strict=True)]
 
 
-def _render(student: Student, row: AnswerRow) -> Rendered:
+def _render(student: Student, row: AnswerRow) -> TokenRow:
     prompt = student.template.render_prompt(row.messages)
     answer = student.template.render_answer(row.messages, row.answer, ended=row.ended)
     mask = np.arange(len(prompt) + len(answer)) >= len(prompt)
-    return Rendered(np.array([*prompt, *answer], dtype=np.int32), mask)
+    return TokenRow(np.array([*prompt, *answer], dtype=np.int32), mask)
 
 
-def _score(student: Student, rows: Sequence[Rendered]) -> NDArray[np.float64]:
+def _score(student: Student, rows: Sequence[TokenRow]) -> NDArray[np.float64]:
     batch = collate([r.ids for r in rows], [r.mask for r in rows], student.template.pad_id)
     ids_BT = torch.from_numpy(batch.ids_BT).to(student.device)
     positions_N = torch.from_numpy(batch.positions_N).to(student.device)
