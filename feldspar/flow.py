@@ -17,11 +17,11 @@ from feldspar.config import ExamConfig, Recipe, TeacherConfig, place_paths, worl
 from feldspar.errors import RecipeError, TeacherError
 from feldspar.generate import (
     FUNNEL_FILE,
+    asking_files,
     calibrate,
     check_floor,
     generate_samples,
     make_exams,
-    prompt_files,
     read_funnel,
 )
 from feldspar.mix.phases import mix_phases, warnings
@@ -75,7 +75,7 @@ def run_recipe(
                 judge=teachers.judge,
                 avoid=exams,
                 seed=placed.seed,
-                reads=prompt_files(placed.generate),
+                reads=asking_files(placed.generate),
             )
         if until == "samples":
             return None
@@ -91,7 +91,7 @@ def try_judge(run: Run, recipe: Recipe, leaves: Rows[Leaf], judge: Teacher) -> N
         recipe.generate,
         judge=judge,
         seed=recipe.seed,
-        reads=prompt_files(recipe.generate),
+        reads=asking_files(recipe.generate),
     )
     check_floor(scores, recipe.generate, judge.key)
 
@@ -110,7 +110,7 @@ def gather_exams(
         teacher=teachers.teacher,
         judge=teachers.judge,
         seed=recipe.seed,
-        reads=prompt_files(recipe.generate),
+        reads=asking_files(recipe.generate),
     )
     # Exams that were made by an earlier run of this recipe have cost it all the same.
     if teachers.budget.spent.calls == 0 and (of_leaves.folder / FUNNEL_FILE).exists():

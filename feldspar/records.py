@@ -235,7 +235,9 @@ class Score:
     checkpoint: str
     """`base`, `sft`, `preferred`, or a phase and step such as `skills/120`."""
     exam: str
-    metric: Literal["accuracy", "log-likelihood"]
+    metric: str
+    """`accuracy`, `log-likelihood` (nats a token), `rating` (1 to 10), `win rate`, `judge errors`
+    (a share), or the name that lm_eval has for it."""
     value: float
     interval: Interval
     num_items: int

@@ -96,10 +96,28 @@ def _cost_once(
 ) -> _Costs:
     """The cost of a call and all that follows, from the first of its chunk (and size)."""
     key = f"{work.chunk.id if work.chunk else ''} {work.count}"
+    if key not in costs and (calls := _own_calls(work, config)):
+        prompt = "".join(f"{s.context or ''}{s.question}{s.answer}" for s in work.seeds)
+        prompt += work.chunk.text if work.chunk else ""
+        num_calls = calls * work.count
+        tokens = num_calls * _tokens(prompt), num_calls * _tokens(_typical(work)[1])
+        costs[key] = {"own pipeline": _Cost(num_calls, *tokens)}
     if key not in costs:
         is_knowledge = work.leaf.branch == "knowledge"
         costs[key] = (_knowledge_cost if is_knowledge else _skill_cost)(work, config, prompts)
     return costs[key]
+
+
+def _own_calls(work: Work, config: GenerateConfig) -> int:
+    """Calls a sample of a pipeline of the user's own, as the recipe says; 0 where it has none."""
+    path = f"{work.leaf.path}/"
+    places = [
+        (len(place), p.calls)
+        for p in config.pipeline
+        for place in p.leaves
+        if path.startswith(f"{place.strip('/')}/")
+    ]
+    return max(places)[1] if places else 0
 
 
 def _knowledge_cost(work: Work, config: GenerateConfig, prompts: Prompts) -> _Costs:

@@ -70,6 +70,8 @@ def generate_samples(
         make = _make_once if config.target is None else _make_until_target
         funnels = yield from make(leaves, filters, staff, seed, live)
     write_funnel(here / FUNNEL_FILE, funnels, teacher.budget.spent)
+    for place in staff.custom.unused():
+        log.warning("generate.pipeline: no leaf lies in %r; mend its name", place)
     little = sorted((leaf.kept / leaf.asked, leaf.leaf, leaf) for leaf in funnels if leaf.hint)
     for _, _, leaf in little[:MAX_HINTS]:
         log.warning("%s: %d of %d kept; %s", leaf.leaf, leaf.kept, leaf.asked, leaf.hint)
