@@ -118,7 +118,7 @@ def make_student(model: Any, tokenizer: Any, config: StudentConfig) -> Student:
     check_head(model)
     if device.type == "cpu" and sum(p.numel() for p in model.parameters()) < _ONE_THREAD_PARAMETERS:
         torch.set_num_threads(1)
-    dtype = _find_dtype(config, device)
+    dtype = find_dtype(config, device)
     for where_it_came_from in ("is_local", "local_files_only"):
         tokenizer.init_kwargs.pop(where_it_came_from, None)
     return Student(model=model, tokenizer=tokenizer, template=template, device=device, dtype=dtype)
@@ -161,7 +161,8 @@ def find_device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
-def _find_dtype(config: StudentConfig, device: torch.device) -> torch.dtype:
+def find_dtype(config: StudentConfig, device: torch.device) -> torch.dtype:
+    """Of the computation, as the recipe says or as suits the device."""
     if config.dtype == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.dtype]
