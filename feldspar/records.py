@@ -281,6 +281,8 @@ class Estimate(NamedTuple):
     """What a step will cost; a room's `estimate()` gives it to `plan`. Zero where it costs none."""
 
     step: str
+    stage: str = ""
+    """Of calls to a teacher; those whose name begins with `judge` are asked of the judge."""
     calls: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -288,3 +290,19 @@ class Estimate(NamedTuple):
     memory_bytes: int = 0
     disk_bytes: int = 0
     note: str = ""
+
+
+class MemoryEstimate(NamedTuple):
+    """Bytes that training takes on one device at its peak, under named options."""
+
+    options: tuple[str, ...]
+    """What is done to save memory: `bf16 states`, `recompute`, ...; empty for none."""
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    """With what computing takes beside them: copies in bf16, logits, gathered layers."""
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.optimizer + self.activations

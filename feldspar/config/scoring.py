@@ -24,6 +24,9 @@ class PreferConfig(Part):
     temperature: Positive = 1.0
     max_new_tokens: Count = 300
     num_rounds: Count = 1
+    restart: Literal["last", "sft"] = "last"
+    """What a round fine-tunes: the last round's model, or the SFT start again. Answers are drawn
+    from the last round's either way."""
     num_epochs: Count = 1
     learning_rate: Positive | None = None
     """None: `train.learning_rate`."""
@@ -32,6 +35,9 @@ class PreferConfig(Part):
     normalise: Literal["sum", "mean"] = "sum"
     branches: tuple[Branch, ...] = ("foundational", "compositional")
     """Whose questions are prompts."""
+    headroom: Annotated[float | None, Field(gt=0, le=1)] = None
+    """Ask only of leaves whose exam accuracy before tuning is below this, 0.8 for example: where
+    all is known already, sixteen answers are one answer. None asks of all."""
     control: bool = True
     """Also train on a random pick instead of the best, and report it beside."""
 

@@ -124,12 +124,14 @@ def test_unlimited_gives_the_same_numbers_too(data, lm):
 
 
 def test_an_answer_that_grows_together_with_its_context_is_scored_by_its_last_token(lm):
-    """In this tokenizer "bed ." has no more tokens than "bed": lm_eval's own model stops there."""
-    context, continuation = "He hung the bed", " ."
-    whole = lm.tok_encode(context + continuation)
-    prompt, scored = lm._encode_pair(context, continuation)
-    assert prompt + scored == whole
-    assert len(scored) >= 1
+    """Together these have no more tokens than the context: lm_eval's own model gives up on it."""
+    context = (
+        "Sookie roasted a turkey and served it with potatoes instead of carrots, because "
+        "everyone in her family would have hated the carrots"
+    )
+    whole = lm.tok_encode(f"{context} .")
+    assert len(whole) <= len(lm.tok_encode(context))
+    assert lm._encode_pair(context, " .") == (whole[:-1], whole[-1:])
 
 
 def test_five_benchmarks_with_published_settings_and_a_second_run_asks_nothing(data, tmp_path):
