@@ -169,7 +169,7 @@ def test_what_cannot_be_is_one_clear_line(data, tmp_path):
     with pytest.raises(RecipeError, match="holds none of train"):
         run([BenchmarkConfig(task="gsm8k", data=str(tmp_path))], tmp_path)
     with pytest.raises(RecipeError, match="not the columns"):
-        run([BenchmarkConfig(task="gsm8k", data=str(data["winogrande"]))], tmp_path)
+        run([BenchmarkConfig(task="arc_challenge", data=str(data["gsm8k"]))], tmp_path)
     config = BenchmarkConfig(task="gsm8k", data=str(data["gsm8k"]), limit=1)
     nothing = Checkpoint(path=str(tmp_path), digest="nothing")
     with pytest.raises(TrainingError, match=r"no config\.json"):

@@ -22,6 +22,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from feldspar.config import StudentConfig
 from feldspar.errors import RecipeError, TrainingError
+from feldspar.evaluate.benchmarks.prefix import score_alike
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Message
 from feldspar.student.head import check_head
@@ -36,38 +37,39 @@ from feldspar.student.model import (
 )
 from feldspar.student.render import Template
 from feldspar.student.sample import sample_answers
-from feldspar.student.tree import Tree, score_trees
+from feldspar.student.tree import Tree
 
 DEFAULT_MAX_LENGTH = 2048
 """For models that do not say how much they can read: lm_eval's."""
 MAX_NEW_TOKENS = 256
-_UNSUPPORTED = ("top_p", "top_k", "min_p", "num_beams", "repetition_penalty")
+_UNSUPPORTED = ("top_k", "min_p", "num_beams", "repetition_penalty")
 
 
 class PlainTemplate(Template):
     """No template at all: a prompt is its text, as the tokenizer encodes it."""
 
-    def __init__(self, tokenizer: Any, lm: StudentLM | None = None, max_ids: int = 0) -> None:
-        stop_id = tokenizer.eos_token_id
-        pad_id = tokenizer.pad_token_id
+    def __init__(self, tokenizer: Any) -> None:
+        stop_id, pad_id = eot_of(tokenizer), tokenizer.pad_token_id
         super().__init__(
             tokenizer,
             layout=_plain_turns,
-            stop_id=stop_id if stop_id is not None else -1,
-            pad_id=pad_id if pad_id is not None else 0,
+            stop_id=stop_id,
+            pad_id=stop_id if pad_id is None else pad_id,
             bos_id=tokenizer.bos_token_id if uses_bos(tokenizer) else None,
         )
-        self._tokenizer, self._lm, self._max_ids = tokenizer, lm, max_ids
-
-    def render_prompt(self, messages: Sequence[Message]) -> list[int]:
-        assert self._lm is not None
-        return self._lm.tok_encode(messages[-1].content)[-self._max_ids :]
+        self._tokenizer = tokenizer
 
     def decode_answers(self, answers: Sequence[Sequence[int]]) -> list[str]:
-        texts: list[str] = self._tokenizer.batch_decode(
-            [list(ids) for ids in answers], skip_special_tokens=True
-        )
-        return texts
+        return [self._tokenizer.decode(list(ids), skip_special_tokens=True) for ids in answers]
+
+
+def eot_of(tokenizer: Any) -> int:
+    """The token that ends a text. Raises TrainingError where a tokenizer has none."""
+    ids = (tokenizer.eos_token_id, tokenizer.bos_token_id)
+    found = next((i for i in ids if i is not None), None)
+    if found is None:
+        raise TrainingError("the tokenizer has neither a start nor a stop token; give it one")
+    return int(found)
 
 
 def load_plain_student(path: str, config: StudentConfig) -> Student:
@@ -105,11 +107,7 @@ class StudentLM(TemplateLM):  # type: ignore[misc]
 
     @property
     def eot_token_id(self) -> int:
-        ids = (self.tokenizer.eos_token_id, self.tokenizer.bos_token_id)
-        found = next((i for i in ids if i is not None), None)
-        if found is None:
-            raise TrainingError("the tokenizer has neither a start nor a stop token; give it one")
-        return int(found)
+        return eot_of(self.tokenizer)
 
     @property
     def prefix_token_id(self) -> int:
@@ -169,7 +167,7 @@ class StudentLM(TemplateLM):  # type: ignore[misc]
             continuations = trees.setdefault(kept, [])
             places.append((kept, len(continuations)))
             continuations.append(continuation)
-        scored = score_trees(
+        scored = score_alike(
             self.student, [Tree(p, c) for p, c in trees.items()], progress=self._progress
         )
         by_prompt = dict(zip(trees, scored, strict=True))
@@ -220,15 +218,14 @@ class StudentLM(TemplateLM):  # type: ignore[misc]
                 f"a task writes {settings['max_gen_toks']} tokens and the model reads "
                 f"{self.max_length} in all; take the task out, or another base"
             )
-        template = PlainTemplate(self.tokenizer, self, room)
-        if template.stop_id < 0:
-            template.stop_id = self.eot_token_id
         drawn = sample_answers(
-            dataclasses.replace(self.student, template=template),
-            [[Message(role="user", content=prompt)] for prompt in prompts],
+            dataclasses.replace(self.student, template=PlainTemplate(self.tokenizer)),
+            [self.tok_encode(prompt)[-room:] for prompt in prompts],
             keys=prompts,
             temperature=float(settings.get("temperature") or 0.0),
+            top_p=float(settings.get("top_p") or 1.0),
             max_new_tokens=settings["max_gen_toks"],
+            stop=[stops] * len(prompts),
             seed=1234,
             progress=self._progress,
         )

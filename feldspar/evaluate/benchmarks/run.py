@@ -173,7 +173,7 @@ def ask(lm: Any, name: str, config: BenchmarkConfig) -> Asked:
 
 def _item(name: str, task: Any, sample: dict[str, Any], metric: str) -> BenchmarkItem:
     doc, target = sample["doc"], sample["target"]
-    question = task.doc_to_text(doc)
+    question: Any = task.doc_to_text(doc)
     choices = task.doc_to_choice(doc) if task.config.doc_to_choice is not None else []
     if isinstance(question, int):
         # Contexts differ and what follows is one: winogrande.
@@ -223,6 +223,8 @@ def _settings(config: BenchmarkConfig, model: Examined) -> str:
 
 class _without_bars:
     """lm_eval draws bars of its own over ours."""
+
+    _module: Any
 
     def __enter__(self) -> None:
         importlib.import_module("datasets").disable_progress_bars()

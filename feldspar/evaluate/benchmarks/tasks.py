@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jinja2 import TemplateError
+
 from feldspar.config import BenchmarkConfig
 from feldspar.errors import RecipeError
 
@@ -204,7 +206,7 @@ def _from_files(name: str, folder: Path) -> Any:
     definition |= {"dataset_path": str(folder), "custom_dataset": lambda **_: splits}
     try:
         return task_module.ConfigurableTask(config=definition)
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+    except (LookupError, ValueError, TypeError, AttributeError, TemplateError) as error:
         raise RecipeError(
             f"evaluate.benchmark {name!r}: the rows in {folder} have not the columns of the task's "
             f"data set ({type(error).__name__}: {error})"
