@@ -6,7 +6,7 @@ from pydantic import field_validator, model_validator
 
 from feldspar.config.asking import GenerateConfig, TeacherConfig
 from feldspar.config.part import Count, OptionalPath, Part, PathText, Positive, Share
-from feldspar.config.scoring import EvaluateConfig, PreferConfig
+from feldspar.config.scoring import EvaluateConfig, PreferConfig, ServeConfig
 from feldspar.config.training import DataConfig, MixConfig, StudentConfig, TrainConfig
 from feldspar.records import Branch
 
@@ -66,6 +66,7 @@ class Recipe(Part):
     train: TrainConfig = TrainConfig()
     prefer: PreferConfig | None = None
     evaluate: EvaluateConfig = EvaluateConfig()
+    serve: ServeConfig = ServeConfig()
 
     @field_validator("name")
     @classmethod

@@ -54,3 +54,13 @@ class EvaluateConfig(Part):
     """Fewer items than this choose no checkpoint: a phase's last is taken, and the run says so."""
     num_resamples: Count = 1000
     """Of the bootstrap behind log-likelihoods' and differences' intervals; shares have Wilson's."""
+
+
+class ServeConfig(Part):
+    """`feldspar serve`: what a request may ask of the server. Address and port are its flags."""
+
+    max_tokens: Count = 1024
+    """Longest answer, and how long one may be that states no limit."""
+    max_requests: Count = 256
+    """Under way and waiting together; more are told to come again."""
+    max_body_bytes: Count = 4 * 1024 * 1024
