@@ -184,7 +184,7 @@ class _Store:
         num_held = self.held.shape[1] if self.held.dim() > 1 else 0
         if num_held >= len(self.segments):
             return
-        num = max(_LEAST_SEGMENTS, len(self.segments), num_held * 3 // 2)
+        num = max(_LEAST_SEGMENTS, len(self.segments), 2 * num_held)
         # Zeros: what lies beyond a segment's end is multiplied by zero, and must be a number.
         wider = like.new_zeros((like.shape[0], num, like.shape[1], self.width, like.shape[3]))
         if num_held:
