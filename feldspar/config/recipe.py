@@ -6,7 +6,9 @@ from pydantic import field_validator, model_validator
 
 from feldspar.config.asking import GenerateConfig, TeacherConfig
 from feldspar.config.part import Count, OptionalPath, Part, PathText, Positive, Share
-from feldspar.config.scoring import EvaluateConfig, PreferConfig, ServeConfig
+from feldspar.config.planning import PlanConfig
+from feldspar.config.scoring import EvaluateConfig, PreferConfig
+from feldspar.config.serving import ServeConfig
 from feldspar.config.training import DataConfig, MixConfig, StudentConfig, TrainConfig
 from feldspar.records import Branch
 
@@ -51,6 +53,9 @@ class Recipe(Part):
 
     name: str = "run"
     """Of the run's folder, `runs/NAME`."""
+    extends: str | None = None
+    """Another recipe's file, relative to this one, that this one is laid over: tables key by key,
+    tables in a list by their `name`, other values whole. Every path is relative to this recipe."""
     seed: int = 1
     journal: PathText = ".feldspar/journal.sqlite"
     """Where teacher answers are kept, beside the recipe."""
@@ -66,6 +71,7 @@ class Recipe(Part):
     train: TrainConfig = TrainConfig()
     prefer: PreferConfig | None = None
     evaluate: EvaluateConfig = EvaluateConfig()
+    plan: PlanConfig = PlanConfig()
     serve: ServeConfig = ServeConfig()
 
     @field_validator("name")

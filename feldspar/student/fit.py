@@ -113,7 +113,7 @@ class _Loop:
         self.optimizer = make_optimizer(student.model, settings)
         self._parameters = [p for p in student.model.parameters() if p.requires_grad]
         self._lengths = rows.lengths
-        self._trained = _trained_tokens(rows)
+        self._trained = rows.trained
         self._state_path = here / STATE
         self._metrics_path = here / "metrics.jsonl"
         self._key = _key(student, rows, schedule, settings)
@@ -246,21 +246,11 @@ def make_optimizer(model: Any, settings: FitSettings) -> torch.optim.AdamW:
     )
 
 
-def _trained_tokens(rows: TokenRows) -> NDArray[np.int64]:
-    """Trained tokens per row; a row's first token cannot be foretold and is not counted."""
-    counted = rows.mask.copy()
-    counted[rows.starts[:-1]] = False
-    sums = np.concatenate([[0], np.cumsum(counted)])
-    counts: NDArray[np.int64] = sums[rows.starts[1:]] - sums[rows.starts[:-1]]
-    return counts
-
-
 def _key(student: Student, rows: TokenRows, schedule: Schedule, settings: FitSettings) -> str:
     """What a saved state must agree in to be gone on from: data, order, settings, first weights."""
     digest = hashlib.sha256()
-    digest.update(json.dumps([asdict(schedule), asdict(settings), str(student.dtype)]).encode())
-    for array in (rows.ids, rows.mask, rows.starts):
-        digest.update(array.tobytes())
+    parts = [asdict(schedule), asdict(settings), str(student.dtype), rows.key]
+    digest.update(json.dumps(parts).encode())
     for _, parameter in student.model.named_parameters():
         digest.update(parameter.detach().cpu().numpy().tobytes())
     return digest.hexdigest()

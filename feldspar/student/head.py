@@ -70,15 +70,25 @@ def cross_entropy(head: Head, hidden_NH: Tensor, targets_N: Tensor, scale: float
     return losses
 
 
-def log_probs(head: Head, hidden_NH: Tensor, targets_N: Tensor) -> Tensor:
-    """Log-probabilities [N] of the targets, in nats."""
+class TargetScores(NamedTuple):
+    """Of each target: its log-probability in nats, and whether no token was likelier."""
+
+    log_probs_N: Tensor
+    is_best_N: Tensor
+
+
+def score_targets(head: Head, hidden_NH: Tensor, targets_N: Tensor) -> TargetScores:
+    """How likely the targets are after their hidden states, in float32."""
     with torch.no_grad():
-        result = torch.empty(len(targets_N), dtype=torch.float32, device=hidden_NH.device)
+        log_probs_N = torch.empty(len(targets_N), dtype=torch.float32, device=hidden_NH.device)
+        is_best_N = torch.empty(len(targets_N), dtype=torch.bool, device=hidden_NH.device)
         for start in range(0, len(targets_N), head.chunk_rows):
             chunk = slice(start, start + head.chunk_rows)
             logits = head.logits(hidden_NH[chunk])
-            result[chunk] = -functional.cross_entropy(logits, targets_N[chunk], reduction="none")
-    return result
+            chosen = logits.gather(1, targets_N[chunk, None])[:, 0]
+            log_probs_N[chunk] = chosen - logits.logsumexp(dim=-1)
+            is_best_N[chunk] = chosen >= logits.amax(dim=-1)
+    return TargetScores(log_probs_N, is_best_N)
 
 
 class _CrossEntropy(torch.autograd.Function):

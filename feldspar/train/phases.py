@@ -16,7 +16,7 @@ from feldspar.errors import DiskError, TrainingError
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Checkpoint, Conversation, Phase, ScoreCheckpoint
 from feldspar.runs import read_rows
-from feldspar.student.batch import TokenRows, tokenise
+from feldspar.student.batch import Kept, TokenRows, tokenise_once
 from feldspar.student.fit import STATE, FitSettings, fit
 from feldspar.student.model import Student, load_student, save_checkpoint
 from feldspar.student.schedule import Schedule, checkpoint_steps
@@ -36,6 +36,9 @@ from feldspar.train.select import (
 )
 
 log = logging.getLogger(__name__)
+
+TOKENS = "tokens"
+"""Folder beside a phase's rows where their tokens are kept."""
 
 
 def train_phases(
@@ -218,15 +221,15 @@ class _Trial:
 
 
 def read_phase(phase: Phase, student: Student, max_length: int) -> TokenRows:
-    """Tokenise a phase's sources. Rows that are left out are counted and told."""
+    """Tokenise a phase's sources, once for all phases. Rows left out are counted and told."""
     for source in phase.sources:
         if not Path(source.path).is_file():
             raise TrainingError(f"phase {phase.name}: {source.path} is gone; run `mix` again")
-    rows = tokenise(
-        student.template,
-        ((s.name, read_rows(Path(s.path), Conversation)) for s in phase.sources),
-        max_length,
-    )
+    sources = [
+        Kept(s.name, read_rows(Path(s.path), Conversation), s.digest, Path(s.path).parent / TOKENS)
+        for s in phase.sources
+    ]
+    rows = tokenise_once(student.template, sources, max_length)
     for name, dropped, kept in zip(rows.source_names, rows.num_dropped, rows.num_rows, strict=True):
         if dropped:
             log.warning(

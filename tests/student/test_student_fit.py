@@ -104,8 +104,10 @@ def test_the_loss_is_the_mean_over_supervised_tokens(tmp_path):
     by_source = line["sources"].values()
     total = sum(s["loss"] * s["supervised_tokens"] for s in by_source)
     assert line["loss"] == pytest.approx(total / line["supervised_tokens"])
-    assert line["supervised_tokens"] == int(rows.mask.sum())
-    assert line["total_tokens"] == len(rows.ids)
+    rendered = [student.template.render(c) for c in chats(20)]
+    rendered.append(student.template.render(Conversation(id="b", source="b", messages=CHAT)))
+    assert line["supervised_tokens"] == sum(int(r.mask.sum()) for r in rendered)
+    assert line["total_tokens"] == sum(len(r.ids) for r in rendered)
 
 
 def test_rows_that_cannot_be_trained_on_are_counted():
