@@ -68,7 +68,7 @@ class PhaseConfig(Part):
     batch_samples: Count | None = None
     """None: `train.batch_samples`."""
     num_samples: Count | None = None
-    """For planning before there is data."""
+    """For planning before there is data: rows of an epoch, what it replays included."""
     select: Literal["exams", "last"] = "exams"
     """How its checkpoint is chosen."""
 
