@@ -24,11 +24,11 @@ from torch import Tensor
 
 from feldspar.errors import TrainingError
 from feldspar.progress import SILENT, Progress, Task
-from feldspar.student.batch import TokenRows, collate
-from feldspar.student.head import cross_entropy
+from feldspar.student.batch import TokenRows
+from feldspar.student.compute import Compute, check_packing
 from feldspar.student.metrics import append_metrics, forget_after
 from feldspar.student.model import Student
-from feldspar.student.schedule import Schedule, micro_batches
+from feldspar.student.schedule import Schedule
 from feldspar.student.signals import Stopped, Stops, stops
 from feldspar.student.state import load_state, save_state
 
@@ -52,6 +52,8 @@ class FitSettings:
     """Of matrices; biases and norms have none."""
     max_grad_norm: float = 1.0
     tokens_per_micro_batch: int = 16384
+    packing: bool = True
+    """Rows end to end with attention inside each; false: side by side, padded."""
     decay_steps: int = 0
     """Last steps over which the learning rate falls to nothing: for new models. A phase that ends
     so makes the next one worse (METHOD.md section 3)."""
@@ -110,6 +112,8 @@ class _Loop:
     ) -> None:
         self.student, self.rows, self.schedule, self.settings = student, rows, schedule, settings
         self.step = 0
+        self.compute = Compute(student, packing=settings.packing)
+        check_packing(self.compute)
         self.optimizer = make_optimizer(student.model, settings)
         self._parameters = [p for p in student.model.parameters() if p.requires_grad]
         self._lengths = rows.lengths
@@ -172,30 +176,21 @@ class _Loop:
 
     def _gradients(self, indices: NDArray[np.int64], num_trained: int, held: Stops) -> Tensor:
         """Accumulate the gradient of the step's mean loss. Gives sums of losses per source."""
-        student = self.student
-        head = student.head
-        totals = torch.zeros(len(self.rows.source_names), dtype=torch.float32).to(student.device)
+        totals = torch.zeros(len(self.rows.source_names), dtype=torch.float32)
+        totals = totals.to(self.student.device)
         budget = self.settings.tokens_per_micro_batch
-        for group in micro_batches(indices, self._lengths[indices], budget):
+        self.compute.refresh()
+        for group in self.compute.micro_batches(indices, self._lengths[indices], budget):
             try:
                 held.check()
             except Stopped:
                 self.optimizer.zero_grad(set_to_none=False)
                 raise
-            picked = [self.rows.row(i) for i in group]
-            batch = collate(
-                [r.ids for r in picked], [r.mask for r in picked], student.template.pad_id
-            )
-            device = student.device
-            ids_BT = torch.from_numpy(batch.ids_BT).to(device)
-            positions_N = torch.from_numpy(batch.positions_N).to(device)
-            targets_N = torch.from_numpy(batch.targets_N).to(device)
-            sources_N = torch.from_numpy(self.rows.source_of[group][batch.rows_N]).to(device)
-            with student.computing():
-                hidden_NH = student.hidden_states(ids_BT).flatten(0, 1).index_select(0, positions_N)
-                losses_N = cross_entropy(head, hidden_NH, targets_N, 1 / num_trained)
-            torch.autograd.backward(losses_N.sum())
-            totals.index_add_(0, sources_N, losses_N.detach())
+            with self.compute.ready():
+                found = self.compute.losses([self.rows.row(i) for i in group], 1 / num_trained)
+                torch.autograd.backward(found.losses_N.sum())
+            sources_N = torch.from_numpy(self.rows.source_of[group][found.rows_N])
+            totals.index_add_(0, sources_N.to(totals.device), found.losses_N.detach())
         return totals
 
     def _refuse_nonsense(self, loss: float, grad_norm: float) -> None:

@@ -13,8 +13,8 @@ from torch.nn import functional
 
 from feldspar.errors import TrainingError
 
-_CHUNK_ELEMENTS = 1 << 24
-"""Logits held at once: 64 MB in float32."""
+_CHUNK_ELEMENTS = 1 << 22
+"""Logits held at once: 16 MB in float32."""
 
 
 class Head(NamedTuple):
@@ -92,27 +92,63 @@ class _CrossEntropy(torch.autograd.Function):
         scale: float,
         head: Head,
     ) -> Tensor:
-        weight = weight_VH.detach().requires_grad_()
-        bias = None if bias_V is None else bias_V.detach().requires_grad_()
-        grad_hidden = torch.empty_like(hidden_NH)
+        needs = ctx.needs_input_grad
         losses = torch.empty(len(targets_N), dtype=torch.float32, device=hidden_NH.device)
+        grad_hidden = torch.empty_like(hidden_NH)
+        grad_weight = torch.zeros_like(weight_VH, dtype=torch.float32) if needs[1] else None
+        grad_bias = None
+        if bias_V is not None and needs[2]:
+            grad_bias = torch.zeros_like(bias_V, dtype=torch.float32)
         for start in range(0, len(targets_N), head.chunk_rows):
             chunk = slice(start, start + head.chunk_rows)
-            hidden = hidden_NH[chunk].detach().requires_grad_()
-            with torch.enable_grad():
-                logits = _logits(hidden, weight, bias, head.scale, head.softcap)
-                loss = functional.cross_entropy(logits, targets_N[chunk], reduction="none")
-                torch.autograd.backward(loss.sum() * scale)
-            assert hidden.grad is not None
-            losses[chunk] = loss.detach()
-            grad_hidden[chunk] = hidden.grad
-        ctx.save_for_backward(grad_hidden, weight.grad, None if bias is None else bias.grad)
+            hidden = hidden_NH[chunk]
+            losses[chunk], slopes = _losses_and_slopes(head, hidden, targets_N[chunk])
+            slopes = slopes.mul_(scale).to(hidden.dtype)
+            torch.mm(slopes, weight_VH, out=grad_hidden[chunk])
+            if grad_weight is not None:
+                _add_product(grad_weight, slopes, hidden)
+            if grad_bias is not None:
+                grad_bias += slopes.sum(0, dtype=torch.float32)
+        weights = ((grad_weight, weight_VH), (grad_bias, bias_V))
+        ctx.save_for_backward(
+            grad_hidden, *(None if g is None or w is None else g.to(w.dtype) for g, w in weights)
+        )
         return losses
 
     @staticmethod
     def backward(ctx: Any, *_: Tensor) -> Any:
         grad_hidden, grad_weight, grad_bias = ctx.saved_tensors
         return grad_hidden, grad_weight, grad_bias, None, None, None
+
+
+def _losses_and_slopes(head: Head, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Losses [n], and their derivative [n, V] by the raw logits, in float32."""
+    raw = functional.linear(hidden, head.weight_VH, head.bias_V).float()
+    logits, bent = raw, None
+    if head.scale != 1.0:
+        logits = logits.mul_(head.scale)
+    if head.softcap is not None:
+        bent = torch.tanh(logits / head.softcap)
+        logits = bent * head.softcap
+    wanted = logits.gather(1, targets[:, None])
+    top = logits.amax(dim=1)
+    slopes = torch.softmax(logits, dim=1)
+    # The likeliest token's probability is never too small for a logarithm.
+    losses = top - slopes.amax(dim=1).log() - wanted[:, 0]
+    slopes.scatter_add_(1, targets[:, None], torch.full_like(wanted, -1.0))
+    if bent is not None:
+        slopes *= 1 - bent * bent
+    if head.scale != 1.0:
+        slopes *= head.scale
+    return losses, slopes
+
+
+def _add_product(total_VH: Tensor, slopes: Tensor, hidden: Tensor) -> None:
+    """total += slopes^T hidden."""
+    if slopes.dtype == torch.float32:
+        total_VH.addmm_(slopes.T, hidden)
+    else:
+        total_VH += slopes.T @ hidden
 
 
 def _logits(
