@@ -14,6 +14,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,11 @@ from torch import Tensor
 
 from feldspar.errors import TrainingError
 from feldspar.progress import SILENT, Progress, Task
-from feldspar.student.batch import TokenRows, collate
-from feldspar.student.head import cross_entropy
+from feldspar.student.batch import TokenRows
+from feldspar.student.compute import Compute, check_packing
 from feldspar.student.metrics import append_metrics, forget_after
 from feldspar.student.model import Student
-from feldspar.student.peers import ALONE, MicroBatch, Peers, Ranks
+from feldspar.student.peers import ALONE, Peers, Ranks
 from feldspar.student.schedule import Schedule
 from feldspar.student.signals import Stopped, Stops, stops
 from feldspar.student.state import load_state, save_state
@@ -51,6 +52,8 @@ class FitSettings:
     """Of matrices; biases and norms have none."""
     max_grad_norm: float = 1.0
     tokens_per_micro_batch: int = 16384
+    packing: bool = True
+    """Rows end to end with attention inside each; false: side by side, padded."""
     decay_steps: int = 0
     """Last steps over which the learning rate falls to nothing: for new models. A phase that ends
     so makes the next one worse (METHOD.md section 3)."""
@@ -119,9 +122,12 @@ class Loop:
     ) -> None:
         self.key = key or key_of_fit(student, rows, schedule, settings)
         self.student, self.rows, self.schedule, self.settings = student, rows, schedule, settings
+        if settings.packing and peers.rank == 0:
+            check_packing(student)
         self.student = student = peers.place(student)
         self.step = 0
         self.peers = peers
+        self.compute = Compute(student, packing=settings.packing, in_parts=peers.size > 1)
         self.optimizer = make_optimizer(student.model, settings)
         self._parameters = [p for p in student.model.parameters() if p.requires_grad]
         self._lengths = rows.lengths
@@ -203,34 +209,22 @@ class Loop:
         """Accumulate the gradient of the step's mean loss. Gives sums of losses per source."""
         student = self.student
         totals = torch.zeros(len(self.rows.source_names), dtype=torch.float32).to(student.device)
-        budget = self.settings.tokens_per_micro_batch
-        for micro in self.peers.micro_batches(indices, self._lengths[indices], budget):
+        self.compute.refresh()
+        cut = self.compute.cutter(self.settings.tokens_per_micro_batch)
+        for micro in self.peers.micro_batches(indices, self._lengths[indices], cut):
             try:
                 held.check()
             except Stopped:
                 self.optimizer.zero_grad(set_to_none=False)
                 raise
-            losses_N, sources_N = self._losses(micro, num_trained)
-            torch.autograd.backward(losses_N.sum())
-            totals.index_add_(0, sources_N, losses_N.detach() * micro.weight)
+            laid = self.compute.lay([self.rows.row(i) for i in micro.rows])
+            sources_N = torch.from_numpy(self.rows.source_of[micro.rows][laid.rows_N])
+            losses = partial(self.compute.losses, laid, micro.weight / num_trained)
+            with self.compute.ready():
+                losses_N = self.peers.compute(micro, losses)
+                torch.autograd.backward(losses_N.sum())
+            totals.index_add_(0, sources_N.to(totals.device), losses_N.detach() * micro.weight)
         return totals
-
-    def _losses(self, micro: MicroBatch, num_trained: int) -> tuple[Tensor, Tensor]:
-        """Losses of a micro-batch's trained tokens [N], and the source of each."""
-        student, device = self.student, self.student.device
-        picked = [self.rows.row(i) for i in micro.rows]
-        batch = collate([r.ids for r in picked], [r.mask for r in picked], student.template.pad_id)
-        ids_BT = torch.from_numpy(batch.ids_BT).to(device)
-        positions_N = torch.from_numpy(batch.positions_N).to(device)
-        targets_N = torch.from_numpy(batch.targets_N).to(device)
-        sources_N = torch.from_numpy(self.rows.source_of[micro.rows][batch.rows_N]).to(device)
-
-        def losses() -> Tensor:
-            hidden_NH = student.hidden_states(ids_BT).flatten(0, 1).index_select(0, positions_N)
-            return cross_entropy(student.head, hidden_NH, targets_N, micro.weight / num_trained)
-
-        with student.computing():
-            return self.peers.compute(micro, losses), sources_N
 
     def _refuse_nonsense(self, loss: float, grad_norm: float) -> None:
         ignorance = math.log(self.student.head.weight_VH.shape[0])
