@@ -215,6 +215,7 @@ def test_the_heads_gradient_is_that_of_autograd(scale, softcap, bias):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning")
 def test_compiled_layers_compute_the_same():
     student = make_tiny()
     rows = rows_of(student)
