@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from feldspar.errors import TrainingError
 from feldspar.student.attention import NAME, Boundaries
@@ -52,9 +54,18 @@ class Compute:
     """A student's weights, ready to give losses with gradients.
 
     `in_parts`: several processes hold the weights, which are cast as they are gathered.
+    `recompute`: activations are computed again for the backward pass. `compile`: layer by layer.
     """
 
-    def __init__(self, student: Student, *, packing: bool = True, in_parts: bool = False) -> None:
+    def __init__(
+        self,
+        student: Student,
+        *,
+        packing: bool = True,
+        in_parts: bool = False,
+        recompute: bool = False,
+        compile: bool = False,
+    ) -> None:
         self.student = student
         self.packing = packing and student.device.type in ("cpu", "cuda")
         self.model: Any = student.model
@@ -62,6 +73,9 @@ class Compute:
         self._is_cast = in_parts and student.dtype != torch.float32
         if student.dtype != torch.float32 and not in_parts:
             self.model = self._copy_in(student.dtype)
+        self.recompute = recompute
+        if compile:
+            self._compile()
 
     def refresh(self) -> None:
         """Take over what the optimizer did to the float32 weights."""
@@ -121,17 +135,35 @@ class Compute:
 
     @contextmanager
     def ready(self) -> Iterator[None]:
-        """Hold the model to packed attention inside the block, backward passes included."""
-        if not self.packing:
-            yield
-            return
+        """Hold the model to its way of computing inside the block, backward passes included."""
         config = self.model.config
         before = config._attn_implementation
-        config._attn_implementation = NAME
+        if self.packing:
+            config._attn_implementation = NAME
+        layers = self._layers() if self.recompute else []
+        for layer in layers:
+            # Not `train()`: what is inside stays in eval mode, without dropout.
+            layer.gradient_checkpointing = layer.training = True
+            layer._gradient_checkpointing_func = _compute_again
         try:
             yield
         finally:
             config._attn_implementation = before
+            for layer in layers:
+                layer.gradient_checkpointing = layer.training = False
+
+    def _layers(self) -> list[Any]:
+        layers = [m for m in self.model.modules() if isinstance(m, GradientCheckpointingLayer)]
+        if not layers:
+            raise TrainingError(
+                f"{type(self.model).__name__} has no layers that can be computed again or compiled "
+                'one by one; set train.recompute = "never" and train.compile = false'
+            )
+        return layers
+
+    def _compile(self) -> None:
+        for layer in self._layers():
+            layer.compile(dynamic=True)
 
     def _copy_in(self, dtype: torch.dtype) -> Any:
         """The model with its weights in `dtype`; buffers (rotary frequencies) stay as they are."""
@@ -148,6 +180,9 @@ class Compute:
                 self._pairs.append((low, weight))
                 low.register_post_accumulate_grad_hook(_Hand(weight))  # type: ignore[no-untyped-call]
         return copy.deepcopy(model, copies)
+
+
+_compute_again = partial(checkpoint, use_reentrant=False)
 
 
 class _Hand:
