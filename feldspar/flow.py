@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from safetensors import safe_open
 
-from feldspar.config import ExamConfig, Recipe, TeacherConfig, place_paths, world_parts
+from feldspar.config import DataConfig, ExamConfig, Recipe, TeacherConfig, place_paths, world_parts
 from feldspar.errors import RecipeError, TeacherError
 from feldspar.generate import (
     FUNNEL_FILE,
@@ -30,12 +30,23 @@ from feldspar.generate import (
     read_funnel,
 )
 from feldspar.generate import estimate as estimate_generation
+from feldspar.mix.earlier import EarlierRows, rows_of_run
+from feldspar.mix.files import count_rows
 from feldspar.mix.phases import mix_phases, warnings
 from feldspar.plan import Plan, make_plan
 from feldspar.progress import Progress
-from feldspar.records import Checkpoint, ExamItem, JudgeScore, Leaf, Prompt, Sample, Score
+from feldspar.records import (
+    Checkpoint,
+    Conversation,
+    ExamItem,
+    JudgeScore,
+    Leaf,
+    Prompt,
+    Sample,
+    Score,
+)
 from feldspar.report import write_report
-from feldspar.runs import Joined, Rows, Run, cache_folder, existing, write_json
+from feldspar.runs import Joined, Rows, Run, cache_folder, write_json
 from feldspar.taxonomy import files_read, read_taxonomy
 from feldspar.teacher import Budget, Journal, Teacher, open_teacher
 from feldspar.tokens.count import TokenCounter
@@ -136,8 +147,9 @@ def train_and_score(
     for warning in warnings(recipe.mix, recipe.train.phase):
         log.warning("%s", warning)
     base = base_checkpoint(recipe.student.base)
-    data = {d.name: Path(d.path) for d in recipe.data}
-    base_replay = recipe.mix.base_replay and Path(recipe.mix.base_replay.source)
+    data = {d.name: data_of(d) for d in recipe.data}
+    base_replay = base_replay_of(run, recipe, base)
+    files = [rows for rows in (*data.values(), base_replay) if isinstance(rows, Path)]
     phases = run.step(
         "phases",
         mix_phases,
@@ -147,8 +159,8 @@ def train_and_score(
         train=recipe.train,
         data=data,
         base_replay=base_replay,
-        count_tokens=TokenCounter(base.path),
-        reads=[*data.values(), *([base_replay] if base_replay else [])],
+        counter=TokenCounter(base.path),
+        reads=files,
     )
     if until == "phases":
         return None
@@ -186,6 +198,31 @@ def train_and_score(
     return scores
 
 
+def data_of(config: DataConfig) -> Path | EarlierRows:
+    """Where rows of the user's own are: a file, or the phases of an earlier run."""
+    return rows_of_run(Path(config.run)) if config.run else Path(config.path or "")
+
+
+def base_replay_of(run: Run, recipe: Recipe, base: Checkpoint) -> Path | Rows[Conversation] | None:
+    """General data for every phase: a file, or what the base itself says, sampled once."""
+    from feldspar.mix.base_rows import sample_base
+
+    config = recipe.mix.base_replay
+    if config is None:
+        return None
+    if config.source is not None:
+        return Path(config.source)
+    return run.step(
+        "base-replay",
+        sample_base,
+        base,
+        config,
+        student=recipe.student,
+        seed=recipe.seed,
+        reads=[Path(config.prompts)] if config.prompts else [],
+    )
+
+
 def prefer_answers(
     run: Run, recipe: Recipe, sft: Checkpoint, samples: Rows[Sample], score: ScoreCheckpoint
 ) -> Rows[Checkpoint]:
@@ -218,7 +255,8 @@ def plan_recipe(recipe: Recipe, folder: Path, progress: Progress) -> Plan:
 
     placed = place(recipe, folder, progress, with_models=False)
     leaves = list(read_taxonomy(placed.taxonomy, progress=progress))
-    num_data = {d.name: count_lines(Path(d.path)) for d in placed.data}
+    rows_of = {d.name: data_of(d) for d in placed.data}
+    num_data = {n: count_rows(r) if isinstance(r, Path) else len(r) for n, r in rows_of.items()}
     rows = expected_rows(
         placed.train.phase,
         placed.mix,
@@ -245,11 +283,6 @@ def calibrate_judge(recipe: Recipe, folder: Path, progress: Progress) -> list[Ju
                 leaves, placed.generate, judge=teachers.judge, seed=placed.seed, progress=progress
             )
         )
-
-
-def count_lines(path: Path) -> int:
-    with existing(path).open("rb") as file:
-        return sum(1 for line in file if line.strip())
 
 
 def weight_bytes(base: Path) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from feldspar.progress import SILENT, Progress
+from feldspar.progress import SILENT, Progress, Task
 from feldspar.records import Message
 from feldspar.student.counter import key_of, uniforms
 from feldspar.student.model import Student
@@ -61,16 +62,50 @@ def sample_answers(
     options = _Options(
         num_answers=num_drawn, temperature=temperature, max_new_tokens=max_new_tokens
     )
-    answers: list[list[Sampled]] = [[] for _ in prompts]
     with progress.task("answers", len(prompts), "prompts") as task:
-        for group in _groups(ids, options):
-            row_keys = [key_of(seed, keys[i], draw) for i in group for draw in range(num_drawn)]
-            drawn = _draw(student, [ids[i] for i in group], _to_array(row_keys), options)
-            sampled = _to_text(student, drawn)
-            for place, i in enumerate(group):
-                own = sampled[place * num_drawn : (place + 1) * num_drawn]
-                answers[i] = own * (num_answers // num_drawn)
-            task.advance(len(group))
+        drawn = _draw_all(student, ids, keys, seed, options, task)
+        return [_to_text(student, own) * (num_answers // num_drawn) for own in drawn]
+
+
+def sample_questions(
+    student: Student,
+    *,
+    keys: Sequence[str],
+    temperature: float,
+    max_new_tokens: int,
+    seed: int,
+    progress: Progress = SILENT,
+) -> list[str]:
+    """What a student writes as a user's turn, one question a key, with nothing given.
+
+    A question ends where any special token comes, and may be empty.
+    """
+    template = student.template
+    options = _Options(num_answers=1, temperature=temperature, max_new_tokens=max_new_tokens)
+    openings = [template.render_opening()] * len(keys)
+    with progress.task("questions", len(keys), "questions") as task:
+        drawn = _draw_all(student, openings, keys, seed, options, task)
+    ids = [list(takewhile(lambda i: i not in template.special_ids, own)) for (own,) in drawn]
+    return [text.strip() for text in template.decode_answers(ids)]
+
+
+def _draw_all(
+    student: Student,
+    prompts: Sequence[Sequence[int]],
+    keys: Sequence[str],
+    seed: int,
+    options: _Options,
+    task: Task,
+) -> list[list[list[int]]]:
+    """Ids of every prompt's answers, in the prompts' order."""
+    answers: list[list[list[int]]] = [[] for _ in prompts]
+    num_drawn = options.num_answers
+    for group in _groups(prompts, options):
+        row_keys = [key_of(seed, keys[i], draw) for i in group for draw in range(num_drawn)]
+        drawn = _draw(student, [prompts[i] for i in group], _to_array(row_keys), options)
+        for place, i in enumerate(group):
+            answers[i] = drawn[place * num_drawn : (place + 1) * num_drawn]
+        task.advance(len(group))
     return answers
 
 
