@@ -8,7 +8,7 @@ One model is in memory at a time: the policy, then the aligned model, then its b
 """
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 
 from feldspar.config import PreferConfig, StudentConfig, TrainConfig
-from feldspar.prefer.reward import RewardPair, load_scorer, log_ratio
+from feldspar.prefer.reward import RewardPair, load_scorer
 from feldspar.progress import Progress
 from feldspar.records import Candidate, Checkpoint, Prompt, ScoreCheckpoint
 from feldspar.runs import read_rows, write_rows
@@ -25,6 +25,9 @@ from feldspar.student.model import load_student
 from feldspar.student.sample import sample_answers
 
 PROMPTS_PER_SHARD = 64
+
+Reward = Callable[[AnswerLogProb, AnswerLogProb], float]
+"""Of what the aligned model and its base find of an answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,9 +49,12 @@ class Workshop:
     student: StudentConfig
     train: TrainConfig
     pair: RewardPair
+    reward: Reward
     score: ScoreCheckpoint
     seed: int
     progress: Progress
+    num_processes: int = 1
+    """That share each step of fine-tuning."""
 
 
 def draw_candidates(
@@ -68,7 +74,7 @@ def draw_candidates(
         _draw(policy, shards, num_answers, folder, shop)
         _score("aligned", shards, folder, shop)
         _score("base", shards, folder, shop)
-        write_rows(path, _rewarded(len(shards), folder, shop.config.normalise))
+        write_rows(path, _rewarded(len(shards), folder, shop.reward))
     return path
 
 
@@ -133,9 +139,7 @@ def _score(
     _free()
 
 
-def _rewarded(
-    num_shards: int, folder: Path, normalise: Literal["sum", "mean"]
-) -> Iterator[Candidate]:
+def _rewarded(num_shards: int, folder: Path, reward: Reward) -> Iterator[Candidate]:
     for number in range(num_shards):
         draws = read_rows(_shard(folder / "drawn", number), Draw)
         aligned = read_rows(_shard(folder / "aligned", number), AnswerLogProb)
@@ -147,7 +151,7 @@ def _rewarded(
                 text=draw.text,
                 ended=draw.ended,
                 num_tokens=draw.num_tokens,
-                reward=log_ratio(by_aligned, by_base, normalise),
+                reward=reward(by_aligned, by_base),
             )
 
 
