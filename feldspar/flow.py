@@ -178,7 +178,7 @@ def train_and_score(
         phases,
         recipe.train,
         student=recipe.student,
-        score=score,
+        scores={"exams": score},
         min_selection_items=recipe.evaluate.min_selection_items,
         seed=recipe.seed,
     )

@@ -258,6 +258,21 @@ class ScoreCheckpoint(Protocol):
     def __call__(self, checkpoint: Checkpoint) -> list[Score]: ...
 
 
+class ScoreItems(Protocol):
+    """Marks a checkpoint item by item, so that two of them can be compared in pairs.
+
+    What a phase's `select` names; handed to training by flow.py.
+    """
+
+    key: str
+    """Content key of the items and settings."""
+    metric: str
+
+    def values(self, checkpoint: Checkpoint) -> dict[str, float]:
+        """By item; greater is better. The same items for every checkpoint."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
     """A question to sample answers for in preference tuning."""
