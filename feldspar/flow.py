@@ -28,7 +28,7 @@ from feldspar.mix.phases import mix_phases, warnings
 from feldspar.progress import Progress
 from feldspar.records import Checkpoint, ExamItem, JudgeScore, Leaf, Prompt, Sample, Score
 from feldspar.report import write_report
-from feldspar.runs import Joined, Rows, Run, cache_folder, write_json
+from feldspar.runs import Joined, Rows, Run, cache_folder, result_of, write_json
 from feldspar.taxonomy import files_read, read_taxonomy
 from feldspar.teacher import Budget, Journal, Teacher, open_teacher
 from feldspar.tokens.count import TokenCounter
@@ -51,12 +51,14 @@ class Teachers(NamedTuple):
 
 def run_recipe(
     recipe: Recipe, folder: Path, run_path: Path, progress: Progress, *, until: Until = "scores"
-) -> Rows[Score] | None:
+) -> Joined[Score] | None:
     """Do the whole method, or its steps up to `until`; gives the scores of every checkpoint.
 
     `folder` is the recipe's. Raises FeldsparError where the user can mend it.
     """
     placed = place(recipe, folder, progress)
+    if until == "scores":
+        check_published(placed)
     with Run(run_path, placed, progress) as run:
         leaves = run.step(
             "leaves", read_taxonomy, placed.taxonomy, reads=files_read(placed.taxonomy)
@@ -79,7 +81,12 @@ def run_recipe(
             )
         if until == "samples":
             return None
-        return train_and_score(run, placed, exams, samples, until)
+        scores = train_and_score(run, placed, exams, samples, until)
+        if scores is None:
+            return None
+        published = measure_published(run, placed, folder / recipe.journal)
+        write_report(run.path)
+        return Joined(scores, *published)
 
 
 def try_judge(run: Run, recipe: Recipe, leaves: Rows[Leaf], judge: Teacher) -> None:
@@ -148,7 +155,7 @@ def train_and_score(
     score = ScoreOnExams(
         exams,
         student=recipe.student,
-        config=recipe.evaluate,
+        config=recipe.evaluate.of_exams(),
         seed=recipe.seed,
         cache_path=run.path / "answers",
         progress=run.progress,
@@ -172,11 +179,87 @@ def train_and_score(
         named += [(c.phase, c) for c in preferred]
     if until == "preferred":
         return None
-    scores = run.step(
-        "scores", evaluate, named, exams, recipe.evaluate, student=recipe.student, seed=recipe.seed
+    return run.step(
+        "scores",
+        evaluate,
+        named,
+        exams,
+        recipe.evaluate.of_exams(),
+        student=recipe.student,
+        seed=recipe.seed,
     )
-    write_report(run.path)
-    return scores
+
+
+def check_published(recipe: Recipe) -> None:
+    """Raises RecipeError for a benchmark that cannot be run, before anything is paid for."""
+    if recipe.evaluate.mt_bench is not None:
+        from feldspar.evaluate.mt_bench.files import find_mt_bench, read_mt_bench
+
+        read_mt_bench(find_mt_bench(recipe.evaluate.mt_bench))
+    if recipe.evaluate.benchmark:
+        from feldspar.evaluate.benchmarks.tasks import find_tasks
+
+        for config in recipe.evaluate.benchmark:
+            find_tasks(config)
+
+
+def measure_published(run: Run, recipe: Recipe, journal_path: Path) -> list[Rows[Score]]:
+    """The published benchmarks and MT-Bench, on the base and on the run's result."""
+    from feldspar.student.model import base_checkpoint
+
+    config = recipe.evaluate
+    if not config.benchmark and config.mt_bench is None:
+        return []
+    result = result_of(run.path)
+    named = [("base", base_checkpoint(recipe.student.base)), (result.phase, result)]
+    published = []
+    if config.benchmark:
+        from feldspar.evaluate.benchmarks.run import score_benchmarks
+        from feldspar.evaluate.benchmarks.tasks import data_files, harness_version
+
+        published.append(
+            run.step(
+                "benchmarks",
+                score_benchmarks,
+                named,
+                config.benchmark,
+                student=recipe.student,
+                server=config.server,
+                harness=harness_version(),
+                cache_path=cache_folder() / "benchmarks",
+                reads=[path for benchmark in config.benchmark for path in data_files(benchmark)],
+            )
+        )
+    if config.mt_bench is not None:
+        published.append(rate_chats(run, recipe, named, journal_path))
+    return published
+
+
+def rate_chats(
+    run: Run, recipe: Recipe, named: list[tuple[str, Checkpoint]], journal_path: Path
+) -> Rows[Score]:
+    """MT-Bench, rated by its own judge or by the recipe's."""
+    from feldspar.evaluate.mt_bench.files import find_mt_bench, read_mt_bench
+    from feldspar.evaluate.mt_bench.run import score_mt_bench
+
+    config = recipe.evaluate.mt_bench
+    assert config is not None
+    files = find_mt_bench(config)
+    asking = recipe.model_copy(update={"judge": config.judge or recipe.judge})
+    met_path = run.path / "teachers.json"
+    with open_teachers(asking, journal_path, run.progress, met_path) as teachers:
+        return run.step(
+            "mt-bench",
+            score_mt_bench,
+            named,
+            read_mt_bench(files),
+            config.model_copy(update={"judge": None}),
+            judge=teachers.judge,
+            student=recipe.student,
+            num_resamples=recipe.evaluate.num_resamples,
+            seed=recipe.seed,
+            reads=[*files, *([Path(config.baseline)] if config.baseline else [])],
+        )
 
 
 def prefer_answers(
