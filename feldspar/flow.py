@@ -28,7 +28,7 @@ from feldspar.mix.phases import mix_phases, warnings
 from feldspar.progress import Progress
 from feldspar.records import Checkpoint, ExamItem, JudgeScore, Leaf, Prompt, Sample, Score
 from feldspar.report import write_report
-from feldspar.runs import Joined, Rows, Run, cache_folder, result_of, write_json
+from feldspar.runs import Joined, Rows, Run, cache_folder, open_step, result_of, write_json
 from feldspar.taxonomy import files_read, read_taxonomy
 from feldspar.teacher import Budget, Journal, Teacher, open_teacher
 from feldspar.tokens.count import TokenCounter
@@ -50,16 +50,23 @@ class Teachers(NamedTuple):
 
 
 def run_recipe(
-    recipe: Recipe, folder: Path, run_path: Path, progress: Progress, *, until: Until = "scores"
+    recipe: Recipe,
+    folder: Path,
+    run_path: Path,
+    progress: Progress,
+    *,
+    until: Until = "scores",
+    num_processes: int = 1,
 ) -> Joined[Score] | None:
     """Do the whole method, or its steps up to `until`; gives the scores of every checkpoint.
 
-    `folder` is the recipe's. Raises FeldsparError where the user can mend it.
+    `folder` is the recipe's; `num_processes` train together. Raises FeldsparError where the user
+    can mend it.
     """
     placed = place(recipe, folder, progress)
     if until == "scores":
         check_published(placed)
-    with Run(run_path, placed, progress) as run:
+    with Run(run_path, placed, progress, num_processes) as run:
         leaves = run.step(
             "leaves", read_taxonomy, placed.taxonomy, reads=files_read(placed.taxonomy)
         )
@@ -85,8 +92,9 @@ def run_recipe(
         if scores is None:
             return None
         published = measure_published(run, placed, folder / recipe.journal)
+        untouched = score_untouched(run, placed, exams, scores, published)
         write_report(run.path)
-        return Joined(scores, *published)
+        return Joined(scores, *published, untouched)
 
 
 def try_judge(run: Run, recipe: Recipe, leaves: Rows[Leaf], judge: Teacher) -> None:
@@ -233,6 +241,36 @@ def measure_published(run: Run, recipe: Recipe, journal_path: Path) -> list[Rows
     if config.mt_bench is not None:
         published.append(rate_chats(run, recipe, named, journal_path))
     return published
+
+
+def score_untouched(
+    run: Run,
+    recipe: Recipe,
+    exams: Joined[ExamItem],
+    scores: Rows[Score],
+    published: list[Rows[Score]],
+) -> Rows[Score]:
+    """What the scores are without the items that the training data holds."""
+    from feldspar.evaluate.contamination import find_touched, scores_without
+
+    benchmarks = open_step(run.path, "benchmarks") if recipe.evaluate.benchmark else None
+    bench = None
+    if recipe.evaluate.mt_bench is not None:
+        from feldspar.evaluate.mt_bench.files import find_mt_bench, read_mt_bench
+
+        bench = read_mt_bench(find_mt_bench(recipe.evaluate.mt_bench))
+    phases = open_step(run.path, "phases")
+    touched = run.step("touched", find_touched, phases, exams, benchmarks, bench)
+    return run.step(
+        "untouched",
+        scores_without,
+        touched,
+        exams,
+        scores,
+        published,
+        num_resamples=recipe.evaluate.num_resamples,
+        seed=recipe.seed,
+    )
 
 
 def rate_chats(

@@ -97,7 +97,7 @@ def test_recipes_that_extend_in_a_circle_or_nothing_are_told(tmp_path: Path) -> 
     (tmp_path / "other.toml").write_text('extends = "recipe.toml"\n')
     with pytest.raises(RecipeError, match="extends itself"):
         read_recipe(write(tmp_path, 'extends = "other.toml"\n'))
-    with pytest.raises(RecipeError, match="none.toml: no such recipe"):
+    with pytest.raises(RecipeError, match=r"none\.toml: no such recipe"):
         read_recipe(write(tmp_path, 'extends = "none.toml"\n'))
 
 

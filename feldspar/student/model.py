@@ -175,6 +175,7 @@ def find_device(wanted: str) -> torch.device:
 
 
 def find_dtype(config: StudentConfig, device: torch.device) -> torch.dtype:
+    """Of the computation, as the recipe says or as suits the device."""
     if config.dtype == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.dtype]

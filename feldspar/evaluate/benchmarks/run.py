@@ -111,7 +111,7 @@ def score_benchmarks(
                 for name in names:
                     results.append(_result(name, config, model, opened, cache_path))
                     bar.advance(1)
-            folder = here / "items" / model.name
+            folder = here / "items" / _file_name(model.name) / config.task
             folder.mkdir(parents=True, exist_ok=True)
             for result in results:
                 shutil.copyfile(result.items_path, folder / result.items_name)
@@ -229,6 +229,11 @@ def _key(name: str, config: BenchmarkConfig, model: Examined) -> str:
     parts = [VERSION, harness_version(), model.key, name, num_fewshot(config), config.limit]
     parts += [config.chat_template, digests]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _file_name(model: str) -> str:
+    """A served model is called `owner/name`."""
+    return model.replace("/", "__")
 
 
 def _settings(config: BenchmarkConfig, model: Examined) -> str:
