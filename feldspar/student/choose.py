@@ -33,23 +33,27 @@ def choose(
 ) -> Tensor:
     """Tokens [R]. Temperature 0 takes the likeliest; else the token at which the cumulative
     distribution passes the row's number, among the fewest tokens that hold `top_p` of it."""
-    likeliest_R = logits_RV.argmax(dim=-1)
     drawn = np.flatnonzero(temperatures_R > 0)
     if not len(drawn):
-        return likeliest_R
+        return logits_RV.argmax(dim=-1)
     device = logits_RV.device
     rows = torch.from_numpy(drawn).to(device)
-    temperatures = torch.from_numpy(temperatures_R[drawn]).to(device, torch.float32)
     scaled_RV = logits_RV if len(drawn) == len(logits_RV) else logits_RV[rows]
-    scaled_RV = scaled_RV / temperatures[:, None]
+    if (temperatures_R[drawn] != 1).any():
+        temperatures = torch.from_numpy(temperatures_R[drawn]).to(device, torch.float32)
+        scaled_RV = scaled_RV / temperatures[:, None]
     chances_RV = (scaled_RV - scaled_RV.amax(-1, keepdim=True)).exp_()
     narrow = np.flatnonzero(top_ps_R[drawn] < 1)
     if len(narrow):
         index = torch.from_numpy(narrow).to(device)
         top_ps = torch.from_numpy(top_ps_R[drawn][narrow]).to(device, torch.float32)
         chances_RV[index] = _nucleus(chances_RV[index], top_ps)
-    likeliest_R[rows] = _pass(chances_RV, numbers_R[drawn])
-    return likeliest_R
+    drawn_R = _pass(chances_RV, numbers_R[drawn])
+    if len(drawn) == len(logits_RV):
+        return drawn_R
+    tokens_R = logits_RV.argmax(dim=-1)
+    tokens_R[rows] = drawn_R
+    return tokens_R
 
 
 def log_probs_of(

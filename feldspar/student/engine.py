@@ -41,7 +41,7 @@ _HOLD = "\ufffd"
 Finish = Literal["stop", "length"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Request:
     """A prompt and how its answers are drawn: one answer for each key."""
 
@@ -97,15 +97,18 @@ class Engine:
                 bytes_per_token = _try_segments(student)
             except CannotAttend:
                 self._segments = None
-        self._max_tokens = _memory(student) // (bytes_per_token or _guess_bytes(student))
+        self.max_tokens = _memory(student) // (bytes_per_token or _guess_bytes(student))
+        """Of all requests under way, whose memory is set aside when they join."""
 
     @property
     def is_busy(self) -> bool:
         return bool(self._waiting or self._rows or self._cohorts)
 
     @property
-    def num_waiting(self) -> int:
-        return len(self._waiting)
+    def requests(self) -> list[Request]:
+        """All that were added and have not ended."""
+        under_way = {id(row.request): row.request for row in self._under_way()}
+        return [*self._waiting, *under_way.values()]
 
     @property
     def num_rows(self) -> int:
@@ -184,7 +187,7 @@ class Engine:
             num_prompt += len(request.ids)
             is_first = not (admitted or self._reserved)
             has_room = num_rows <= MAX_ROWS and (
-                sum(self._reserved.values()) + tokens <= self._max_tokens
+                sum(self._reserved.values()) + tokens <= self.max_tokens
             )
             if not is_first and not (has_room and (num_prompt <= _PREFILL_TOKENS or not admitted)):
                 break
@@ -252,6 +255,21 @@ class Engine:
                 rows[:] = [rows[i] for i in kept]
         left = {id(row.request) for row in self._under_way()}
         self._reserved = {key: tokens for key, tokens in self._reserved.items() if key in left}
+
+
+def prompt_log_probs(
+    student: Student, ids: Sequence[int], num_likeliest: int
+) -> list[TokenLogProb]:
+    """What the model gives each token of a prompt but the first."""
+    found: list[TokenLogProb] = []
+    with torch.inference_mode(), student.computing():
+        hidden_TH = student.hidden_states(torch.tensor([ids], device=student.device))[0, :-1]
+        step = student.head.chunk_rows
+        for start in range(0, len(hidden_TH), step):
+            tokens = list(ids[start + 1 : start + 1 + step])
+            logits_TV = student.head.logits(hidden_TH[start : start + step])
+            found += log_probs_of(logits_TV, tokens, [num_likeliest] * len(tokens))
+    return found
 
 
 def _set_text(row: Row, text: str) -> None:

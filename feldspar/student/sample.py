@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
+import torch
+
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Message
 from feldspar.student.counter import key_of
@@ -66,7 +68,12 @@ def sample_answers(
             places[id(request)] = i, start
             engine.add(request)
     drawn: list[dict[int, Sampled]] = [{} for _ in prompts]
-    with progress.task("answers", len(prompts), "prompts") as task:
+    with (
+        progress.task("answers", len(prompts), "prompts") as task,
+        # Kept open between steps: autocast's copies of the weights live as long as it does.
+        torch.inference_mode(),
+        student.computing(),
+    ):
         while engine.is_busy:
             for row in engine.step():
                 if row.finish:

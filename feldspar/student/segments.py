@@ -184,7 +184,7 @@ class _Store:
         num_held = self.held.shape[1] if self.held.dim() > 1 else 0
         if num_held >= len(self.segments):
             return
-        num = max(_LEAST_SEGMENTS, len(self.segments), num_held * 3 // 2)
+        num = max(_LEAST_SEGMENTS, len(self.segments), 2 * num_held)
         # Zeros: what lies beyond a segment's end is multiplied by zero, and must be a number.
         wider = like.new_zeros((like.shape[0], num, like.shape[1], self.width, like.shape[3]))
         if num_held:
@@ -329,6 +329,8 @@ def _attend(
     if segments is None or odd or attention_mask is not None:
         raise CannotAttend(f"attention with {', '.join(odd) or 'a mask of its own'}")
     num_rows, num_heads, _, size = query.shape
+    kind = segments.own[0].held.dtype
+    query, key, value = query.to(kind), key.to(kind), value.to(kind)
     query = query.reshape(num_rows, key.shape[1], -1, size) * (scaling or size**-0.5)
     parts = [_attend_own(own, module.layer_idx, query, key, value) for own in segments.own]
     out = torch.cat([part[0] for part in parts]) if len(parts) > 1 else parts[0][0]
