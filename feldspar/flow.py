@@ -8,34 +8,27 @@ from __future__ import annotations
 
 import json
 import logging
-import math
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from safetensors import safe_open
-
 from feldspar.config import ExamConfig, Recipe, TeacherConfig, place_paths, world_parts
 from feldspar.errors import RecipeError, TeacherError
 from feldspar.generate import (
     FUNNEL_FILE,
+    asking_files,
     calibrate,
     check_floor,
-    expected_samples,
     generate_samples,
     make_exams,
-    prompt_files,
     read_funnel,
 )
-from feldspar.generate import estimate as estimate_generation
 from feldspar.mix.phases import mix_phases, warnings
-from feldspar.plan import Plan, make_plan
 from feldspar.progress import Progress
 from feldspar.records import Checkpoint, ExamItem, JudgeScore, Leaf, Prompt, Sample, Score
 from feldspar.report import write_report
-from feldspar.runs import Joined, Rows, Run, cache_folder, existing, write_json
+from feldspar.runs import Joined, Rows, Run, cache_folder, write_json
 from feldspar.taxonomy import files_read, read_taxonomy
 from feldspar.teacher import Budget, Journal, Teacher, open_teacher
 from feldspar.tokens.count import TokenCounter
@@ -57,14 +50,21 @@ class Teachers(NamedTuple):
 
 
 def run_recipe(
-    recipe: Recipe, folder: Path, run_path: Path, progress: Progress, *, until: Until = "scores"
+    recipe: Recipe,
+    folder: Path,
+    run_path: Path,
+    progress: Progress,
+    *,
+    until: Until = "scores",
+    num_processes: int = 1,
 ) -> Rows[Score] | None:
     """Do the whole method, or its steps up to `until`; gives the scores of every checkpoint.
 
-    `folder` is the recipe's. Raises FeldsparError where the user can mend it.
+    `folder` is the recipe's; `num_processes` train together. Raises FeldsparError where the user
+    can mend it.
     """
     placed = place(recipe, folder, progress)
-    with Run(run_path, placed, progress) as run:
+    with Run(run_path, placed, progress, num_processes) as run:
         leaves = run.step(
             "leaves", read_taxonomy, placed.taxonomy, reads=files_read(placed.taxonomy)
         )
@@ -82,7 +82,7 @@ def run_recipe(
                 judge=teachers.judge,
                 avoid=exams,
                 seed=placed.seed,
-                reads=prompt_files(placed.generate),
+                reads=asking_files(placed.generate),
             )
         if until == "samples":
             return None
@@ -98,7 +98,7 @@ def try_judge(run: Run, recipe: Recipe, leaves: Rows[Leaf], judge: Teacher) -> N
         recipe.generate,
         judge=judge,
         seed=recipe.seed,
-        reads=prompt_files(recipe.generate),
+        reads=asking_files(recipe.generate),
     )
     check_floor(scores, recipe.generate, judge.key)
 
@@ -117,7 +117,7 @@ def gather_exams(
         teacher=teachers.teacher,
         judge=teachers.judge,
         seed=recipe.seed,
-        reads=prompt_files(recipe.generate),
+        reads=asking_files(recipe.generate),
     )
     # Exams that were made by an earlier run of this recipe have cost it all the same.
     if teachers.budget.spent.calls == 0 and (of_leaves.folder / FUNNEL_FILE).exists():
@@ -211,30 +211,6 @@ def prefer_answers(
     )
 
 
-def plan_recipe(recipe: Recipe, folder: Path, progress: Progress) -> Plan:
-    """What the run will cost, from recipe, taxonomy and documents alone. Asks no teacher."""
-    from feldspar.mix.estimate import estimate as estimate_mix
-    from feldspar.mix.estimate import expected_rows
-
-    placed = place(recipe, folder, progress, with_models=False)
-    leaves = list(read_taxonomy(placed.taxonomy, progress=progress))
-    num_data = {d.name: count_lines(Path(d.path)) for d in placed.data}
-    rows = expected_rows(
-        placed.train.phase,
-        placed.mix,
-        expected_samples(leaves, placed.generate, placed.seed),
-        num_data,
-    )
-    return make_plan(
-        [estimate_generation(leaves, placed.generate, placed.seed), estimate_mix(rows)],
-        {r.name: r.total for r in rows},
-        placed.train,
-        weight_bytes=weight_bytes(Path(placed.student.base)),
-        free_bytes=shutil.disk_usage(folder).free,
-        warnings=warnings(placed.mix, placed.train.phase),
-    )
-
-
 def calibrate_judge(recipe: Recipe, folder: Path, progress: Progress) -> list[JudgeScore]:
     """How well the recipe's judge tells known good pairs from corrupted ones."""
     placed = place(recipe, folder, progress, with_models=False)
@@ -245,21 +221,6 @@ def calibrate_judge(recipe: Recipe, folder: Path, progress: Progress) -> list[Ju
                 leaves, placed.generate, judge=teachers.judge, seed=placed.seed, progress=progress
             )
         )
-
-
-def count_lines(path: Path) -> int:
-    with existing(path).open("rb") as file:
-        return sum(1 for line in file if line.strip())
-
-
-def weight_bytes(base: Path) -> int:
-    """Bytes of the base's weights in float32, from the headers of its files; 0 for a hub id."""
-    num_values = 0
-    for path in sorted(base.glob("*.safetensors")):
-        with safe_open(path, framework="numpy") as tensors:
-            shapes = (tensors.get_slice(name).get_shape() for name in tensors.keys())  # noqa: SIM118
-            num_values += sum(math.prod(shape) for shape in shapes)
-    return 4 * num_values
 
 
 def place(recipe: Recipe, folder: Path, progress: Progress, *, with_models: bool = True) -> Recipe:

@@ -235,7 +235,9 @@ class Score:
     checkpoint: str
     """`base`, `sft`, `preferred`, or a phase and step such as `skills/120`."""
     exam: str
-    metric: Literal["accuracy", "log-likelihood"]
+    metric: str
+    """`accuracy`, `log-likelihood` (nats a token), `rating` (1 to 10), `win rate`, `judge errors`
+    (a share), or the name that lm_eval has for it."""
     value: float
     interval: Interval
     num_items: int
@@ -279,6 +281,8 @@ class Estimate(NamedTuple):
     """What a step will cost; a room's `estimate()` gives it to `plan`. Zero where it costs none."""
 
     step: str
+    stage: str = ""
+    """Of calls to a teacher; those whose name begins with `judge` are asked of the judge."""
     calls: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -286,3 +290,19 @@ class Estimate(NamedTuple):
     memory_bytes: int = 0
     disk_bytes: int = 0
     note: str = ""
+
+
+class MemoryEstimate(NamedTuple):
+    """Bytes that training takes on one device at its peak, under named options."""
+
+    options: tuple[str, ...]
+    """What is done to save memory: `bf16 states`, `recompute`, ...; empty for none."""
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    """With what computing takes beside them: copies in bf16, logits, gathered layers."""
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.optimizer + self.activations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -15,6 +15,9 @@ def export_data(
     out: Annotated[
         Path | None, typer.Option(help="A new folder; default: `data` in the run's folder.")
     ] = None,
+    form: Annotated[
+        Literal["jsonl", "parquet"], typer.Option("--format", help="Of the rows' file.")
+    ] = "jsonl",
     runs: RunsRoot = RUNS,
 ) -> None:
     """Write the kept samples as `messages` rows with provenance, licences and a data card."""
@@ -33,5 +36,6 @@ def export_data(
         out or path / "data",
         name=recipe.name,
         knowledge_context=recipe.mix.knowledge_context,
+        form=form,
     )
     typer.echo(f"{done.num_rows:,} rows: {done.path}")

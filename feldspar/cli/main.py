@@ -87,6 +87,7 @@ def _add_commands() -> None:
         publish,
         report,
         run,
+        serve,
         talk,
         taxonomy,
         world,
@@ -102,6 +103,7 @@ def _add_commands() -> None:
     app.command("compare")(compare.compare)
     app.command("report")(report.report)
     app.command("chat")(talk.chat)
+    app.command("serve")(serve.serve)
     app.command("export-data")(export_data.export_data)
     app.command("publish")(publish.publish)
     app.add_typer(journal.app, name="journal")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from feldspar.config.part import Count, OptionalPath, Part, Positive, Rate
+from feldspar.config.part import Count, OptionalPath, Part, PathText, Positive, Rate
 
 
 class ErrorRates(Part):
@@ -77,6 +77,20 @@ class BudgetConfig(Part):
         return not (self.max_calls is self.max_tokens is self.max_cost is None)
 
 
+class PipelineConfig(Part):
+    """A pipeline of your own for some leaves: an `async` function in a Python file of yours, which
+    is run with your rights. docs/generation.md has an example."""
+
+    file: PathText
+    """Its content counts in the key of the steps that ask."""
+    function: str
+    """`async def NAME(work: Work, staff: Staff) -> list[Sample]`."""
+    leaves: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Branches or leaves by path: `compositional_skills/writing`. The longest one counts."""
+    calls: Count = 1
+    """Calls that it makes for one sample that nothing rejects: for `feldspar plan` alone."""
+
+
 class GenerateConfig(Part):
     """How many samples to ask for, how, and what is thrown away."""
 
@@ -124,3 +138,4 @@ class GenerateConfig(Part):
     prompts: OptionalPath = None
     """A folder of prompts that replace the package's, by name. Those in a folder within it that is
     called as a branch, or as the path of a leaf, are for the leaves there."""
+    pipeline: tuple[PipelineConfig, ...] = ()

@@ -1,32 +1,42 @@
 """Leaf to judged samples and exams: prompts, pipelines, filters, funnel."""
 
 from feldspar.generate.calibrate import Reliability, calibrate, check_floor, reliability
-from feldspar.generate.estimate import estimate, expected_samples
+from feldspar.generate.custom import Rejected
+from feldspar.generate.estimate import estimate, expected_samples, expected_tokens
 from feldspar.generate.exams import make_exams
 from feldspar.generate.export import Exported, export_samples
 from feldspar.generate.funnel import FUNNEL_FILE, Example, Funnel, LeafFunnel, Reason, read_funnel
-from feldspar.generate.prompting import STAGES, Prompts, Stage, prompt_files
+from feldspar.generate.probe import Probed, probe
+from feldspar.generate.prompting import STAGES, Prompts, Stage, asking_files
 from feldspar.generate.samples import generate_samples
+from feldspar.generate.staff import Draft, Staff, Work
 
 __all__ = [
     "FUNNEL_FILE",
     "STAGES",
+    "Draft",
     "Example",
     "Exported",
     "Funnel",
     "LeafFunnel",
+    "Probed",
     "Prompts",
     "Reason",
+    "Rejected",
     "Reliability",
+    "Staff",
     "Stage",
+    "Work",
+    "asking_files",
     "calibrate",
     "check_floor",
     "estimate",
     "expected_samples",
+    "expected_tokens",
     "export_samples",
     "generate_samples",
     "make_exams",
-    "prompt_files",
+    "probe",
     "read_funnel",
     "reliability",
 ]

@@ -28,31 +28,39 @@ class _Cost(NamedTuple):
         return _Cost(*(mine + times * theirs for mine, theirs in zip(self, other, strict=True)))
 
 
-def estimate(leaves: Iterable[Leaf], config: GenerateConfig, seed: int = 1) -> Estimate:
-    """Calls and tokens of exams and samples, if nothing is rejected or cut off on the way.
+_Costs = dict[str, _Cost]
+"""By stage."""
+
+
+def estimate(leaves: Iterable[Leaf], config: GenerateConfig, seed: int = 1) -> list[Estimate]:
+    """Calls and tokens of exams and samples by stage, if nothing is rejected or cut off on the way.
 
     Prompts are counted as they will be sent, for the first call of each leaf and chunk; new texts
     are taken to be as long as the leaf's own seeds.
     """
     prompts = read_prompts(config)
     judged = config.model_copy(update={"judge": True})
-    total = _Cost()
+    exams: _Costs = {}
+    samples: _Costs = {}
     for leaf in leaves:
-        costs: dict[str | None, _Cost] = {}
+        costs: dict[str | None, _Costs] = {}
         for work in generation_works(leaf, config, seed):
-            total = total.plus(_cost_once(work, config, prompts, costs))
+            _add(samples, _cost_once(work, config, prompts, costs))
         lacking = num_exam_items(leaf, config, seed) - len(leaf.exam_seeds)
         costs = {}
         for work in exam_works(leaf, config, seed, 0, -(-lacking // config.pairs_per_call)):
-            total = total.plus(_cost_once(work, judged, prompts, costs))
-    return Estimate(
-        step="samples and exams",
-        calls=total.calls,
-        prompt_tokens=total.prompt_tokens,
-        completion_tokens=total.completion_tokens,
-        disk_bytes=total.completion_tokens * ANSWER_BYTES_PER_TOKEN,
-        note="if no sample is rejected on the way; 4 characters a token",
-    )
+            _add(exams, _cost_once(work, judged, prompts, costs))
+    return [
+        Estimate(
+            step=step,
+            stage=stage,
+            **cost._asdict(),
+            disk_bytes=cost.completion_tokens * ANSWER_BYTES_PER_TOKEN,
+            note="if no sample is rejected on the way; 4 characters a token",
+        )
+        for step, costs in (("exams", exams), ("samples", samples))
+        for stage, cost in costs.items()
+    ]
 
 
 def expected_samples(
@@ -65,47 +73,83 @@ def expected_samples(
     return counts
 
 
+def expected_tokens(
+    leaves: Iterable[Leaf], config: GenerateConfig, seed: int = 1
+) -> Counter[Branch]:
+    """Tokens of those samples, each as long as its leaf's middling seed; skills with contexts."""
+    tokens: Counter[Branch] = Counter()
+    for leaf in leaves:
+        for work in generation_works(leaf, config, seed):
+            question, answer, context = _typical(work)
+            shown = "" if leaf.branch == "knowledge" else context or ""
+            tokens[leaf.branch] += work.count * _tokens(shown + question + answer)
+    return tokens
+
+
+def _add(costs: _Costs, more: _Costs, times: int = 1) -> None:
+    for stage, cost in more.items():
+        costs[stage] = costs.get(stage, _Cost()).plus(cost, times)
+
+
 def _cost_once(
-    work: Work, config: GenerateConfig, prompts: Prompts, costs: dict[str | None, _Cost]
-) -> _Cost:
+    work: Work, config: GenerateConfig, prompts: Prompts, costs: dict[str | None, _Costs]
+) -> _Costs:
     """The cost of a call and all that follows, from the first of its chunk (and size)."""
     key = f"{work.chunk.id if work.chunk else ''} {work.count}"
+    if key not in costs and (calls := _own_calls(work, config)):
+        prompt = "".join(f"{s.context or ''}{s.question}{s.answer}" for s in work.seeds)
+        prompt += work.chunk.text if work.chunk else ""
+        num_calls = calls * work.count
+        tokens = num_calls * _tokens(prompt), num_calls * _tokens(_typical(work)[1])
+        costs[key] = {"own pipeline": _Cost(num_calls, *tokens)}
     if key not in costs:
         is_knowledge = work.leaf.branch == "knowledge"
         costs[key] = (_knowledge_cost if is_knowledge else _skill_cost)(work, config, prompts)
     return costs[key]
 
 
-def _knowledge_cost(work: Work, config: GenerateConfig, prompts: Prompts) -> _Cost:
+def _own_calls(work: Work, config: GenerateConfig) -> int:
+    """Calls a sample of a pipeline of the user's own, as the recipe says; 0 where it has none."""
+    path = f"{work.leaf.path}/"
+    places = [
+        (len(place), p.calls)
+        for p in config.pipeline
+        for place in p.leaves
+        if path.startswith(f"{place.strip('/')}/")
+    ]
+    return max(places)[1] if places else 0
+
+
+def _knowledge_cost(work: Work, config: GenerateConfig, prompts: Prompts) -> _Costs:
     question, answer, _ = _typical(work)
     values: dict[str, Value] = {"question": question, "answer": answer}
-    first = _call(work, prompts, "knowledge-pairs", work.count * _tokens(question + answer), values)
+    costs = _call(work, prompts, "knowledge-pairs", work.count * _tokens(question + answer), values)
     if config.judge:
         for stage in ("judge-faithful", "judge-relevant"):
-            first = first.plus(_call(work, prompts, stage, JUDGMENT_TOKENS, values), work.count)
-    return first
+            _add(costs, _call(work, prompts, stage, JUDGMENT_TOKENS, values), work.count)
+    return costs
 
 
-def _skill_cost(work: Work, config: GenerateConfig, prompts: Prompts) -> _Cost:
+def _skill_cost(work: Work, config: GenerateConfig, prompts: Prompts) -> _Costs:
     question, answer, context = _typical(work)
     values: dict[str, Value] = {"question": question, "answer": answer, "context": context}
     if work.leaf.is_grounded:
-        cost = _call(work, prompts, "skill-context", work.count * _tokens(context or ""), values)
+        costs = _call(work, prompts, "skill-context", work.count * _tokens(context or ""), values)
         each = _call(work, prompts, "skill-questions", _tokens(question), values)
-        cost = cost.plus(each, work.count)
+        _add(costs, each, work.count)
     else:
         num_tokens = work.count * _tokens(question)
-        cost = _call(work, prompts, "skill-questions", num_tokens, values)
-    cost = cost.plus(_call(work, prompts, "skill-answer", _tokens(answer), values), work.count)
+        costs = _call(work, prompts, "skill-questions", num_tokens, values)
+    _add(costs, _call(work, prompts, "skill-answer", _tokens(answer), values), work.count)
     if config.judge:
         for stage in ("judge-question", "judge-answer"):
-            cost = cost.plus(_call(work, prompts, stage, JUDGMENT_TOKENS, values), work.count)
-    return cost
+            _add(costs, _call(work, prompts, stage, JUDGMENT_TOKENS, values), work.count)
+    return costs
 
 
 def _call(
     work: Work, prompts: Prompts, stage: Stage, completion_tokens: int, values: dict[str, Value]
-) -> _Cost:
+) -> _Costs:
     (message,) = prompts.of_leaf(work.leaf.path).render(
         stage,
         task=work.leaf.task_description,
@@ -116,7 +160,7 @@ def _call(
         persona="precise",
         **values,
     )
-    return _Cost(1, _tokens(message.content), completion_tokens)
+    return {stage: _Cost(1, _tokens(message.content), completion_tokens)}
 
 
 def _typical(work: Work) -> tuple[str, str, str | None]:

@@ -7,16 +7,20 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from feldspar.errors import RunError
 from feldspar.records import Leaf, Sample, user_turn
 
-ROWS_FILE = "train.jsonl"
+Format = Literal["jsonl", "parquet"]
+Row = dict[str, object]
 CARD_FILE = "README.md"
 UNKNOWN = "unknown"
+ROWS_PER_GROUP = 5000
+"""Of a Parquet file: what is held in memory at a time."""
 
 
 class Exported(NamedTuple):
@@ -31,8 +35,9 @@ def export_samples(
     *,
     name: str,
     knowledge_context: Literal["keep", "drop"],
+    form: Format = "jsonl",
 ) -> Exported:
-    """Write the kept samples to the new folder `out`: `train.jsonl` and a card.
+    """Write the kept samples to the new folder `out`: `train.jsonl` or `train.parquet`, and a card.
 
         {"messages": [{"role": "user", "content": "2 + 2?"},
                       {"role": "assistant", "content": "4"}],
@@ -40,7 +45,8 @@ def export_samples(
          "branch": "foundational", "licence": "Apache-2.0", "attribution": "...",
          "document": "", "seeds": ["..."], "teacher": "MODEL@REVISION"}
 
-    Raises RunError where `out` exists.
+    Rows are written as they come, whatever their number. Raises RunError where `out` exists, and
+    for Parquet without pyarrow.
     """
     if out.exists():
         raise RunError(f"{out} exists; name another --out, or remove it")
@@ -51,22 +57,24 @@ def export_samples(
     beside.mkdir(parents=True)
     counts: Counter[tuple[str, str]] = Counter()
     teachers: set[str] = set()
-    with (beside / ROWS_FILE).open("w", encoding="utf-8") as file:
+    file_name = f"train.{form}"
+    with _WRITERS[form](beside / file_name) as write:
         for sample in samples:
             if sample.is_kept:
                 leaf = by_path[sample.leaf]
                 document = documents.get(sample.chunk or "", "")
-                row = _row(sample, leaf, document, knowledge_context)
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                write(_row(sample, leaf, document, knowledge_context))
                 counts[leaf.path, leaf.licence or UNKNOWN] += 1
                 teachers.add(sample.teacher)
-    card = data_card(name, counts, sorted(teachers))
+    card = data_card(name, counts, sorted(teachers), file_name)
     (beside / CARD_FILE).write_text(card, encoding="utf-8")
     os.replace(beside, out)
     return Exported(out, counts.total())
 
 
-def data_card(name: str, counts: Counter[tuple[str, str]], teachers: list[str]) -> str:
+def data_card(
+    name: str, counts: Counter[tuple[str, str]], teachers: list[str], file_name: str
+) -> str:
     """What the rows are, who wrote them, and under which licences; `counts` by leaf and licence."""
     licences: Counter[str] = Counter()
     for (_, licence), number in counts.items():
@@ -74,7 +82,7 @@ def data_card(name: str, counts: Counter[tuple[str, str]], teachers: list[str]) 
     lines = [
         "---",
         f"pretty_name: {json.dumps(name)}",
-        "configs: [{config_name: default, data_files: train.jsonl}]",
+        f"configs: [{{config_name: default, data_files: {file_name}}}]",
         "tags: [synthetic, LAB, feldspar]",
         "---",
         "",
@@ -110,7 +118,7 @@ def data_card(name: str, counts: Counter[tuple[str, str]], teachers: list[str]) 
 
 def _row(
     sample: Sample, leaf: Leaf, document: str, knowledge_context: Literal["keep", "drop"]
-) -> dict[str, object]:
+) -> Row:
     is_shown = leaf.branch != "knowledge" or knowledge_context == "keep"
     asked = user_turn(sample.question, sample.context if is_shown else None)
     judgments = [dataclasses.asdict(judgment) for judgment in sample.judgments]
@@ -131,3 +139,48 @@ def _row(
         "seeds": list(sample.seeds),
         "teacher": sample.teacher,
     }
+
+
+@contextmanager
+def _write_jsonl(path: Path) -> Iterator[Callable[[Row], None]]:
+    with path.open("w", encoding="utf-8") as file:
+
+        def write(row: Row) -> None:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+        yield write
+
+
+@contextmanager
+def _write_parquet(path: Path) -> Iterator[Callable[[Row], None]]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ModuleNotFoundError:
+        raise RunError("Parquet needs pyarrow: pip install 'feldspar[parquet]'") from None
+    text = pyarrow.string()
+    message = pyarrow.struct([("role", text), ("content", text)])
+    kinds = {"messages": pyarrow.list_(message), "unmask": pyarrow.bool_()}
+    kinds |= dict.fromkeys(("metadata", "id", "leaf", "branch", "licence", "attribution"), text)
+    kinds |= {"document": text, "seeds": pyarrow.list_(text), "teacher": text}
+    schema = pyarrow.schema(list(kinds.items()))
+    group: list[Row] = []
+    with pyarrow.parquet.ParquetWriter(path, schema) as writer:
+
+        def flush() -> None:
+            writer.write_table(pyarrow.Table.from_pylist(group, schema))
+            group.clear()
+
+        def write(row: Row) -> None:
+            group.append(row)
+            if len(group) == ROWS_PER_GROUP:
+                flush()
+
+        yield write
+        flush()
+
+
+_WRITERS: dict[Format, Callable[[Path], AbstractContextManager[Callable[[Row], None]]]] = {
+    "jsonl": _write_jsonl,
+    "parquet": _write_parquet,
+}

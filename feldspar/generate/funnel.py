@@ -155,7 +155,8 @@ class Tally:
         if sample.rejected_because is None:
             return
         reason, _, detail = sample.rejected_because.partition(" (")
-        self._fell[FELL_BEFORE[reason.partition(":")[0]]] += weight
+        # A pipeline of the user's own may have reasons of its own.
+        self._fell[FELL_BEFORE.get(reason.partition(":")[0], "judged")] += weight
         self._reasons[reason] += weight
         if len(self._examples[reason]) < MAX_EXAMPLES:
             example = Example(

@@ -6,17 +6,18 @@ Each pipeline is straight-line code over durable calls: run again, it goes on wh
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
-from feldspar.generate.staff import Draft, Rejected, Staff, Work
+from feldspar.generate.custom import Rejected
+from feldspar.generate.staff import Draft, Staff, Work
 from feldspar.records import Sample
 
 
 async def write_samples(work: Work, staff: Staff) -> list[Sample]:
     """The samples of one call, kept and rejected. A failed call gives one, without a question."""
+    own = staff.custom.of_leaf(work.leaf.path)
     write = _write_pairs if work.leaf.branch == "knowledge" else _write_skill
     try:
-        return await write(work, staff)
+        return await (own.run if own else write)(work, staff)
     except Rejected as rejected:
         return [Draft(work=work, index=0).finish(staff.teacher.key, rejected.reason)]
 
@@ -32,11 +33,11 @@ async def _write_skill(work: Work, staff: Staff) -> list[Sample]:
         )
     questions = await staff.write_blocks("skill-questions", ("question",), work, work.count)
     drafts = [Draft(work=work, index=i, question=text) for i, (text,) in enumerate(questions)]
-    return list(await asyncio.gather(*(_finish(draft, staff, _answer_skill) for draft in drafts)))
+    return list(await asyncio.gather(*(staff.finish(draft, _answer_skill) for draft in drafts)))
 
 
 async def _write_grounded(work: Work, staff: Staff, index: int, context: str) -> Sample:
-    return await _finish(Draft(work=work, index=index, context=context), staff, _answer_grounded)
+    return await staff.finish(Draft(work=work, index=index, context=context), _answer_grounded)
 
 
 async def _answer_grounded(draft: Draft, staff: Staff) -> None:
@@ -60,20 +61,9 @@ async def _write_pairs(work: Work, staff: Staff) -> list[Sample]:
         Draft(work=work, index=i, question=question, answer=answer, context=work.chunk.text)
         for i, (question, answer) in enumerate(pairs)
     ]
-    return list(await asyncio.gather(*(_finish(draft, staff, _judge_pair) for draft in drafts)))
+    return list(await asyncio.gather(*(staff.finish(draft, _judge_pair) for draft in drafts)))
 
 
 async def _judge_pair(draft: Draft, staff: Staff) -> None:
     await staff.judge_yes("judge-faithful", "faithful", draft)
     await staff.judge_yes("judge-relevant", "relevant", draft)
-
-
-async def _finish(
-    draft: Draft, staff: Staff, stages: Callable[[Draft, Staff], Awaitable[None]]
-) -> Sample:
-    """Take a draft through its stages, to the end or to the first that rejects it."""
-    try:
-        await stages(draft, staff)
-    except Rejected as rejected:
-        return draft.finish(staff.teacher.key, rejected.reason)
-    return draft.finish(staff.teacher.key, None)

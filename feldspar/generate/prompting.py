@@ -152,11 +152,12 @@ def read_prompts(config: GenerateConfig) -> Prompts:
     return Prompts(folder) if folder else Prompts()
 
 
-def prompt_files(config: GenerateConfig) -> list[Path]:
+def asking_files(config: GenerateConfig) -> list[Path]:
     """The files that decide what is asked: part of the key of the steps that ask."""
     package = Path(str(resources.files(__package__) / "prompts"))
     folders = [package, *([Path(config.prompts)] if config.prompts else [])]
-    return [path for folder in folders for path in sorted(folder.rglob("*" + SUFFIX))]
+    prompts = [path for folder in folders for path in sorted(folder.rglob("*" + SUFFIX))]
+    return prompts + [Path(pipeline.file) for pipeline in config.pipeline]
 
 
 def quote_sections(text: str) -> str:

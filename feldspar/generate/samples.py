@@ -70,6 +70,8 @@ def generate_samples(
         make = _make_once if config.target is None else _make_until_target
         funnels = yield from make(leaves, filters, staff, seed, live)
     write_funnel(here / FUNNEL_FILE, funnels, teacher.budget.spent)
+    for place in staff.custom.unused():
+        log.warning("generate.pipeline: no leaf lies in %r; mend its name", place)
     little = sorted((leaf.kept / leaf.asked, leaf.leaf, leaf) for leaf in funnels if leaf.hint)
     for _, _, leaf in little[:MAX_HINTS]:
         log.warning("%s: %d of %d kept; %s", leaf.leaf, leaf.kept, leaf.asked, leaf.hint)
@@ -89,7 +91,7 @@ def _make_once(
     tallies: list[Tally] = []
     finished: list[LeafFunnel] = []
     works = _all_works(leaves, staff, seed, tallies)
-    for work, drafts in run_stream(_write_all(works, staff)):
+    for work, drafts in run_stream(write_all(works, staff)):
         while tallies[0].leaf.path != work.leaf.path:
             finished.append(tallies.pop(0).finish())
         samples = [_filtered(sample, work.leaf, filters) for sample in drafts]
@@ -109,7 +111,7 @@ def _make_until_target(
         works = [work for goal in goals.values() for work in goal.next_works()]
         if not works or staff.is_spent:
             break
-        for work, drafts in run_stream(_write_all(_while_paid(works, staff), staff)):
+        for work, drafts in run_stream(write_all(_while_paid(works, staff), staff)):
             goal = goals[work.leaf.path]
             samples = [goal.capped(_filtered(s, work.leaf, filters)) for s in drafts]
             goal.tally.add(work.count, samples)
@@ -172,7 +174,9 @@ def max_works(staff: Staff) -> int:
     return factor * min(teacher.concurrency, most)
 
 
-async def _write_all(works: Iterable[Work], staff: Staff) -> AsyncGenerator[_Done, None]:
+async def write_all(works: Iterable[Work], staff: Staff) -> AsyncGenerator[_Done, None]:
+    """Every work's samples in order, with as many under way as keep the teacher busy."""
+
     async def write(work: Work) -> _Done:
         return _Done(work, await write_samples(work, staff))
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from feldspar.config import GenerateConfig
+from feldspar.generate.custom import CustomPipelines, Rejected
 from feldspar.generate.prompting import Prompts, Stage, Value, unquote_sections
 from feldspar.generate.replies import Field, read_blocks
 from feldspar.records import Chunk, Judgment, Leaf, Message, Sample, Seed
@@ -39,7 +41,7 @@ CREATIVE_FOLDERS = frozenset(
 """A skill under one of these is answered by a writer; any other, and all that is grounded, by an
 expert."""
 
-_URGENCY: dict[Stage, int] = {
+_URGENCY: dict[str, int] = {
     "skill-context": 0,
     "skill-questions": 0,
     "knowledge-pairs": 0,
@@ -51,14 +53,8 @@ _URGENCY: dict[Stage, int] = {
 }
 """Late stages first, so that samples are finished rather than begun. What begins one is equally
 urgent in all leaves; a question about a context that was just written has begun already."""
-
-
-class Rejected(Exception):
-    """A sample ends here, for a reason of the form `stage: reason (detail)`."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+OWN_JUDGE_URGENCY = 3
+"""Of a judge's call in a pipeline of the user's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,12 +111,45 @@ class Staff:
         self.teacher = teacher
         self.judge = judge
         self.config = config
+        self.custom = CustomPipelines(config)
         self._prompts = prompts
 
     @property
     def is_spent(self) -> bool:
         """Whether the budget has ended the asking."""
         return bool(self.teacher.budget.reached or self.judge.budget.reached)
+
+    async def finish(
+        self, draft: Draft, *stages: Callable[[Draft, Staff], Awaitable[None]]
+    ) -> Sample:
+        """Take a draft through its stages, to the end or to the first that rejects it."""
+        try:
+            for stage in stages:
+                await stage(draft, self)
+        except Rejected as rejected:
+            return draft.finish(self.teacher.key, rejected.reason)
+        return draft.finish(self.teacher.key, None)
+
+    async def ask(self, name: str, prompt: str, work: Work, *, urgency: int = 1) -> str:
+        """What the teacher says to a prompt of your own; the journal counts it under `name`.
+
+        Calls of a higher `urgency` go first: let it rise from call to call. Raises Rejected.
+        """
+        message = Message(role="user", content=prompt)
+        reply = await self._post((message,), name, work.draw, urgency)
+        if reply.finish_reason == "length":
+            raise Rejected("format: cut off")
+        if not reply.text:
+            raise Rejected("format: empty answer")
+        return reply.text
+
+    async def judge_by(self, prompt: str, criterion: str, draft: Draft) -> None:
+        """Raises Rejected unless the judge ends its reply to your prompt with `Verdict: YES`."""
+        message = Message(role="user", content=prompt)
+        if self.config.judge and not await self._judge_messages(
+            (message,), f"judge-{criterion}", criterion, draft, VERDICT
+        ):
+            raise Rejected(f"judge: not {criterion}")
 
     async def write_blocks(
         self, stage: Stage, fields: tuple[Field, ...], work: Work, count: int, **values: Value
@@ -173,14 +202,24 @@ class Staff:
             question=draft.question,
             answer=draft.answer,
         )
+        return await self._judge_messages(messages, stage, criterion, draft, form)
+
+    async def _judge_messages(
+        self,
+        messages: tuple[Message, ...],
+        name: str,
+        criterion: str,
+        draft: Draft,
+        form: Form[V],
+    ) -> V:
         try:
             judged = await ask_judge(
                 self.judge,
                 messages,
                 form,
-                stage=stage,
+                stage=name,
                 max_tokens=self.config.max_tokens,
-                urgency=_URGENCY[stage],
+                urgency=_URGENCY.get(name, OWN_JUDGE_URGENCY),
             )
         except Refused as refused:
             raise Rejected(f"judge: refused ({refused.reason})") from None
@@ -195,14 +234,21 @@ class Staff:
         return judged.value
 
     async def _ask(self, stage: Stage, work: Work, **values: Value) -> Reply:
+        has_begun = values.get("context") is not None
+        urgency = _URGENCY[stage] or int(has_begun)
+        return await self._post(self._render(stage, work, **values), stage, work.draw, urgency)
+
+    async def _post(
+        self, messages: tuple[Message, ...], name: str, draw: int, urgency: int
+    ) -> Reply:
         try:
             return await self.teacher.ask(
-                self._render(stage, work, **values),
-                stage=stage,
-                draw=work.draw,
+                messages,
+                stage=name,
+                draw=draw,
                 temperature=self.config.temperature,
                 max_tokens=self.config.max_tokens,
-                urgency=_URGENCY[stage] or int(values.get("context") is not None),
+                urgency=urgency,
             )
         except Refused as refused:
             raise Rejected(f"teacher: refused ({refused.reason})") from None

@@ -31,7 +31,8 @@ def expected_rows(
 ) -> list[PhaseRows]:
     """Rows per epoch, from the kept samples to expect of each branch and the rows of `[[data]]`.
 
-    A phase's `num_samples` goes before the count of its samples; halves by length count as halves.
+    A phase's `num_samples` goes before all counts, what it replays included; halves by length
+    count as halves.
     """
     own: dict[str, int] = {}
     rows = []
@@ -39,7 +40,8 @@ def expected_rows(
         of_branches = sum(num_samples.get(branch, 0) for branch in phase.branches)
         samples = of_branches if phase.length == "all" else (of_branches + 1) // 2
         own[phase.name] = phase.num_samples or samples + sum(num_data[n] for n in phase.data)
-        rows.append(_phase_rows(phase, config, own))
+        stated = PhaseRows(phase.name, own[phase.name], 0, 0)
+        rows.append(stated if phase.num_samples else _phase_rows(phase, config, own))
     return rows
 
 

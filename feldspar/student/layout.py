@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -86,6 +87,11 @@ class OwnLayout:
         self._strips = f" {_mark(0)} " not in padded
         self.lead = self._skeleton(("user", "assistant"), True)[-1].lead
         """What the template writes before an answer that its generation prompt lacks."""
+
+    @property
+    def key(self) -> str:
+        """Of all that decides where turns stand."""
+        return json.dumps([self._tokenizer.chat_template, self._tokenizer.special_tokens_map])
 
     def __call__(self, messages: Sequence[Message], answered: bool) -> list[Turn]:
         while answered and messages and messages[-1].role != "assistant":

@@ -9,27 +9,30 @@ alone: text that spells one stays text.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from feldspar.records import Conversation, Message
-from feldspar.student.layout import Layout, Piece, Turn, lab_turns
+from feldspar.student.layout import Layout, OwnLayout, Piece, Turn, lab_turns
+from feldspar.tokens.arrays import TokenRow
 
 STOP = "<|endoftext|>"
 """The lab template's stop token."""
 
 
-class Rendered(NamedTuple):
-    """A row: `ids` [T] int32, and `mask` [T] bool, true where the token is trained."""
-
-    ids: NDArray[np.int32]
-    mask: NDArray[np.bool_]
+def is_text(conversation: Conversation) -> bool:
+    """Whether a row is plain text to be trained on whole, without roles."""
+    roles = [message.role for message in conversation.messages]
+    return conversation.train_on == "everything" and roles == ["assistant"]
 
 
 class Template:
@@ -62,16 +65,25 @@ class Template:
         added = self._parsing.get_added_tokens_decoder().values()
         special = sorted((t.content for t in added if t.special), key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, special)) or r"(?!)", re.IGNORECASE)
+        self._known: tuple[dict[str, list[int]], ...] = ({}, {})
         self._newline = self._plain.encode("\n", add_special_tokens=False).ids
 
-    def render(self, conversation: Conversation) -> Rendered:
+    @cached_property
+    def key(self) -> str:
+        """Of all that decides a row's ids."""
+        layout = self._layout.key if isinstance(self._layout, OwnLayout) else "lab"
+        parts = [layout, self.stop_id, self.bos_id, self._any_bos_id, self.system_prompt]
+        parts += [self._lead, self._stop_text, self._parsing.to_str()]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def render(self, conversation: Conversation) -> TokenRow:
         """Ids and mask of a training row; turns after its last answer are left out.
 
         `train_on="answers"` marks the answers with their stop tokens; `"everything"` all but BOS.
         With "everything", a row whose only turn is the assistant's is plain text, without roles.
         """
         everything = conversation.train_on == "everything"
-        if everything and [m.role for m in conversation.messages] == ["assistant"]:
+        if is_text(conversation):
             text = conversation.messages[0].content
             parts = [(self._encode("", text, not self._spells_special(text)), True)]
             parts.append(([self.stop_id], True))
@@ -82,7 +94,16 @@ class Template:
         marks = [False] * (len(ids) - len(marks)) + marks
         if ids and ids[0] == self._any_bos_id:
             marks[0] = False
-        return Rendered(np.array(ids, dtype=np.int32), np.array(marks, dtype=np.bool_))
+        return TokenRow(np.array(ids, dtype=np.int32), np.array(marks, dtype=np.bool_))
+
+    def render_all(self, conversations: Sequence[Conversation]) -> list[TokenRow]:
+        """`render` of each, with all their texts encoded together, on all cores."""
+        helper = copy(self)
+        wanted = helper._known = (_Asked(), _Asked())
+        for conversation in conversations:
+            helper.render(conversation)
+        helper._known = (_encoded(self._plain, wanted[0]), _encoded(self._parsing, wanted[1]))
+        return [helper.render(conversation) for conversation in conversations]
 
     def render_prompt(self, messages: Sequence[Message]) -> list[int]:
         """Ids up to where the next answer starts: a prefix of `render` of the answered row."""
@@ -145,18 +166,39 @@ class Template:
         """
         if not text:
             return []
-        encoder = self._parsing if parse else self._plain
         if before:
-            anchor = encoder.encode(before, add_special_tokens=False).ids
-            both = encoder.encode(before + text, add_special_tokens=False).ids
+            anchor = self._ids(before, parse)
+            both = self._ids(before + text, parse)
             if both[: len(anchor)] == anchor:
                 return both[len(anchor) :]
-        return encoder.encode(text, add_special_tokens=False).ids
+        return self._ids(text, parse)
+
+    def _ids(self, text: str, parse: bool) -> list[int]:
+        try:
+            return self._known[parse][text]
+        except KeyError:
+            encoder = self._parsing if parse else self._plain
+            ids: list[int] = encoder.encode(text, add_special_tokens=False).ids
+            return ids
 
     def _with_bos(self, ids: list[int]) -> list[int]:
         if self.bos_id is None or ids[:1] == [self.bos_id]:
             return ids
         return [self.bos_id, *ids]
+
+
+class _Asked(dict[str, list[int]]):
+    """Notes every text that is looked up."""
+
+    def __missing__(self, text: str) -> list[int]:
+        self[text] = []
+        return self[text]
+
+
+def _encoded(encoder: Tokenizer, texts: Iterable[str]) -> dict[str, list[int]]:
+    texts = list(texts)
+    found = encoder.encode_batch_fast(texts, add_special_tokens=False)
+    return {text: encoding.ids for text, encoding in zip(texts, found, strict=True)}
 
 
 def _copy(tokenizer: Any, *, parse: bool) -> Tokenizer:

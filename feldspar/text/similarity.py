@@ -63,6 +63,20 @@ class SimilarTexts:
             return None
         return Match(others.keys[best[2]], best[1])
 
+    def nearest(self, text: str, num: int, bucket: Hashable = None) -> list[Match]:
+        """The `num` texts with the highest ROUGE-L, the likest first, none that shares no word."""
+        others = self._buckets.get(bucket)
+        coded = self._code(text)
+        if not others or not coded:
+            return []
+        best = process.extract(
+            coded,
+            others.candidates(coded, 0.0),
+            scorer=Indel.normalized_similarity,
+            limit=num,
+        )
+        return [Match(others.keys[place], score) for _, score, place in best if score > 0]
+
     def _code(self, text: str) -> str:
         codes = self._codes
         return "".join(

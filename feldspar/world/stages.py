@@ -14,12 +14,17 @@ from feldspar.world.sections import SECTIONS
 
 _HEADING = re.compile(rf"(?m)^### ({'|'.join(SECTIONS)})[ \t]*$")
 
+_GRADING = ("[[rating]]", "[[A]]")
+"""How the published judge prompts of MT-Bench ask for a grade."""
+
 
 def find_stage(messages: Sequence[Message]) -> str:
     """The stage of the first prompt with sections; empty where there is none to be told.
 
     A later message is a complaint about the reply, or an answer that is judged with its stage.
     """
+    if any(mark in message.content for message in messages for mark in _GRADING):
+        return "mt-bench"
     for message in messages:
         pieces = _HEADING.split(message.content) if message.role == "user" else []
         sections = dict(zip(pieces[1::2], pieces[2::2], strict=True))

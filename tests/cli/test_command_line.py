@@ -21,6 +21,7 @@ COMMANDS = [
     "publish",
     "report",
     "run",
+    "serve",
     "taxonomy",
     "train",
     "world",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from fake_teacher import FakeTeacher
 from test_samples import LEAVES, generate
 
 from feldspar.errors import RunError
-from feldspar.generate import export_samples
+from feldspar.generate import export, export_samples
 from feldspar.mix.rows import read_messages
 from feldspar.records import Conversation
 
@@ -36,3 +37,32 @@ def test_rows_say_where_they_come_from_and_are_read_again(tmp_path: Path) -> Non
     assert "`expert`" in card
     with pytest.raises(RunError, match="exists"):
         export_samples(samples, leaves, out, name="demo", knowledge_context="drop")
+
+
+def test_parquet_holds_the_same_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="the extra `parquet` is not installed")
+    monkeypatch.setattr(export, "ROWS_PER_GROUP", 7)
+    with FakeTeacher() as server:
+        samples = generate(server, tmp_path)
+    for form in ("jsonl", "parquet"):
+        out = tmp_path / form
+        export_samples(samples, LEAVES, out, name="d", knowledge_context="drop", form=form)
+    rows = [
+        json.loads(line) for line in (tmp_path / "jsonl" / "train.jsonl").read_text().splitlines()
+    ]
+    file = parquet.ParquetFile(tmp_path / "parquet" / "train.parquet")
+    assert file.read().to_pylist() == rows
+    assert {"licence", "attribution", "document", "seeds", "teacher"} <= set(
+        file.schema_arrow.names
+    )
+    assert file.num_row_groups == -(-len(rows) // 7)
+    assert "data_files: train.parquet" in (tmp_path / "parquet" / "README.md").read_text()
+
+
+def test_parquet_without_pyarrow_names_the_cure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(RunError, match=r"pip install 'feldspar\[parquet\]'"):
+        export_samples([], [], tmp_path / "x", name="d", knowledge_context="drop", form="parquet")
+    assert not (tmp_path / "x").exists()
