@@ -44,6 +44,7 @@ from feldspar.teacher import Budget, Journal, Teacher, open_teacher
 from feldspar.tokens.count import TokenCounter
 
 if TYPE_CHECKING:
+    from feldspar.prefer.agree import Agreement
     from feldspar.records import ScoreCheckpoint
 
 log = logging.getLogger(__name__)
@@ -371,6 +372,20 @@ def calibrate_judge(recipe: Recipe, folder: Path, progress: Progress) -> list[Ju
                 leaves, placed.generate, judge=teachers.judge, seed=placed.seed, progress=progress
             )
         )
+
+
+def agree_with_pairs(
+    recipe: Recipe, folder: Path, pairs_path: Path, progress: Progress
+) -> list[Agreement]:
+    """How often the recipe's reward prefers the chosen answers of stored pairs."""
+    from feldspar.prefer.agree import agree, read_pairs
+
+    if recipe.prefer is None:
+        raise RecipeError("the recipe has no [prefer] table, so it names no models to agree with")
+    pairs = read_pairs(pairs_path)
+    placed = place(recipe, folder, progress)
+    assert placed.prefer is not None
+    return agree(pairs, placed.prefer, student=placed.student, progress=progress)
 
 
 def place(recipe: Recipe, folder: Path, progress: Progress, *, with_models: bool = True) -> Recipe:
