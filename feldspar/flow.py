@@ -50,14 +50,21 @@ class Teachers(NamedTuple):
 
 
 def run_recipe(
-    recipe: Recipe, folder: Path, run_path: Path, progress: Progress, *, until: Until = "scores"
+    recipe: Recipe,
+    folder: Path,
+    run_path: Path,
+    progress: Progress,
+    *,
+    until: Until = "scores",
+    num_processes: int = 1,
 ) -> Rows[Score] | None:
     """Do the whole method, or its steps up to `until`; gives the scores of every checkpoint.
 
-    `folder` is the recipe's. Raises FeldsparError where the user can mend it.
+    `folder` is the recipe's; `num_processes` train together. Raises FeldsparError where the user
+    can mend it.
     """
     placed = place(recipe, folder, progress)
-    with Run(run_path, placed, progress) as run:
+    with Run(run_path, placed, progress, num_processes) as run:
         leaves = run.step(
             "leaves", read_taxonomy, placed.taxonomy, reads=files_read(placed.taxonomy)
         )

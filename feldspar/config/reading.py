@@ -40,7 +40,7 @@ def read_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:
 
 
 def _read_tree(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
-    """The recipe's tables, laid over those of the recipe that it extends. `above` extend this."""
+    """The recipe's tables, laid over those of the recipes it extends. `above` extend this one."""
     if path.resolve() in above:
         raise RecipeError(f"{path}: it extends itself; take one `extends` out")
     try:
@@ -51,20 +51,24 @@ def _read_tree(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
         raise RecipeError(f"{path}: cannot be read: {error}") from error
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{path}: not TOML: {error}") from error
-    if not isinstance(extends := tree.get("extends"), str):
-        return tree
-    below = _read_tree(path.parent / extends, (*above, path.resolve()))
-    # Else two recipes would write one run.
-    below.pop("name", None)
-    return _laid_over(below, tree)
+    extends = tree.get("extends", ())
+    merged: dict[str, Any] = {}
+    for other in [extends] if isinstance(extends, str) else extends:
+        merged = _laid_over(merged, _read_tree(path.parent / str(other), (*above, path.resolve())))
+        # Else two recipes would write one run.
+        merged.pop("name", None)
+    return _laid_over(merged, tree)
 
 
 def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """`above` over `below`: tables key by key, lists of tables by `name`, other values whole."""
+    """`above` over `below`: tables key by key, lists of tables by `name`, other values whole;
+    "none" takes a table out."""
     merged = dict(below)
     for key, value in above.items():
         old = below.get(key)
-        if isinstance(old, dict) and isinstance(value, dict):
+        if isinstance(old, dict) and value == "none":
+            del merged[key]
+        elif isinstance(old, dict) and isinstance(value, dict):
             merged[key] = _laid_over(old, value)
         elif _has_names(old) and _has_names(value):
             named = {table["name"]: table for table in old}

@@ -15,7 +15,9 @@ from feldspar.records import Branch
 
 class WorldConfig(Part):
     """The embedded micro-world: `[world]` makes it, `world:taxonomy`, `world:student`,
-    `world:aligned`, `world:reward-base`, `world:base-replay` and `world:exams` name its parts."""
+    `world:aligned`, `world:reward-base`, `world:base-replay` and `world:exams` name its parts;
+    `world:tiny-llama`, `-mistral`, `-granite`, `-qwen3`, `-mixtral` and `-mixtral-instruct` are
+    untrained models in those families' shapes."""
 
     seed: int = 1
     """Another seed is another world: other names, other facts."""
@@ -53,9 +55,10 @@ class Recipe(Part):
 
     name: str = "run"
     """Of the run's folder, `runs/NAME`."""
-    extends: str | None = None
-    """Another recipe's file, relative to this one, that this one is laid over: tables key by key,
-    tables in a list by their `name`, other values whole. Every path is relative to this recipe."""
+    extends: str | tuple[str, ...] = ()
+    """Other recipes' files, relative to this one, that this one is laid over, each over the one
+    before: tables key by key, tables in a list by their `name`, other values whole; "none" takes a
+    table out. Every path is relative to this recipe."""
     seed: int = 1
     journal: PathText = ".feldspar/journal.sqlite"
     """Where teacher answers are kept, beside the recipe."""

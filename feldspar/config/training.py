@@ -126,6 +126,9 @@ class TrainConfig(Part):
     max_grad_norm: Positive = 1.0
     tokens_per_micro_batch: Count = 16384
     """Padded tokens computed at once; changes memory and speed, never the result."""
+    shard: Literal["auto", "step", "layer"] = "auto"
+    """How several processes hold the weights: gathered once a step, or layer by layer for a model
+    that does not fit otherwise. auto: `step` where it fits. Never changes the result."""
     checkpoints_per_epoch: Count = 1
     """Checkpoints written, and scored where the phase selects on exams, in each epoch."""
     keep_best: Count = 2

@@ -53,6 +53,8 @@ class Workshop:
     score: ScoreCheckpoint
     seed: int
     progress: Progress
+    num_processes: int = 1
+    """That share each step of fine-tuning."""
 
 
 def draw_candidates(

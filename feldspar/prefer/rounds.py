@@ -102,6 +102,7 @@ def tune_preferences(
     seed: int,
     here: Path,
     progress: Progress = SILENT,
+    num_processes: int = 1,
 ) -> Iterator[Checkpoint]:
     """Tune on the best of N by the log-ratio reward (METHOD.md section 5).
 
@@ -119,6 +120,7 @@ def tune_preferences(
         score=score,
         seed=seed,
         progress=progress,
+        num_processes=num_processes,
     )
     if config.headroom is not None:
         prompts = with_headroom(prompts, score(sft), config.headroom)

@@ -10,9 +10,11 @@ from feldspar.prefer.candidates import Workshop
 from feldspar.records import Checkpoint, Conversation
 from feldspar.runs import write_json
 from feldspar.student.batch import tokenise
-from feldspar.student.fit import STATE, FitSettings, fit
+from feldspar.student.fit import FitSettings, fit
 from feldspar.student.model import load_student, save_checkpoint
+from feldspar.student.peers import Ranks
 from feldspar.student.schedule import Schedule, SourceRows
+from feldspar.student.state import forget_state
 
 
 def tune(start: Checkpoint, rows: Iterable[Conversation], here: Path, shop: Workshop) -> Checkpoint:
@@ -40,10 +42,13 @@ def tune(start: Checkpoint, rows: Iterable[Conversation], here: Path, shop: Work
         phase=phase,
         seed=shop.seed,
     )
-    fit(student, tokens, schedule, _settings(shop), here=here, progress=shop.progress)
+    ranks = Ranks(
+        num=shop.num_processes, start=start.path, config=shop.student, shard=shop.train.shard
+    )
+    fit(student, tokens, schedule, _settings(shop), here=here, progress=shop.progress, ranks=ranks)
     checkpoint = save_checkpoint(student, here / "checkpoint", phase=phase, step=schedule.num_steps)
     write_json(done, asdict(checkpoint))
-    (here / STATE).unlink(missing_ok=True)
+    forget_state(here)
     return checkpoint
 
 

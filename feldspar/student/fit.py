@@ -28,13 +28,12 @@ from feldspar.student.batch import TokenRows, collate
 from feldspar.student.head import cross_entropy
 from feldspar.student.metrics import append_metrics, forget_after
 from feldspar.student.model import Student
-from feldspar.student.schedule import Schedule, micro_batches
+from feldspar.student.peers import ALONE, MicroBatch, Peers, Ranks
+from feldspar.student.schedule import Schedule
 from feldspar.student.signals import Stopped, Stops, stops
 from feldspar.student.state import load_state, save_state
 
-STATE = "state.safetensors"
-
-_STATE_SECONDS = 20.0
+_STATE_SECONDS = 5.0
 """Between saved states, and at least twenty times what saving one takes."""
 _DIVERGED_STEPS = 10
 """Steps in a row with twice the loss of a model that knows nothing."""
@@ -75,29 +74,37 @@ def fit(
     here: Path,
     on_checkpoint: Callable[[int], None] = lambda step: None,
     progress: Progress = SILENT,
+    ranks: Ranks | None = None,
 ) -> None:
     """Train the student's weights in place through all steps of the schedule.
 
-    `here` holds metrics.jsonl and the state, which the caller deletes when the outcome is safe.
-    After a kill `on_checkpoint` may be called again for its last step.
+    `here` holds metrics.jsonl and the state, which the caller forgets when the outcome is safe.
+    After a kill `on_checkpoint` may be called again for its last step. With `ranks` other processes
+    share each step; the result is the same to rounding, and a state of any number goes on.
     Raises TrainingError when the loss is not a number or has diverged. On SIGTERM and Ctrl-C the
     state is saved first.
     """
     here.mkdir(parents=True, exist_ok=True)
-    loop = _Loop(student, rows, schedule, settings, here)
+    if ranks is not None and ranks.num > 1:
+        from feldspar.student.lead import fit_together
+
+        fit_together(
+            student,
+            rows,
+            schedule,
+            settings,
+            here=here,
+            on_checkpoint=on_checkpoint,
+            progress=progress,
+            ranks=ranks,
+        )
+        return
+    loop = Loop(student, rows, schedule, settings, here)
     loop.resume()
-    task_of = progress.task(f"train {schedule.phase}", schedule.num_steps, "steps", done=loop.step)
-    with task_of as task:
-        if loop.step in settings.checkpoint_steps:
-            on_checkpoint(loop.step)
-        for end in sorted({*settings.checkpoint_steps, schedule.num_steps}):
-            if loop.step < end:
-                loop.run_to(end, task)
-                if end in settings.checkpoint_steps:
-                    on_checkpoint(end)
+    loop.run(on_checkpoint, progress)
 
 
-class _Loop:
+class Loop:
     """Weights, optimizer and step of one `fit`."""
 
     def __init__(
@@ -107,32 +114,53 @@ class _Loop:
         schedule: Schedule,
         settings: FitSettings,
         here: Path,
+        peers: Peers = ALONE,
+        key: str | None = None,
     ) -> None:
+        self.key = key or key_of_fit(student, rows, schedule, settings)
         self.student, self.rows, self.schedule, self.settings = student, rows, schedule, settings
+        self.student = student = peers.place(student)
         self.step = 0
+        self.peers = peers
         self.optimizer = make_optimizer(student.model, settings)
         self._parameters = [p for p in student.model.parameters() if p.requires_grad]
         self._lengths = rows.lengths
         self._trained = rows.trained
-        self._state_path = here / STATE
+        self._here = here
         self._metrics_path = here / "metrics.jsonl"
-        self._key = _key(student, rows, schedule, settings)
         self._saved_at = time.monotonic()
         self._pause = _STATE_SECONDS
         self._num_diverged = 0
         self._last_checkpoint = 0
 
     def resume(self) -> None:
-        self.step = load_state(self._state_path, self.student.model, self.optimizer, key=self._key)
-        forget_after(self._metrics_path, self.schedule.phase, self.step)
+        model, optimizer = self.student.model, self.optimizer
+        self.step = load_state(self._here, model, optimizer, key=self.key, peers=self.peers)
+        if self.peers.rank == 0:
+            forget_after(self._metrics_path, self.schedule.phase, self.step)
+
+    def run(self, on_checkpoint: Callable[[int], None], progress: Progress) -> None:
+        """Do all steps that are left."""
+        phase, num_steps = self.schedule.phase, self.schedule.num_steps
+        checkpoint_steps = self.settings.checkpoint_steps
+        with progress.task(f"train {phase}", num_steps, "steps", done=self.step) as task:
+            if self.step in checkpoint_steps:
+                on_checkpoint(self.step)
+            for end in sorted({*checkpoint_steps, num_steps}):
+                if self.step < end:
+                    self.run_to(end, task)
+                    if end in checkpoint_steps:
+                        on_checkpoint(end)
 
     def run_to(self, end: int, task: Task) -> None:
         """Do the steps up to `end` and save. Signals are held back while weights change."""
         with stops() as held:
             try:
                 while self.step < end:
-                    task.advance(1, loss=round(self.do_step(held), 4))
-                    if self.step == end or time.monotonic() - self._saved_at > self._pause:
+                    loss = self.do_step(self.peers.within_step(held))
+                    task.advance(1, loss=round(loss, 4))
+                    due = self.step == end or time.monotonic() - self._saved_at > self._pause
+                    if self.peers.agree_to_save(due, held):
                         self.save()
             except Stopped:
                 self.save()
@@ -140,9 +168,8 @@ class _Loop:
 
     def save(self) -> None:
         started = time.monotonic()
-        save_state(
-            self._state_path, self.student.model, self.optimizer, step=self.step, key=self._key
-        )
+        model, optimizer = self.student.model, self.optimizer
+        save_state(self._here, model, optimizer, step=self.step, key=self.key, peers=self.peers)
         self._saved_at = time.monotonic()
         self._pause = max(_STATE_SECONDS, 20 * (self._saved_at - started))
 
@@ -151,8 +178,9 @@ class _Loop:
         started = time.monotonic()
         indices = self.schedule.step(self.step)
         num_trained = int(self._trained[indices].sum())
-        totals = self._gradients(indices, num_trained, held)
+        totals = self.peers.total(self._gradients(indices, num_trained, held))
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, self.settings.max_grad_norm)
+        norm = self.peers.whole(norm)
         learning_rate = self.settings.learning_rate_at(self.step, self.schedule.num_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
@@ -173,30 +201,35 @@ class _Loop:
     def _gradients(self, indices: NDArray[np.int64], num_trained: int, held: Stops) -> Tensor:
         """Accumulate the gradient of the step's mean loss. Gives sums of losses per source."""
         student = self.student
-        head = student.head
         totals = torch.zeros(len(self.rows.source_names), dtype=torch.float32).to(student.device)
         budget = self.settings.tokens_per_micro_batch
-        for group in micro_batches(indices, self._lengths[indices], budget):
+        for micro in self.peers.micro_batches(indices, self._lengths[indices], budget):
             try:
                 held.check()
             except Stopped:
                 self.optimizer.zero_grad(set_to_none=False)
                 raise
-            picked = [self.rows.row(i) for i in group]
-            batch = collate(
-                [r.ids for r in picked], [r.mask for r in picked], student.template.pad_id
-            )
-            device = student.device
-            ids_BT = torch.from_numpy(batch.ids_BT).to(device)
-            positions_N = torch.from_numpy(batch.positions_N).to(device)
-            targets_N = torch.from_numpy(batch.targets_N).to(device)
-            sources_N = torch.from_numpy(self.rows.source_of[group][batch.rows_N]).to(device)
-            with student.computing():
-                hidden_NH = student.hidden_states(ids_BT).flatten(0, 1).index_select(0, positions_N)
-                losses_N = cross_entropy(head, hidden_NH, targets_N, 1 / num_trained)
+            losses_N, sources_N = self._losses(micro, num_trained)
             torch.autograd.backward(losses_N.sum())
-            totals.index_add_(0, sources_N, losses_N.detach())
+            totals.index_add_(0, sources_N, losses_N.detach() * micro.weight)
         return totals
+
+    def _losses(self, micro: MicroBatch, num_trained: int) -> tuple[Tensor, Tensor]:
+        """Losses of a micro-batch's trained tokens [N], and the source of each."""
+        student, device = self.student, self.student.device
+        picked = [self.rows.row(i) for i in micro.rows]
+        batch = collate([r.ids for r in picked], [r.mask for r in picked], student.template.pad_id)
+        ids_BT = torch.from_numpy(batch.ids_BT).to(device)
+        positions_N = torch.from_numpy(batch.positions_N).to(device)
+        targets_N = torch.from_numpy(batch.targets_N).to(device)
+        sources_N = torch.from_numpy(self.rows.source_of[micro.rows][batch.rows_N]).to(device)
+
+        def losses() -> Tensor:
+            hidden_NH = student.hidden_states(ids_BT).flatten(0, 1).index_select(0, positions_N)
+            return cross_entropy(student.head, hidden_NH, targets_N, micro.weight / num_trained)
+
+        with student.computing():
+            return self.peers.compute(micro, losses), sources_N
 
     def _refuse_nonsense(self, loss: float, grad_norm: float) -> None:
         ignorance = math.log(self.student.head.weight_VH.shape[0])
@@ -228,7 +261,8 @@ class _Loop:
         line = {"phase": self.schedule.phase, "step": self.step, **line, "sources": by_source}
         line |= {"supervised_tokens": int(trained.sum()), "total_tokens": num_tokens}
         line |= {"tokens_per_second": round(num_tokens / seconds, 1), "seconds": round(seconds, 4)}
-        append_metrics(self._metrics_path, line)
+        if self.peers.rank == 0:
+            append_metrics(self._metrics_path, line)
 
 
 def make_optimizer(model: Any, settings: FitSettings) -> torch.optim.AdamW:
@@ -246,7 +280,7 @@ def make_optimizer(model: Any, settings: FitSettings) -> torch.optim.AdamW:
     )
 
 
-def _key(student: Student, rows: TokenRows, schedule: Schedule, settings: FitSettings) -> str:
+def key_of_fit(student: Student, rows: TokenRows, schedule: Schedule, settings: FitSettings) -> str:
     """What a saved state must agree in to be gone on from: data, order, settings, first weights."""
     digest = hashlib.sha256()
     parts = [asdict(schedule), asdict(settings), str(student.dtype), rows.key]

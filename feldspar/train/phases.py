@@ -17,9 +17,11 @@ from feldspar.progress import SILENT, Progress
 from feldspar.records import Checkpoint, Conversation, Phase, ScoreCheckpoint
 from feldspar.runs import read_rows
 from feldspar.student.batch import Kept, TokenRows, tokenise_once
-from feldspar.student.fit import STATE, FitSettings, fit
+from feldspar.student.fit import FitSettings, fit
 from feldspar.student.model import Student, load_student, save_checkpoint
+from feldspar.student.peers import Ranks
 from feldspar.student.schedule import Schedule, checkpoint_steps
+from feldspar.student.state import forget_state, state_bytes
 from feldspar.train.estimate import disk_bytes, schedule_of
 from feldspar.train.select import (
     Candidate,
@@ -52,15 +54,19 @@ def train_phases(
     seed: int,
     here: Path,
     progress: Progress = SILENT,
+    num_processes: int = 1,
 ) -> Iterator[Checkpoint]:
     """Train through the phases; give each one's chosen checkpoint, the result last.
 
     `score` marks candidates on items set apart for it, and the start of each phase. With fewer than
     `min_selection_items` items a phase's last checkpoint is taken. `here` holds selections.jsonl,
     candidates.jsonl, metrics.jsonl, a folder per phase, and the state of the one in training.
+    `num_processes` share each step; scoring and choosing are this one's.
     Raises TrainingError, and DiskError before anything is trained where there is no room.
     """
-    trainer = _Trainer(config, student, score, min_selection_items, seed, here, progress)
+    trainer = _Trainer(
+        config, student, score, min_selection_items, seed, here, progress, num_processes
+    )
     listed = list(phases)
     start, earlier_steps = base, 0
     for number, phase in enumerate(listed):
@@ -83,7 +89,9 @@ class _Trainer:
         seed: int,
         here: Path,
         progress: Progress,
+        num_processes: int,
     ) -> None:
+        self.num_processes = num_processes
         self.config, self.student, self.score = config, student, score
         self.min_items, self.seed, self.here, self.progress = min_items, seed, here, progress
 
@@ -114,9 +122,15 @@ class _Trainer:
             here=self.here,
             on_checkpoint=trial.add,
             progress=self.progress,
+            ranks=Ranks(
+                num=self.num_processes,
+                start=start.path,
+                config=self.student,
+                shard=self.config.shard,
+            ),
         )
         selection = trial.decide(schedule.num_steps, rows)
-        (self.here / STATE).unlink(missing_ok=True)
+        forget_state(self.here)
         return selection
 
     def _settings(self, phase: Phase, schedule: Schedule, earlier_steps: int) -> FitSettings:
@@ -138,8 +152,7 @@ class _Trainer:
         schedules = [schedule_of(p, [s.num_samples for s in p.sources], self.seed) for p in phases]
         needed = disk_bytes(schedules, self.config, student.num_parameters)
         self.here.mkdir(parents=True, exist_ok=True)
-        state = self.here / STATE
-        free = shutil.disk_usage(self.here).free + (state.stat().st_size if state.exists() else 0)
+        free = shutil.disk_usage(self.here).free + state_bytes(self.here)
         if needed > free:
             raise DiskError(
                 f"{self.here}: training needs {needed / 1e6:,.0f} MB of disk, {free / 1e6:,.0f} MB "
@@ -152,7 +165,7 @@ class _Trainer:
         for source in described["sources"]:
             del source["path"]
         parts = [start.digest, described, earlier_steps, self.seed, self.min_items, self.score.key]
-        parts += [self.config.model_dump(mode="json", exclude={"phase"})]
+        parts += [self.config.model_dump(mode="json", exclude={"phase", "shard"})]
         parts += [self.student.model_dump(mode="json", exclude={"base"})]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

@@ -38,7 +38,7 @@ def one_source(rows: TokenRows, batch: int = 16, epochs: int = 1) -> Schedule:
 
 def gradient(student: Student, rows: TokenRows, budget: int, here: Path) -> torch.Tensor:
     settings = FitSettings(learning_rate=0.0, tokens_per_micro_batch=budget)
-    loop = fitting._Loop(student, rows, one_source(rows, batch=len(rows)), settings, here)
+    loop = fitting.Loop(student, rows, one_source(rows, batch=len(rows)), settings, here)
     student.model.zero_grad(set_to_none=True)
     indices = loop.schedule.step(0)
     loop._gradients(indices, int(loop._trained[indices].sum()), Stops())
@@ -154,7 +154,7 @@ def test_sigterm_saves_and_is_passed_on(tmp_path):
         timer.join()
         signal.signal(signal.SIGTERM, before)
     assert seen == [signal.SIGTERM]
-    loop = fitting._Loop(plain, rows, schedule, settings, tmp_path)
+    loop = fitting.Loop(plain, rows, schedule, settings, tmp_path)
     loop.resume()
     assert 0 < loop.step < schedule.num_steps
     for ours, theirs in zip(plain.model.parameters(), student.model.parameters(), strict=True):
@@ -165,7 +165,7 @@ def test_state_of_another_run_is_not_taken_up(tmp_path):
     student = make_tiny()
     rows = tokenise(student.template, [("a", chats(16))], 200)
     fit(student, rows, one_source(rows), FitSettings(learning_rate=1e-3), here=tmp_path)
-    loop = fitting._Loop(
+    loop = fitting.Loop(
         make_tiny(), rows, one_source(rows), FitSettings(learning_rate=1e-2), tmp_path
     )
     loop.resume()

@@ -2,8 +2,7 @@
 
     data/mt_bench/question.jsonl                   {"question_id": 81, "category": "writing",
                                                     "turns": ["...", "..."]}
-    data/mt_bench/reference_answer/gpt-4.jsonl     {"question_id": 101,
-                                                    "choices": [{"turns": ["..."]}]}
+    data/mt_bench/reference_answer/gpt-4.jsonl     {"question_id": 101, "choices": [{"turns": []}]}
     data/judge_prompts.jsonl                       {"name": "single-v1", "system_prompt": "...",
                                                     "prompt_template": "..."}
 

@@ -108,8 +108,8 @@ def _baseline(
     for question in bench.questions:
         if len(said.get(question.id, ())) < len(question.turns):
             raise RecipeError(
-                f"{config.baseline}: no answers to question {question.id}; name a file in "
-                "FastChat's layout that has all"
+                f"{config.baseline}: no answers to question {question.id}; name a file that "
+                "has all, in FastChat's layout"
             )
     flat = {(q, turn): text for q, texts in said.items() for turn, text in enumerate(texts, 1)}
     return [flat] * config.num_runs
