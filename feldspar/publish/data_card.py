@@ -22,7 +22,8 @@ leaves below; exams and held-out seeds were never shown to it.
 |---|---:|---:|---|---|---|
 {% for leaf in leaves -%}
 | `{{ leaf.path }}` | {{ kept[leaf.path] }} | {{ rejected[leaf.path] }} | \
-{{ leaf.licence or "not stated" }} | {{ leaf.attribution.split("\\n")[0] }} | {{ leaf.created_by }} |
+{{ leaf.licence or "not stated" }} | {{ leaf.attribution.split("\\n")[0] }} | \
+{{ leaf.created_by }} |
 {% endfor %}
 | rejected because of | samples |
 |---|---:|

@@ -66,6 +66,6 @@ def _may_become(part: str, whole: str) -> bool:
     """Whether what is under `part` may be part of something under `whole`."""
     if part == whole:
         return True
-    if "-nc" in part and "-nc" not in whole or "-nd" in part:
+    if ("-nc" in part and "-nc" not in whole) or "-nd" in part:
         return False
     return bool(_PERMISSIVE.match(part)) and not _SHARE_ALIKE.match(part)
