@@ -162,6 +162,7 @@ class Lab:
     def phases(self, arm: Arm) -> list[object]:
         from feldspar.config import BaseReplayConfig, MixConfig, PhaseConfig, ReplayConfig
         from feldspar.mix.phases import mix_phases
+        from feldspar.tokens.count import TokenCounter
 
         def phase(name: str, branches: tuple[str, ...], epochs: int, replayed: str = "") -> object:
             replay = (ReplayConfig(phase=replayed, fraction=arm.fraction),) if replayed else ()
@@ -193,7 +194,7 @@ class Lab:
                 train=self.recipe.train,
                 data={},
                 base_replay=Path(source) if arm.share else None,
-                count_tokens=len,
+                counter=TokenCounter(),
                 here=self.folder / "phases" / arm.name,
             )
         )

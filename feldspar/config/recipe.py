@@ -89,7 +89,7 @@ class Recipe(Part):
     def _data_names_exist(self) -> Recipe:
         names = {d.name for d in self.data}
         for phase in self.train.phase:
-            for name in phase.data:
+            for name in (*phase.data, *(r.data for r in phase.replay if r.data)):
                 if name not in names:
                     raise ValueError(f"phase {phase.name!r} names data {name!r}: no such [[data]]")
         return self
