@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 COMMANDS = [
+    "agree",
     "calibrate",
     "chat",
     "compare",

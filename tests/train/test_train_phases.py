@@ -23,7 +23,7 @@ MODELS = Path(__file__).parents[2].parent / "shared" / "data" / "models"
 def train(base: Checkpoint, phases: list[Phase], here: Path, **more: object) -> list[Checkpoint]:
     settings = {
         "student": STUDENT,
-        "score": FakeScore(lambda name, step: 0.5),
+        "scores": {"exams": more.pop("score", FakeScore(lambda name, step: 0.5))},
         "min_selection_items": 100,
         "seed": 1,
     }
@@ -54,8 +54,8 @@ def test_each_phase_starts_from_the_winner_before(base, tmp_path):
     one, two = lines(here / "selections.jsonl")
     assert one["digest"] == first.digest
     assert "best of 4" in one["reason"]
-    assert one["candidates"][0]["mark"][0] == pytest.approx(0.7)
-    assert two["start"][0] == pytest.approx(0.7)
+    assert one["candidates"][0]["value"] == pytest.approx(0.7)
+    assert two["start"] == pytest.approx(0.7)
     rates = [line["learning_rate"] for line in lines(here / "metrics.jsonl")]
     assert rates[:4] == pytest.approx([0.00075, 0.0015, 0.00225, 0.003])
     assert rates[6] == 0.003
