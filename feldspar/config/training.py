@@ -186,8 +186,6 @@ class TrainConfig(Part):
     recompute: Literal["auto", "always", "never"] = "auto"
     """Whether activations are computed again for the backward pass, to save memory. auto: on cuda
     if the largest micro-batch does not fit otherwise, which is tried; elsewhere never."""
-    compile: bool = False
-    """Compile each decoder layer: slow to start, faster afterwards."""
     shard: Literal["auto", "step", "layer"] = "auto"
     """How several processes hold the weights: gathered once a step, or layer by layer for a model
     that does not fit otherwise. auto: `step` where it fits. Never changes the result."""

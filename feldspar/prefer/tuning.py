@@ -66,5 +66,4 @@ def _settings(shop: Workshop) -> FitSettings:
         packing=train.packing,
         optimizer_states=train.optimizer_states,
         recompute=train.recompute,
-        compile=train.compile,
     )

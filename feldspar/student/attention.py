@@ -40,7 +40,6 @@ class Boundaries(NamedTuple):
         return max(self.lengths)
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def packed_attention(
     module: Any,
     query: Tensor,

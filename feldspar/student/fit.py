@@ -60,7 +60,6 @@ class FitSettings:
     """Rows end to end with attention inside each; false: side by side, padded."""
     optimizer_states: OptimizerStates = "float32"
     recompute: Literal["auto", "always", "never"] = "never"
-    compile: bool = False
     decay_steps: int = 0
     """Last steps over which the learning rate falls to nothing: for new models. A phase that ends
     so makes the next one worse (METHOD.md section 3)."""
@@ -141,7 +140,6 @@ class Loop:
             packing=settings.packing,
             in_parts=peers.size > 1,
             recompute=settings.recompute == "always",
-            compile=settings.compile,
         )
         if settings.recompute == "auto" and peers.size == 1:
             budget, states = settings.tokens_per_micro_batch, settings.optimizer_states

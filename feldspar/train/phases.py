@@ -157,7 +157,6 @@ class _Trainer:
             packing=config.packing,
             optimizer_states=config.optimizer_states,
             recompute=config.recompute,
-            compile=config.compile,
             checkpoint_steps=checkpoint_steps(
                 schedule.steps_per_epoch, schedule.num_epochs, config.checkpoints_per_epoch
             ),

@@ -3,9 +3,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from toy_models import GOOD, prompt
 
-from feldspar.config import PreferConfig, StudentConfig, TrainConfig
+from feldspar.config import LoraConfig, PreferConfig, StudentConfig, TrainConfig
 from feldspar.prefer.estimate import estimate
 from feldspar.prefer.rounds import tune_preferences
 from feldspar.records import Candidate, Checkpoint, Interval, Score
@@ -34,7 +36,7 @@ class ScoreByName:
         ]  # fmt: skip
 
 
-def tune(toy, here, score=None, **changes):
+def tune(toy, here, score=None, student=STUDENT, **changes):
     settings = {
         "aligned": toy["aligned"], "base": toy["base"], "num_prompts": 40, "num_answers": 4,
         "max_new_tokens": 16, "learning_rate": 2e-3, "batch_samples": 12, "num_epochs": 3,
@@ -45,7 +47,7 @@ def tune(toy, here, score=None, **changes):
             [prompt(n) for n in range(40)],
             PreferConfig(**{**settings, **changes}),
             train=TrainConfig(),
-            student=STUDENT,
+            student=student,
             score=score or ScoreByName(),
             seed=1,
             here=here,
@@ -156,3 +158,16 @@ def test_the_estimate_counts_steps_of_rounds_and_controls():
     assert found.optimizer_steps == 3 * 2 * 9
     alone = estimate(config.model_copy(update={"control": False}), TrainConfig(), 1000)
     assert alone.optimizer_steps == 3 * 9
+
+
+def test_low_rank_preference_tuning_gives_a_plain_model(toy, tmp_path):
+    pytest.importorskip("peft", reason="the extra feldspar[lora] is not installed")
+    student = STUDENT.model_copy(update={"lora": LoraConfig(rank=4)})
+    tuned = tune(toy, tmp_path / "low", student=student, num_epochs=1, num_prompts=12)[-1]
+    weights, before = (
+        load_file(f"{path}/model.safetensors") for path in (tuned.path, toy["policy"])
+    )
+    assert weights.keys() == before.keys()
+    name = "model.layers.0.mlp.up_proj.weight"
+    assert not torch.equal(weights[name], before[name])
+    assert torch.equal(weights["model.norm.weight"], before["model.norm.weight"])
