@@ -18,7 +18,8 @@ from feldspar.records import Checkpoint, Conversation, Phase, ScoreCheckpoint
 from feldspar.runs import read_rows
 from feldspar.student.batch import Kept, TokenRows, tokenise_once
 from feldspar.student.fit import FitSettings, fit
-from feldspar.student.model import Student, load_student, save_checkpoint
+from feldspar.student.lora import load_to_train
+from feldspar.student.model import Student, save_checkpoint
 from feldspar.student.peers import Ranks
 from feldspar.student.schedule import Schedule, checkpoint_steps
 from feldspar.student.state import forget_state, state_bytes
@@ -104,7 +105,7 @@ class _Trainer:
         for done in read_lines(self.here / "selections.jsonl", Selection):
             if done.key == key and (self.here / done.path).is_dir():
                 return done
-        loaded = load_student(start.path, self.student)
+        loaded = load_to_train(start.path, self.student, seed=self.seed)
         rows = read_phase(phase, loaded, self.student.max_length)
         schedule = schedule_of(phase, rows.num_rows, self.seed)
         if not schedule.num_steps:
@@ -143,6 +144,10 @@ class _Trainer:
             weight_decay=config.weight_decay,
             max_grad_norm=config.max_grad_norm,
             tokens_per_micro_batch=config.tokens_per_micro_batch,
+            packing=config.packing,
+            optimizer_states=config.optimizer_states,
+            recompute=config.recompute,
+            compile=config.compile,
             checkpoint_steps=checkpoint_steps(
                 schedule.steps_per_epoch, schedule.num_epochs, config.checkpoints_per_epoch
             ),
