@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AliasChoices, Field, model_validator
 
-from feldspar.config.part import Count, Fraction, Part, PathText, Positive, Share
+from feldspar.config.part import Count, Fraction, OptionalPath, Part, PathText, Positive, Share
 from feldspar.records import Branch
 
 
@@ -41,25 +41,52 @@ class StudentConfig(Part):
 class BaseReplayConfig(Part):
     """General data mixed into every phase, so that what the base knew is not washed out."""
 
-    source: PathText
-    """A JSONL file of `messages` rows, or `world:base-replay`."""
+    source: OptionalPath = None
+    """A file of rows as for `[[data]]`, or `world:base-replay`."""
+    drawn_from: Literal["file", "base"] = Field(
+        default="file", validation_alias=AliasChoices("from", "drawn_from")
+    )
+    """Written `from = "base"`: what the base itself says, sampled once, instead of a `source`."""
+    prompts: OptionalPath = None
+    """For `from = "base"`: a file of questions, one a line. None: the base asks itself."""
+    num_rows: Count = 2000
+    """For `from = "base"`: answers to sample."""
+    temperature: Positive = 1.0
+    """For `from = "base"`."""
+    max_new_tokens: Count = 256
+    """For `from = "base"`: longest question, and longest answer."""
     share: Share = 0.25
     """Part of each phase's rows."""
 
+    @model_validator(mode="after")
+    def _file_or_base(self) -> BaseReplayConfig:
+        if (self.drawn_from == "file") == (self.source is None):
+            raise ValueError('give base replay either a `source` or `from = "base"`')
+        if self.prompts is not None and self.drawn_from == "file":
+            raise ValueError('`prompts` go with `from = "base"`; take them out, or the source')
+        return self
+
 
 class ReplayConfig(Part):
-    """An earlier phase drawn again: exactly one of `fraction` and `share`."""
+    """An earlier phase, or data of the user's own, drawn again: exactly one of `fraction` and
+    `share`."""
 
-    phase: str
+    phase: str = ""
+    """An earlier phase by its name."""
+    data: str = ""
+    """Or a `[[data]]` entry by its name: rows of an earlier run, for one."""
     fraction: Fraction | None = None
-    """Part of that phase's own rows, redrawn each epoch. 1.0 is the paper's reading."""
+    """Part of its own rows, redrawn each epoch. 1.0 is the paper's reading."""
     share: Share | None = None
     """Part of this phase's rows."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> ReplayConfig:
+        if bool(self.phase) == bool(self.data):
+            raise ValueError("a replay names either an earlier phase or data; write one of them")
         if (self.fraction is None) == (self.share is None):
-            raise ValueError(f"replay of {self.phase!r} needs exactly one of fraction and share")
+            name = self.phase or self.data
+            raise ValueError(f"replay of {name!r} needs exactly one of fraction and share")
         return self
 
 
@@ -81,16 +108,27 @@ class PhaseConfig(Part):
     """None: `train.batch_samples`."""
     num_samples: Count | None = None
     """For planning before there is data: rows of an epoch, what it replays included."""
-    select: Literal["exams", "last"] = "exams"
-    """How its checkpoint is chosen."""
+    select: Literal["exams", "log-likelihood", "last"] = "exams"
+    """How its checkpoint is chosen: by the leaves' exams, by the log-likelihood of rows set apart
+    from training (`mix.held_out`), or the last."""
 
 
 class DataConfig(Part):
-    """A user's own rows, for phases to name."""
+    """A user's own rows, for phases to name: a file, or what an earlier run was trained on."""
 
     name: str
-    path: PathText
-    """JSONL of `messages` rows (InstructLab's layout, `unmask` included)."""
+    path: OptionalPath = None
+    """JSONL or Parquet of `messages` rows (InstructLab's layout, `unmask` included) or of `text`;
+    or a text file."""
+    run: OptionalPath = None
+    """Instead of a path: folder of an earlier run. Its phases' own rows are taken, and what they
+    replayed of runs before it, without their base replay."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> DataConfig:
+        if (self.path is None) == (self.run is None):
+            raise ValueError(f"data {self.name!r} needs exactly one of path and run")
+        return self
 
 
 class MixConfig(Part):
@@ -100,6 +138,9 @@ class MixConfig(Part):
     """Answers up to this long are short. None: the branch's median; ties are short."""
     knowledge_context: Literal["keep", "drop"] = "drop"
     """Whether a knowledge sample shows its passage in the question."""
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    """Part of each source's rows that is set apart from training, if any phase selects on their
+    log-likelihood."""
     base_replay: BaseReplayConfig | None = None
 
 
@@ -162,7 +203,7 @@ class TrainConfig(Part):
             if phase.name in seen:
                 raise ValueError(f"two phases are called {phase.name!r}")
             for replay in phase.replay:
-                if replay.phase not in seen:
+                if replay.phase and replay.phase not in seen:
                     raise ValueError(
                         f"phase {phase.name!r} replays {replay.phase!r}, which is no earlier phase"
                     )

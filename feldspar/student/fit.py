@@ -163,6 +163,7 @@ class Loop:
     def resume(self) -> None:
         model, optimizer = self.student.model, self.optimizer
         self.step = load_state(self._here, model, optimizer, key=self.key, peers=self.peers)
+        self.peers.check_same(self.step)
         if self.peers.rank == 0:
             forget_after(self._metrics_path, self.schedule.phase, self.step)
 

@@ -17,8 +17,9 @@ _CHUNK_ELEMENTS = 1 << 24
 """Logits held at once: 64 MB in float32."""
 _SLOPE_ELEMENTS = 1 << 22
 """The same where a gradient is formed: each is read three times."""
+_SCORED_ELEMENTS = 1 << 25
+"""Logits held at once where no gradient is wanted; few rows make the matrix product slower."""
 _MATMUL_ROWS = 256
-"""Fewer rows at once make the matrix product slower."""
 _CACHED_ELEMENTS = 1 << 18
 """Logits reduced at once on a CPU: 1 MB in float32."""
 
@@ -35,8 +36,10 @@ class Head(NamedTuple):
         """Logits [N, V] in float32."""
         return _logits(hidden_NH, self.weight_VH, self.bias_V, self.scale, self.softcap)
 
-    def scaled_(self, logits_NV: Tensor) -> Tensor:
+    def finish_(self, logits_NV: Tensor) -> Tensor:
         """What stands between the matrix product and the logits, in place."""
+        if self.bias_V is not None:
+            logits_NV.add_(self.bias_V)
         if self.scale != 1.0:
             logits_NV.mul_(self.scale)
         if self.softcap is not None:
@@ -94,25 +97,34 @@ class TargetScores(NamedTuple):
 def score_targets(head: Head, hidden_NH: Tensor, targets_N: Tensor) -> TargetScores:
     """How likely the targets are after their hidden states, in float32."""
     num_rows, num_tokens = len(targets_N), head.weight_VH.shape[0]
-    at_once = max(_MATMUL_ROWS, _CHUNK_ELEMENTS // num_tokens)
+    at_once = min(num_rows, max(_MATMUL_ROWS, _SCORED_ELEMENTS // num_tokens))
     # On a CPU, rows that stay in its cache: the four passes over them cost next to nothing there.
-    reduced = at_once if hidden_NH.is_cuda else max(1, _CACHED_ELEMENTS // num_tokens)
+    reduced = max(1, _CACHED_ELEMENTS // num_tokens) if hidden_NH.device.type == "cpu" else at_once
+    weight_HV, hidden_NH = _computed(head.weight_VH).T, _computed(hidden_NH)
     log_probs_N = torch.empty(num_rows, dtype=torch.float32, device=hidden_NH.device)
     is_best_N = torch.empty(num_rows, dtype=torch.bool, device=hidden_NH.device)
+    raw = hidden_NH.new_empty((at_once, num_tokens))
     buffer = log_probs_N.new_empty((min(reduced, num_rows), num_tokens))
     with torch.no_grad():
         for start in range(0, num_rows, at_once):
-            raw = functional.linear(hidden_NH[start : start + at_once], head.weight_VH, head.bias_V)
-            for within in range(0, len(raw), reduced):
-                part = raw[within : within + reduced]
+            num_now = min(at_once, num_rows - start)
+            torch.mm(hidden_NH[start : start + num_now], weight_HV, out=raw[:num_now])
+            for within in range(0, num_now, reduced):
+                part = raw[within : min(num_now, within + reduced)]
                 rows = slice(start + within, start + within + len(part))
-                logits = head.scaled_(buffer[: len(part)].copy_(part))
+                logits = head.finish_(buffer[: len(part)].copy_(part))
                 chosen = logits.gather(1, targets_N[rows, None])
                 highest = logits.amax(dim=-1, keepdim=True)
                 is_best_N[rows] = (chosen >= highest)[:, 0]
                 sums = logits.sub_(highest).exp_().sum(dim=-1, keepdim=True)
                 log_probs_N[rows] = (chosen - highest - sums.log())[:, 0]
     return TargetScores(log_probs_N, is_best_N)
+
+
+def _computed(tensor: Tensor) -> Tensor:
+    """In the type that autocast computes in, where it is on: once, and not for every chunk."""
+    kind = tensor.device.type
+    return tensor.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else tensor
 
 
 class _CrossEntropy(torch.autograd.Function):

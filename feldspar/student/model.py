@@ -140,11 +140,16 @@ def make_student(model: Any, tokenizer: Any, config: StudentConfig) -> Student:
     return Student(model=model, tokenizer=tokenizer, template=template, device=device, dtype=dtype)
 
 
-def save_checkpoint(student: Student, path: Path, *, phase: str, step: int) -> Checkpoint:
+def save_checkpoint(
+    student: Student, path: Path, *, phase: str, step: int, max_shard_mb: int = 5000
+) -> Checkpoint:
     """Write a directory that plain transformers loads: whole or absent."""
     try:
         with whole_folder(path) as folder, _quiet():
-            student.model.save_pretrained(folder, state_dict=merged_weights(student.model))
+            weights = merged_weights(student.model)
+            student.model.save_pretrained(
+                folder, state_dict=weights, max_shard_size=f"{max_shard_mb}MB"
+            )
             student.tokenizer.save_pretrained(folder)
     except (OSError, SafetensorError) as error:
         raise DiskError(f"{path}: the checkpoint cannot be written: {error}") from error

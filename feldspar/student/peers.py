@@ -66,6 +66,9 @@ class Peers(Protocol):
     def agree_to_save(self, wish: bool, held: Stops) -> bool:
         """Whether one process wishes to save. Raises Stopped where one was asked to end."""
 
+    def check_same(self, step: int) -> None:
+        """Raise TrainingError where another goes on from another step."""
+
     def meet(self) -> None:
         """Wait for the others."""
 
@@ -95,6 +98,9 @@ class Alone:
 
     def agree_to_save(self, wish: bool, held: Stops) -> bool:
         return wish
+
+    def check_same(self, step: int) -> None:
+        """There is no one to differ from."""
 
     def meet(self) -> None:
         """There is no one to wait for."""

@@ -66,6 +66,12 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).split("\n")[0]
 
 
+def is_cut_off(error: RuntimeError) -> bool:
+    """Whether a message failed because the process at its other end is gone."""
+    text = str(error).lower()
+    return isinstance(error, dist.DistError) or any(w in text for w in ("by peer", "gloo", "nccl"))
+
+
 def tell(text: str) -> None:
     """From the first process to all others, which `hear` it."""
     _broadcast(torch.tensor(list(text.encode()), dtype=torch.uint8))
@@ -165,6 +171,15 @@ class Team:
                 held.number = signal.SIGINT
             raise Stopped
         return bool(wishes[1])
+
+    def check_same(self, step: int) -> None:
+        steps = torch.tensor([step, -step])
+        dist.all_reduce(steps, op=dist.ReduceOp.MAX)
+        if steps[0] != -steps[1]:
+            raise TrainingError(
+                f"process {self.rank + 1} of {self.size} finds the state of step {step}, others "
+                "another; the run directory must lie on one disk that all see"
+            )
 
     def meet(self) -> None:
         dist.all_reduce(torch.zeros(1))
