@@ -109,7 +109,6 @@ def _cell(comparison: Comparison | None) -> str:
 
 def _print_published(runs: list[Scored]) -> None:
     """The runs' own rows under the published ones, with the settings of both."""
-    from rich import box
     from rich.console import Console
     from rich.table import Table
 
