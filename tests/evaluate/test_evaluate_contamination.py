@@ -76,7 +76,10 @@ def test_a_short_question_is_touched_whole_or_by_its_double(tmp_path: Path) -> N
 
 
 def test_other_numbers_and_other_questions_touch_nothing(tmp_path: Path) -> None:
-    rows = [row(1, "What colour is the old lighthouse at the end of Velm harbour?"), row(2, "What is 7 + 3?")]
+    rows = [
+        row(1, "What colour is the old lighthouse at the end of Velm harbour?"),
+        row(2, "What is 7 + 3?"),
+    ]
     assert touched_by(tmp_path, rows, SHORT) == []
     assert touched_by(tmp_path, rows, "What is 7 + 4?") == []
 
