@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from feldspar.config import ExamConfig, Recipe, TeacherConfig, place_paths, world_parts
+from feldspar.config import DataConfig, ExamConfig, Recipe, TeacherConfig, place_paths, world_parts
 from feldspar.errors import RecipeError, TeacherError
 from feldspar.generate import (
     FUNNEL_FILE,
@@ -24,9 +24,19 @@ from feldspar.generate import (
     make_exams,
     read_funnel,
 )
+from feldspar.mix.earlier import EarlierRows, rows_of_run
 from feldspar.mix.phases import mix_phases, warnings
 from feldspar.progress import Progress
-from feldspar.records import Checkpoint, ExamItem, JudgeScore, Leaf, Prompt, Sample, Score
+from feldspar.records import (
+    Checkpoint,
+    Conversation,
+    ExamItem,
+    JudgeScore,
+    Leaf,
+    Prompt,
+    Sample,
+    Score,
+)
 from feldspar.report import write_report
 from feldspar.runs import ROWS, Joined, Rows, Run, cache_folder, open_step, result_of, write_json
 from feldspar.taxonomy import files_read, read_taxonomy
@@ -34,6 +44,7 @@ from feldspar.teacher import Budget, Journal, Teacher, open_teacher
 from feldspar.tokens.count import TokenCounter
 
 if TYPE_CHECKING:
+    from feldspar.prefer.agree import Agreement
     from feldspar.records import ScoreCheckpoint
 
 log = logging.getLogger(__name__)
@@ -144,8 +155,9 @@ def train_and_score(
     for warning in warnings(recipe.mix, recipe.train.phase):
         log.warning("%s", warning)
     base = base_checkpoint(recipe.student.base)
-    data = {d.name: Path(d.path) for d in recipe.data}
-    base_replay = recipe.mix.base_replay and Path(recipe.mix.base_replay.source)
+    data = {d.name: data_of(d) for d in recipe.data}
+    base_replay = base_replay_of(run, recipe, base)
+    files = [rows for rows in (*data.values(), base_replay) if isinstance(rows, Path)]
     phases = run.step(
         "phases",
         mix_phases,
@@ -155,8 +167,8 @@ def train_and_score(
         train=recipe.train,
         data=data,
         base_replay=base_replay,
-        count_tokens=TokenCounter(base.path),
-        reads=[*data.values(), *([base_replay] if base_replay else [])],
+        counter=TokenCounter(base.path),
+        reads=files,
     )
     if until == "phases":
         return None
@@ -175,7 +187,7 @@ def train_and_score(
         phases,
         recipe.train,
         student=recipe.student,
-        score=score,
+        scores={"exams": score},
         min_selection_items=recipe.evaluate.min_selection_items,
         seed=recipe.seed,
     )
@@ -300,6 +312,31 @@ def rate_chats(
         )
 
 
+def data_of(config: DataConfig) -> Path | EarlierRows:
+    """Where rows of the user's own are: a file, or the phases of an earlier run."""
+    return rows_of_run(Path(config.run)) if config.run else Path(config.path or "")
+
+
+def base_replay_of(run: Run, recipe: Recipe, base: Checkpoint) -> Path | Rows[Conversation] | None:
+    """General data for every phase: a file, or what the base itself says, sampled once."""
+    from feldspar.mix.base_rows import sample_base
+
+    config = recipe.mix.base_replay
+    if config is None:
+        return None
+    if config.source is not None:
+        return Path(config.source)
+    return run.step(
+        "base-replay",
+        sample_base,
+        base,
+        config,
+        student=recipe.student,
+        seed=recipe.seed,
+        reads=[Path(config.prompts)] if config.prompts else [],
+    )
+
+
 def prefer_answers(
     run: Run, recipe: Recipe, sft: Checkpoint, samples: Rows[Sample], score: ScoreCheckpoint
 ) -> Rows[Checkpoint]:
@@ -335,6 +372,20 @@ def calibrate_judge(recipe: Recipe, folder: Path, progress: Progress) -> list[Ju
                 leaves, placed.generate, judge=teachers.judge, seed=placed.seed, progress=progress
             )
         )
+
+
+def agree_with_pairs(
+    recipe: Recipe, folder: Path, pairs_path: Path, progress: Progress
+) -> list[Agreement]:
+    """How often the recipe's reward prefers the chosen answers of stored pairs."""
+    from feldspar.prefer.agree import agree, read_pairs
+
+    if recipe.prefer is None:
+        raise RecipeError("the recipe has no [prefer] table, so it names no models to agree with")
+    pairs = read_pairs(pairs_path)
+    placed = place(recipe, folder, progress)
+    assert placed.prefer is not None
+    return agree(pairs, placed.prefer, student=placed.student, progress=progress)
 
 
 def place(recipe: Recipe, folder: Path, progress: Progress, *, with_models: bool = True) -> Recipe:

@@ -91,6 +91,8 @@ class Page:
     phases: tuple[Phase, ...]
     choices: dict[str, str]
     """Phase name -> the checkpoint chosen and why."""
+    early: dict[str, dict[str, float]]
+    """Phase name -> mean loss and gradient norm of its first steps, and how many these are."""
     loss_figure: Markup | None
     rounds: tuple[dict[str, object], ...]
     funnels: tuple[LeafFunnel, ...]
@@ -149,6 +151,7 @@ def gather(run_path: Path) -> Page:
     touched: list[Touched] = list(steps.get("touched", ()))
     changes, between = _changes(steps, grids[0])
     metrics = _json_lines(steps.get("trained"), "metrics.jsonl")
+    selections = _json_lines(steps.get("trained"), "selections.jsonl")
     return Page(
         name=run_path.name,
         recipe=(run_path / "recipe.json").read_text(encoding="utf-8"),
@@ -162,7 +165,8 @@ def gather(run_path: Path) -> Page:
         touched=tuple(touched[:MAX_TOUCHED]),
         num_touched=len(touched),
         phases=tuple(steps.get("phases", ())),
-        choices=_choices(_json_lines(steps.get("trained"), "selections.jsonl")),
+        choices=_choices(selections),
+        early={s["phase"]: s["early"] for s in selections if s.get("early")},
         loss_figure=Markup(loss_figure(metrics)) if metrics else None,
         rounds=tuple(_flat(r) for r in _json_lines(steps.get("preferred"), "rounds.jsonl")),
         funnels=tuple(_funnels(steps.get("samples"))),
