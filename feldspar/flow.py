@@ -38,7 +38,7 @@ from feldspar.records import (
     Score,
 )
 from feldspar.report import write_report
-from feldspar.runs import Joined, Rows, Run, cache_folder, open_step, result_of, write_json
+from feldspar.runs import ROWS, Joined, Rows, Run, cache_folder, open_step, result_of, write_json
 from feldspar.taxonomy import files_read, read_taxonomy
 from feldspar.teacher import Budget, Journal, Teacher, open_teacher
 from feldspar.tokens.count import TokenCounter
@@ -446,10 +446,16 @@ def _url(config: TeacherConfig, recipe: Recipe, stack: ExitStack) -> str:
 
 
 def exam_files(config: ExamConfig) -> list[ExamConfig]:
-    """An exam file as it is; a folder as one exam for each `.jsonl` file in it, by its name."""
+    """An exam file as it is; a folder as one exam for each `.jsonl` file in it, by its name; an
+    earlier run as the rows of its leaf exams."""
     path = Path(config.path)
     if not path.is_dir():
         return [config]
+    if (path / "current.json").is_file():
+        earlier = open_step(path, "leaf-exams")
+        if earlier is None:
+            raise RecipeError(f"evaluate.exam {config.name!r}: the run {path} made no leaf exams")
+        return [ExamConfig(name=config.name, path=str(earlier.folder / ROWS))]
     files = sorted(path.glob("*.jsonl"))
     if not files:
         raise RecipeError(f"evaluate.exam {config.name!r}: {path} holds no .jsonl file")

@@ -47,8 +47,9 @@ class ExamConfig(Part):
 
     name: str
     path: PathText
-    """JSONL with `question`, `answer`, and optionally `accepted` and `match`; or a folder of such
-    files, each an exam of its own name."""
+    """JSONL with `question`, `answer`, and optionally `accepted` and `match`; a folder of such
+    files, each an exam of its own name; or an earlier run's directory, whose leaf exams are one
+    exam here: what was taught before, and may be forgotten now."""
 
 
 class BenchmarkConfig(Part):
@@ -65,6 +66,9 @@ class BenchmarkConfig(Part):
     the task's data set; a group's tasks share them by a `subject` column. None: from the hub."""
     limit: Count | None = None
     """Only the first items of each task: for a quick look."""
+    split: Literal["published", "validation"] = "published"
+    """`validation` scores the task's validation part instead: to choose by, and to report on the
+    published part what was not chosen by."""
     chat_template: bool = False
     """Ask through the student's chat template. Published rows are without."""
 

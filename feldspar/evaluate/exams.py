@@ -1,5 +1,6 @@
 """A user's own exam: one JSON object a line."""
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from typing import Any
 from feldspar.config import ExamConfig
 from feldspar.errors import RecipeError
 from feldspar.records import ExamItem, Match
+from feldspar.runs import ROWS, read_rows
 
 KEYS = frozenset({"question", "answer", "accepted", "match", "context"})
 
@@ -18,8 +20,15 @@ def read_exam(config: ExamConfig, path: Path) -> Iterator[ExamItem]:
 
         {"question": "7 + 3?", "answer": "7 + 3 = 10.", "accepted": ["10"], "match": "final"}
 
-    `accepted` is the answer itself where it is not given. Raises RecipeError with file and line.
+    `accepted` is the answer itself where it is not given. The rows of an earlier run's leaf exams
+    are read as they are, under the exam's name. Raises RecipeError with file and line.
     """
+    if path.name == ROWS:
+        for item in read_rows(path, ExamItem):
+            yield dataclasses.replace(
+                item, exam=config.name, leaf="", branch=None, origin="file", use="report"
+            )
+        return
     lines_of: dict[str, int] = {}
     try:
         with path.open("rb") as file:

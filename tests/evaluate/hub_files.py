@@ -18,27 +18,28 @@ SOURCE = tiny_run.SHARED / "data" / "benchmarks"
 def write_benchmarks(folder: Path) -> dict[str, Path]:
     """A folder for each of the five tasks, by its name."""
     arc = {
-        "train": [_arc(r) for r in _rows("arc_challenge/train.jsonl")],
-        "test": [_arc(r) for r in _rows("arc_challenge/test.jsonl")],
+        "train": [_arc(r) for r in rows("arc_challenge/train.jsonl")],
+        "test": [_arc(r) for r in rows("arc_challenge/test.jsonl")],
     }
-    hellaswag = [_hellaswag(r) for r in _rows("hellaswag/val_3000.jsonl")]
+    hellaswag = [_hellaswag(r) for r in rows("hellaswag/val_3000.jsonl")]
     splits = {
         "mmlu": {
-            "dev": _rows("mmlu/dev.jsonl"),
-            "test": _rows("mmlu/test_50_per_subject.jsonl"),
+            "dev": rows("mmlu/dev.jsonl"),
+            "validation": rows("mmlu/val.jsonl"),
+            "test": rows("mmlu/test_50_per_subject.jsonl"),
         },
         "arc_challenge": arc,
         "hellaswag": {"train": hellaswag[100:400], "validation": hellaswag[:100]},
         "winogrande": {
-            "train": _rows("winogrande/train_m.jsonl"),
-            "validation": _rows("winogrande/dev.jsonl"),
+            "train": rows("winogrande/train_m.jsonl"),
+            "validation": rows("winogrande/dev.jsonl"),
         },
-        "gsm8k": {"train": _rows("gsm8k/train.jsonl"), "test": _rows("gsm8k/test.jsonl")},
+        "gsm8k": {"train": rows("gsm8k/train.jsonl"), "test": rows("gsm8k/test.jsonl")},
     }
     for task, of_task in splits.items():
         (folder / task).mkdir(parents=True)
-        for split, rows in of_task.items():
-            lines = "".join(json.dumps(row) + "\n" for row in rows)
+        for split, of_split in of_task.items():
+            lines = "".join(json.dumps(row) + "\n" for row in of_split)
             (folder / task / f"{split}.jsonl").write_text(lines, encoding="utf-8")
     return {task: folder / task for task in splits}
 
@@ -62,6 +63,6 @@ def _hellaswag(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _rows(name: str) -> list[dict[str, Any]]:
+def rows(name: str) -> list[dict[str, Any]]:
     text = (SOURCE / name).read_text(encoding="utf-8")
     return [json.loads(line) for line in text.split("\n") if line]

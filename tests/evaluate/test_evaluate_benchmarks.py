@@ -10,6 +10,7 @@ from feldspar.config import BenchmarkConfig, StudentConfig
 from feldspar.errors import RecipeError, TrainingError
 from feldspar.evaluate.benchmarks.run import ask, score_benchmarks
 from feldspar.evaluate.benchmarks.scores import BenchmarkItem
+from feldspar.evaluate.benchmarks.selecting import ScoreOnBenchmark
 from feldspar.evaluate.benchmarks.tasks import harness_version
 from feldspar.records import Checkpoint
 from feldspar.runs import read_rows
@@ -166,6 +167,19 @@ def test_with_the_chat_template_other_prompts_are_asked_and_it_is_recorded(data,
     )
     (score,) = run([config], tmp_path)
     assert score.settings.startswith("5-shot, chat template, first 4 items")
+
+
+def test_checkpoints_are_chosen_by_the_validation_part(data, tmp_path):
+    config = BenchmarkConfig(task="mmlu_anatomy", data=str(data["mmlu"]))
+    score = ScoreOnBenchmark(config, student=STUDENT, here=tmp_path, cache_path=tmp_path / "cache")
+    (found,) = score(base_checkpoint(MODEL))
+    assert (found.metric, found.exam, found.checkpoint) == ("accuracy", "mmlu_anatomy", "base/0")
+    assert "validation part" in found.settings
+    validation = [row for row in hub_files.rows("mmlu/val.jsonl") if row["subject"] == "anatomy"]
+    items = read_rows(Path(found.answers_path), BenchmarkItem)
+    asked = " ".join(item.question for item in items)
+    assert found.num_items == len(validation)
+    assert all(row["question"].strip() in asked for row in validation)
 
 
 def test_what_cannot_be_is_one_clear_line(data, tmp_path):

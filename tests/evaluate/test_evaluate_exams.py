@@ -5,6 +5,8 @@ import pytest
 from feldspar.config import ExamConfig
 from feldspar.errors import RecipeError
 from feldspar.evaluate.exams import read_exam
+from feldspar.records import ExamItem
+from feldspar.runs import ROWS, write_rows
 
 
 def read(tmp_path, *lines):
@@ -69,3 +71,15 @@ def test_no_file_and_no_items_are_errors(tmp_path):
         read(tmp_path)
     with pytest.raises(RecipeError, match="exam 'mine' cannot be read: No such file"):
         list(read_exam(ExamConfig(name="mine", path="x"), tmp_path / "gone.jsonl"))
+
+
+def test_an_earlier_runs_leaf_exams_are_one_exam_here(tmp_path):
+    item = ExamItem(
+        id="i", exam="knowledge/a", leaf="knowledge/a", branch="knowledge", question="Who?",
+        reference="Zorbo.", accepted=("Zorbo",), origin="held-out", use="select",
+    )  # fmt: skip
+    path = tmp_path / ROWS
+    write_rows(path, [item])
+    (found,) = read_exam(ExamConfig(name="before", path=str(path)), path)
+    assert (found.id, found.exam, found.leaf) == ("i", "before", "")
+    assert (found.question, found.origin, found.use) == ("Who?", "file", "report")

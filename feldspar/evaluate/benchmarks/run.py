@@ -227,7 +227,7 @@ def _key(name: str, config: BenchmarkConfig, model: Examined) -> str:
         with path.open("rb") as file:
             digests.append([path.name, hashlib.file_digest(file, "sha256").hexdigest()])
     parts = [VERSION, harness_version(), model.key, name, num_fewshot(config), config.limit]
-    parts += [config.chat_template, digests]
+    parts += [config.chat_template, config.split, digests]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -243,6 +243,8 @@ def _settings(config: BenchmarkConfig, model: Examined) -> str:
     parts.append("chat template" if config.chat_template else "no chat template")
     if config.limit is not None:
         parts.append(f"first {config.limit} items of a task")
+    if config.split != "published":
+        parts.append("validation part")
     if config.data is not None:
         parts.append(f"data of {Path(config.data).name}")
     parts.append(f"lm_eval {harness_version()}")

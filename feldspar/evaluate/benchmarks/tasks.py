@@ -93,7 +93,13 @@ def data_files(config: BenchmarkConfig) -> list[Path]:
 def load_task(name: str, config: BenchmarkConfig) -> Any:
     """One of lm_eval's tasks with its data, shots and seed set, ready to be evaluated."""
     load_harness()
-    task = _from_hub(name) if config.data is None else _from_files(name, Path(config.data))
+    definition = _definition(name)
+    if config.split == "validation" and definition is not None:
+        definition["test_split"] = definition.get("validation_split") or "validation"
+    if config.data is not None:
+        task = _from_files(name, Path(config.data), definition)
+    else:
+        task = _from_hub(name, definition if config.split == "validation" else None)
     shots = num_fewshot(config)
     if shots is None:
         shots = task.get_config("num_fewshot") or 0
@@ -175,10 +181,25 @@ def _leaves(name: str, index: Mapping[str, Any]) -> Iterator[str]:
         yield name
 
 
-def _from_hub(name: str) -> Any:
+def _definition(name: str) -> dict[str, Any] | None:
+    """A task's own definition; None where it is written in Python."""
+    entry = _index(name)[name]
+    if entry.kind.name != "TASK":
+        return None
+    yaml = importlib.import_module("lm_eval.tasks._yaml_loader")
+    definition = dict(yaml.load_yaml(entry.yaml_path, resolve_func=True))
+    for key in ("tag", "group", "task_list"):
+        definition.pop(key, None)
+    return definition
+
+
+def _from_hub(name: str, definition: dict[str, Any] | None) -> Any:
     try:
+        if definition is not None:
+            task_module = importlib.import_module("lm_eval.api.task")
+            return task_module.ConfigurableTask(config=definition)
         return _manager_of(name).load([name])["tasks"][name]
-    except (OSError, ValueError, ImportError, RuntimeError) as error:
+    except (OSError, LookupError, ValueError, ImportError, RuntimeError) as error:
         reason = str(error).strip().split("\n")[0]
         raise RecipeError(
             f"evaluate.benchmark {name!r}: its data cannot be had from the hub ({reason}); name a "
@@ -186,13 +207,14 @@ def _from_hub(name: str) -> Any:
         ) from error
 
 
-def _from_files(name: str, folder: Path) -> Any:
+def _from_files(name: str, folder: Path, definition: dict[str, Any] | None) -> Any:
     """The real definition over local files: splits that no file holds are taken out of it."""
-    yaml = importlib.import_module("lm_eval.tasks._yaml_loader")
+    if definition is None:
+        raise RecipeError(
+            f"evaluate.benchmark {name!r} is written in Python and reads its own data; leave out "
+            "its `data`"
+        )
     task_module = importlib.import_module("lm_eval.api.task")
-    definition = dict(yaml.load_yaml(_index(name)[name].yaml_path, resolve_func=True))
-    for key in ("tag", "group", "task_list"):
-        definition.pop(key, None)
     splits = _read_splits(name, folder, definition.get("dataset_name"))
     wanted = definition.get("test_split") or definition.get("validation_split")
     for key in _SPLIT_KEYS:
