@@ -15,6 +15,7 @@ COMMANDS = [
     "generate",
     "init",
     "journal",
+    "learn",
     "mix",
     "plan",
     "prefer",
