@@ -1,5 +1,6 @@
 """A conversation with a run's result: as it comes, beside its base, stopped, and explained."""
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_answer_grows_and_the_whole_is_remembered(run: Path) -> None:
     partner = Conversationalist(run, max_tokens=12, temperature=0.0)
     grown = [ours for ours, base in partner.answers("number 7") if base is None]
-    assert all(after.startswith(before) for before, after in zip(grown, grown[1:], strict=False))
+    assert all(after.startswith(before) for before, after in itertools.pairwise(grown))
     assert [m.role for m in partner.result.history] == ["user", "assistant"]
     assert partner.result.history[1].content == grown[-1]
     partner.forget()
@@ -86,7 +87,7 @@ def test_why_shows_the_likest_kept_sample_and_its_seeds(run: Path) -> None:
     assert partner.why() == []
     partner.answer("Where is the home of Zorbo, please?")
     found = partner.why()
-    assert [n.sample.id for n in found][0] == "1"
+    assert next(n.sample.id for n in found) == "1"
     assert "2" not in {n.sample.id for n in found}
     assert found[0].seeds == [SEED]
     assert found[0].likeness > 0.5
