@@ -249,6 +249,22 @@ class Score:
     leaf: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Touched:
+    """A scored item that the training data holds, or nearly: its score may be memory."""
+
+    item: str
+    """Id within its exam."""
+    exam: str
+    question: str
+    how: str
+    """`13 words in a row`, `all its words`, or `ROUGE-L 0.93`."""
+    source: str
+    """Of the training row."""
+    row: str
+    """Id of the training row."""
+
+
 class ScoreCheckpoint(Protocol):
     """Scores a checkpoint on exams; handed to training and preference tuning by flow.py."""
 
@@ -256,6 +272,21 @@ class ScoreCheckpoint(Protocol):
     """Content key of the items and settings: part of the key of every step it is handed to."""
 
     def __call__(self, checkpoint: Checkpoint) -> list[Score]: ...
+
+
+class ScoreItems(Protocol):
+    """Marks a checkpoint item by item, so that two of them can be compared in pairs.
+
+    What a phase's `select` names; handed to training by flow.py.
+    """
+
+    key: str
+    """Content key of the items and settings."""
+    metric: str
+
+    def values(self, checkpoint: Checkpoint) -> dict[str, float]:
+        """By item; greater is better. The same items for every checkpoint."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,6 +38,7 @@ from feldspar.config.training import DEFAULT_PHASES as DEFAULT_PHASES
 from feldspar.config.training import BaseReplayConfig as BaseReplayConfig
 from feldspar.config.training import DataConfig as DataConfig
 from feldspar.config.training import LearnConfig as LearnConfig
+from feldspar.config.training import LoraConfig as LoraConfig
 from feldspar.config.training import MixConfig as MixConfig
 from feldspar.config.training import PhaseConfig as PhaseConfig
 from feldspar.config.training import ReplayConfig as ReplayConfig
