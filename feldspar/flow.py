@@ -393,6 +393,8 @@ def place(recipe: Recipe, folder: Path, progress: Progress, *, with_models: bool
 
     Without models the world's files are made alone, and nothing is trained.
     """
+    # Whole also before there is one, so that a later run can go on with the same answers.
+    recipe = recipe.model_copy(update={"journal": str((folder / recipe.journal).absolute())})
     if recipe.world is None:
         return place_paths(recipe, folder, {})
     from feldspar.world import make_world

@@ -216,3 +216,16 @@ class TrainConfig(Part):
                 f"{self.betas[1]}; use 0.99 or less, or float32"
             )
         return self
+
+
+class LearnConfig(Part):
+    """`feldspar learn`: how one leaf is added to a model that was trained."""
+
+    replay_share: Share = 0.5
+    """Part of the rows that are drawn from what the run was trained on before."""
+    num_epochs: Count = 4
+    learning_rate: Positive | None = None
+    """None: `train.learning_rate`."""
+    batch_samples: Count | None = None
+    """None: `train.batch_samples`."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
