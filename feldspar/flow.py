@@ -38,7 +38,7 @@ from feldspar.records import (
     Score,
 )
 from feldspar.report import write_report
-from feldspar.runs import Joined, Rows, Run, cache_folder, write_json
+from feldspar.runs import Joined, Rows, Run, cache_folder, result_of, write_json
 from feldspar.taxonomy import files_read, read_taxonomy
 from feldspar.teacher import Budget, Journal, Teacher, open_teacher
 from feldspar.tokens.count import TokenCounter
@@ -264,12 +264,19 @@ def place(recipe: Recipe, folder: Path, progress: Progress, *, with_models: bool
 
     Without models the world's files are made alone, and nothing is trained.
     """
-    if recipe.world is None:
-        return place_paths(recipe, folder, {})
-    from feldspar.world import make_world
+    made: dict[str, str] = {}
+    if recipe.world is not None:
+        from feldspar.world import make_world
 
-    parts = world_parts(recipe) if with_models else set()
-    return place_paths(recipe, folder, make_world(recipe.world, cache_folder(), parts, progress))
+        parts = world_parts(recipe) if with_models else set()
+        made = make_world(recipe.world, cache_folder(), parts, progress)
+    placed = place_paths(recipe, folder, made)
+    base = Path(placed.student.base)
+    if not (base / "recipe.json").is_file():
+        return placed
+    # The base is an earlier run: its result.
+    student = placed.student.model_copy(update={"base": result_of(base).path})
+    return placed.model_copy(update={"student": student})
 
 
 @contextmanager
