@@ -38,12 +38,13 @@ from feldspar.records import (
     Score,
 )
 from feldspar.report import write_report
-from feldspar.runs import Joined, Rows, Run, cache_folder, result_of, write_json
+from feldspar.runs import Joined, Rows, Run, cache_folder, open_step, result_of, write_json
 from feldspar.taxonomy import files_read, read_taxonomy
 from feldspar.teacher import Budget, Journal, Teacher, open_teacher
 from feldspar.tokens.count import TokenCounter
 
 if TYPE_CHECKING:
+    from feldspar.prefer.agree import Agreement
     from feldspar.records import ScoreCheckpoint
 
 log = logging.getLogger(__name__)
@@ -67,13 +68,15 @@ def run_recipe(
     *,
     until: Until = "scores",
     num_processes: int = 1,
-) -> Rows[Score] | None:
+) -> Joined[Score] | None:
     """Do the whole method, or its steps up to `until`; gives the scores of every checkpoint.
 
     `folder` is the recipe's; `num_processes` train together. Raises FeldsparError where the user
     can mend it.
     """
     placed = place(recipe, folder, progress)
+    if until == "scores":
+        check_published(placed)
     with Run(run_path, placed, progress, num_processes) as run:
         leaves = run.step(
             "leaves", read_taxonomy, placed.taxonomy, reads=files_read(placed.taxonomy)
@@ -96,7 +99,13 @@ def run_recipe(
             )
         if until == "samples":
             return None
-        return train_and_score(run, placed, exams, samples, until)
+        scores = train_and_score(run, placed, exams, samples, until)
+        if scores is None:
+            return None
+        published = measure_published(run, placed, folder / recipe.journal)
+        untouched = score_untouched(run, placed, exams, scores, published)
+        write_report(run.path)
+        return Joined(scores, *published, untouched)
 
 
 def try_judge(run: Run, recipe: Recipe, leaves: Rows[Leaf], judge: Teacher) -> None:
@@ -141,6 +150,7 @@ def train_and_score(
     """Mix the phases, train through them, tune on preferences, and score what came of it."""
     from feldspar.evaluate.checkpoints import ScoreOnExams, evaluate
     from feldspar.student.model import base_checkpoint
+    from feldspar.student.track import Tracking
     from feldspar.train.phases import train_phases
 
     for warning in warnings(recipe.mix, recipe.train.phase):
@@ -166,7 +176,7 @@ def train_and_score(
     score = ScoreOnExams(
         exams,
         student=recipe.student,
-        config=recipe.evaluate,
+        config=recipe.evaluate.of_exams(),
         seed=recipe.seed,
         cache_path=run.path / "answers",
         progress=run.progress,
@@ -181,6 +191,7 @@ def train_and_score(
         scores={"exams": score},
         min_selection_items=recipe.evaluate.min_selection_items,
         seed=recipe.seed,
+        tracking=Tracking(recipe.track, recipe.name),
     )
     if until == "trained":
         return None
@@ -190,11 +201,117 @@ def train_and_score(
         named += [(c.phase, c) for c in preferred]
     if until == "preferred":
         return None
-    scores = run.step(
-        "scores", evaluate, named, exams, recipe.evaluate, student=recipe.student, seed=recipe.seed
+    return run.step(
+        "scores",
+        evaluate,
+        named,
+        exams,
+        recipe.evaluate.of_exams(),
+        student=recipe.student,
+        seed=recipe.seed,
     )
-    write_report(run.path)
-    return scores
+
+
+def check_published(recipe: Recipe) -> None:
+    """Raises RecipeError for a benchmark that cannot be run, before anything is paid for."""
+    if recipe.evaluate.mt_bench is not None:
+        from feldspar.evaluate.mt_bench.files import find_mt_bench, read_mt_bench
+
+        read_mt_bench(find_mt_bench(recipe.evaluate.mt_bench))
+    if recipe.evaluate.benchmark:
+        from feldspar.evaluate.benchmarks.tasks import find_tasks
+
+        for config in recipe.evaluate.benchmark:
+            find_tasks(config)
+
+
+def measure_published(run: Run, recipe: Recipe, journal_path: Path) -> list[Rows[Score]]:
+    """The published benchmarks and MT-Bench, on the base and on the run's result."""
+    from feldspar.student.model import base_checkpoint
+
+    config = recipe.evaluate
+    if not config.benchmark and config.mt_bench is None:
+        return []
+    result = result_of(run.path)
+    named = [("base", base_checkpoint(recipe.student.base)), (result.phase, result)]
+    published = []
+    if config.benchmark:
+        from feldspar.evaluate.benchmarks.run import score_benchmarks
+        from feldspar.evaluate.benchmarks.tasks import data_files, harness_version
+
+        published.append(
+            run.step(
+                "benchmarks",
+                score_benchmarks,
+                named,
+                config.benchmark,
+                student=recipe.student,
+                server=config.server,
+                harness=harness_version(),
+                cache_path=cache_folder() / "benchmarks",
+                reads=[path for benchmark in config.benchmark for path in data_files(benchmark)],
+            )
+        )
+    if config.mt_bench is not None:
+        published.append(rate_chats(run, recipe, named, journal_path))
+    return published
+
+
+def score_untouched(
+    run: Run,
+    recipe: Recipe,
+    exams: Joined[ExamItem],
+    scores: Rows[Score],
+    published: list[Rows[Score]],
+) -> Rows[Score]:
+    """What the scores are without the items that the training data holds."""
+    from feldspar.evaluate.contamination import find_touched, scores_without
+
+    benchmarks = open_step(run.path, "benchmarks") if recipe.evaluate.benchmark else None
+    bench = None
+    if recipe.evaluate.mt_bench is not None:
+        from feldspar.evaluate.mt_bench.files import find_mt_bench, read_mt_bench
+
+        bench = read_mt_bench(find_mt_bench(recipe.evaluate.mt_bench))
+    phases = open_step(run.path, "phases")
+    touched = run.step("touched", find_touched, phases, exams, benchmarks, bench)
+    return run.step(
+        "untouched",
+        scores_without,
+        touched,
+        exams,
+        scores,
+        published,
+        num_resamples=recipe.evaluate.num_resamples,
+        seed=recipe.seed,
+    )
+
+
+def rate_chats(
+    run: Run, recipe: Recipe, named: list[tuple[str, Checkpoint]], journal_path: Path
+) -> Rows[Score]:
+    """MT-Bench, rated by its own judge or by the recipe's."""
+    from feldspar.evaluate.mt_bench.files import find_mt_bench, read_mt_bench
+    from feldspar.evaluate.mt_bench.run import score_mt_bench
+
+    config = recipe.evaluate.mt_bench
+    assert config is not None
+    files = find_mt_bench(config)
+    asking = recipe.model_copy(update={"judge": config.judge or recipe.judge})
+    met_path = run.path / "teachers.json"
+    with open_teachers(asking, journal_path, run.progress, met_path) as teachers:
+        return run.step(
+            "mt-bench",
+            score_mt_bench,
+            named,
+            read_mt_bench(files),
+            config.model_copy(update={"judge": None}),
+            judge=teachers.judge,
+            student=recipe.student,
+            num_resamples=recipe.evaluate.num_resamples,
+            seed=recipe.seed,
+            reads=[*files, *([Path(config.baseline)] if config.baseline else [])],
+        )
 
 
 def data_of(config: DataConfig) -> Path | EarlierRows:
@@ -257,6 +374,20 @@ def calibrate_judge(recipe: Recipe, folder: Path, progress: Progress) -> list[Ju
                 leaves, placed.generate, judge=teachers.judge, seed=placed.seed, progress=progress
             )
         )
+
+
+def agree_with_pairs(
+    recipe: Recipe, folder: Path, pairs_path: Path, progress: Progress
+) -> list[Agreement]:
+    """How often the recipe's reward prefers the chosen answers of stored pairs."""
+    from feldspar.prefer.agree import agree, read_pairs
+
+    if recipe.prefer is None:
+        raise RecipeError("the recipe has no [prefer] table, so it names no models to agree with")
+    pairs = read_pairs(pairs_path)
+    placed = place(recipe, folder, progress)
+    assert placed.prefer is not None
+    return agree(pairs, placed.prefer, student=placed.student, progress=progress)
 
 
 def place(recipe: Recipe, folder: Path, progress: Progress, *, with_models: bool = True) -> Recipe:

@@ -249,6 +249,22 @@ class Score:
     leaf: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Touched:
+    """A scored item that the training data holds, or nearly: its score may be memory."""
+
+    item: str
+    """Id within its exam."""
+    exam: str
+    question: str
+    how: str
+    """`13 words in a row`, `all its words`, or `ROUGE-L 0.93`."""
+    source: str
+    """Of the training row."""
+    row: str
+    """Id of the training row."""
+
+
 class ScoreCheckpoint(Protocol):
     """Scores a checkpoint on exams; handed to training and preference tuning by flow.py."""
 

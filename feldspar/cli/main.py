@@ -78,6 +78,7 @@ def main() -> None:
 
 def _add_commands() -> None:
     from feldspar.cli import (
+        agree,
         calibrate,
         compare,
         export_data,
@@ -101,6 +102,7 @@ def _add_commands() -> None:
     for name, command in run.STEPS.items():
         app.command(name)(command)
     app.command("compare")(compare.compare)
+    app.command("agree")(agree.agree)
     app.command("report")(report.report)
     app.command("chat")(talk.chat)
     app.command("serve")(serve.serve)

@@ -8,7 +8,8 @@ from feldspar.config.asking import GenerateConfig, TeacherConfig
 from feldspar.config.part import Count, OptionalPath, Part, PathText, Positive, Share
 from feldspar.config.planning import PlanConfig
 from feldspar.config.scoring import EvaluateConfig, PreferConfig
-from feldspar.config.serving import ServeConfig
+from feldspar.config.serving import PublishConfig, ServeConfig
+from feldspar.config.tracking import TrackConfig
 from feldspar.config.training import DataConfig, MixConfig, StudentConfig, TrainConfig
 from feldspar.records import Branch
 
@@ -72,9 +73,11 @@ class Recipe(Part):
     mix: MixConfig = MixConfig()
     data: tuple[DataConfig, ...] = ()
     train: TrainConfig = TrainConfig()
+    track: TrackConfig = TrackConfig()
     prefer: PreferConfig | None = None
     evaluate: EvaluateConfig = EvaluateConfig()
     plan: PlanConfig = PlanConfig()
+    publish: PublishConfig = PublishConfig()
     serve: ServeConfig = ServeConfig()
 
     @field_validator("name")

@@ -10,6 +10,16 @@ from feldspar.config.part import Count, Fraction, OptionalPath, Part, PathText, 
 from feldspar.records import Branch
 
 
+class LoraConfig(Part):
+    """Low-rank adaptation through peft: `pip install 'feldspar[lora]'`. Checkpoints are merged."""
+
+    rank: Count = 16
+    alpha: Positive = 32.0
+    """What is added to a weight is scaled by alpha / rank."""
+    target_modules: tuple[str, ...] = ()
+    """Names of the linear layers that get low-rank weights. Empty: all but the head."""
+
+
 class StudentConfig(Part):
     """The model to be taught."""
 
@@ -25,6 +35,8 @@ class StudentConfig(Part):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the computation; weights are kept in float32. auto: bfloat16 on cuda, else float32."""
+    lora: LoraConfig | None = None
+    """Train low-rank weights, and the rows of the lab template's tokens, instead of all weights."""
 
 
 class BaseReplayConfig(Part):
@@ -170,7 +182,16 @@ class TrainConfig(Part):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_grad_norm: Positive = 1.0
     tokens_per_micro_batch: Count = 16384
-    """Padded tokens computed at once; changes memory and speed, never the result."""
+    """Tokens computed at once, on a CPU at most 4096; changes memory and speed, not the result."""
+    packing: bool = True
+    """Rows end to end, each attending to itself alone. false: side by side, padded."""
+    optimizer_states: Literal["float32", "bfloat16"] = "float32"
+    """Of AdamW's two moments: 16 or 12 bytes a trained weight, with it and its gradient."""
+    recompute: Literal["auto", "always", "never"] = "auto"
+    """Whether activations are computed again for the backward pass, to save memory. auto: on cuda
+    if the largest micro-batch does not fit otherwise, which is tried; elsewhere never."""
+    compile: bool = False
+    """Compile each decoder layer: slow to start, faster afterwards."""
     shard: Literal["auto", "step", "layer"] = "auto"
     """How several processes hold the weights: gathered once a step, or layer by layer for a model
     that does not fit otherwise. auto: `step` where it fits. Never changes the result."""
@@ -191,4 +212,13 @@ class TrainConfig(Part):
                         f"phase {phase.name!r} replays {replay.phase!r}, which is no earlier phase"
                     )
             seen.add(phase.name)
+        return self
+
+    @model_validator(mode="after")
+    def _moments_can_be_told_apart(self) -> TrainConfig:
+        if self.optimizer_states == "bfloat16" and self.betas[1] > 0.99:
+            raise ValueError(
+                f'optimizer_states = "bfloat16" cannot hold averages as slow as betas[1] = '
+                f"{self.betas[1]}; use 0.99 or less, or float32"
+            )
         return self

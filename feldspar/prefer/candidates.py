@@ -7,20 +7,17 @@
 One model is in memory at a time: the policy, then the aligned model, then its base.
 """
 
-import gc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from feldspar.config import PreferConfig, StudentConfig, TrainConfig
-from feldspar.prefer.reward import RewardPair, load_scorer
+from feldspar.prefer.reward import RewardPair, free_memory, load_scorer, score_answers
 from feldspar.progress import Progress
 from feldspar.records import Candidate, Checkpoint, Prompt, ScoreCheckpoint
 from feldspar.runs import read_rows, write_rows
-from feldspar.student.log_probs import AnswerLogProb, AnswerRow, answer_log_probs
+from feldspar.student.log_probs import AnswerLogProb, AnswerRow
 from feldspar.student.model import load_student
 from feldspar.student.sample import sample_answers
 
@@ -111,7 +108,7 @@ def _draw(
             write_rows(_shard(folder / "drawn", number), draws)
             task.advance()
     del model
-    _free()
+    free_memory()
 
 
 def _score(
@@ -133,10 +130,10 @@ def _score(
                 AnswerRow(messages=asked[draw.prompt], answer=draw.text, ended=draw.ended)
                 for draw in read_rows(_shard(folder / "drawn", number), Draw)
             ]
-            write_rows(_shard(folder / role, number), answer_log_probs(model, rows))
+            write_rows(_shard(folder / role, number), score_answers(model, rows))
             task.advance()
     del model
-    _free()
+    free_memory()
 
 
 def _rewarded(num_shards: int, folder: Path, reward: Reward) -> Iterator[Candidate]:
@@ -162,10 +159,3 @@ def _missing(num_shards: int, folder: Path) -> list[int]:
 
 def _shard(folder: Path, number: int) -> Path:
     return folder / f"{number:05}.jsonl.zst"
-
-
-def _free() -> None:
-    """Give a model's memory back before the next one is loaded."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

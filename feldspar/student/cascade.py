@@ -126,7 +126,7 @@ def _own(block: Block, rest: Sequence[Tensor], scale: float) -> Attended:
 
 def _merged(first: Attended, second: Attended) -> Tensor:
     share = torch.sigmoid(first.lse - second.lse)[..., None]
-    return torch.lerp(second.out.float(), first.out.float(), share).to(first.out.dtype)
+    return torch.lerp(second.out, first.out, share.to(first.out.dtype))
 
 
 def _attend_all(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Attended:

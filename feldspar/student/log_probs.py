@@ -34,10 +34,14 @@ def answer_log_probs(
 
     Answers to one prompt that lie together share its computation.
     """
-    groups = groupby(rows, key=lambda row: row.messages)
-    trees = [_tree(student, list(group)) for _, group in groups]
-    scored = score_trees(student, trees, progress)
+    scored = score_trees(student, answer_trees(student, rows), progress)
     return [AnswerLogProb(s.total, s.num_tokens) for of_tree in scored for s in of_tree]
+
+
+def answer_trees(student: Student, rows: Sequence[AnswerRow]) -> list[Tree]:
+    """The token ids behind `rows`, a tree for each run of answers to one prompt."""
+    groups = groupby(rows, key=lambda row: row.messages)
+    return [_tree(student, list(group)) for _, group in groups]
 
 
 def _tree(student: Student, rows: Sequence[AnswerRow]) -> Tree:

@@ -18,10 +18,13 @@ from feldspar.records import Checkpoint, Conversation, Phase, ScoreItems
 from feldspar.runs import read_rows
 from feldspar.student.batch import Kept, TokenRows, tokenise_once
 from feldspar.student.fit import FitSettings, fit
-from feldspar.student.model import Student, load_student, save_checkpoint
+from feldspar.student.lora import load_to_train
+from feldspar.student.model import Student, save_checkpoint
 from feldspar.student.peers import Ranks
 from feldspar.student.schedule import Schedule, checkpoint_steps
 from feldspar.student.state import forget_state, state_bytes
+from feldspar.student.track import NOWHERE, Tracking
+from feldspar.train.early import early_signs
 from feldspar.train.estimate import disk_bytes, schedule_of
 from feldspar.train.held_out import HeldOut
 from feldspar.train.select import (
@@ -55,6 +58,7 @@ def train_phases(
     here: Path,
     progress: Progress = SILENT,
     num_processes: int = 1,
+    tracking: Tracking = NOWHERE,
 ) -> Iterator[Checkpoint]:
     """Train through the phases; give each one's chosen checkpoint, the result last.
 
@@ -62,7 +66,8 @@ def train_phases(
     that the phase sets apart are marked here. With fewer than `min_selection_items` items a phase's
     last checkpoint is taken. `here` holds selections.jsonl, candidates.jsonl, metrics.jsonl, a
     folder per phase, and the state of the one in training.
-    `num_processes` share each step; scoring and choosing are this one's.
+    `num_processes` share each step; scoring and choosing are this one's. `tracking` shows the
+    figures elsewhere too.
     Raises TrainingError, and DiskError before anything is trained where there is no room.
     """
     trainer = _Trainer(
@@ -70,12 +75,13 @@ def train_phases(
     )
     listed = list(phases)
     start, earlier_steps = base, 0
-    for number, phase in enumerate(listed):
-        selection = trainer.train(start, listed, number, earlier_steps)
-        log.info("phase %s: step %d is %s", phase.name, selection.step, selection.reason)
-        earlier_steps += selection.num_steps
-        start = chosen_checkpoint(here, selection)
-        yield start
+    with tracking.following(here / "metrics.jsonl"):
+        for number, phase in enumerate(listed):
+            selection = trainer.train(start, listed, number, earlier_steps)
+            log.info("phase %s: step %d is %s", phase.name, selection.step, selection.reason)
+            earlier_steps += selection.num_steps
+            start = chosen_checkpoint(here, selection)
+            yield start
 
 
 class _Trainer:
@@ -105,7 +111,7 @@ class _Trainer:
         for done in read_lines(self.here / "selections.jsonl", Selection):
             if done.key == key and (self.here / done.path).is_dir():
                 return done
-        loaded = load_student(start.path, self.student)
+        loaded = load_to_train(start.path, self.student, seed=self.seed)
         rows = read_phase(phase, loaded, self.student.max_length)
         schedule = schedule_of(phase, rows.num_rows, self.seed)
         if not schedule.num_steps:
@@ -152,6 +158,10 @@ class _Trainer:
             weight_decay=config.weight_decay,
             max_grad_norm=config.max_grad_norm,
             tokens_per_micro_batch=config.tokens_per_micro_batch,
+            packing=config.packing,
+            optimizer_states=config.optimizer_states,
+            recompute=config.recompute,
+            compile=config.compile,
             checkpoint_steps=checkpoint_steps(
                 schedule.steps_per_epoch, schedule.num_epochs, config.checkpoints_per_epoch
             ),
@@ -243,6 +253,7 @@ class _Trial:
             candidates=choice.compared,
             num_steps=num_steps,
             num_dropped=dict(zip(rows.source_names, rows.num_dropped, strict=True)),
+            early=early_signs(here / "metrics.jsonl", self.phase.name, num_steps),
         )
         append_line(here / "selections.jsonl", selection)
         return selection

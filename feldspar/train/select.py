@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from feldspar.records import Checkpoint
 from feldspar.stats.intervals import Difference, paired_difference, standard_error
 from feldspar.student.whole import whole_file
+from feldspar.train.early import Early
 
 R = TypeVar("R")
 
@@ -80,6 +81,8 @@ class Selection:
     """Optimizer steps of the whole phase."""
     num_dropped: dict[str, int]
     """Rows left out per source: too long, or with nothing to train on."""
+    early: Early | None = None
+    """Of its first steps."""
 
 
 class Choice(NamedTuple):
