@@ -34,6 +34,7 @@ from feldspar.config.scoring import MTBenchConfig as MTBenchConfig
 from feldspar.config.scoring import PreferConfig as PreferConfig
 from feldspar.config.serving import PublishConfig as PublishConfig
 from feldspar.config.serving import ServeConfig as ServeConfig
+from feldspar.config.tracking import TrackConfig as TrackConfig
 from feldspar.config.training import DEFAULT_PHASES as DEFAULT_PHASES
 from feldspar.config.training import BaseReplayConfig as BaseReplayConfig
 from feldspar.config.training import DataConfig as DataConfig

@@ -24,7 +24,8 @@ class StudentConfig(Part):
     """The model to be taught."""
 
     base: PathText
-    """A model directory in Hugging Face format, or a hub id."""
+    """A model directory in Hugging Face format, a hub id, or the folder of an earlier run, whose
+    result is gone on from."""
     system_prompt: str = ""
     """Put before every conversation when not empty."""
     template: Literal["lab", "own"] = "lab"
@@ -96,6 +97,9 @@ class PhaseConfig(Part):
     name: str
     branches: tuple[Branch, ...] = ()
     """Whose samples it trains on. Empty: none of the taxonomy's, only `data`."""
+    whole_branches: tuple[Branch, ...] = ()
+    """Branches it trains on too, whatever `length` says: the paper's second knowledge step takes
+    the foundational skills along."""
     length: Literal["short", "long", "all"] = "all"
     """Which half of the answers, by length in tokens (`mix.short_answer_tokens`)."""
     data: tuple[str, ...] = ()
