@@ -24,6 +24,9 @@ class PreferConfig(Part):
     temperature: Positive = 1.0
     max_new_tokens: Count = 300
     num_rounds: Count = 1
+    stop_at_plateau: bool = True
+    """Do no further round after one that did not raise the policy's mean reward on held-out
+    prompts."""
     restart: Literal["last", "sft"] = "last"
     """What a round fine-tunes: the last round's model, or the SFT start again. Answers are drawn
     from the last round's either way."""

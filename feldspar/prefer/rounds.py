@@ -126,12 +126,16 @@ def tune_preferences(
         prompts = with_headroom(prompts, score(sft), config.headroom)
     drawn = draw_prompts(prompts, config.num_prompts, seed)
     policy, before = sft, _measure(sft, drawn.held_out, here / "start", shop)
+    highest = before.mean
     outcomes: list[_Outcome] = []
     for number in range(1, config.num_rounds + 1):
         start = sft if config.restart == "sft" else policy
         outcome = _do_round(number, _Models(policy, start), before, drawn, here, shop)
         outcomes.append(outcome)
         _write(here, outcomes, released=None)
+        if config.stop_at_plateau and outcome.after.mean <= highest:
+            break
+        highest = max(highest, outcome.after.mean)
         policy, before = outcome.checkpoint, outcome.after
     peak = max(outcomes, key=lambda outcome: outcome.after.mean)
     _write(here, outcomes, released=peak)
