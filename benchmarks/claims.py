@@ -151,7 +151,7 @@ class Lab:
                 [phase],
                 self.recipe.train,
                 student=self.recipe.student,
-                score=_Unasked(),
+                scores={},
                 min_selection_items=1,
                 seed=self.seed,
                 here=here,
@@ -162,6 +162,7 @@ class Lab:
     def phases(self, arm: Arm) -> list[object]:
         from feldspar.config import BaseReplayConfig, MixConfig, PhaseConfig, ReplayConfig
         from feldspar.mix.phases import mix_phases
+        from feldspar.tokens.count import TokenCounter
 
         def phase(name: str, branches: tuple[str, ...], epochs: int, replayed: str = "") -> object:
             replay = (ReplayConfig(phase=replayed, fraction=arm.fraction),) if replayed else ()
@@ -193,7 +194,7 @@ class Lab:
                 train=self.recipe.train,
                 data={},
                 base_replay=Path(source) if arm.share else None,
-                count_tokens=len,
+                counter=TokenCounter(),
                 here=self.folder / "phases" / arm.name,
             )
         )
@@ -220,15 +221,6 @@ class Lab:
         for answer in answers:
             of_exam.setdefault(answer.exam, []).append(bool(answer.is_right))
         return {exam: statistics.mean(right) for exam, right in of_exam.items()}
-
-
-class _Unasked:
-    """No checkpoint is chosen by score here."""
-
-    key = "none"
-
-    def __call__(self, checkpoint: object) -> list[object]:
-        raise AssertionError("every phase selects its last checkpoint")
 
 
 def main() -> None:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 from safetensors import safe_open
 
 from feldspar.config import BudgetConfig, Recipe
-from feldspar.flow import open_teachers, place
+from feldspar.flow import data_of, open_teachers, place
 from feldspar.generate import Probed, expected_samples, expected_tokens, probe
 from feldspar.generate import estimate as estimate_generation
+from feldspar.mix.files import count_rows
 from feldspar.mix.phases import warnings
 from feldspar.plan import (
     Given,
@@ -27,7 +28,7 @@ from feldspar.plan import (
 )
 from feldspar.progress import Progress
 from feldspar.records import Branch, Estimate, Leaf
-from feldspar.runs import existing, write_json
+from feldspar.runs import write_json
 from feldspar.taxonomy import read_taxonomy
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ def plan_recipe(
     placed = place(recipe, folder, progress, with_models=False)
     leaves = list(read_taxonomy(placed.taxonomy, progress=progress))
     rate = find_rate(placed, folder, leaves, num_probes, progress)
-    num_data = {d.name: count_lines(Path(d.path)) for d in placed.data}
+    rows_of = {d.name: data_of(d) for d in placed.data}
+    num_data = {n: count_rows(r) if isinstance(r, Path) else len(r) for n, r in rows_of.items()}
     samples = expected_samples(leaves, placed.generate, placed.seed)
     rows = expected_rows(placed.train.phase, placed.mix, samples, num_data)
     sizes = read_architecture(placed.student.base) or placed.plan.architecture
@@ -145,11 +147,6 @@ def find_rate(
         tokens_per_second=probed.completion_tokens / probed.seconds,
         known_by=f"{probed.calls:,.0f} calls in {probed.seconds:.1f} s",
     )
-
-
-def count_lines(path: Path) -> int:
-    with existing(path).open("rb") as file:
-        return sum(1 for line in file if line.strip())
 
 
 def num_weights(base: Path) -> int:

@@ -13,7 +13,8 @@ from typing import Literal, NamedTuple, Protocol
 Branch = Literal["knowledge", "foundational", "compositional"]
 BRANCHES: tuple[Branch, ...] = ("knowledge", "foundational", "compositional")
 Role = Literal["system", "user", "assistant"]
-TrainOn = Literal["answers", "everything"]
+TrainOn = Literal["answers", "turns", "everything"]
+"""Answers with their stop tokens; what user and assistant say, without the template; or all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +168,9 @@ class Phase:
     batch_samples: int
     learning_rate: float
     warmup_steps: int
-    select: Literal["exams", "last"]
+    select: Literal["exams", "log-likelihood", "last"]
+    held_out: tuple[Source, ...] = ()
+    """Rows of the same sources that are set apart from training, where any are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,6 +249,22 @@ class Score:
     leaf: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Touched:
+    """A scored item that the training data holds, or nearly: its score may be memory."""
+
+    item: str
+    """Id within its exam."""
+    exam: str
+    question: str
+    how: str
+    """`13 words in a row`, `all its words`, or `ROUGE-L 0.93`."""
+    source: str
+    """Of the training row."""
+    row: str
+    """Id of the training row."""
+
+
 class ScoreCheckpoint(Protocol):
     """Scores a checkpoint on exams; handed to training and preference tuning by flow.py."""
 
@@ -253,6 +272,21 @@ class ScoreCheckpoint(Protocol):
     """Content key of the items and settings: part of the key of every step it is handed to."""
 
     def __call__(self, checkpoint: Checkpoint) -> list[Score]: ...
+
+
+class ScoreItems(Protocol):
+    """Marks a checkpoint item by item, so that two of them can be compared in pairs.
+
+    What a phase's `select` names; handed to training by flow.py.
+    """
+
+    key: str
+    """Content key of the items and settings."""
+    metric: str
+
+    def values(self, checkpoint: Checkpoint) -> dict[str, float]:
+        """By item; greater is better. The same items for every checkpoint."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,7 +31,6 @@ def training_processes(wanted: int | None) -> Iterator[int | None]:
         follow()
         yield None
         return
-    try:
-        yield world
-    finally:
-        dismiss()
+    yield world
+    # After an error the others are not waiting for a word; they end when this process does.
+    dismiss()

@@ -31,10 +31,12 @@ from feldspar.config.scoring import EvaluateConfig as EvaluateConfig
 from feldspar.config.scoring import ExamConfig as ExamConfig
 from feldspar.config.scoring import MTBenchConfig as MTBenchConfig
 from feldspar.config.scoring import PreferConfig as PreferConfig
+from feldspar.config.serving import PublishConfig as PublishConfig
 from feldspar.config.serving import ServeConfig as ServeConfig
 from feldspar.config.training import DEFAULT_PHASES as DEFAULT_PHASES
 from feldspar.config.training import BaseReplayConfig as BaseReplayConfig
 from feldspar.config.training import DataConfig as DataConfig
+from feldspar.config.training import LoraConfig as LoraConfig
 from feldspar.config.training import MixConfig as MixConfig
 from feldspar.config.training import PhaseConfig as PhaseConfig
 from feldspar.config.training import ReplayConfig as ReplayConfig

@@ -8,7 +8,7 @@ from feldspar.config.asking import GenerateConfig, TeacherConfig
 from feldspar.config.part import Count, OptionalPath, Part, PathText, Positive, Share
 from feldspar.config.planning import PlanConfig
 from feldspar.config.scoring import EvaluateConfig, PreferConfig
-from feldspar.config.serving import ServeConfig
+from feldspar.config.serving import PublishConfig, ServeConfig
 from feldspar.config.training import DataConfig, MixConfig, StudentConfig, TrainConfig
 from feldspar.records import Branch
 
@@ -75,6 +75,7 @@ class Recipe(Part):
     prefer: PreferConfig | None = None
     evaluate: EvaluateConfig = EvaluateConfig()
     plan: PlanConfig = PlanConfig()
+    publish: PublishConfig = PublishConfig()
     serve: ServeConfig = ServeConfig()
 
     @field_validator("name")
@@ -88,7 +89,7 @@ class Recipe(Part):
     def _data_names_exist(self) -> Recipe:
         names = {d.name for d in self.data}
         for phase in self.train.phase:
-            for name in phase.data:
+            for name in (*phase.data, *(r.data for r in phase.replay if r.data)):
                 if name not in names:
                     raise ValueError(f"phase {phase.name!r} names data {name!r}: no such [[data]]")
         return self

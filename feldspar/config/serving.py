@@ -1,8 +1,17 @@
-"""What a recipe may say about serving its result."""
+"""What a recipe may say about giving its result to others: published, and served."""
 
 from __future__ import annotations
 
 from feldspar.config.part import Count, Part
+
+
+class PublishConfig(Part):
+    """`feldspar publish`: what only its author can know of a result."""
+
+    licence: str = ""
+    """Of the result, by the hub's short name (`apache-2.0`). Empty: that of the base."""
+    max_shard_mb: Count = 5000
+    """Weights are split into files of at most so many million bytes."""
 
 
 class ServeConfig(Part):

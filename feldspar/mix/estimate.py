@@ -34,7 +34,7 @@ def expected_rows(
     A phase's `num_samples` goes before all counts, what it replays included; halves by length
     count as halves.
     """
-    own: dict[str, int] = {}
+    own = {f"data {name}": num_rows for name, num_rows in num_data.items()}
     rows = []
     for phase in phases:
         of_branches = sum(num_samples.get(branch, 0) for branch in phase.branches)
@@ -56,7 +56,11 @@ def estimate(rows: Sequence[PhaseRows]) -> Estimate:
 
 
 def _phase_rows(phase: PhaseConfig, config: MixConfig, own: Mapping[str, int]) -> PhaseRows:
-    by_fraction = sum(own[r.phase] * r.fraction for r in phase.replay if r.fraction is not None)
+    by_fraction = sum(
+        own[r.phase or f"data {r.data}"] * r.fraction
+        for r in phase.replay
+        if r.fraction is not None
+    )
     replay_share = sum(replay.share or 0.0 for replay in phase.replay)
     base_share = config.base_replay.share if config.base_replay else 0.0
     # Shares are of the whole: own and fraction rows are what the shares leave.

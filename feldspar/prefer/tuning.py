@@ -11,7 +11,8 @@ from feldspar.records import Checkpoint, Conversation
 from feldspar.runs import write_json
 from feldspar.student.batch import tokenise
 from feldspar.student.fit import FitSettings, fit
-from feldspar.student.model import load_student, save_checkpoint
+from feldspar.student.lora import load_to_train
+from feldspar.student.model import save_checkpoint
 from feldspar.student.peers import Ranks
 from feldspar.student.schedule import Schedule, SourceRows
 from feldspar.student.state import forget_state
@@ -28,7 +29,7 @@ def tune(start: Checkpoint, rows: Iterable[Conversation], here: Path, shop: Work
         # The run may have been moved since.
         return replace(made, path=str(here / "checkpoint"))
     phase = here.name
-    student = load_student(start.path, shop.student)
+    student = load_to_train(start.path, shop.student, seed=shop.seed)
     tokens = tokenise(student.template, [(phase, rows)], shop.student.max_length)
     if not len(tokens):
         raise TrainingError(
@@ -62,4 +63,8 @@ def _settings(shop: Workshop) -> FitSettings:
         weight_decay=train.weight_decay,
         max_grad_norm=train.max_grad_norm,
         tokens_per_micro_batch=train.tokens_per_micro_batch,
+        packing=train.packing,
+        optimizer_states=train.optimizer_states,
+        recompute=train.recompute,
+        compile=train.compile,
     )

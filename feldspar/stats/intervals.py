@@ -88,6 +88,12 @@ def paired_difference(
     return Difference(value=float(change.mean()), interval=interval, num_pairs=len(before))
 
 
+def standard_error(values: Sequence[float]) -> float:
+    """Of the mean of independent values; 0 of fewer than two."""
+    array = np.asarray(values, dtype=np.float64)
+    return float(array.std(ddof=1) / math.sqrt(array.size)) if array.size > 1 else 0.0
+
+
 def _resampled_means(
     values: npt.NDArray[np.float64], num_resamples: int, seed: int
 ) -> npt.NDArray[np.float64]:

@@ -14,8 +14,9 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,13 +25,17 @@ from torch import Tensor
 
 from feldspar.errors import TrainingError
 from feldspar.progress import SILENT, Progress, Task
-from feldspar.student.batch import TokenRows, collate
-from feldspar.student.head import cross_entropy
+from feldspar.student.batch import TokenRows
+from feldspar.student.compute import Compute, check_packing
+from feldspar.student.lora import keep_rows
 from feldspar.student.metrics import append_metrics, forget_after
 from feldspar.student.model import Student
-from feldspar.student.peers import ALONE, MicroBatch, Peers, Ranks
+from feldspar.student.optimizer import OptimizerStates, make_adamw
+from feldspar.student.peers import ALONE, Peers, Ranks
+from feldspar.student.recompute import needs_recompute
 from feldspar.student.schedule import Schedule
 from feldspar.student.signals import Stopped, Stops, stops
+from feldspar.student.speed import Laps, Work, matmul_peak
 from feldspar.student.state import load_state, save_state
 
 _STATE_SECONDS = 5.0
@@ -51,6 +56,11 @@ class FitSettings:
     """Of matrices; biases and norms have none."""
     max_grad_norm: float = 1.0
     tokens_per_micro_batch: int = 16384
+    packing: bool = True
+    """Rows end to end with attention inside each; false: side by side, padded."""
+    optimizer_states: OptimizerStates = "float32"
+    recompute: Literal["auto", "always", "never"] = "never"
+    compile: bool = False
     decay_steps: int = 0
     """Last steps over which the learning rate falls to nothing: for new models. A phase that ends
     so makes the next one worse (METHOD.md section 3)."""
@@ -86,6 +96,8 @@ def fit(
     """
     here.mkdir(parents=True, exist_ok=True)
     if ranks is not None and ranks.num > 1:
+        if student.trained_rows is not None:
+            raise TrainingError("student.lora trains in one process; leave --nproc out")
         from feldspar.student.lead import fit_together
 
         fit_together(
@@ -119,10 +131,22 @@ class Loop:
     ) -> None:
         self.key = key or key_of_fit(student, rows, schedule, settings)
         self.student, self.rows, self.schedule, self.settings = student, rows, schedule, settings
+        if settings.packing and peers.rank == 0:
+            check_packing(student)
         self.student = student = peers.place(student)
         self.step = 0
         self.peers = peers
-        self.optimizer = make_optimizer(student.model, settings)
+        self.compute = Compute(
+            student,
+            packing=settings.packing,
+            in_parts=peers.size > 1,
+            recompute=settings.recompute == "always",
+            compile=settings.compile,
+        )
+        if settings.recompute == "auto" and peers.size == 1:
+            budget, states = settings.tokens_per_micro_batch, settings.optimizer_states
+            self.compute.recompute = needs_recompute(self.compute, rows, budget, states)
+        self.optimizer = make_optimizer(student, settings)
         self._parameters = [p for p in student.model.parameters() if p.requires_grad]
         self._lengths = rows.lengths
         self._trained = rows.trained
@@ -132,10 +156,14 @@ class Loop:
         self._pause = _STATE_SECONDS
         self._num_diverged = 0
         self._last_checkpoint = 0
+        self._laps = Laps(student.device)
+        self._work = Work(student.model)
+        self._num_computed = 0
 
     def resume(self) -> None:
         model, optimizer = self.student.model, self.optimizer
         self.step = load_state(self._here, model, optimizer, key=self.key, peers=self.peers)
+        self.peers.check_same(self.step)
         if self.peers.rank == 0:
             forget_after(self._metrics_path, self.schedule.phase, self.step)
 
@@ -176,9 +204,11 @@ class Loop:
     def do_step(self, held: Stops) -> float:
         """One optimizer step. Gives its loss in nats per trained token."""
         started = time.monotonic()
+        self._laps.mark("between")
         indices = self.schedule.step(self.step)
         num_trained = int(self._trained[indices].sum())
         totals = self.peers.total(self._gradients(indices, num_trained, held))
+        keep_rows(self.student)
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, self.settings.max_grad_norm)
         norm = self.peers.whole(norm)
         learning_rate = self.settings.learning_rate_at(self.step, self.schedule.num_steps)
@@ -186,50 +216,44 @@ class Loop:
             group["lr"] = learning_rate
         # The only wait for the device: everything that is read is read here.
         *sums, grad_norm = [float(x) for x in torch.cat([totals, norm.to(totals)[None]])]
+        laps = self._laps.seconds()
         loss = sum(sums) / num_trained
         self._refuse_nonsense(loss, grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=False)
+        self._laps.mark("optimizer")
         self.step += 1
         if self.step in self.settings.checkpoint_steps:
             self._last_checkpoint = self.step
         seconds = time.monotonic() - started
         line = {"loss": loss, "learning_rate": learning_rate, "grad_norm": grad_norm}
-        self._record(line, indices, sums, seconds)
+        self._record(line | self._speed(indices, num_trained, laps, seconds), indices, sums)
         return loss
 
     def _gradients(self, indices: NDArray[np.int64], num_trained: int, held: Stops) -> Tensor:
         """Accumulate the gradient of the step's mean loss. Gives sums of losses per source."""
         student = self.student
         totals = torch.zeros(len(self.rows.source_names), dtype=torch.float32).to(student.device)
-        budget = self.settings.tokens_per_micro_batch
-        for micro in self.peers.micro_batches(indices, self._lengths[indices], budget):
+        self.compute.refresh()
+        cut = self.compute.cutter(self.settings.tokens_per_micro_batch)
+        for micro in self.peers.micro_batches(indices, self._lengths[indices], cut):
             try:
                 held.check()
             except Stopped:
                 self.optimizer.zero_grad(set_to_none=False)
                 raise
-            losses_N, sources_N = self._losses(micro, num_trained)
-            torch.autograd.backward(losses_N.sum())
-            totals.index_add_(0, sources_N, losses_N.detach() * micro.weight)
+            laid = self.compute.lay([self.rows.row(i) for i in micro.rows])
+            sources_N = torch.from_numpy(self.rows.source_of[micro.rows][laid.rows_N])
+            losses = partial(self.compute.losses, laid, micro.weight / num_trained)
+            with self.compute.ready():
+                self._laps.mark("data")
+                losses_N = self.peers.compute(micro, losses)
+                self._laps.mark("forward")
+                torch.autograd.backward(losses_N.sum())
+                self._laps.mark("backward")
+            self._num_computed += laid.ids_BT.numel()
+            totals.index_add_(0, sources_N.to(totals.device), losses_N.detach() * micro.weight)
         return totals
-
-    def _losses(self, micro: MicroBatch, num_trained: int) -> tuple[Tensor, Tensor]:
-        """Losses of a micro-batch's trained tokens [N], and the source of each."""
-        student, device = self.student, self.student.device
-        picked = [self.rows.row(i) for i in micro.rows]
-        batch = collate([r.ids for r in picked], [r.mask for r in picked], student.template.pad_id)
-        ids_BT = torch.from_numpy(batch.ids_BT).to(device)
-        positions_N = torch.from_numpy(batch.positions_N).to(device)
-        targets_N = torch.from_numpy(batch.targets_N).to(device)
-        sources_N = torch.from_numpy(self.rows.source_of[micro.rows][batch.rows_N]).to(device)
-
-        def losses() -> Tensor:
-            hidden_NH = student.hidden_states(ids_BT).flatten(0, 1).index_select(0, positions_N)
-            return cross_entropy(student.head, hidden_NH, targets_N, micro.weight / num_trained)
-
-        with student.computing():
-            return self.peers.compute(micro, losses), sources_N
 
     def _refuse_nonsense(self, loss: float, grad_norm: float) -> None:
         ignorance = math.log(self.student.head.weight_VH.shape[0])
@@ -245,38 +269,57 @@ class Loop:
             f"model is {last}. Lower learning_rate, or raise warmup_steps"
         )
 
-    def _record(
-        self, line: dict[str, Any], indices: NDArray[np.int64], sums: list[float], seconds: float
-    ) -> None:
+    def _speed(
+        self,
+        indices: NDArray[np.int64],
+        num_trained: int,
+        laps: dict[str, float],
+        seconds: float,
+    ) -> dict[str, Any]:
+        """How fast the step was. Of the optimizer, the seconds of the step before."""
+        student, lengths = self.student, self._lengths[indices]
+        peak = matmul_peak(student.device, student.dtype, torch.get_num_threads())
+        flops = self._work.flops(lengths, num_trained)
+        # Nothing is foretold from a row's last token.
+        needed, computed = int(lengths.sum()) - len(lengths), self._num_computed
+        self._num_computed = 0
+        parts = ("data", "forward", "backward", "optimizer")
+        return {
+            "total_tokens": int(lengths.sum()),
+            "tokens_per_second": round(int(lengths.sum()) / seconds, 1),
+            "seconds": round(seconds, 4),
+            **{f"{name}_seconds": round(laps.get(name, 0.0), 5) for name in parts},
+            "packing_efficiency": round(needed / (computed * self.peers.size), 4),
+            "mfu": round(flops / seconds / (peak * self.peers.size), 4),
+        }
+
+    def _record(self, line: dict[str, Any], indices: NDArray[np.int64], sums: list[float]) -> None:
         names = self.rows.source_names
         sources = self.rows.source_of[indices]
         samples = np.bincount(sources, minlength=len(names))
         trained = np.bincount(sources, weights=self._trained[indices], minlength=len(names))
-        num_tokens = int(self._lengths[indices].sum())
         by_source = {
             name: {"loss": total / count, "samples": int(num), "supervised_tokens": int(count)}
             for name, total, count, num in zip(names, sums, trained, samples, strict=True)
             if count
         }
         line = {"phase": self.schedule.phase, "step": self.step, **line, "sources": by_source}
-        line |= {"supervised_tokens": int(trained.sum()), "total_tokens": num_tokens}
-        line |= {"tokens_per_second": round(num_tokens / seconds, 1), "seconds": round(seconds, 4)}
+        line["supervised_tokens"] = int(trained.sum())
         if self.peers.rank == 0:
             append_metrics(self._metrics_path, line)
 
 
-def make_optimizer(model: Any, settings: FitSettings) -> torch.optim.AdamW:
-    """Fused AdamW with float32 moments."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        [g for g in groups if g["params"]],
-        lr=settings.learning_rate,
+def make_optimizer(student: Student, settings: FitSettings) -> torch.optim.AdamW:
+    """Over what is trained. Where embeddings are trained in part, the rest must not decay."""
+    model = student.model
+    ends = [model.get_input_embeddings().weight, model.get_output_embeddings().weight]
+    return make_adamw(
+        [p for p in model.parameters() if p.requires_grad],
+        learning_rate=settings.learning_rate,
         betas=settings.betas,
-        fused=True,
+        weight_decay=settings.weight_decay,
+        states=settings.optimizer_states,
+        never_decayed=[] if student.trained_rows is None else ends,
     )
 
 

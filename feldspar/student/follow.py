@@ -24,7 +24,7 @@ from feldspar.progress import SILENT
 from feldspar.student.fit import Loop
 from feldspar.student.lead import CUT_OFF, Job, read_job, versions
 from feldspar.student.model import Student, find_device, find_dtype, load_student
-from feldspar.student.team import JOIN_TIMEOUT, Team, first_line, hear, join
+from feldspar.student.team import JOIN_TIMEOUT, Team, first_line, hear, is_cut_off, join
 
 
 def join_world() -> int:
@@ -40,6 +40,10 @@ def join_world() -> int:
     return rank
 
 
+class CutOff(TrainingError):
+    """The only trouble here is that another process ended; it says why."""
+
+
 class _Met(NamedTuple):
     store: Store
     rank: int
@@ -51,12 +55,21 @@ def _rendezvous() -> _Met:
 
 
 def follow() -> None:
-    """Take part in each `fit` of the first process. Raises TrainingError where a part fails."""
-    while folder := hear():
-        _do_job(Path(folder))
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+    """Take part in each `fit` of the first process, until it has no more to do.
+
+    Raises TrainingError where a part fails, CutOff where another process has ended.
+    """
+    try:
+        while folder := hear():
+            _do_job(Path(folder))
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+    except RuntimeError as error:
+        if is_cut_off(error):
+            raise CutOff("another process of this training has ended") from error
+        raise
+    dist.destroy_process_group()
 
 
 def _do_job(folder: Path) -> None:
@@ -107,14 +120,11 @@ def main() -> int:
     try:
         join(store, rank, size)
         follow()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, CutOff):
         return CUT_OFF
     except (FeldsparError, RuntimeError, OSError) as error:
-        if "peer" in str(error) or "gloo" in str(error).lower():
-            return CUT_OFF
         store.set(f"why-{rank}", first_line(error))
         return 1
-    dist.destroy_process_group()
     return 0
 
 

@@ -19,6 +19,8 @@ class Piece(NamedTuple):
 
     text: str
     is_content: bool
+    is_user: bool = False
+    """Whether it is a user's content."""
 
 
 class Turn(NamedTuple):
@@ -40,7 +42,10 @@ def lab_turns(messages: Sequence[Message], answered: bool) -> list[Turn]:
     pieces: list[Piece] = []
     for message in messages:
         if message.role != "assistant":
-            pieces += [Piece(f"<|{message.role}|>\n", False), Piece(message.content, True)]
+            pieces += [
+                Piece(f"<|{message.role}|>\n", False),
+                Piece(message.content, True, message.role == "user"),
+            ]
             pieces.append(Piece("\n", False))
             continue
         pieces.append(Piece("<|assistant|>\n", False))
@@ -102,7 +107,12 @@ class OwnLayout:
         skeleton = self._skeleton(tuple(m.role for m in messages), answered)
         filled = []
         for turn in skeleton:
-            pieces = [Piece(contents[int(t)] if inside else t, inside) for t, inside in turn.prompt]
+            pieces = [
+                Piece(contents[int(p.text)], True, messages[int(p.text)].role == "user")
+                if p.is_content
+                else p
+                for p in turn.prompt
+            ]
             answer = None if turn.answer is None else contents[int(turn.answer)]
             filled.append(Turn(tuple(pieces), answer, turn.lead))
         return filled

@@ -8,7 +8,6 @@ after another until they are dismissed.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import shutil
@@ -38,7 +37,16 @@ from feldspar.student.fit import FitSettings, Loop, key_of_fit
 from feldspar.student.model import Student
 from feldspar.student.peers import Ranks
 from feldspar.student.schedule import Schedule
-from feldspar.student.team import JOIN_TIMEOUT, Shard, Team, choose_shard, first_line, join, tell
+from feldspar.student.team import (
+    JOIN_TIMEOUT,
+    Shard,
+    Team,
+    choose_shard,
+    first_line,
+    is_cut_off,
+    join,
+    tell,
+)
 from feldspar.student.whole import whole_file
 from feldspar.tokens.arrays import read, write
 
@@ -120,9 +128,7 @@ def fit_together(
 
 def dismiss() -> None:
     """Tell processes that something else started that there is no more to do."""
-    # A peer that is gone already needs no telling.
-    with contextlib.suppress(RuntimeError):
-        tell("")
+    tell("")
     dist.destroy_process_group()
 
 
@@ -157,6 +163,8 @@ def _others(num: int, phase: str) -> Iterator[None]:
         try:
             yield
         except RuntimeError as error:
+            if not is_cut_off(error):
+                raise
             raise _ended(phase, f"another process ended ({first_line(error)})") from error
         return
     crew = _Crew(num)
@@ -276,5 +284,8 @@ class _Crew:
                 process.kill()
                 process.wait()
         if dist.is_initialized():
-            dist.destroy_process_group()
+            # nccl may wait here for one that died.
+            leaving = threading.Thread(target=dist.destroy_process_group, daemon=True)
+            leaving.start()
+            leaving.join(_GRACE_SECONDS)
         torch.set_num_threads(self._threads)

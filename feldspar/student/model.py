@@ -22,6 +22,7 @@ from transformers.utils import logging as transformers_logging
 from feldspar.config import StudentConfig
 from feldspar.errors import DiskError, TrainingError
 from feldspar.records import Checkpoint
+from feldspar.student.adapted import merged_weights
 from feldspar.student.head import Head, check_head, head_of
 from feldspar.student.layout import Layout, OwnLayout, lab_chat_template, lab_turns
 from feldspar.student.render import STOP, Template
@@ -29,7 +30,7 @@ from feldspar.student.whole import whole_folder
 
 log = logging.getLogger(__name__)
 
-_LAB_TOKENS = ("<|system|>", "<|user|>", "<|assistant|>", STOP)
+LAB_TOKENS = ("<|system|>", "<|user|>", "<|assistant|>", STOP)
 _PAD = "<|pad|>"
 _ONE_THREAD_PARAMETERS = 5_000_000
 """Below this, threads wait for each other longer than they compute (benchmarks/LOG.md)."""
@@ -62,6 +63,8 @@ class Student:
     device: torch.device
     dtype: torch.dtype
     """Of the computation."""
+    trained_rows: torch.Tensor | None = None
+    """Of embeddings and head, whose other rows are frozen. None: they are as other weights."""
 
     @property
     def head(self) -> Head:
@@ -137,11 +140,16 @@ def make_student(model: Any, tokenizer: Any, config: StudentConfig) -> Student:
     return Student(model=model, tokenizer=tokenizer, template=template, device=device, dtype=dtype)
 
 
-def save_checkpoint(student: Student, path: Path, *, phase: str, step: int) -> Checkpoint:
+def save_checkpoint(
+    student: Student, path: Path, *, phase: str, step: int, max_shard_mb: int = 5000
+) -> Checkpoint:
     """Write a directory that plain transformers loads: whole or absent."""
     try:
         with whole_folder(path) as folder, _quiet():
-            student.model.save_pretrained(folder)
+            weights = merged_weights(student.model)
+            student.model.save_pretrained(
+                folder, state_dict=weights, max_shard_size=f"{max_shard_mb}MB"
+            )
             student.tokenizer.save_pretrained(folder)
     except (OSError, SafetensorError) as error:
         raise DiskError(f"{path}: the checkpoint cannot be written: {error}") from error
@@ -210,7 +218,7 @@ def _download(name: str) -> Path:
 def _make_template(model: Any, tokenizer: Any, config: StudentConfig) -> Template:
     has_bos = uses_bos(tokenizer)
     if config.template == "lab":
-        _add_tokens(model, tokenizer, _LAB_TOKENS)
+        _add_tokens(model, tokenizer, LAB_TOKENS)
         tokenizer.eos_token = STOP
         tokenizer.chat_template = lab_chat_template(
             bos=has_bos, stop=STOP, system_prompt=config.system_prompt

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from feldspar.config import StudentConfig
 from feldspar.student.model import Student
-from feldspar.student.schedule import Indices, micro_batches
+from feldspar.student.schedule import Indices
 from feldspar.student.signals import Stops
 
 
@@ -26,6 +26,10 @@ class Ranks:
     """The model directory: the same path for all of them."""
     config: StudentConfig
     shard: Literal["auto", "step", "layer"] = "auto"
+
+
+Cutter = Callable[[Indices, Indices], list[Indices]]
+"""(rows, their lengths) -> groups that are computed at once."""
 
 
 class MicroBatch(NamedTuple):
@@ -44,7 +48,7 @@ class Peers(Protocol):
     def place(self, student: Student) -> Student:
         """The student that is trained: its weights whole, or this process's part of them."""
 
-    def micro_batches(self, rows: Indices, lengths: Indices, budget: int) -> list[MicroBatch]:
+    def micro_batches(self, rows: Indices, lengths: Indices, cut: Cutter) -> list[MicroBatch]:
         """This process's part of a step, in the order it is computed."""
 
     def compute(self, micro: MicroBatch, losses: Callable[[], Tensor]) -> Tensor:
@@ -62,6 +66,9 @@ class Peers(Protocol):
     def agree_to_save(self, wish: bool, held: Stops) -> bool:
         """Whether one process wishes to save. Raises Stopped where one was asked to end."""
 
+    def check_same(self, step: int) -> None:
+        """Raise TrainingError where another goes on from another step."""
+
     def meet(self) -> None:
         """Wait for the others."""
 
@@ -74,8 +81,8 @@ class Alone:
     def place(self, student: Student) -> Student:
         return student
 
-    def micro_batches(self, rows: Indices, lengths: Indices, budget: int) -> list[MicroBatch]:
-        return [MicroBatch(group) for group in micro_batches(rows, lengths, budget)]
+    def micro_batches(self, rows: Indices, lengths: Indices, cut: Cutter) -> list[MicroBatch]:
+        return [MicroBatch(group) for group in cut(rows, lengths)]
 
     def compute(self, micro: MicroBatch, losses: Callable[[], Tensor]) -> Tensor:
         return losses()
@@ -91,6 +98,9 @@ class Alone:
 
     def agree_to_save(self, wish: bool, held: Stops) -> bool:
         return wish
+
+    def check_same(self, step: int) -> None:
+        """There is no one to differ from."""
 
     def meet(self) -> None:
         """There is no one to wait for."""

@@ -83,6 +83,50 @@ def sample_answers(
     return [[of[draw % len(of)] for draw in range(num_answers)] for of in drawn]
 
 
+def sample_questions(
+    student: Student,
+    *,
+    keys: Sequence[str],
+    temperature: float,
+    max_new_tokens: int,
+    seed: int,
+    progress: Progress = SILENT,
+) -> list[str]:
+    """What a student writes as a user's turn, one question a key, with nothing given.
+
+    A question ends where any special token comes, and may be empty.
+    """
+    opening = student.template.render_opening()
+    engine = Engine(student)
+    requests = [
+        Request(
+            ids=opening,
+            keys=[key_of(seed, key, 0)],
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+        )
+        for key in keys
+    ]
+    for request in requests:
+        engine.add(request)
+    written: dict[int, list[int]] = {}
+    with (
+        progress.task("questions", len(keys), "questions") as task,
+        torch.inference_mode(),
+        student.computing(),
+    ):
+        while engine.is_busy:
+            for row in engine.step():
+                is_special = row.ids[-1] in student.template.special_ids
+                if is_special or row.finish:
+                    written[id(row.request)] = row.ids[:-1] if is_special else row.ids
+                    task.advance(1)
+                    if not row.finish:
+                        engine.cancel(row.request)
+    texts = student.template.decode_answers([written[id(request)] for request in requests])
+    return [text.strip() for text in texts]
+
+
 def _ids(student: Student, prompt: Sequence[Message] | Sequence[int]) -> list[int]:
     messages = [m for m in prompt if isinstance(m, Message)]
     if messages:

@@ -44,6 +44,8 @@ def save_state(
     tensors: dict[str, Tensor] = {}
     starts: dict[str, int] = {}
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         kinds = {"weight": parameter.detach()}
         if parameter in optimizer.state:
             kinds |= {moment: optimizer.state[parameter][moment] for moment in _MOMENTS}
@@ -74,6 +76,8 @@ def load_state(
     with ExitStack() as stack, torch.no_grad():
         state = _Parts([stack.enter_context(safe_open(p, framework="pt")) for p in found.paths])
         for name, parameter in model.named_parameters():
+            if not parameter.requires_grad:
+                continue
             held = _held(parameter, peers)
             state.read(f"weight.{name}", held, _local(parameter))
             if f"{_MOMENTS[0]}.{name}" not in state.names:

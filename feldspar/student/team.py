@@ -28,8 +28,8 @@ from torch.distributed.tensor import DTensor
 
 from feldspar.errors import TrainingError
 from feldspar.student.model import Student
-from feldspar.student.peers import MicroBatch
-from feldspar.student.schedule import Indices, micro_batches, share_out
+from feldspar.student.peers import Cutter, MicroBatch
+from feldspar.student.schedule import Indices, share_out
 from feldspar.student.signals import Stopped, Stops
 
 Shard = Literal["step", "layer"]
@@ -64,6 +64,12 @@ def local_rank() -> int:
 
 def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).split("\n")[0]
+
+
+def is_cut_off(error: RuntimeError) -> bool:
+    """Whether a message failed because the process at its other end is gone."""
+    text = str(error).lower()
+    return isinstance(error, dist.DistError) or any(w in text for w in ("by peer", "gloo", "nccl"))
 
 
 def tell(text: str) -> None:
@@ -124,15 +130,15 @@ class Team:
         self._root = root
         return replace(student, model=model)
 
-    def micro_batches(self, rows: Indices, lengths: Indices, budget: int) -> list[MicroBatch]:
+    def micro_batches(self, rows: Indices, lengths: Indices, cut: Cutter) -> list[MicroBatch]:
         length_of = dict(zip(rows.tolist(), lengths.tolist(), strict=True))
         shares = share_out(rows, lengths, self.size, self._square_length)
-        cut = []
+        parts = []
         for share in shares:
             of_share = np.array([length_of[row] for row in share.tolist()], dtype=np.int64)
-            cut.append(micro_batches(share, of_share, budget))
-        mine = [MicroBatch(group) for group in cut[self.rank]]
-        num = max(map(len, cut)) if self.shard == "layer" else 1
+            parts.append(cut(share, of_share))
+        mine = [MicroBatch(group) for group in parts[self.rank]]
+        num = max(map(len, parts)) if self.shard == "layer" else 1
         filler = MicroBatch(rows[lengths.argmin()][None], weight=0.0)
         mine += [filler] * (num - len(mine))
         return [*mine[:-1], mine[-1]._replace(is_last=True)]
@@ -165,6 +171,15 @@ class Team:
                 held.number = signal.SIGINT
             raise Stopped
         return bool(wishes[1])
+
+    def check_same(self, step: int) -> None:
+        steps = torch.tensor([step, -step])
+        dist.all_reduce(steps, op=dist.ReduceOp.MAX)
+        if steps[0] != -steps[1]:
+            raise TrainingError(
+                f"process {self.rank + 1} of {self.size} finds the state of step {step}, others "
+                "another; the run directory must lie on one disk that all see"
+            )
 
     def meet(self) -> None:
         dist.all_reduce(torch.zeros(1))

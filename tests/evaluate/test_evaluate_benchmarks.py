@@ -8,9 +8,9 @@ import tiny_run
 
 from feldspar.config import BenchmarkConfig, StudentConfig
 from feldspar.errors import RecipeError, TrainingError
-from feldspar.evaluate.benchmarks.run import ask, examined_checkpoints, score_benchmarks
+from feldspar.evaluate.benchmarks.run import ask, score_benchmarks
 from feldspar.evaluate.benchmarks.scores import BenchmarkItem
-from feldspar.progress import SILENT
+from feldspar.evaluate.benchmarks.tasks import harness_version
 from feldspar.records import Checkpoint
 from feldspar.runs import read_rows
 from feldspar.student.model import base_checkpoint
@@ -35,9 +35,14 @@ def data(tmp_path_factory):
     return hub_files.write_benchmarks(tmp_path_factory.mktemp("benchmarks"))
 
 
-def run(configs, here, checkpoint=None, name="base"):
-    models = examined_checkpoints([(name, checkpoint or base_checkpoint(MODEL))], STUDENT, SILENT)
-    return list(score_benchmarks(models, configs, here=here, cache_path=here / "cache"))
+def run(configs, here, checkpoint=None, **more):
+    named = [("base", checkpoint or base_checkpoint(MODEL))]
+    return list(
+        score_benchmarks(
+            named, configs, student=STUDENT,
+            harness=harness_version(), here=here, cache_path=here / "cache", **more,
+        )
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ def test_scores_are_those_of_whole_prompts() -> None:
     rng = random.Random(1)
 
     def draw(count: int) -> list[int]:
-        return [rng.randrange(5, 300) for _ in range(count)]
+        return [rng.randrange(5, 200) for _ in range(count)]
 
     shots = draw(60)
     trees = [

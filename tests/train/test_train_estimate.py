@@ -29,8 +29,8 @@ def test_steps_are_those_that_are_done(tmp_path):
     base = save_base(tmp_path / "base")
     score = FakeScore(lambda name, step: 0.5)
     for _ in train_phases(
-        base, phases, CONFIG, student=STUDENT, score=score, min_selection_items=1, seed=1,
-        here=tmp_path / "t",
+        base, phases, CONFIG, student=STUDENT, scores={"exams": score}, min_selection_items=1,
+        seed=1, here=tmp_path / "t",
     ):  # fmt: skip
         pass
     done = [json.loads(t) for t in (tmp_path / "t" / "metrics.jsonl").read_text().splitlines()]

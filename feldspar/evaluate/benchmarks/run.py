@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from feldspar.config import BenchmarkConfig, StudentConfig
+from feldspar.config import BenchmarkConfig, StudentConfig, TeacherConfig
 from feldspar.evaluate.benchmarks.scores import BenchmarkItem, TaskResult, benchmark_scores
 from feldspar.evaluate.benchmarks.tasks import (
     data_files,
@@ -66,19 +66,42 @@ def examined_checkpoints(
     ]
 
 
+def examined_server(server: TeacherConfig, progress: Progress) -> Examined:
+    """The model that a server has. Raises TeacherError where nobody answers."""
+    from feldspar.evaluate.benchmarks.server import find_served
+
+    served = find_served(server)
+
+    def opened(config: BenchmarkConfig) -> Any:
+        load_harness()
+        from feldspar.evaluate.benchmarks.served_model import ServedLM
+
+        return ServedLM(served, chat_template=config.chat_template, progress=progress)
+
+    return Examined(name=served.model, key=served.key, open=opened, settings=served.settings)
+
+
 def score_benchmarks(
-    models: Sequence[Examined],
+    named_checkpoints: Sequence[tuple[str, Checkpoint]],
     configs: Sequence[BenchmarkConfig],
     *,
+    student: StudentConfig,
+    server: TeacherConfig | None = None,
+    harness: str,
     here: Path,
     cache_path: Path,
     progress: Progress = SILENT,
 ) -> Iterator[Score]:
     """Each benchmark's score on each model, with its settings; items in `here/items/NAME/`.
 
-    Results are found again under `cache_path` by model, task, settings, data and lm_eval's version,
-    task by task: a second run, or one that was killed, asks only for what is not there.
+    Results are found again under `cache_path` by model, task, settings, data and lm_eval's version
+    (`harness`), task by task: a second run, or one that was killed, asks only for what is not
+    there.
     """
+    assert harness == harness_version()
+    models = examined_checkpoints(named_checkpoints, student, progress)
+    if server is not None:
+        models.append(examined_server(server, progress))
     for model in models:
         opened = _Opened(model)
         for config in configs:
@@ -88,7 +111,7 @@ def score_benchmarks(
                 for name in names:
                     results.append(_result(name, config, model, opened, cache_path))
                     bar.advance(1)
-            folder = here / "items" / model.name
+            folder = here / "items" / _file_name(model.name) / config.task
             folder.mkdir(parents=True, exist_ok=True)
             for result in results:
                 shutil.copyfile(result.items_path, folder / result.items_name)
@@ -206,6 +229,11 @@ def _key(name: str, config: BenchmarkConfig, model: Examined) -> str:
     parts = [VERSION, harness_version(), model.key, name, num_fewshot(config), config.limit]
     parts += [config.chat_template, digests]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _file_name(model: str) -> str:
+    """A served model is called `owner/name`."""
+    return model.replace("/", "__")
 
 
 def _settings(config: BenchmarkConfig, model: Examined) -> str:
