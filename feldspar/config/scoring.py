@@ -19,6 +19,11 @@ class PreferConfig(Part):
     base: PathText
     """Model directory of the base it was aligned from."""
     num_prompts: Count = 30_000
+    method: Literal["best-of-n", "dpo"] = "best-of-n"
+    """What a round does with the rewards: fine-tune on the best answer, or direct preference
+    optimisation of the best against a random other one."""
+    dpo_beta: Positive = 0.1
+    """How far DPO may move from the model that the round starts from: less is further."""
     num_answers: Annotated[int, Field(ge=2)] = 16
     """N: answers sampled per prompt."""
     temperature: Positive = 1.0

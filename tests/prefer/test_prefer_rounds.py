@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from killed_tuning import do_one_round
 from toy_models import GOOD, prompt
 
 from feldspar.config import PreferConfig, StudentConfig, TrainConfig
@@ -187,11 +188,11 @@ def test_a_round_that_restarts_is_tuned_from_the_sft_start(toy, tmp_path):
 @pytest.mark.slow
 def test_a_run_killed_in_sampling_scoring_and_fit_ends_as_if_it_had_not_been(toy, tmp_path):
     script = str(Path(__file__).parent / "killed_tuning.py")
-    for here, kills in (("whole", []), ("killed", ["drawn", "base", "fit"])):
-        for kill_at in [*kills, "nowhere"]:
-            command = [sys.executable, script, str(tmp_path / here), kill_at, json.dumps(toy)]
-            done = subprocess.run(command, check=False)
-            assert done.returncode == (0 if kill_at == "nowhere" else -signal.SIGKILL)
+    for where in ("drawn", "base", "fit"):
+        command = [sys.executable, script, str(tmp_path / "killed"), where, json.dumps(toy)]
+        assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    do_one_round(tmp_path / "killed", toy)
+    do_one_round(tmp_path / "whole", toy)
     weights, rounds, candidates = (
         [(tmp_path / here / file).read_bytes() for here in ("whole", "killed")]
         for file in (
@@ -201,6 +202,16 @@ def test_a_run_killed_in_sampling_scoring_and_fit_ends_as_if_it_had_not_been(toy
     assert weights[0] == weights[1]
     assert candidates[0] == candidates[1]
     assert rounds[0] == rounds[1]
+
+
+@pytest.mark.slow
+def test_dpo_learns_the_same_preference_from_pairs(toy, tmp_path):
+    control, best = tune(
+        toy, tmp_path, method="dpo", num_epochs=4, learning_rate=5e-4, num_answers=6
+    )
+    (line,) = lines(tmp_path)
+    assert line["held_out_after"] > line["held_out_before"]
+    assert share_of_good(best.path) > share_of_good(control.path) + 0.2
 
 
 def test_only_leaves_with_headroom_are_asked(caplog):
