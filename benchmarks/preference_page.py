@@ -139,7 +139,10 @@ def make_page(results: Results, runs: Path) -> str:
 One world and one reward pair; each seed has its own SFT start, prompts, questions and draws. The
 start is taught by a writer who is wrong one time in ten and stops short one time in four: its
 quality at temperature 1 is {interval(start)}. Prompts come from kinds of question in which it is
-under .8. All figures are means over seeds with 95 % intervals by Student's t.
+under .8. In the "free wording" arms all questions ask for descriptions, of one to four facts in any
+order and wording, with a pair and starts of their own; they were added after the arm without a
+reference had been seen on the others. Arms that are not listed have not been run, and a `±` of two
+seeds means little. All figures are means over seeds with 95 % intervals by Student's t.
 
 ## Reward and truth, in round 1
 
