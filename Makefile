@@ -41,4 +41,4 @@ gpu-test: $(DEV)
 	$(BIN)/pytest -m gpu
 
 clean:
-	rm -rf $(VENV) runs recipes/.feldspar
+	rm -rf $(VENV) runs recipes/.feldspar recipes/*/.feldspar

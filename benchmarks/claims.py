@@ -325,7 +325,7 @@ def _page(results: Results, arguments: argparse.Namespace, seconds: float) -> st
     fractions = [(f"fraction {f:g}", Arm(fraction=f)) for f in FRACTIONS]
     shares = [(f"share {s:g}", Arm(share=s)) for s in SHARES]
     orders = [("phased", Arm(share=ORDER_SHARE))]
-    orders += [(a.order.replace("-", ", "), a) for a in ARMS if a.order != "phased"]
+    orders += [(a.order.replace("-as-", ", as "), a) for a in ARMS if a.order != "phased"]
     cpu = [
         json.loads(_path(arguments.runs, seed, arm).read_text())["cpu_seconds"]
         for seed in arguments.seeds
@@ -357,7 +357,7 @@ The same with fraction 1, and base replay in both phases:
 ## Order
 
 Base replay .25 and fraction 1 throughout. Stacked: one phase of everything, {SKILLS_EPOCHS} epochs;
-`as, long`: as many epochs as come nearest to the two phases' rows. Reversed: skills first, then
+`as long`: as many epochs as come nearest to the two phases' rows. Reversed: skills first, then
 knowledge replaying them.
 
 {_table(orders, results, Arm(share=ORDER_SHARE))}

@@ -79,14 +79,20 @@ class Case:
         return estimate_memory(self.sizes, self.method, self.num_tokens, half).total
 
 
+WAYS = (
+    Method(compute="float32"),
+    Method(),
+    Method(states="bfloat16"),
+    Method(recompute=True),
+)
 CPU_CASES = [
-    Case(family=family, method=method, length=length, num_rows=2048 // length)
-    for family in ("llama", "qwen3")
-    for method in (Method(compute="float32"), Method())
-    for length in (512, 2048)
-]
+    Case(family="llama", method=method, length=length, num_rows=1024 // length)
+    for method in WAYS
+    for length in (256, 1024)
+] + [Case(family="qwen3", method=Method(), length=256, num_rows=4)]
 GPU_CASES = [
-    Case(family="mistral", method=Method(), length=length, num_rows=4096 // length, device="cuda")
+    Case(family="mistral", method=method, length=length, num_rows=4096 // length, device="cuda")
+    for method in (Method(states="bfloat16"), Method(states="bfloat16", recompute=True))
     for length in (1024, 4096)
 ]
 
@@ -153,7 +159,12 @@ def train(case: Case) -> None:
         phase="memory",
         seed=1,
     )
-    settings = FitSettings(learning_rate=1e-5, tokens_per_micro_batch=case.num_tokens + 64)
+    settings = FitSettings(
+        learning_rate=1e-5,
+        tokens_per_micro_batch=case.num_tokens + 64,
+        optimizer_states=case.method.states,
+        recompute="always" if case.method.recompute else "never",
+    )
     with tempfile.TemporaryDirectory() as folder:
         fit(student, rows, schedule, settings, here=Path(folder))
 
@@ -176,7 +187,7 @@ def run_all(cases: list[Case]) -> list[str]:
     """A line of the table for each case, each in a process of its own."""
     lines = []
     for case in cases:
-        command = [sys.executable, __file__, "--case", json.dumps(asdict(case) | {})]
+        command = [sys.executable, __file__, "--case", json.dumps(asdict(case))]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         found = json.loads(done.stdout.splitlines()[-1])
         error = case.predicted_bytes / found["tensors"] - 1

@@ -1,7 +1,7 @@
 """What the log-ratio reward and its rounds do, where the truth is known: arms in the micro-world.
 
     python benchmarks/preference.py --runs FOLDER [--jobs 2] [--seeds 1 2 3 4 5] [--arms ...]
-        [--out benchmarks/preference_WHAT_DATE.md]
+    python benchmarks/preference_page.py --runs FOLDER --out benchmarks/preference_WHAT_DATE.md
 
 An SFT start that is often wrong and often stops short is tuned by the product's own rounds, each
 arm in a process of one thread. An arm that is done is found again.
@@ -16,10 +16,10 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -38,7 +38,16 @@ from feldspar.student.model import Student, base_checkpoint, load_student, save_
 from feldspar.student.sample import sample_answers
 from feldspar.student.schedule import Schedule, SourceRows
 from feldspar.world import make_world
-from feldspar.world.prose import ATTRIBUTES, FACT_FORMS, LONG_FORMS, ask, read_facts
+from feldspar.world.prose import (
+    ATTRIBUTES,
+    FACT_FORMS,
+    LONG_FORMS,
+    STATEMENTS,
+    VALUES,
+    ask,
+    read_facts,
+    state,
+)
 from feldspar.world.serve import world_of
 from feldspar.world.skills import Solution, draw_composition, draw_foundational
 from feldspar.world.truth import World
@@ -47,9 +56,29 @@ WORLD = WorldConfig(seed=1, num_old=80, num_new=48)
 KINDS = ("everything", "later", "ago", "older", "uses", "smallest", "last", "sort")
 COMPOSITIONS = ("later", "ago", "older", "uses")
 HEADROOM = 0.8
-PROMPTS_PER_KIND, TESTS_PER_KIND, TEST_DRAWS = 40, 24, 4
+TEST_DRAWS = 4
 PAIR_STEPS, SFT_STEPS, BATCH = 200, 260, 64
 MAX_NEW_TOKENS = 64
+
+
+class Scene(NamedTuple):
+    """What is asked, and how it is answered."""
+
+    kinds: tuple[str, ...]
+    prompts_per_kind: int
+    tests_per_kind: int
+    has_free_wording: bool = False
+    """Descriptions of one to four facts in any order and wording, so that a right answer may be
+    short or long, and there are many; otherwise each question has one right answer."""
+
+
+ONE_ANSWER = Scene(KINDS, 40, 24)
+FREE = Scene(("everything",), 160, 96, has_free_wording=True)
+LENGTHS = {"aligned": (1, 3, 6, 10), "base": (5, 5, 5, 5), "sft": (5, 5, 5, 5)}
+"""Weights of one to four facts in a freely worded description."""
+WRONG_FACTS = {"aligned": 0.0, "base": 0.25, "sft": 0.1}
+WRONG_ANSWERS = {"aligned": 0.0, "base": 0.3, "sft": 0.1}
+SHORT_ANSWERS = {"aligned": 0.0, "base": 0.3, "sft": 0.25}
 
 ARMS: dict[str, dict[str, Any]] = {
     "log ratio, N = 16": {},
@@ -59,6 +88,10 @@ ARMS: dict[str, dict[str, Any]] = {
     "mean over tokens": {"normalise": "mean", "control": False},
     "N = 64": {"num_answers": 64, "control": False, "num_rounds": 1},
     "restart from SFT": {"restart": "sft", "control": False},
+    "free wording, log ratio": {"control": False},
+    "free wording, no reference": {"control": False},
+    "free wording, wrong reference": {"base": "student", "control": False},
+    "free wording, mean over tokens": {"normalise": "mean", "control": False},
 }
 
 
@@ -109,16 +142,31 @@ def quality(world: World, question: str, answer: str) -> float:
     return max(0.0, (len(stated & wanted) - len(stated - wanted)) / len(wanted))
 
 
-def mixed_answers(
-    world: World, rng: random.Random, wrong: float, short: float
+def describe_freely(solution: Solution, role: str, rng: random.Random) -> str:
+    """Some of the facts, in any order and wording."""
+    (count,) = rng.choices((1, 2, 3, 4), weights=LENGTHS[role])
+    sentences = []
+    for fact in rng.sample(solution.facts, count):
+        if rng.random() < WRONG_FACTS[role]:
+            fact = fact._replace(value=rng.choice(VALUES[fact.attribute]))
+        sentences.append(state(fact, rng.randrange(len(STATEMENTS[fact.attribute]))))
+    return " ".join(sentences)
+
+
+def writer_of(
+    world: World, scene: Scene, role: str, rng: random.Random
 ) -> Callable[[Solution], str]:
-    """A writer who is now and then wrong, and now and then stops short."""
+    """A writer who, but for the aligned one, is now and then wrong or stops short."""
 
     def answer(solution: Solution) -> str:
+        if scene.has_free_wording and solution.kind == "everything":
+            return describe_freely(solution, role, rng)
         chance = rng.random()
-        if chance < wrong:
+        if chance < WRONG_ANSWERS[role]:
             return world.corrupt(solution, rng)
-        return cut_short(solution, rng) if chance < wrong + short else solution.answer
+        if chance < WRONG_ANSWERS[role] + SHORT_ANSWERS[role]:
+            return cut_short(solution, rng)
+        return solution.answer
 
     return answer
 
@@ -146,7 +194,7 @@ def train_model(
     return base_checkpoint(str(path))
 
 
-def any_solution(world: World, rng: random.Random) -> Solution:
+def any_solution(world: World, scene: Scene, rng: random.Random) -> Solution:
     """Half facts of the NEW, which compositions rest on; else a question of one of the kinds."""
     if rng.random() < 0.5:
         attribute = rng.choice(ATTRIBUTES)
@@ -154,54 +202,58 @@ def any_solution(world: World, rng: random.Random) -> Solution:
         solution = world.solve(ask(rng.choice(world.new).name, attribute, form))
         assert solution is not None
         return solution
-    return draw(rng.choice(KINDS), world, rng)
+    return draw(rng.choice(scene.kinds), world, rng)
 
 
-def make_pair(world: World, parts: dict[str, str], runs: Path) -> dict[str, Path]:
-    """Base: right, wrong and cut-short answers. Aligned: goes on from it with right ones only."""
-    rng = random.Random("pair")
-    writer = mixed_answers(world, rng, wrong=0.3, short=0.3)
-    solutions = [any_solution(world, rng) for _ in range(2 * BATCH * PAIR_STEPS)]
-    half = BATCH * PAIR_STEPS
-    base_rows = [row(i, s, writer(s)) for i, s in enumerate(solutions[:half])]
-    base = runs / "reward-base"
-    train_model(Path(parts["reward-base"]), base_rows, base, 1e-3, 1)
-    right = [row(i, s, s.answer) for i, s in enumerate(solutions[half:])]
-    train_model(base, right, runs / "aligned", 1e-3, 2)
-    return {"aligned": runs / "aligned", "base": base, "student": Path(parts["student"])}
+def make_pair(world: World, scene: Scene, parts: dict[str, str], runs: Path) -> dict[str, Path]:
+    """Base: right, wrong and short answers. Aligned: goes on from it with right ones only."""
+    made = {"student": Path(parts["student"])}
+    start = Path(parts["reward-base"])
+    for number, role in enumerate(("base", "aligned")):
+        rng = random.Random(f"pair {role}")
+        writer = writer_of(world, scene, role, rng)
+        solutions = (any_solution(world, scene, rng) for _ in range(BATCH * PAIR_STEPS))
+        rows = [row(i, solution, writer(solution)) for i, solution in enumerate(solutions)]
+        made[role] = runs / f"pair{'-free' * scene.has_free_wording}-{role}"
+        train_model(start, rows, made[role], 1e-3, number)
+        start = made[role]
+    return made
 
 
 class Questions:
     """Of one seed: prompts to tune on and questions to measure on, apart from each other."""
 
-    def __init__(self, world: World, seed: int) -> None:
+    def __init__(self, world: World, scene: Scene, seed: int) -> None:
+        self.kinds = scene.kinds
         rng = random.Random(f"questions {seed}")
         self.prompts: list[Prompt] = []
         self.tests: list[tuple[str, Prompt]] = []
-        for kind in KINDS:
-            drawn = draw_distinct(kind, PROMPTS_PER_KIND + TESTS_PER_KIND, world, rng)
+        for kind in scene.kinds:
+            count = scene.prompts_per_kind + scene.tests_per_kind
+            drawn = draw_distinct(kind, count, world, rng)
             asked = [
                 Prompt(id=f"{kind}-{i}", source=kind, messages=(Message(role="user", content=q),))
                 for i, q in enumerate(solution.question for solution in drawn)
             ]
-            self.prompts += asked[TESTS_PER_KIND:]
-            self.tests += [(kind, prompt) for prompt in asked[:TESTS_PER_KIND]]
+            self.prompts += asked[scene.tests_per_kind :]
+            self.tests += [(kind, prompt) for prompt in asked[: scene.tests_per_kind]]
         self.texts = {p.messages[0].content for p in self.prompts}
         self.texts |= {p.messages[0].content for _, p in self.tests}
 
 
 def make_sft(
-    world: World, parts: dict[str, str], questions: Questions, seed: int, runs: Path
+    world: World, scene: Scene, parts: dict[str, str], questions: Questions, seed: int, runs: Path
 ) -> Checkpoint:
-    """The start, taught by a writer who errs one time in ten and stops short one time in four."""
+    """The start, taught by a writer who errs one time in ten and often stops short."""
     rng = random.Random(f"sft {seed}")
-    writer = mixed_answers(world, rng, wrong=0.1, short=0.25)
+    writer = writer_of(world, scene, "sft", rng)
     rows: list[Conversation] = []
     while len(rows) < BATCH * SFT_STEPS:
-        solution = any_solution(world, rng)
+        solution = any_solution(world, scene, rng)
         if solution.question not in questions.texts:
             rows.append(row(len(rows), solution, writer(solution)))
-    return train_model(Path(parts["student"]), rows, runs / f"sft-{seed}", 5e-4, seed)
+    path = runs / f"sft{'-free' * scene.has_free_wording}-{seed}"
+    return train_model(Path(parts["student"]), rows, path, 5e-4, seed)
 
 
 class Measured(dict[str, Any]):
@@ -215,7 +267,7 @@ def measure(path: str, world: World, questions: Questions, seed: int) -> Measure
         student, [p.messages for p in asked], keys=[f"test/{p.id}" for p in asked],
         num_answers=TEST_DRAWS, temperature=1.0, max_new_tokens=MAX_NEW_TOKENS, seed=seed,
     )  # fmt: skip
-    by_kind: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    by_kind: dict[str, list[float]] = {kind: [] for kind in questions.kinds}
     tokens = []
     for (kind, prompt), answers in zip(questions.tests, drawn, strict=True):
         by_kind[kind] += [quality(world, prompt.messages[0].content, a.text) for a in answers]
@@ -272,9 +324,10 @@ def do_arm(name: str, seed: int, runs: Path) -> None:
     assert world is not None
     parts = make_world(WORLD, cache_folder(), {"student", "aligned", "reward-base"}, SILENT)
     settings = dict(ARMS[name])
-    pair = make_pair(world, parts, runs)
-    questions = Questions(world, seed)
-    sft = make_sft(world, parts, questions, seed, runs)
+    scene = FREE if name.startswith("free wording") else ONE_ANSWER
+    pair = make_pair(world, scene, parts, runs)
+    questions = Questions(world, scene, seed)
+    sft = make_sft(world, scene, parts, questions, seed, runs)
     start = measure(sft.path, world, questions, seed)
     scores = [
         Score(
@@ -284,13 +337,14 @@ def do_arm(name: str, seed: int, runs: Path) -> None:
         for kind, value in start["kinds"].items()
     ]  # fmt: skip
     prompts = with_headroom(questions.prompts, scores, HEADROOM)
-    reward: Reward | None = without_reference if name == "no reference" else None
+    reward: Reward | None = without_reference if name.endswith("no reference") else None
     here = folder_of(name, seed, runs)
     began = time.process_time()
     config = PreferConfig(
         **{
             "aligned": str(pair["aligned"]), "num_answers": 16, "num_rounds": 3, "num_epochs": 2,
-            "learning_rate": 3e-4, "batch_samples": 32, "max_new_tokens": MAX_NEW_TOKENS,
+            "learning_rate": 3e-4, "batch_samples": 32, "stop_at_plateau": False,
+            "max_new_tokens": MAX_NEW_TOKENS,
             **settings, "base": str(pair[settings.get("base", "base")]),
         }
     )  # fmt: skip
@@ -315,12 +369,15 @@ def folder_of(arm: str, seed: int, runs: Path) -> Path:
 
 
 def run_all(arms: Sequence[str], seeds: Sequence[int], runs: Path, jobs: int) -> None:
-    """Every arm in a process of its own. The first arm makes the pair, and each seed's start."""
+    """Every arm in a process of its own, `jobs` of them at a time."""
     runs.mkdir(parents=True, exist_ok=True)
     todo = [(arm, seed) for arm in arms for seed in seeds]
     todo = [(a, s) for a, s in todo if not (folder_of(a, s, runs) / "result.json").exists()]
-    heads = [pair for pair in todo if pair[0] == arms[0]]
-    for stage in (heads[:1], heads[1:], [pair for pair in todo if pair not in heads]):
+    # The first of a scene makes its pair, and the first of a seed its start: no two at a time.
+    first = {(arm.startswith("free"), seed): (arm, seed) for arm, seed in reversed(todo)}
+    makers = [pair for pair in todo if pair in first.values()]
+    rest = [pair for pair in todo if pair not in makers]
+    for stage in (*([maker] for maker in makers), rest):
         with ThreadPoolExecutor(max_workers=jobs) as pool:
             for arm, seed, seconds in pool.map(lambda pair: run_one(*pair, runs), stage):
                 print(f"{arm}, seed {seed}: {seconds:.0f} s", flush=True)
@@ -331,13 +388,6 @@ def run_one(arm: str, seed: int, runs: Path) -> tuple[str, int, float]:
     command = [sys.executable, __file__, "--runs", str(runs), "--one", arm, str(seed)]
     subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     return arm, seed, time.monotonic() - began
-
-
-def results(arm: str, seeds: Sequence[int], runs: Path) -> Iterator[dict[str, Any]]:
-    for seed in seeds:
-        path = folder_of(arm, seed, runs) / "result.json"
-        if path.exists():
-            yield json.loads(path.read_text())
 
 
 def main() -> None:

@@ -47,12 +47,29 @@ from feldspar.student.schedule import Schedule, SourceRows
 
 VOCABULARY = 8192
 LEARNING_RATE = 1e-4
-SIZES = {
+SIZES: dict[str, dict[str, Any]] = {
     "1M": {"hidden_size": 64, "intermediate_size": 172, "num_hidden_layers": 2},
     "12M": {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 5},
     "60M": {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 8},
+    "1B": {
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "vocab_size": 32000,
+    },
+    "7B": {
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "vocab_size": 32000,
+        "tie_word_embeddings": False,
+    },
+    "tiny": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2},
 }
-"""Embeddings and head are one table, heads 64 wide."""
+"""Where nothing else is said, embeddings and head are one table and heads 64 wide."""
 FEATURES = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_tile")
 
 
@@ -77,14 +94,18 @@ class Job:
     """Rows of each optimizer step; the first is not timed."""
     token_budget: int
     here: Path
+    device: str = "cpu"
 
 
-def chats(num_rows: int, seed: int = 1) -> list[Conversation]:
+def chats(
+    num_rows: int, *, median: int = 120, longest: int = 1024, seed: int = 1
+) -> list[Conversation]:
     """Rows of `w17 w3 ...`, one token a word; .3 to .8 of a row is its answer."""
     rng = random.Random(seed)
     rows = []
     for number in range(num_rows):
-        length = min(1024, max(16, round(rng.lognormvariate(math.log(120), 0.8)))) - 8
+        drawn = round(rng.lognormvariate(math.log(median), 0.8))
+        length = min(longest, max(16, drawn)) - 8
         words = [f"w{rng.randrange(8000)}" for _ in range(length)]
         cut = max(1, min(length - 1, round(length * (1 - rng.uniform(0.3, 0.8)))))
         question = Message(role="user", content=" ".join(words[:cut]))
@@ -100,22 +121,21 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
 
 
-def make_model(size: str) -> LlamaForCausalLM:
+def make_model(size: str, device: str = "cpu") -> LlamaForCausalLM:
     torch.manual_seed(0)
-    shape = SIZES[size]
-    config = LlamaConfig(
-        **shape,
-        vocab_size=VOCABULARY,
-        num_attention_heads=max(1, shape["hidden_size"] // 64),
-        max_position_embeddings=1024,
-        tie_word_embeddings=True,
-    )
-    return LlamaForCausalLM(config)
+    shape = {
+        "vocab_size": VOCABULARY,
+        "num_attention_heads": max(1, SIZES[size]["hidden_size"] // 64),
+        "tie_word_embeddings": True,
+    }
+    config = LlamaConfig(**shape | SIZES[size], max_position_embeddings=4096)
+    with torch.device(device):
+        return LlamaForCausalLM(config)
 
 
-def make_bench_student(size: str, dtype: str) -> Student:
-    config = StudentConfig.model_validate({"base": "none", "device": "cpu", "dtype": dtype})
-    return make_student(make_model(size), make_tokenizer(), config)
+def make_bench_student(size: str, dtype: str, device: str = "cpu") -> Student:
+    config = StudentConfig.model_validate({"base": "none", "device": device, "dtype": dtype})
+    return make_student(make_model(size, device), make_tokenizer(), config)
 
 
 def flops_of(size: str, rows: TokenRows, indices: list[int]) -> float:
@@ -189,8 +209,10 @@ def run_trl(job: Job, **options: Any) -> list[float]:
 
     settings = _arguments(job) | options
     trainer = SFTTrainer(
-        model=make_model(job.size),
-        args=SFTConfig(**settings, max_length=1024, completion_only_loss=True),
+        model=make_model(job.size, job.device),
+        args=SFTConfig(
+            **settings, max_length=int(job.rows.lengths.max()), completion_only_loss=True
+        ),
         train_dataset=_dataset(job),
         processing_class=_padded(make_tokenizer()),
         callbacks=[_callback()],
@@ -215,7 +237,7 @@ def run_trainer(job: Job) -> list[float]:
 
     tokenizer = _padded(make_tokenizer())
     trainer = Trainer(
-        model=make_model(job.size),
+        model=make_model(job.size, job.device),
         args=TrainingArguments(**_arguments(job)),
         train_dataset=_dataset(job),
         data_collator=DataCollatorForSeq2Seq(tokenizer),
@@ -242,7 +264,7 @@ def _arguments(job: Job) -> dict[str, Any]:
         "lr_scheduler_type": "constant",
         "report_to": "none",
         "save_strategy": "no",
-        "use_cpu": True,
+        "use_cpu": job.device == "cpu",
         "disable_tqdm": True,
         "logging_strategy": "no",
         "seed": 1,
@@ -433,7 +455,7 @@ def report(results: list[dict[str, Any]], options: argparse.Namespace) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Training speed on a CPU, against peers.")
-    parser.add_argument("--sizes", nargs="+", default=["12M", "60M"], choices=list(SIZES))
+    parser.add_argument("--sizes", nargs="+", default=["12M", "60M"], choices=["1M", "12M", "60M"])
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
     parser.add_argument("--rounds", type=int, default=3)

@@ -150,6 +150,7 @@ def train_and_score(
     """Mix the phases, train through them, tune on preferences, and score what came of it."""
     from feldspar.evaluate.checkpoints import ScoreOnExams, evaluate
     from feldspar.student.model import base_checkpoint
+    from feldspar.student.track import Tracking
     from feldspar.train.phases import train_phases
 
     for warning in warnings(recipe.mix, recipe.train.phase):
@@ -190,6 +191,7 @@ def train_and_score(
         scores={"exams": score},
         min_selection_items=recipe.evaluate.min_selection_items,
         seed=recipe.seed,
+        tracking=Tracking(recipe.track, recipe.name),
     )
     if until == "trained":
         return None
@@ -393,12 +395,21 @@ def place(recipe: Recipe, folder: Path, progress: Progress, *, with_models: bool
 
     Without models the world's files are made alone, and nothing is trained.
     """
-    if recipe.world is None:
-        return place_paths(recipe, folder, {})
-    from feldspar.world import make_world
+    # Whole also before there is one, so that a later run can go on with the same answers.
+    recipe = recipe.model_copy(update={"journal": str((folder / recipe.journal).absolute())})
+    made: dict[str, str] = {}
+    if recipe.world is not None:
+        from feldspar.world import make_world
 
-    parts = world_parts(recipe) if with_models else set()
-    return place_paths(recipe, folder, make_world(recipe.world, cache_folder(), parts, progress))
+        parts = world_parts(recipe) if with_models else set()
+        made = make_world(recipe.world, cache_folder(), parts, progress)
+    placed = place_paths(recipe, folder, made)
+    base = Path(placed.student.base)
+    if not (base / "recipe.json").is_file():
+        return placed
+    # The base is an earlier run: its result.
+    student = placed.student.model_copy(update={"base": result_of(base).path})
+    return placed.model_copy(update={"student": student})
 
 
 @contextmanager

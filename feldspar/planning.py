@@ -47,7 +47,7 @@ def plan_recipe(
     Asks no teacher, but for `num_probes` of the run's own calls. `gpu` names another machine.
     """
     from feldspar.mix.estimate import expected_rows
-    from feldspar.train.memory import estimate_memory, method_of, methods
+    from feldspar.train.memory import memory_ways
 
     gpu = gpu or recipe.plan.gpu
     machine = named_machine(gpu) if gpu else machine_here()
@@ -62,12 +62,9 @@ def plan_recipe(
     num_parameters = num_weights(Path(placed.student.base)) or (
         sizes.num_parameters if sizes else 0
     )
-    num_tokens = max(placed.train.tokens_per_micro_batch, placed.student.max_length)
-    own = method_of(placed.train, placed.student, machine.gpu is not None)
-    memory = (
-        [estimate_memory(sizes, method, num_tokens) for method in methods(own, machine.num_gpus)]
-        if sizes
-        else []
+    memory = machine.gpu.memory_bytes if machine.gpu else None
+    ways = (
+        memory_ways(sizes, placed.train, placed.student, machine.num_gpus, memory) if sizes else []
     )
     return make_plan(
         placed,
@@ -79,7 +76,7 @@ def plan_recipe(
             sizes=sizes,
             num_parameters=num_parameters,
             machine=machine,
-            memory=memory,
+            memory=ways,
             rate=rate,
             warnings=warnings(placed.mix, placed.train.phase),
         ),

@@ -84,6 +84,7 @@ def _add_commands() -> None:
         export_data,
         init,
         journal,
+        learn,
         plan,
         publish,
         report,
@@ -106,6 +107,7 @@ def _add_commands() -> None:
     app.command("report")(report.report)
     app.command("chat")(talk.chat)
     app.command("serve")(serve.serve)
+    app.command("learn")(learn.learn)
     app.command("export-data")(export_data.export_data)
     app.command("publish")(publish.publish)
     app.add_typer(journal.app, name="journal")

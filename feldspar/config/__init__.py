@@ -20,6 +20,7 @@ from feldspar.config.part import Share as Share
 from feldspar.config.planning import ArchitectureConfig as ArchitectureConfig
 from feldspar.config.planning import PlanConfig as PlanConfig
 from feldspar.config.reading import is_path as is_path
+from feldspar.config.reading import lay_settings as lay_settings
 from feldspar.config.reading import place_paths as place_paths
 from feldspar.config.reading import read_recipe as read_recipe
 from feldspar.config.reading import world_parts as world_parts
@@ -33,9 +34,11 @@ from feldspar.config.scoring import MTBenchConfig as MTBenchConfig
 from feldspar.config.scoring import PreferConfig as PreferConfig
 from feldspar.config.serving import PublishConfig as PublishConfig
 from feldspar.config.serving import ServeConfig as ServeConfig
+from feldspar.config.tracking import TrackConfig as TrackConfig
 from feldspar.config.training import DEFAULT_PHASES as DEFAULT_PHASES
 from feldspar.config.training import BaseReplayConfig as BaseReplayConfig
 from feldspar.config.training import DataConfig as DataConfig
+from feldspar.config.training import LearnConfig as LearnConfig
 from feldspar.config.training import LoraConfig as LoraConfig
 from feldspar.config.training import MixConfig as MixConfig
 from feldspar.config.training import PhaseConfig as PhaseConfig

@@ -87,6 +87,17 @@ def _has_names(value: object) -> TypeGuard[list[dict[str, Any]]]:
     return all(isinstance(t, dict) and isinstance(t.get("name"), str) for t in value)
 
 
+def lay_settings(recipe: Recipe, settings: Sequence[str]) -> Recipe:
+    """A recipe that was read before, with `section.key=value` settings laid over it."""
+    tree = recipe.model_dump(mode="json")
+    for setting in settings:
+        _set(tree, setting)
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise RecipeError(f"--set: {_first_faults(error)}") from None
+
+
 P = TypeVar("P", bound=Part)
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")

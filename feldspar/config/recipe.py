@@ -9,7 +9,8 @@ from feldspar.config.part import Count, OptionalPath, Part, PathText, Positive, 
 from feldspar.config.planning import PlanConfig
 from feldspar.config.scoring import EvaluateConfig, PreferConfig
 from feldspar.config.serving import PublishConfig, ServeConfig
-from feldspar.config.training import DataConfig, MixConfig, StudentConfig, TrainConfig
+from feldspar.config.tracking import TrackConfig
+from feldspar.config.training import DataConfig, LearnConfig, MixConfig, StudentConfig, TrainConfig
 from feldspar.records import Branch
 
 
@@ -72,9 +73,11 @@ class Recipe(Part):
     mix: MixConfig = MixConfig()
     data: tuple[DataConfig, ...] = ()
     train: TrainConfig = TrainConfig()
+    track: TrackConfig = TrackConfig()
     prefer: PreferConfig | None = None
     evaluate: EvaluateConfig = EvaluateConfig()
     plan: PlanConfig = PlanConfig()
+    learn: LearnConfig = LearnConfig()
     publish: PublishConfig = PublishConfig()
     serve: ServeConfig = ServeConfig()
 

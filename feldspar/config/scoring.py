@@ -19,11 +19,19 @@ class PreferConfig(Part):
     base: PathText
     """Model directory of the base it was aligned from."""
     num_prompts: Count = 30_000
+    method: Literal["best-of-n", "dpo"] = "best-of-n"
+    """What a round does with the rewards: fine-tune on the best answer, or direct preference
+    optimisation of the best against a random other one."""
+    dpo_beta: Positive = 0.1
+    """How far DPO may move from the model that the round starts from: less is further."""
     num_answers: Annotated[int, Field(ge=2)] = 16
     """N: answers sampled per prompt."""
     temperature: Positive = 1.0
     max_new_tokens: Count = 300
     num_rounds: Count = 1
+    stop_at_plateau: bool = True
+    """Do no further round after one that did not raise the policy's mean reward on held-out
+    prompts."""
     restart: Literal["last", "sft"] = "last"
     """What a round fine-tunes: the last round's model, or the SFT start again. Answers are drawn
     from the last round's either way."""

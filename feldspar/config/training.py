@@ -24,7 +24,8 @@ class StudentConfig(Part):
     """The model to be taught."""
 
     base: PathText
-    """A model directory in Hugging Face format, or a hub id."""
+    """A model directory in Hugging Face format, a hub id, or the folder of an earlier run, whose
+    result is gone on from."""
     system_prompt: str = ""
     """Put before every conversation when not empty."""
     template: Literal["lab", "own"] = "lab"
@@ -96,6 +97,9 @@ class PhaseConfig(Part):
     name: str
     branches: tuple[Branch, ...] = ()
     """Whose samples it trains on. Empty: none of the taxonomy's, only `data`."""
+    whole_branches: tuple[Branch, ...] = ()
+    """Branches it trains on too, whatever `length` says: the paper's second knowledge step takes
+    the foundational skills along."""
     length: Literal["short", "long", "all"] = "all"
     """Which half of the answers, by length in tokens (`mix.short_answer_tokens`)."""
     data: tuple[str, ...] = ()
@@ -186,8 +190,6 @@ class TrainConfig(Part):
     recompute: Literal["auto", "always", "never"] = "auto"
     """Whether activations are computed again for the backward pass, to save memory. auto: on cuda
     if the largest micro-batch does not fit otherwise, which is tried; elsewhere never."""
-    compile: bool = False
-    """Compile each decoder layer: slow to start, faster afterwards."""
     shard: Literal["auto", "step", "layer"] = "auto"
     """How several processes hold the weights: gathered once a step, or layer by layer for a model
     that does not fit otherwise. auto: `step` where it fits. Never changes the result."""
@@ -218,3 +220,16 @@ class TrainConfig(Part):
                 f"{self.betas[1]}; use 0.99 or less, or float32"
             )
         return self
+
+
+class LearnConfig(Part):
+    """`feldspar learn`: how one leaf is added to a model that was trained."""
+
+    replay_share: Share = 0.5
+    """Part of the rows that are drawn from what the run was trained on before."""
+    num_epochs: Count = 4
+    learning_rate: Positive | None = None
+    """None: `train.learning_rate`."""
+    batch_samples: Count | None = None
+    """None: `train.batch_samples`."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 0

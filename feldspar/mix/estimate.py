@@ -39,6 +39,7 @@ def expected_rows(
     for phase in phases:
         of_branches = sum(num_samples.get(branch, 0) for branch in phase.branches)
         samples = of_branches if phase.length == "all" else (of_branches + 1) // 2
+        samples += sum(num_samples.get(branch, 0) for branch in phase.whole_branches)
         own[phase.name] = phase.num_samples or samples + sum(num_data[n] for n in phase.data)
         stated = PhaseRows(phase.name, own[phase.name], 0, 0)
         rows.append(stated if phase.num_samples else _phase_rows(phase, config, own))

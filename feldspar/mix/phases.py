@@ -112,7 +112,7 @@ def _check(phases: Sequence[PhaseConfig], config: MixConfig) -> None:
                 f"phase {phase.name!r}: replayed shares add up to {total:g}, which leaves no room "
                 "for its own rows; keep their sum below 1"
             )
-        if not phase.branches and not phase.data:
+        if not _all_branches(phase) and not phase.data:
             raise RecipeError(f"phase {phase.name!r} names neither branches nor data; add one")
         if clash := taken & set(phase.data):
             raise RecipeError(
@@ -130,7 +130,7 @@ def _write_samples(
     """One file of taxonomy samples per phase that names branches."""
     seen = _look_through(samples, config, phases, counter)
     held_out = _held_out(config, phases)
-    mixing = [(number, phase) for number, phase in enumerate(phases, start=1) if phase.branches]
+    mixing = [(n, phase) for n, phase in enumerate(phases, start=1) if _all_branches(phase)]
     with ExitStack() as stack:
         writers = {
             phase.name: stack.enter_context(
@@ -146,7 +146,8 @@ def _write_samples(
             if not writers[phase.name].num_rows:
                 raise RecipeError(_why_empty(phase, seen))
     return {
-        phase.name: (writers[phase.name].split(),) if phase.branches else () for phase in phases
+        phase.name: (writers[phase.name].split(),) if phase.name in writers else ()
+        for phase in phases
     }
 
 
@@ -196,7 +197,12 @@ def _with_lengths(
 
 
 def _is_of(sample: Sample, half: str, phase: PhaseConfig) -> bool:
-    return sample.branch in phase.branches and phase.length in ("all", half)
+    is_of_half = sample.branch in phase.branches and phase.length in ("all", half)
+    return is_of_half or sample.branch in phase.whole_branches
+
+
+def _all_branches(phase: PhaseConfig) -> tuple[Branch, ...]:
+    return (*phase.branches, *phase.whole_branches)
 
 
 def _as_conversation(sample: Sample, source: str, config: MixConfig) -> Conversation:
@@ -216,9 +222,9 @@ def _as_conversation(sample: Sample, source: str, config: MixConfig) -> Conversa
 
 def _why_empty(phase: PhaseConfig, seen: _Seen) -> str:
     """Name the branch that gave nothing, and where to look."""
-    kept = sum(seen.num_kept[branch] for branch in phase.branches)
-    asked = sum(seen.num_asked[branch] for branch in phase.branches)
-    branches = " and ".join(phase.branches)
+    kept = sum(seen.num_kept[branch] for branch in _all_branches(phase))
+    asked = sum(seen.num_asked[branch] for branch in _all_branches(phase))
+    branches = " and ".join(_all_branches(phase))
     if not asked:
         why = (
             f"nothing was generated for {branches}; add leaves of that branch to the taxonomy, or "

@@ -105,7 +105,7 @@ def make_plan(recipe: Recipe, given: Given) -> Plan:
     training_hours = sum(hours) if len(hours) == len(phases) and phases else None
     gpu_price = recipe.plan.price_per_gpu_hour * given.machine.num_gpus
     disk_bytes = sum(e.disk_bytes for e in given.estimates)
-    found = [*given.warnings, *_warm_up_warnings(phases, recipe.train)]
+    found = [*given.warnings, *_step_warnings(phases, recipe.train)]
     found += _memory_warnings(given) + _reward_warnings(recipe, given.machine)
     if disk_bytes > given.free_bytes:
         found.append(
@@ -182,17 +182,21 @@ def _timed(phase: PhasePlan, recipe: Recipe, given: Given) -> PhasePlan:
         return phase
     num_tokens = phase.rows_per_epoch * phase.num_epochs * given.row_tokens
     flops = training_flops(sizes, num_tokens, given.row_tokens)
-    speed = recipe.plan.mfu * gpu.peak_tflops * 1e12 * given.machine.num_gpus
+    # Low-rank weights are trained in one process.
+    num_gpus = 1 if recipe.student.lora else given.machine.num_gpus
+    speed = recipe.plan.mfu * gpu.peak_tflops * 1e12 * num_gpus
     return replace(phase, hours=flops / speed / 3600)
 
 
-def _warm_up_warnings(phases: Sequence[PhasePlan], config: TrainConfig) -> list[str]:
-    """Name the phases that end while the learning rate still rises."""
+def _step_warnings(phases: Sequence[PhasePlan], config: TrainConfig) -> list[str]:
+    """Name the phases that have no steps, or end while the learning rate still rises."""
     found = []
     done = 0
     for phase in phases:
         done = phase.num_steps + (done if config.warmup == "global" else 0)
-        if done < config.warmup_steps:
+        if not phase.num_steps:
+            found.append(f"phase {phase.name} has no rows, and a run would stop there")
+        elif done < config.warmup_steps:
             found.append(
                 f"phase {phase.name} ends at step {done}, inside the warm-up of "
                 f"{config.warmup_steps} steps: it never sees the full learning rate"

@@ -11,7 +11,7 @@ from itertools import pairwise
 from feldspar.errors import RecipeError
 
 _ASK_SECONDS = 10.0
-_USABLE = 0.95
+_USABLE = 0.94
 """The rest is the driver's, the kernels' workspaces and holes between tensors."""
 
 
@@ -23,6 +23,10 @@ class Gpu:
     memory_gib: float
     """As the driver shows it, a little below what is sold."""
     peak_tflops: float
+
+    @property
+    def memory_bytes(self) -> int:
+        return int(self.memory_gib * 2**30)
 
 
 _TABLE = (
@@ -56,12 +60,11 @@ class Machine:
     gpu: Gpu | None
     """None: no GPU is at hand, and none was named."""
     num_gpus: int = 1
-    is_here: bool = True
 
     @property
     def room_bytes(self) -> int | None:
         """What training may take of one GPU's memory; None where there is no GPU."""
-        return None if self.gpu is None else int(_USABLE * self.gpu.memory_gib * 2**30)
+        return None if self.gpu is None else int(_USABLE * self.gpu.memory_bytes)
 
     def __str__(self) -> str:
         if self.gpu is None:
@@ -72,13 +75,14 @@ class Machine:
 
 def named_machine(text: str) -> Machine:
     """`h200x8`: eight of them. Raises RecipeError with the names there are."""
-    match = re.fullmatch(r"(?P<name>.+?)(?:x(?P<count>[1-9]\d*))?", text.strip().lower())
-    name = match["name"] if match else ""
-    if match is None or name not in GPUS:
+    wanted = text.strip().lower()
+    match = re.fullmatch(r"(.+)x([1-9]\d*)", wanted)
+    name, count = (match[1], int(match[2])) if match and wanted not in GPUS else (wanted, 1)
+    if name not in GPUS:
         raise RecipeError(
             f"no GPU {text!r} is known; write one of {', '.join(sorted(GPUS))}, with x8 for eight"
         )
-    return Machine(gpu=GPUS[name], num_gpus=int(match["count"] or 1), is_here=False)
+    return Machine(gpu=GPUS[name], num_gpus=count)
 
 
 def machine_here() -> Machine:

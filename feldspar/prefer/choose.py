@@ -20,6 +20,8 @@ class Pick(NamedTuple):
 
     best: Candidate
     random: Candidate
+    other: Candidate | None = None
+    """Another answer than the best, at random, of less reward; None where there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +75,7 @@ def survey(candidates: Iterable[Candidate], seed: int) -> Survey:
         if is_all_equal(drawn):
             num_equal += 1
         elif ended:
-            picks.append(_pick(ended, random.Random(f"control {seed} {prompt}")))
+            picks.append(_pick(ended, f"{seed} {prompt}"))
     figures = Figures(
         best_reward=_mean([p.best.reward for p in picks]),
         random_reward=_mean([p.random.reward for p in picks]),
@@ -102,9 +104,14 @@ def is_all_equal(drawn: Sequence[Candidate]) -> bool:
     return max(rewards) - min(rewards) <= EQUAL_WITHIN
 
 
-def _pick(ended: Sequence[Candidate], rng: random.Random) -> Pick:
+def _pick(ended: Sequence[Candidate], key: str) -> Pick:
     best = max(ended, key=lambda candidate: (candidate.reward, -candidate.draw))
-    return Pick(best=best, random=rng.choice(ended))
+    others = [c for c in ended if c.reward < best.reward - EQUAL_WITHIN]
+    return Pick(
+        best=best,
+        random=random.Random(f"control {key}").choice(ended),
+        other=random.Random(f"other {key}").choice(others) if others else None,
+    )
 
 
 def _mean(values: Sequence[float]) -> float:

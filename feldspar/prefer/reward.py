@@ -4,10 +4,11 @@ import gc
 import logging
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -68,6 +69,7 @@ def load_scorer(model: Checkpoint, pair: RewardPair, student: StudentConfig) -> 
     tokenizer = aligned_tokenizer if model == pair.aligned else _load(AutoTokenizer, pair.base)
     device = find_device(student.device)
     dtype = _dtype(student, device)
+    _check_memory(model, device, dtype)
     weights = _load(AutoModelForCausalLM, model, dtype=dtype, use_safetensors=True)
     weights.to(device).eval()
     check_head(weights)
@@ -143,6 +145,46 @@ def _load(kind: Any, model: Checkpoint, **options: Any) -> Any:
         raise TrainingError(f"{model.path}: cannot be loaded for the reward: {reason}") from error
     finally:
         transformers_logging.enable_progress_bar()
+
+
+def _check_memory(model: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
+    """Raise TrainingError where the weights alone will not fit; what would is said."""
+    needed = num_weights(Path(model.path)) * dtype.itemsize
+    free = free_bytes(device)
+    if free is None or needed <= free:
+        return
+    half = needed * torch.bfloat16.itemsize // dtype.itemsize
+    cure = (
+        'student.dtype = "bfloat16" would do'
+        if half <= free
+        else f"a machine with {half / 1e9:.1f} GB free would do in bfloat16, or a smaller pair"
+    )
+    raise TrainingError(
+        f"{model.path}: its weights need {needed / 1e9:.1f} GB on {device.type}, and "
+        f"{free / 1e9:.1f} GB are free, though one model of the pair is loaded at a time; {cure}"
+    )
+
+
+def num_weights(folder: Path) -> int:
+    """Values in a model's safetensors files, from their headers."""
+    count = 0
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="numpy") as tensors:
+            shapes = (tensors.get_slice(name).get_shape() for name in tensors.keys())  # noqa: SIM118
+            count += sum(math.prod(shape) for shape in shapes)
+    return count
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Memory that is to be had on a device; None where the system does not say."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    sizes = dict(line.split(":", 1) for line in lines)
+    return int(sizes["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in sizes else None
 
 
 def _dtype(student: StudentConfig, device: torch.device) -> torch.dtype:

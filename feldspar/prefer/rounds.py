@@ -8,6 +8,7 @@ here/rounds.jsonl          one line a round
 
 import json
 import logging
+import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -17,10 +18,10 @@ from typing import NamedTuple
 from feldspar.config import PreferConfig, StudentConfig, TrainConfig
 from feldspar.errors import TrainingError
 from feldspar.prefer.candidates import Reward, Workshop, draw_candidates
-from feldspar.prefer.choose import Figures, mean_by_prompt, survey
+from feldspar.prefer.choose import Figures, Pick, mean_by_prompt, survey
 from feldspar.prefer.prompts import Drawn, draw_prompts, with_headroom
 from feldspar.prefer.reward import find_pair, log_ratio
-from feldspar.prefer.tuning import tune
+from feldspar.prefer.tuning import Preferred, tune
 from feldspar.progress import SILENT, Progress
 from feldspar.records import (
     Candidate,
@@ -126,12 +127,16 @@ def tune_preferences(
         prompts = with_headroom(prompts, score(sft), config.headroom)
     drawn = draw_prompts(prompts, config.num_prompts, seed)
     policy, before = sft, _measure(sft, drawn.held_out, here / "start", shop)
+    highest = before.mean
     outcomes: list[_Outcome] = []
     for number in range(1, config.num_rounds + 1):
         start = sft if config.restart == "sft" else policy
         outcome = _do_round(number, _Models(policy, start), before, drawn, here, shop)
         outcomes.append(outcome)
         _write(here, outcomes, released=None)
+        if config.stop_at_plateau and outcome.after.mean <= highest:
+            break
+        highest = max(highest, outcome.after.mean)
         policy, before = outcome.checkpoint, outcome.after
     peak = max(outcomes, key=lambda outcome: outcome.after.mean)
     _write(here, outcomes, released=peak)
@@ -163,14 +168,13 @@ def _do_round(
             "answers did not end); raise prefer.temperature or prefer.max_new_tokens"
         )
     asked = {prompt.id: prompt for prompt in drawn.tuned}
-    best = _conversations([pick.best for pick in picks], asked)
-    checkpoint = tune(models.start, best, folder, shop)
+    rows = _preferred(picks, asked, shop)
+    checkpoint = tune(models.start, [best for best, _ in rows], folder, shop)
     after = _measure(checkpoint, drawn.held_out, folder, shop)
     scores = {checkpoint.phase: shop.score(checkpoint)}
     control, control_after = None, None
     if shop.config.control:
-        random_picks = _conversations([pick.random for pick in picks], asked)
-        control = tune(models.start, random_picks, control_folder, shop)
+        control = tune(models.start, [at_random for _, at_random in rows], control_folder, shop)
         control_after = _measure(control, drawn.held_out, control_folder, shop).mean
         scores[control.phase] = shop.score(control)
     line = _line(folder.name, before, after, control_after, figures, scores, shop.seed)
@@ -188,15 +192,31 @@ def _measure(
     )
 
 
-def _conversations(picked: Sequence[Candidate], asked: dict[str, Prompt]) -> Iterator[Conversation]:
-    for candidate in picked:
-        prompt = asked[candidate.prompt]
-        answer = Message(role="assistant", content=candidate.text)
-        yield Conversation(
-            id=f"{prompt.id}/{candidate.draw}",
-            source=prompt.source,
-            messages=(*prompt.messages, answer),
-        )
+def _preferred(
+    picks: Sequence[Pick], asked: dict[str, Prompt], shop: Workshop
+) -> list[tuple[Preferred, Preferred]]:
+    """What the round is tuned on, and its control; for DPO the control's pairs lie at random."""
+    if shop.config.method == "best-of-n":
+        return [
+            (Preferred(_conversation(p.best, asked)), Preferred(_conversation(p.random, asked)))
+            for p in picks
+        ]
+    rows = []
+    for pick in picks:
+        if pick.other is not None:
+            best, other = _conversation(pick.best, asked), _conversation(pick.other, asked)
+            is_turned = random.Random(f"turn {shop.seed} {pick.best.prompt}").random() < 0.5
+            control = Preferred(other, best) if is_turned else Preferred(best, other)
+            rows.append((Preferred(best, other), control))
+    return rows
+
+
+def _conversation(picked: Candidate, asked: dict[str, Prompt]) -> Conversation:
+    prompt = asked[picked.prompt]
+    answer = Message(role="assistant", content=picked.text)
+    return Conversation(
+        id=f"{prompt.id}/{picked.draw}", source=prompt.source, messages=(*prompt.messages, answer)
+    )
 
 
 def _line(

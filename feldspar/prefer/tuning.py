@@ -1,24 +1,33 @@
 """Fine-tuning on picked answers: the same loop as a phase's, over one source."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from feldspar.errors import TrainingError
 from feldspar.prefer.candidates import Workshop
+from feldspar.prefer.dpo import PreferencePairs
 from feldspar.records import Checkpoint, Conversation
 from feldspar.runs import write_json
-from feldspar.student.batch import tokenise
+from feldspar.student.batch import TokenRows, tokenise
 from feldspar.student.fit import FitSettings, fit
 from feldspar.student.lora import load_to_train
-from feldspar.student.model import save_checkpoint
+from feldspar.student.model import Student, save_checkpoint
 from feldspar.student.peers import Ranks
 from feldspar.student.schedule import Schedule, SourceRows
 from feldspar.student.state import forget_state
 
 
-def tune(start: Checkpoint, rows: Iterable[Conversation], here: Path, shop: Workshop) -> Checkpoint:
+class Preferred(NamedTuple):
+    """A conversation to tune on, and for DPO the same with the answer that it is preferred to."""
+
+    chosen: Conversation
+    rejected: Conversation | None = None
+
+
+def tune(start: Checkpoint, rows: Iterable[Preferred], here: Path, shop: Workshop) -> Checkpoint:
     """Fine-tune `start` on `rows`; the phase is called as `here` is. Found again when it is done.
 
     Raises TrainingError when no row fits into `student.max_length`.
@@ -28,29 +37,58 @@ def tune(start: Checkpoint, rows: Iterable[Conversation], here: Path, shop: Work
         made = Checkpoint(**json.loads(done.read_text(encoding="utf-8")))
         # The run may have been moved since.
         return replace(made, path=str(here / "checkpoint"))
-    phase = here.name
     student = load_to_train(start.path, shop.student, seed=shop.seed)
-    tokens = tokenise(student.template, [(phase, rows)], shop.student.max_length)
-    if not len(tokens):
+    given = list(rows)
+    fitting = [row for row in given if _fits(student, row, shop.student.max_length)]
+    if not fitting:
         raise TrainingError(
-            f"{phase}: all {sum(tokens.num_dropped)} rows are longer than student.max_length = "
+            f"{here.name}: all {len(given)} rows are longer than student.max_length = "
             f"{shop.student.max_length} tokens; raise it, or lower prefer.max_new_tokens"
         )
-    schedule = Schedule(
+    tokens = _tokens(student, [row.chosen for row in fitting], here.name, shop)
+    rejected = [row.rejected for row in fitting if row.rejected is not None]
+    objective = None
+    if shop.config.method == "dpo":
+        objective = PreferencePairs(
+            tokens, _tokens(student, rejected, here.name, shop), shop.config.dpo_beta
+        )
+        budget = shop.train.tokens_per_micro_batch
+        objective.find_reference(student, here / "reference.json", budget)
+    schedule = _schedule(tokens, here.name, shop)
+    ranks = Ranks(
+        num=shop.num_processes, start=start.path, config=shop.student, shard=shop.train.shard
+    )
+    settings = _settings(shop)
+    fit(
+        student, tokens, schedule, settings,
+        here=here, progress=shop.progress, ranks=ranks, objective=objective,
+    )  # fmt: skip
+    phase, step = here.name, schedule.num_steps
+    checkpoint = save_checkpoint(student, here / "checkpoint", phase=phase, step=step)
+    write_json(done, asdict(checkpoint))
+    forget_state(here)
+    return checkpoint
+
+
+def _fits(student: Student, row: Preferred, max_length: int) -> bool:
+    given = [conversation for conversation in row if conversation is not None]
+    return all(len(r.ids) <= max_length for r in student.template.render_all(given))
+
+
+def _tokens(
+    student: Student, conversations: Sequence[Conversation], phase: str, shop: Workshop
+) -> TokenRows:
+    return tokenise(student.template, [(phase, conversations)], shop.student.max_length)
+
+
+def _schedule(tokens: TokenRows, phase: str, shop: Workshop) -> Schedule:
+    return Schedule(
         sources=(SourceRows(name=phase, num_rows=len(tokens)),),
         batch_samples=shop.config.batch_samples or shop.train.batch_samples,
         num_epochs=shop.config.num_epochs,
         phase=phase,
         seed=shop.seed,
     )
-    ranks = Ranks(
-        num=shop.num_processes, start=start.path, config=shop.student, shard=shop.train.shard
-    )
-    fit(student, tokens, schedule, _settings(shop), here=here, progress=shop.progress, ranks=ranks)
-    checkpoint = save_checkpoint(student, here / "checkpoint", phase=phase, step=schedule.num_steps)
-    write_json(done, asdict(checkpoint))
-    forget_state(here)
-    return checkpoint
 
 
 def _settings(shop: Workshop) -> FitSettings:
@@ -66,5 +104,4 @@ def _settings(shop: Workshop) -> FitSettings:
         packing=train.packing,
         optimizer_states=train.optimizer_states,
         recompute=train.recompute,
-        compile=train.compile,
     )

@@ -153,7 +153,8 @@ class Desk:
         if wanted > self._config.max_tokens:
             message = f"max_tokens is at most {self._config.max_tokens} here, got {wanted}"
             raise RequestError(400, message, "max_tokens")
-        if num_prompt + wanted > self._context or wanted * request.n > left or wanted < 0:
+        least = 0 if request.max_tokens == 0 else 1
+        if num_prompt + wanted > self._context or wanted * request.n > left or wanted < least:
             message = (
                 f"the prompt's {num_prompt} tokens and {request.n} answers of {wanted} do not fit "
                 f"into a context of {self._context} and memory for {self._engine.max_tokens}"
@@ -176,16 +177,22 @@ class Desk:
                 kind, ticket = self._next_order()
                 if kind == "end":
                     return
+                fault = ""
                 try:
-                    if ticket is not None and kind == "draw":
-                        self._begin(ticket)
-                    elif ticket is not None and kind == "cancel":
-                        self._cancel(ticket)
-                    elif self._engine.is_busy:
-                        self._tell(self._engine.step())
+                    self._obey(kind, ticket)
                 except RuntimeError as error:
-                    # Most of all, memory that ran out: the next request can be answered again.
-                    self._fail(str(error).strip().split("\n")[0], ticket)
+                    fault = str(error).strip().split("\n")[0] or type(error).__name__
+                # Most of all, memory that ran out: once the error has let go of it, go on.
+                if fault:
+                    self._fail(fault, ticket)
+
+    def _obey(self, kind: str, ticket: _Ticket | None) -> None:
+        if ticket is not None and kind == "draw":
+            self._begin(ticket)
+        elif ticket is not None and kind == "cancel":
+            self._cancel(ticket)
+        elif self._engine.is_busy:
+            self._tell(self._engine.step())
 
     def _next_order(self) -> tuple[str, _Ticket | None]:
         try:

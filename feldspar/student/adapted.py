@@ -16,13 +16,11 @@ def merged_weights(model: Any) -> dict[str, Tensor] | None:
         return None
     weights = {}
     for name, tensor in model.state_dict().items():
-        owner, _, rest = name.partition(_INNER)
-        if owner in adapted and not rest:
-            continue
-        if owner in adapted:
+        owner, found, rest = name.partition(_INNER)
+        if found and owner in adapted:
             delta = adapted[owner].get_delta_weight("default") if rest == ".weight" else 0
             weights[owner + rest] = (tensor + delta).detach()
-        else:
+        elif not any(name.startswith(f"{layer}.") for layer in adapted):
             weights[name] = tensor
     return weights
 

@@ -64,6 +64,9 @@ def packed_attention(
             f"{type(module).__name__} asks attention for {what}, which packed rows do not have; "
             "set train.packing = false"
         )
+    kind = query.device.type
+    if torch.is_autocast_enabled(kind):
+        query, key, value = (x.to(torch.get_autocast_dtype(kind)) for x in (query, key, value))
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     window = sliding_window if sliding_window and boundaries.longest > sliding_window else None
     if query.is_cuda and query.dtype != torch.float32:

@@ -54,7 +54,7 @@ class Compute:
     """A student's weights, ready to give losses with gradients.
 
     `in_parts`: several processes hold the weights, which are cast as they are gathered.
-    `recompute`: activations are computed again for the backward pass. `compile`: layer by layer.
+    `recompute`: activations are computed again for the backward pass.
     """
 
     def __init__(
@@ -64,7 +64,6 @@ class Compute:
         packing: bool = True,
         in_parts: bool = False,
         recompute: bool = False,
-        compile: bool = False,
     ) -> None:
         self.student = student
         self.packing = packing and student.device.type in ("cpu", "cuda")
@@ -74,8 +73,6 @@ class Compute:
         if student.dtype != torch.float32 and not in_parts:
             self.model = self._copy_in(student.dtype)
         self.recompute = recompute
-        if compile:
-            self._compile()
 
     def refresh(self) -> None:
         """Take over what the optimizer did to the float32 weights."""
@@ -156,14 +153,10 @@ class Compute:
         layers = [m for m in self.model.modules() if isinstance(m, GradientCheckpointingLayer)]
         if not layers:
             raise TrainingError(
-                f"{type(self.model).__name__} has no layers that can be computed again or compiled "
-                'one by one; set train.recompute = "never" and train.compile = false'
+                f"{type(self.model).__name__} has no layers that can be computed again one by one; "
+                'set train.recompute = "never"'
             )
         return layers
-
-    def _compile(self) -> None:
-        for layer in self._layers():
-            layer.compile(dynamic=True)
 
     def _copy_in(self, dtype: torch.dtype) -> Any:
         """The model with its weights in `dtype`; buffers (rotary frequencies) stay as they are."""

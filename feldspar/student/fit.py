@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ from feldspar.student.model import Student
 from feldspar.student.optimizer import OptimizerStates, make_adamw
 from feldspar.student.peers import ALONE, Peers, Ranks
 from feldspar.student.recompute import needs_recompute
-from feldspar.student.schedule import Schedule
+from feldspar.student.schedule import Indices, Schedule, micro_batches
 from feldspar.student.signals import Stopped, Stops, stops
 from feldspar.student.speed import Laps, Work, matmul_peak
 from feldspar.student.state import load_state, save_state
@@ -60,7 +60,6 @@ class FitSettings:
     """Rows end to end with attention inside each; false: side by side, padded."""
     optimizer_states: OptimizerStates = "float32"
     recompute: Literal["auto", "always", "never"] = "never"
-    compile: bool = False
     decay_steps: int = 0
     """Last steps over which the learning rate falls to nothing: for new models. A phase that ends
     so makes the next one worse (METHOD.md section 3)."""
@@ -75,6 +74,20 @@ class FitSettings:
         return self.learning_rate * min(1.0, rise, fall)
 
 
+class Objective(Protocol):
+    """Another loss over the rows."""
+
+    key: str
+    """Of all that decides the losses beside the rows."""
+    lengths: NDArray[np.int64]
+    """Tokens computed for each row."""
+    counts: NDArray[np.int32]
+    """What each row adds to the number that a step's sum of losses is divided by."""
+
+    def losses(self, student: Student, rows: Indices, scale: float) -> Tensor:
+        """A loss a row, in nats; backward from their sum gives the gradient of `scale` times it."""
+
+
 def fit(
     student: Student,
     rows: TokenRows,
@@ -85,8 +98,11 @@ def fit(
     on_checkpoint: Callable[[int], None] = lambda step: None,
     progress: Progress = SILENT,
     ranks: Ranks | None = None,
+    objective: Objective | None = None,
 ) -> None:
     """Train the student's weights in place through all steps of the schedule.
+
+    `objective` takes the place of the answers' cross-entropy, in one process.
 
     `here` holds metrics.jsonl and the state, which the caller forgets when the outcome is safe.
     After a kill `on_checkpoint` may be called again for its last step. With `ranks` other processes
@@ -95,7 +111,7 @@ def fit(
     state is saved first.
     """
     here.mkdir(parents=True, exist_ok=True)
-    if ranks is not None and ranks.num > 1:
+    if ranks is not None and ranks.num > 1 and objective is None:
         if student.trained_rows is not None:
             raise TrainingError("student.lora trains in one process; leave --nproc out")
         from feldspar.student.lead import fit_together
@@ -111,7 +127,7 @@ def fit(
             ranks=ranks,
         )
         return
-    loop = Loop(student, rows, schedule, settings, here)
+    loop = Loop(student, rows, schedule, settings, here, objective=objective)
     loop.resume()
     loop.run(on_checkpoint, progress)
 
@@ -128,8 +144,11 @@ class Loop:
         here: Path,
         peers: Peers = ALONE,
         key: str | None = None,
+        objective: Objective | None = None,
     ) -> None:
         self.key = key or key_of_fit(student, rows, schedule, settings)
+        if objective is not None:
+            self.key += objective.key
         self.student, self.rows, self.schedule, self.settings = student, rows, schedule, settings
         if settings.packing and peers.rank == 0:
             check_packing(student)
@@ -141,15 +160,15 @@ class Loop:
             packing=settings.packing,
             in_parts=peers.size > 1,
             recompute=settings.recompute == "always",
-            compile=settings.compile,
         )
         if settings.recompute == "auto" and peers.size == 1:
             budget, states = settings.tokens_per_micro_batch, settings.optimizer_states
             self.compute.recompute = needs_recompute(self.compute, rows, budget, states)
         self.optimizer = make_optimizer(student, settings)
         self._parameters = [p for p in student.model.parameters() if p.requires_grad]
-        self._lengths = rows.lengths
-        self._trained = rows.trained
+        self._objective = objective
+        self._lengths = rows.lengths if objective is None else objective.lengths
+        self._trained = rows.trained if objective is None else objective.counts
         self._here = here
         self._metrics_path = here / "metrics.jsonl"
         self._saved_at = time.monotonic()
@@ -234,6 +253,8 @@ class Loop:
         """Accumulate the gradient of the step's mean loss. Gives sums of losses per source."""
         student = self.student
         totals = torch.zeros(len(self.rows.source_names), dtype=torch.float32).to(student.device)
+        if self._objective is not None:
+            return self._other_gradients(self._objective, indices, totals, held)
         self.compute.refresh()
         cut = self.compute.cutter(self.settings.tokens_per_micro_batch)
         for micro in self.peers.micro_batches(indices, self._lengths[indices], cut):
@@ -253,6 +274,26 @@ class Loop:
                 self._laps.mark("backward")
             self._num_computed += laid.ids_BT.numel()
             totals.index_add_(0, sources_N.to(totals.device), losses_N.detach() * micro.weight)
+        return totals
+
+    def _other_gradients(
+        self, objective: Objective, indices: NDArray[np.int64], totals: Tensor, held: Stops
+    ) -> Tensor:
+        """The same for another objective, in padded batches."""
+        scale = 1 / int(self._trained[indices].sum())
+        budget = self.settings.tokens_per_micro_batch
+        for group in micro_batches(indices, self._lengths[indices], budget):
+            try:
+                held.check()
+            except Stopped:
+                self.optimizer.zero_grad(set_to_none=False)
+                raise
+            with self.student.computing():
+                losses = objective.losses(self.student, group, scale)
+            torch.autograd.backward(losses.sum())
+            sources = torch.from_numpy(self.rows.source_of[group]).to(totals.device)
+            self._num_computed += int(self._lengths[group].sum())
+            totals.index_add_(0, sources, losses.detach())
         return totals
 
     def _refuse_nonsense(self, loss: float, grad_norm: float) -> None:

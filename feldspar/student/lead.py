@@ -122,7 +122,8 @@ def fit_together(
         loop.resume()
         loop.run(when_whole, progress)
         team.gather(loop.student, student)
-        shutil.rmtree(here / JOB)
+        # Others may have it open still, which a network disk minds.
+        shutil.rmtree(here / JOB, ignore_errors=True)
     student.model.to(device)
 
 

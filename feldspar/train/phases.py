@@ -23,6 +23,7 @@ from feldspar.student.model import Student, save_checkpoint
 from feldspar.student.peers import Ranks
 from feldspar.student.schedule import Schedule, checkpoint_steps
 from feldspar.student.state import forget_state, state_bytes
+from feldspar.student.track import NOWHERE, Tracking
 from feldspar.train.early import early_signs
 from feldspar.train.estimate import disk_bytes, schedule_of
 from feldspar.train.held_out import HeldOut
@@ -57,6 +58,7 @@ def train_phases(
     here: Path,
     progress: Progress = SILENT,
     num_processes: int = 1,
+    tracking: Tracking = NOWHERE,
 ) -> Iterator[Checkpoint]:
     """Train through the phases; give each one's chosen checkpoint, the result last.
 
@@ -64,7 +66,8 @@ def train_phases(
     that the phase sets apart are marked here. With fewer than `min_selection_items` items a phase's
     last checkpoint is taken. `here` holds selections.jsonl, candidates.jsonl, metrics.jsonl, a
     folder per phase, and the state of the one in training.
-    `num_processes` share each step; scoring and choosing are this one's.
+    `num_processes` share each step; scoring and choosing are this one's. `tracking` shows the
+    figures elsewhere too.
     Raises TrainingError, and DiskError before anything is trained where there is no room.
     """
     trainer = _Trainer(
@@ -72,12 +75,13 @@ def train_phases(
     )
     listed = list(phases)
     start, earlier_steps = base, 0
-    for number, phase in enumerate(listed):
-        selection = trainer.train(start, listed, number, earlier_steps)
-        log.info("phase %s: step %d is %s", phase.name, selection.step, selection.reason)
-        earlier_steps += selection.num_steps
-        start = chosen_checkpoint(here, selection)
-        yield start
+    with tracking.following(here / "metrics.jsonl"):
+        for number, phase in enumerate(listed):
+            selection = trainer.train(start, listed, number, earlier_steps)
+            log.info("phase %s: step %d is %s", phase.name, selection.step, selection.reason)
+            earlier_steps += selection.num_steps
+            start = chosen_checkpoint(here, selection)
+            yield start
 
 
 class _Trainer:
@@ -157,7 +161,6 @@ class _Trainer:
             packing=config.packing,
             optimizer_states=config.optimizer_states,
             recompute=config.recompute,
-            compile=config.compile,
             checkpoint_steps=checkpoint_steps(
                 schedule.steps_per_epoch, schedule.num_epochs, config.checkpoints_per_epoch
             ),

@@ -16,6 +16,7 @@ COMMANDS = [
     "generate",
     "init",
     "journal",
+    "learn",
     "mix",
     "plan",
     "prefer",
@@ -78,6 +79,13 @@ def test_what_a_user_can_mend_is_one_line(
     assert done.stderr.startswith("feldspar: ")
     assert done.stderr.count("\n") == 1
     assert "Traceback" not in done.stderr
+
+
+def test_a_server_for_others_needs_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FELDSPAR_API_KEY", raising=False)
+    done = feldspar("serve", "demo", "--host", "0.0.0.0", cwd=tmp_path)
+    assert done.returncode == 6
+    assert "set FELDSPAR_API_KEY" in done.stderr
 
 
 def test_debug_shows_the_traceback_wherever_it_stands(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import math
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,9 +9,16 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from feldspar.config import PreferConfig, StudentConfig
 from feldspar.errors import RecipeError, TrainingError
-from feldspar.prefer.reward import find_pair, load_scorer, log_ratio
+from feldspar.prefer.reward import (
+    find_pair,
+    free_bytes,
+    load_scorer,
+    log_ratio,
+    num_weights,
+    score_answers,
+)
 from feldspar.records import Message
-from feldspar.student.log_probs import AnswerLogProb, AnswerRow, answer_log_probs
+from feldspar.student.log_probs import AnswerLogProb, AnswerRow, answer_log_probs, answer_trees
 
 STUDENT = StudentConfig(base="tiny")
 QUESTION = (Message(role="user", content="How is the stone number 0?"),)
@@ -121,3 +129,71 @@ def test_an_aligned_model_without_a_template_is_refused(toy, tmp_path):
     pair = pair_of(toy, aligned=str(bare))
     with pytest.raises(TrainingError, match="has no chat template, so there is no telling"):
         load_scorer(pair.aligned, pair, STUDENT)
+
+
+@pytest.mark.parametrize(
+    "answer", ["", " It is", "It is", "\nIt", "|>", "user|>", "<|user|>", "  "]
+)
+def test_prompt_and_answer_meet_without_a_seam(toy, answer):
+    """The prompt's ids never change with the answer, and no character of it is lost or added."""
+    pair = pair_of(toy)
+    scorer = load_scorer(pair.aligned, pair, STUDENT)
+    (tree,) = answer_trees(scorer, [AnswerRow(QUESTION, answer, ended=False)])
+    prompt = scorer.template.render_prompt(QUESTION)
+    assert tree.prompt == prompt
+    decode = scorer.tokenizer.decode
+    assert decode([*prompt, *tree.continuations[0]]) == decode(prompt) + answer
+
+
+def test_where_a_joint_text_would_merge_over_the_boundary_the_answer_keeps_its_tokens(
+    toy, tmp_path
+):
+    """A template may end in a space that the answer's first word would swallow: cut at the prompt's
+    length, the ids of the joint text would lose it."""
+    spaced = shutil.copytree(toy["aligned"], tmp_path / "spaced")
+    template = (spaced / "chat_template.jinja").read_text()
+    (spaced / "chat_template.jinja").write_text(template.replace("<|assistant|>\\n", "Say: "))
+    tokenizer = AutoTokenizer.from_pretrained(spaced)
+    joint = tokenizer("Say: is", add_special_tokens=False)["input_ids"]
+    apart = tokenizer("Say: ", add_special_tokens=False)["input_ids"]
+    assert joint[: len(apart)] != apart
+    pair = pair_of(toy, aligned=str(spaced))
+    scorer = load_scorer(pair.aligned, pair, STUDENT)
+    (tree,) = answer_trees(scorer, [AnswerRow(QUESTION, "is", ended=False)])
+    assert scorer.tokenizer.decode(tree.prompt).endswith("Say: ")
+    assert scorer.tokenizer.decode(tree.continuations[0]) == "is"
+    (found,) = score_answers(scorer, [AnswerRow(QUESTION, "is", ended=False)])
+    assert found.num_tokens == len(tree.continuations[0]) > 0
+
+
+def test_nothing_is_cut_what_is_too_long_is_refused(toy):
+    pair = pair_of(toy)
+    scorer = load_scorer(pair.aligned, pair, STUDENT)
+    long = (Message(role="user", content="How is the stone? " * 60),)
+    with pytest.raises(TrainingError, match=r"reads 256 tokens, .* lower prefer.max_new_tokens"):
+        score_answers(scorer, [AnswerRow(long, "It is lovely.")])
+
+
+def test_a_text_the_tokenizer_cannot_write_is_refused(toy, tmp_path):
+    save_foreign_model(tmp_path, without="y")
+    pair = pair_of(toy, base=str(tmp_path))
+    scorer = load_scorer(pair.base, pair, STUDENT)
+    assert score_answers(scorer, [AnswerRow(QUESTION, "It is good.")])
+    with pytest.raises(TrainingError, match=r"cannot write the answer 'It is lovely.'"):
+        score_answers(scorer, [AnswerRow(QUESTION, "It is lovely.")])
+
+
+def test_a_model_that_does_not_fit_into_memory_is_refused_with_what_would_do(toy, monkeypatch):
+    pair = pair_of(toy)
+    needed = 4 * num_weights(Path(toy["aligned"]))
+    monkeypatch.setattr("feldspar.prefer.reward.free_bytes", lambda device: needed // 2)
+    with pytest.raises(TrainingError, match=r'student.dtype = "bfloat16" would do'):
+        load_scorer(pair.aligned, pair, STUDENT)
+    monkeypatch.setattr("feldspar.prefer.reward.free_bytes", lambda device: needed // 4)
+    with pytest.raises(TrainingError, match=r"a machine with .* free would do"):
+        load_scorer(pair.aligned, pair, STUDENT)
+
+
+def test_the_memory_that_is_free_is_known_here():
+    free = free_bytes(torch.device("cpu"))
+    assert free is None or free > 1 << 20

@@ -1,15 +1,24 @@
+import itertools
 import json
+import signal
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from toy_models import GOOD, prompt
+import torch
+from killed_tuning import do_one_round
+from safetensors.torch import load_file
+from toy_models import BAD, GOOD, prompt
 
-from feldspar.config import PreferConfig, StudentConfig, TrainConfig
+from feldspar.config import LoraConfig, PreferConfig, StudentConfig, TrainConfig
 from feldspar.prefer.estimate import estimate
+from feldspar.prefer.prompts import with_headroom
 from feldspar.prefer.rounds import tune_preferences
 from feldspar.records import Candidate, Checkpoint, Interval, Score
 from feldspar.runs import read_rows
+from feldspar.student.log_probs import AnswerRow, answer_log_probs
 from feldspar.student.model import base_checkpoint, load_student
 from feldspar.student.sample import sample_answers
 
@@ -34,7 +43,7 @@ class ScoreByName:
         ]  # fmt: skip
 
 
-def tune(toy, here, score=None, **changes):
+def tune(toy, here, score=None, reward=None, student=STUDENT, **changes):
     settings = {
         "aligned": toy["aligned"], "base": toy["base"], "num_prompts": 40, "num_answers": 4,
         "max_new_tokens": 16, "learning_rate": 2e-3, "batch_samples": 12, "num_epochs": 3,
@@ -45,8 +54,9 @@ def tune(toy, here, score=None, **changes):
             [prompt(n) for n in range(40)],
             PreferConfig(**{**settings, **changes}),
             train=TrainConfig(),
-            student=STUDENT,
+            student=student,
             score=score or ScoreByName(),
+            reward=reward,
             seed=1,
             here=here,
         )
@@ -139,7 +149,7 @@ def test_a_killed_round_goes_on_to_the_same_round(toy, tuned, tmp_path, monkeypa
 
 @pytest.mark.slow
 def test_of_several_rounds_the_peak_comes_last(toy, tmp_path):
-    checkpoints = tune(toy, tmp_path, num_rounds=2, control=False)
+    checkpoints = tune(toy, tmp_path, num_rounds=2, control=False, stop_at_plateau=False)
     found = lines(tmp_path)
     peak = max(found, key=lambda line: line["held_out_after"])
     assert checkpoints[-1].phase == peak["phase"]
@@ -150,9 +160,101 @@ def test_of_several_rounds_the_peak_comes_last(toy, tmp_path):
     assert all(Path(c.path).is_dir() for c in checkpoints)
 
 
+@pytest.mark.slow
+def test_rounds_end_where_the_reward_no_longer_rises(toy, tmp_path):
+    falling = itertools.count(0, -1)
+    checkpoints = tune(
+        toy, tmp_path, reward=lambda aligned, base: next(falling),
+        num_rounds=3, control=False, num_epochs=1,
+    )  # fmt: skip
+    assert [c.phase for c in checkpoints] == ["round-1"]
+
+
+@pytest.mark.slow
+def test_a_round_that_restarts_is_tuned_from_the_sft_start(toy, tmp_path):
+    settings = {"num_rounds": 2, "num_epochs": 1, "control": False, "stop_at_plateau": False}
+    tune(toy, tmp_path / "last", **settings)
+    tune(toy, tmp_path / "sft", restart="sft", **settings)
+    last, sft = (
+        (tmp_path / name / f"round-{number}" / "checkpoint" / "model.safetensors").read_bytes()
+        for name, number in (("last", 1), ("sft", 1))
+    )
+    assert last == sft
+    drawn = [tmp_path / name / "round-2" / "candidates.jsonl.zst" for name in ("last", "sft")]
+    assert drawn[0].read_bytes() == drawn[1].read_bytes()
+    tuned = [
+        tmp_path / name / "round-2" / "checkpoint" / "model.safetensors" for name in ("last", "sft")
+    ]
+    assert tuned[0].read_bytes() != tuned[1].read_bytes()
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_sampling_scoring_and_fit_ends_as_if_it_had_not_been(toy, tmp_path):
+    script = str(Path(__file__).parent / "killed_tuning.py")
+    for where in ("drawn", "base", "fit"):
+        command = [sys.executable, script, str(tmp_path / "killed"), where, json.dumps(toy)]
+        assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    do_one_round(tmp_path / "killed", toy)
+    do_one_round(tmp_path / "whole", toy)
+    weights, rounds, candidates = (
+        [(tmp_path / here / file).read_bytes() for here in ("whole", "killed")]
+        for file in (
+            "round-1/checkpoint/model.safetensors", "rounds.jsonl", "round-1/candidates.jsonl.zst"
+        )
+    )  # fmt: skip
+    assert weights[0] == weights[1]
+    assert candidates[0] == candidates[1]
+    assert rounds[0] == rounds[1]
+
+
+def preference(path):
+    """Mean over new questions of log p(good answer) - log p(bad one), in nats."""
+    student = load_student(path, STUDENT)
+    rows = [AnswerRow(prompt(n).messages, text) for n in range(100, 120) for text in (GOOD, BAD)]
+    found = [score.total for score in answer_log_probs(student, rows)]
+    return (sum(found[::2]) - sum(found[1::2])) / 20
+
+
+@pytest.mark.slow
+def test_dpo_learns_the_same_preference_from_pairs(toy, tmp_path):
+    control, best = tune(toy, tmp_path, method="dpo", num_epochs=4, learning_rate=3e-4)
+    start = preference(toy["policy"])
+    assert preference(best.path) > start + 0.5
+    assert preference(best.path) > preference(control.path) + 0.5
+
+
+def test_only_leaves_with_headroom_are_asked(caplog):
+    def score(leaf, value, metric="accuracy"):
+        return Score(
+            checkpoint="sft", exam="leaf exams", metric=metric, value=value, leaf=leaf,
+            interval=Interval(0, 1), num_items=9,
+        )  # fmt: skip
+
+    prompts = [prompt(n) for n in range(9)]  # of leaf0, leaf1, leaf2
+    scores = [score("leaf0", 0.9), score("leaf1", 0.5), score("leaf1", 0.9, "log-likelihood")]
+    assert {p.source for p in with_headroom(prompts, scores, 0.8)} == {"leaf1", "leaf2"}
+    assert not caplog.records
+    full = [score(f"leaf{n}", 0.8) for n in range(3)]
+    assert with_headroom(prompts, full, 0.8) == prompts
+    assert "prefer.headroom" in caplog.text
+
+
 def test_the_estimate_counts_steps_of_rounds_and_controls():
     config = PreferConfig(aligned="a", base="b", num_rounds=3, batch_samples=100, num_answers=4)
     found = estimate(config, TrainConfig(), num_prompts=1000)
     assert found.optimizer_steps == 3 * 2 * 9
     alone = estimate(config.model_copy(update={"control": False}), TrainConfig(), 1000)
     assert alone.optimizer_steps == 3 * 9
+
+
+def test_low_rank_preference_tuning_gives_a_plain_model(toy, tmp_path):
+    pytest.importorskip("peft", reason="the extra feldspar[lora] is not installed")
+    student = STUDENT.model_copy(update={"lora": LoraConfig(rank=4)})
+    tuned = tune(toy, tmp_path / "low", student=student, num_epochs=1, num_prompts=12)[-1]
+    weights, before = (
+        load_file(f"{path}/model.safetensors") for path in (tuned.path, toy["policy"])
+    )
+    assert weights.keys() == before.keys()
+    name = "model.layers.0.mlp.up_proj.weight"
+    assert not torch.equal(weights[name], before[name])
+    assert torch.equal(weights["model.norm.weight"], before["model.norm.weight"])

@@ -52,14 +52,17 @@ def tiny_student(seed, hidden=48):
     return make_student(LlamaForCausalLM(config), tokenizer, StudentConfig(base="tiny"))
 
 
-def save_foreign_model(path):
-    """A model with a tokenizer of its own, a token a byte, that knows no roles and no template."""
+def save_foreign_model(path, without=None):
+    """A model with a tokenizer of its own, a token a byte, that knows no roles and no template, nor
+    the letter `without`."""
     torch.manual_seed(5)
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
+    alphabet = sorted({*pre_tokenizers.ByteLevel.alphabet()} - {without} | {"<unk>"})
+    tokenizer = Tokenizer(
+        models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[], unk_token="<unk>")
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>")
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", unk_token="<unk>")
     config = LlamaConfig(
         vocab_size=len(fast), hidden_size=16, intermediate_size=32, num_hidden_layers=1,
         num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=256,

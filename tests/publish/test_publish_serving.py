@@ -165,6 +165,7 @@ def test_stop_texts_end_an_answer_and_never_show(student: Student) -> None:
     [
         ({"max_tokens": 65}, openai.BadRequestError),
         ({"messages": [{"role": "user", "content": "red " * 300}]}, openai.BadRequestError),
+        ({"messages": [{"role": "user", "content": "r" * 243}], "n": 99}, openai.BadRequestError),
         ({"top_p": 2}, openai.UnprocessableEntityError),
         ({"logprobs": True, "top_logprobs": 50}, openai.UnprocessableEntityError),
         ({"presence_penalty": 1}, openai.UnprocessableEntityError),

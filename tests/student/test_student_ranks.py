@@ -117,20 +117,23 @@ def test_one_long_row_is_as_much_as_many_short_ones() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("num", "shard"), [(2, "step"), (3, "layer")])
-def test_processes_train_as_one(alone: Path, num: int, shard: str) -> None:
+@pytest.mark.parametrize(
+    ("num", "shard", "recompute"), [(2, "step", "never"), (3, "layer", "always")]
+)
+def test_processes_train_as_one(alone: Path, num: int, shard: str, recompute: str) -> None:
     here = alone.parent / f"{num}-{shard}"
-    train(here, num, shard=shard)
+    train(here, num, shard=shard, recompute=recompute)
     assert_same(here, alone)
     assert not (here / "ranks").exists()
 
 
 @pytest.mark.slow
 def test_more_processes_than_rows_of_a_step(alone: Path) -> None:
-    """One row a step: two of three processes have nothing to compute."""
+    """One row a step: two of three processes have nothing to compute. Moments in bfloat16."""
     one, three = alone.parent / "single-1", alone.parent / "single-3"
+    small = {"epochs": 1, "batch_samples": 1, "num_rows": 3, "optimizer_states": "bfloat16"}
     for here, num in ((one, 1), (three, 3)):
-        train(here, num, shard="step", epochs=1, batch_samples=1, num_rows=3)
+        train(here, num, shard="step", **small)
     for line, other in zip(metrics(three), metrics(one), strict=True):
         assert line["loss"] == pytest.approx(other["loss"], rel=1e-5)
 

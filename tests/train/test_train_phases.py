@@ -10,9 +10,11 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 from tiny_base import CONFIG, STUDENT, FakeScore, phase, save_base, source
 
+from feldspar.config import LoraConfig
 from feldspar.errors import DiskError, TrainingError
 from feldspar.records import Checkpoint, Phase
 from feldspar.train.phases import train_phases
@@ -191,3 +193,19 @@ def test_two_processes_train_a_phase_as_one(base, tmp_path):
     assert sorted(p.name for p in (tmp_path / "two").iterdir()) == [
         "1-one", "candidates.jsonl", "metrics.jsonl", "selections.jsonl",
     ]  # fmt: skip
+
+
+def test_phases_train_low_rank_weights_and_hand_on_plain_models(base, tmp_path):
+    pytest.importorskip("peft", reason="the extra feldspar[lora] is not installed")
+    own = source(tmp_path, "first", 40)
+    student = STUDENT.model_copy(update={"lora": LoraConfig(rank=4)})
+    first, second = train(
+        base, [phase("one", own), phase("two", own)], tmp_path / "t", student=student
+    )
+    weights = [load_file(f"{c.path}/model.safetensors") for c in (base, first, second)]
+    assert not any("lora" in name for name in weights[2])
+    name = "model.layers.0.mlp.up_proj.weight"
+    assert not torch.equal(weights[0][name], weights[1][name])
+    assert not torch.equal(weights[1][name], weights[2][name])
+    norm = "model.norm.weight"
+    assert torch.equal(weights[0][norm], weights[2][norm])

@@ -1,0 +1,222 @@
+"""The page and the figure of benchmarks/preference.py, from the results that are there.
+
+python benchmarks/preference_page.py --runs FOLDER --out benchmarks/preference_WHAT_DATE.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+
+MAIN = "log-ratio-N-=-16"
+ORDER = (
+    MAIN, "no-reference", "wrong-reference", "N-=-4", "N-=-64", "mean-over-tokens",
+    "restart-from-SFT", "DPO", "free-wording-log-ratio", "free-wording-no-reference",
+    "free-wording-wrong-reference", "free-wording-mean-over-tokens",
+)  # fmt: skip
+ROUNDS = (1, 2, 3)
+STUDENT_T = {1: 12.71, 2: 4.303, 3: 3.182, 4: 2.776}
+"""97.5 % quantiles by degrees of freedom."""
+FIGURES = {
+    "best_reward": "best of 16, prompts with a choice",
+    "mean_reward": "mean of the policy that was drawn from",
+    "held_out_after": "mean after the round, held-out prompts",
+    "equal_share": "share of prompts with equal rewards",
+    "distinct_share": "share of different answers",
+    "length_correlation": "r of reward and length",
+}
+Results = dict[str, list[dict[str, Any]]]
+
+
+def read_results(runs: Path) -> Results:
+    """By arm, in the order of seeds."""
+    found: Results = {arm: [] for arm in ORDER}
+    for path in sorted(runs.glob("seed-*/*/result.json")):
+        found[path.parent.name].append(json.loads(path.read_text(encoding="utf-8")))
+    return {arm: rows for arm, rows in found.items() if rows}
+
+
+def interval(values: Sequence[float], digits: int = 3) -> str:
+    """Mean over seeds with its 95 % interval by Student's t; one value stands alone."""
+    if len(values) < 2:
+        return " ".join(f"{value:.{digits}f}" for value in values) or "-"
+    freedom = min(len(values) - 1, max(STUDENT_T))
+    half = STUDENT_T[freedom] * float(np.std(values, ddof=1)) / len(values) ** 0.5
+    return f"{np.mean(values):.{digits}f} ± {half:.{digits}f}"
+
+
+def measured(rows: Sequence[dict[str, Any]], phase: str, key: str) -> list[float]:
+    return [row["measured"][phase][key] for row in rows if phase in row["measured"]]
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def released_quality(rows: Sequence[dict[str, Any]]) -> list[float]:
+    phases = [next(r["phase"] for r in row["rounds"] if r["released"]) for row in rows]
+    return [row["measured"][p]["quality"] for row, p in zip(rows, phases, strict=True)]
+
+
+def quality_table(results: Results) -> str:
+    rows = []
+    for arm, found in results.items():
+        for kind in ("round", "control"):
+            by_round = [measured(found, f"{kind}-{n}", "quality") for n in ROUNDS]
+            if any(by_round):
+                name = arm.replace("-", " ") if kind == "round" else "random pick beside it"
+                start = [row["start"]["quality"] for row in found]
+                cells = [interval(values) for values in (start, *by_round)]
+                rows.append([name, str(len(found)), *cells])
+    return table(["arm", "seeds", "SFT start", "round 1", "round 2", "round 3"], rows)
+
+
+def gain_table(results: Results) -> str:
+    rows = []
+    for arm, found in results.items():
+        cells = []
+        for number in ROUNDS:
+            phase = f"round-{number}"
+            cells.append(
+                interval(
+                    [
+                        row["measured"][phase]["quality"] - row["start"]["quality"]
+                        for row in found
+                        if phase in row["measured"]
+                    ]
+                )
+            )
+        rows.append([arm.replace("-", " "), *cells])
+    return table(["arm", "round 1", "round 2", "round 3"], rows)
+
+
+def length_table(results: Results) -> str:
+    rows = []
+    for arm, found in results.items():
+        start = [row["start"]["tokens"] for row in found]
+        by_round = [measured(found, f"round-{n}", "tokens") for n in ROUNDS]
+        told = [measured_kind(found, f"round-{n}", "everything") for n in (1, 3)]
+        cells = [interval(values, 1) for values in (start, *by_round)]
+        rows.append([arm.replace("-", " "), *cells, *(interval(values) for values in told)])
+    head = ["arm", "SFT start", "round 1", "round 2", "round 3"]
+    return table([*head, "descriptions, round 1", "round 3"], rows)
+
+
+def measured_kind(rows: Sequence[dict[str, Any]], phase: str, kind: str) -> list[float]:
+    return [row["measured"][phase]["kinds"][kind] for row in rows if phase in row["measured"]]
+
+
+def reward_table(found: Sequence[dict[str, Any]]) -> str:
+    rows = []
+    for key, text in FIGURES.items():
+        cells = [interval([row["rounds"][n - 1][key] for row in found]) for n in ROUNDS]
+        rows.append([text, *cells])
+    return table(["", "round 1", "round 2", "round 3"], rows)
+
+
+def make_page(results: Results, runs: Path) -> str:
+    main = results[MAIN]
+    seconds = sum(row["cpu_seconds"] for found in results.values() for row in found)
+    pairs, correlation = (
+        interval([row["agreement"][key] for row in main]) for key in ("pairs", "correlation")
+    )
+    start = [row["start"]["quality"] for row in main]
+    return f"""# What the log-ratio reward and its rounds do in the micro-world
+
+One world and one reward pair; each seed has its own SFT start, prompts, questions and draws. The
+start is taught by a writer who is wrong one time in ten and stops short one time in four: its
+quality at temperature 1 is {interval(start)}. Prompts come from kinds of question in which it is
+under .8. In the "free wording" arms all questions ask for descriptions, of one to four facts in any
+order and wording, with a pair and starts of their own; they were added after the arm without a
+reference had been seen on the others. Arms that are not listed have not been run, and a `±` of two
+seeds means little. All figures are means over seeds with 95 % intervals by Student's t.
+
+## Reward and truth, in round 1
+
+- The better of two answers to a prompt has the higher reward: {pairs} of such pairs.
+- Pearson's r of reward and quality, each prompt's mean taken out: {correlation}.
+
+## Quality by round
+
+The share of right answers at temperature 1 to questions never tuned on; of a description, its true
+facts less its false ones, of four.
+
+{quality_table(results)}
+
+The random pick of a round starts from the model that the round starts from. The round that the
+product releases, by the reward on held-out prompts, has quality {interval(released_quality(main))}.
+
+## Gain over the SFT start, paired by seed
+
+{gain_table(results)}
+
+## Length in tokens, and quality of descriptions, the long answers
+
+{length_table(results)}
+
+## Rewards by round, beside the published card
+
+The card of Merlinite-7B-pt has the batch's reward rise to round 2 and saturate in round 3. Here,
+in nats:
+
+{reward_table(main)}
+
+![Quality by round](FIGURE)
+
+{os.cpu_count()} cores, {platform.processor() or platform.machine()}, one thread an arm, Python
+{platform.python_version()}, torch {version("torch")}, transformers {version("transformers")};
+{seconds / 60:.0f} CPU minutes for the arms above, beside the pair and the starts.
+Again: `python benchmarks/preference.py --runs FOLDER`, then
+`python benchmarks/preference_page.py --runs FOLDER --out PAGE.md`.
+"""
+
+
+def draw_figure(results: Results, path: Path) -> None:
+    """Quality by round, an arm a line; bars are standard errors over seeds."""
+    figure, axes = pyplot.subplots(figsize=(7.5, 4.2))
+    for arm, found in results.items():
+        start = [row["start"]["quality"] for row in found]
+        for kind, style in (("round", "-"), ("control", "--")):
+            points = [measured(found, f"{kind}-{n}", "quality") for n in ROUNDS]
+            points = [start, *(values for values in points if values)]
+            if len(points) > 1:
+                means = [float(np.mean(values)) for values in points]
+                errors = [float(np.std(values)) / len(values) ** 0.5 for values in points]
+                label = arm.replace("-", " ") if kind == "round" else "random pick"
+                axes.errorbar(
+                    range(len(points)), means, errors, label=label, linestyle=style, capsize=2
+                )
+    axes.set_xticks(range(4), ["SFT", "round 1", "round 2", "round 3"])
+    axes.set_ylabel("quality at temperature 1")
+    axes.legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--runs", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    results = read_results(arguments.runs)
+    figure_path = arguments.out.with_suffix(".png")
+    draw_figure(results, figure_path)
+    page = make_page(results, arguments.runs).replace("FIGURE", figure_path.name)
+    arguments.out.write_text(page, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

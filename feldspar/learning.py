@@ -1,0 +1,111 @@
+"""One leaf more for a model that was trained: a run beside the first one, with replay from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from feldspar.config import DataConfig, ExamConfig, PhaseConfig, Recipe, ReplayConfig, lay_settings
+from feldspar.errors import RunError
+from feldspar.flow import run_recipe
+from feldspar.progress import Progress
+from feldspar.records import ExamItem
+from feldspar.runs import open_step, read_recipe_of, result_of
+from feldspar.taxonomy import read_taxonomy
+
+PHASE = "learn"
+EARLIER = "earlier"
+"""Name of the data that is replayed, and what its exams' names begin with."""
+
+
+def learn_leaf(run_path: Path, leaf: Path, settings: Sequence[str], progress: Progress) -> Path:
+    """Teach a run's result the leaves in a folder; gives the new run, `RUN+LEAF` beside the first.
+
+    The new leaf's samples come from the run's own teacher, through its journal; the run's own rows
+    are replayed (`learn.replay_share`); the run's exams and the new leaf's are scored before and
+    after. Raises RunError where the run has no result yet.
+    """
+    recipe = learning_recipe(run_path, leaf, settings, progress)
+    path = run_path.with_name(recipe.name)
+    exams = [exam for exam in recipe.evaluate.exam if exam.name.startswith(f"{EARLIER} ")]
+    for exam in exams:
+        branch = exam.name.removeprefix(f"{EARLIER} ")
+        _write_exam(Path(exam.path), _asked_before(run_path, branch))
+    run_recipe(recipe, run_path.parent, path, progress)
+    return path
+
+
+def learning_recipe(
+    run_path: Path, leaf: Path, settings: Sequence[str], progress: Progress
+) -> Recipe:
+    """The run's own recipe, changed to add one leaf to its result, with settings laid over it."""
+    first = lay_settings(read_recipe_of(run_path), settings)
+    result = result_of(run_path)
+    taxonomy = first.taxonomy.model_copy(
+        update={"path": str(leaf.resolve()), "leaves": (), "branches": ()}
+    )
+    leaves = list(read_taxonomy(taxonomy, progress=progress))
+    phase = PhaseConfig(
+        name=PHASE,
+        branches=tuple(sorted({new.branch for new in leaves})),
+        replay=(ReplayConfig(data=EARLIER, share=first.learn.replay_share),),
+        num_epochs=first.learn.num_epochs,
+        learning_rate=first.learn.learning_rate,
+        batch_samples=first.learn.batch_samples,
+        select="last",
+    )
+    name = f"{run_path.name}+{leaf.resolve().name}"
+    folder = run_path.with_name(name) / "exams"
+    branches = sorted({item.branch for item in _leaf_exams(run_path) if item.branch})
+    exams = [
+        ExamConfig(name=f"{EARLIER} {branch}", path=str(folder / f"{branch}.jsonl"))
+        for branch in branches
+    ]
+    train = first.train.model_copy(
+        update={"phase": (phase,), "warmup_steps": first.learn.warmup_steps}
+    )
+    return first.model_copy(
+        update={
+            "name": name,
+            "taxonomy": taxonomy,
+            "student": first.student.model_copy(update={"base": result.path}),
+            "data": (DataConfig(name=EARLIER, run=str(run_path.resolve())),),
+            "train": train,
+            "prefer": None,
+            "evaluate": first.evaluate.model_copy(update={"exam": (*first.evaluate.exam, *exams)}),
+        }
+    )
+
+
+def is_new(exam: str, recipe: Recipe) -> bool:
+    """Whether an exam asks for what a run made by `learn_leaf` was to learn."""
+    return exam not in {known.name for known in recipe.evaluate.exam}
+
+
+def _leaf_exams(run_path: Path) -> Iterable[ExamItem]:
+    rows = open_step(run_path, "leaf-exams")
+    if rows is None:
+        raise RunError(f"{run_path} has made no exams yet; `feldspar run` its recipe to the end")
+    return (item for item in rows if item.use == "report")
+
+
+def _asked_before(run_path: Path, branch: str) -> list[ExamItem]:
+    """What the run's leaves of a branch were asked for its report, each question once."""
+    found: dict[tuple[str, str, str | None], ExamItem] = {}
+    for item in _leaf_exams(run_path):
+        if item.branch == branch:
+            found.setdefault((item.question, item.reference, item.context), item)
+    return list(found.values())
+
+
+def _write_exam(path: Path, items: Iterable[ExamItem]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+        for item in items:
+            row = {"question": item.question, "answer": item.reference, "match": item.match}
+            if item.match != "likelihood" and item.accepted:
+                row["accepted"] = list(item.accepted)  # type: ignore[assignment]
+            if item.context:
+                row["context"] = item.context
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -1,0 +1,60 @@
+"""Does one round on the toy models, and kills itself on the way: `FOLDER WHERE TOY`.
+
+WHERE is `drawn` or `base` (when a shard of these is written), or `fit` (in a step).
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+from toy_models import prompt
+
+from feldspar.config import PreferConfig, StudentConfig, TrainConfig
+from feldspar.prefer import candidates
+from feldspar.prefer.rounds import tune_preferences
+from feldspar.student.fit import FitSettings
+from feldspar.student.model import base_checkpoint
+
+
+class NoExams:
+    key = "none"
+
+    def __call__(self, checkpoint):
+        return []
+
+
+def do_one_round(here: Path, toy: dict[str, str]) -> None:
+    config = PreferConfig(
+        aligned=toy["aligned"], base=toy["base"], num_prompts=80, num_answers=2, max_new_tokens=16,
+        learning_rate=2e-3, batch_samples=24, control=False,
+    )  # fmt: skip
+    checkpoints = tune_preferences(
+        base_checkpoint(toy["policy"]), [prompt(n) for n in range(80)], config,
+        train=TrainConfig(), student=StudentConfig(base="tiny", max_length=128), score=NoExams(),
+        seed=1, here=here,
+    )  # fmt: skip
+    assert [c.phase for c in checkpoints] == ["round-1"]
+
+
+def main(here: Path, where: str, toy: dict[str, str]) -> None:
+    write_rows, learning_rate_at = candidates.write_rows, FitSettings.learning_rate_at
+
+    def write_and_die(path, rows):
+        written = write_rows(path, rows)
+        if path.parent.name == where:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return written
+
+    def step_and_die(self, step, num_steps):
+        if where == "fit" and step == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return learning_rate_at(self, step, num_steps)
+
+    candidates.write_rows, FitSettings.learning_rate_at = write_and_die, step_and_die
+    do_one_round(here, toy)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3]))

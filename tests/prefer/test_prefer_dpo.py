@@ -1,0 +1,90 @@
+import math
+
+import pytest
+import torch
+from toy_models import BAD, GOOD, ask, tiny_student
+
+from feldspar.prefer.dpo import PreferencePairs
+from feldspar.records import Conversation, Message
+from feldspar.student.batch import tokenise
+from feldspar.student.fit import FitSettings, fit
+from feldspar.student.schedule import Schedule, SourceRows
+
+
+def conversation(number, answer):
+    turns = (Message(role="user", content=ask(number)), Message(role="assistant", content=answer))
+    return Conversation(id=str(number), source="toy", messages=turns)
+
+
+def rows(student, answer):
+    conversations = [conversation(n, answer) for n in range(6)]
+    return tokenise(student.template, [("toy", conversations)], 128)
+
+
+@pytest.fixture
+def student():
+    return tiny_student(3)
+
+
+def pairs_of(student, here, beta=0.5):
+    pairs = PreferencePairs(rows(student, GOOD), rows(student, BAD), beta)
+    pairs.find_reference(student, here / "reference.json", 256)
+    return pairs
+
+
+def margin(student, index):
+    """log p(chosen) - log p(rejected), one sequence at a time."""
+    sums = []
+    for answer in (GOOD, BAD):
+        row = rows(student, answer).row(index)
+        ids = torch.from_numpy(row.ids.astype("int64"))[None]
+        log_probs = student.model(ids).logits[0].log_softmax(-1)
+        places = [t for t in range(1, len(row.ids)) if row.mask[t]]
+        sums.append(sum(log_probs[t - 1, ids[0, t]] for t in places))
+    return sums[0] - sums[1]
+
+
+def test_the_loss_and_its_gradient_are_those_of_the_formula(student, tmp_path):
+    pairs, places = pairs_of(student, tmp_path), (0, 3)
+    before = [margin(student, i).detach() for i in places]
+    with torch.no_grad():
+        for parameter in student.model.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    changes = [margin(student, i) - was for i, was in zip(places, before, strict=True)]
+    expected = -torch.nn.functional.logsigmoid(0.5 * torch.stack(changes))
+    expected.mean().backward()
+    weight = student.model.model.layers[0].mlp.up_proj.weight
+    gradient, weight.grad = weight.grad.clone(), None
+    found = pairs.losses(student, torch.tensor(places).numpy(), 0.5)
+    found.sum().backward()
+    torch.testing.assert_close(found.detach(), expected.detach(), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(weight.grad, gradient, atol=1e-6, rtol=1e-3)
+
+
+def test_at_the_reference_the_loss_is_log_two_and_it_falls_from_there(student, tmp_path):
+    pairs = pairs_of(student, tmp_path)
+    with torch.no_grad():
+        start = pairs.losses(student, torch.arange(6).numpy(), 1.0)
+    assert start.tolist() == pytest.approx([math.log(2)] * 6, abs=1e-4)
+    schedule = Schedule(
+        sources=(SourceRows(name="toy", num_rows=6),), batch_samples=6, num_epochs=8, phase="dpo",
+        seed=1,
+    )  # fmt: skip
+    settings = FitSettings(learning_rate=1e-3)
+    fit(student, rows(student, GOOD), schedule, settings, here=tmp_path, objective=pairs)
+    with torch.no_grad():
+        end = pairs.losses(student, torch.arange(6).numpy(), 1.0)
+    assert max(end.tolist()) < 0.5
+
+
+def test_the_reference_is_computed_once(student, tmp_path):
+    pairs_of(student, tmp_path)
+    written = (tmp_path / "reference.json").read_bytes()
+    with torch.no_grad():
+        for parameter in student.model.parameters():
+            parameter.mul_(0.5)
+    again = pairs_of(student, tmp_path)
+    assert (tmp_path / "reference.json").read_bytes() == written
+    with torch.no_grad():
+        found = again.losses(student, torch.arange(2).numpy(), 1.0)
+    assert found.tolist() != pytest.approx([math.log(2)] * 2, abs=1e-3)

@@ -1,0 +1,67 @@
+"""One leaf more: taught from the run's result, with its rows replayed and its journal used."""
+
+import json
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import tiny_run
+
+from feldspar.learning import is_new, learn_leaf, learning_recipe
+from feldspar.progress import SILENT
+from feldspar.runs import open_step, read_recipe_of, result_of
+
+
+def num_answers(journal: Path) -> int:
+    with closing(sqlite3.connect(journal)) as store:
+        tables = [name for (name,) in store.execute("select name from sqlite_master")]
+        counts = [
+            store.execute(f"select count(*) from {name}").fetchone()[0]
+            for name in tables
+            if not name.startswith("sqlite_")
+        ]
+    return sum(counts)
+
+
+@pytest.fixture
+def run(tiny: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny run whose journal is its own."""
+    shutil.copytree(tiny.parents[1], tmp_path / "project")
+    copy = tmp_path / "project" / "runs" / "tiny"
+    recipe = json.loads((copy / "recipe.json").read_text())
+    assert Path(recipe["journal"]).is_absolute()
+    recipe["journal"] = str(tmp_path / "project" / ".feldspar" / "journal.sqlite")
+    (copy / "recipe.json").write_text(json.dumps(recipe))
+    return copy
+
+
+@pytest.mark.slow
+def test_a_leaf_is_added_with_replay_and_nothing_is_paid_twice(run: Path, tiny: Path) -> None:
+    recipe = read_recipe_of(run)
+    leaf = Path(recipe.taxonomy.path) / "foundational_skills" / "arithmetic" / "addition"
+    new = learn_leaf(run, leaf, ["learn.replay_share=0.25", "learn.num_epochs=2"], SILENT)
+    assert new == run.with_name("tiny+addition")
+    [phase] = open_step(new, "phases") or ()
+    own, *replayed, base_replay = phase.sources
+    assert own.name == "learn"
+    assert sum(source.share for source in replayed) == pytest.approx(0.25)
+    assert base_replay.name == "base replay"
+    assert {s.leaf for s in open_step(new, "samples") or ()} == {
+        "foundational_skills/arithmetic/addition"
+    }
+    learned = read_recipe_of(new)
+    assert learned.student.base == str(result_of(run).path)
+    exams = {s.exam for s in open_step(new, "scores") or ()}
+    assert {"earlier knowledge", "earlier compositional"} <= exams
+    assert any(is_new(exam, learned) for exam in exams)
+
+    journal = Path(recipe.journal)
+    num_paid, samples = num_answers(journal), tiny_run.sample_bytes(new)
+    shutil.rmtree(new)
+    again = learning_recipe(run, leaf, [], SILENT)
+    assert again.learn.replay_share == 0.5
+    learn_leaf(run, leaf, ["learn.replay_share=0.25", "learn.num_epochs=2"], SILENT)
+    assert tiny_run.sample_bytes(new) == samples
+    assert num_answers(journal) == num_paid, "the teacher was asked again"

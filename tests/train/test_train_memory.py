@@ -1,0 +1,67 @@
+"""Foretold memory moves as it must; benchmarks/memory.py sets it beside what is taken."""
+
+import pytest
+
+from feldspar.config import ArchitectureConfig, LoraConfig, StudentConfig, TrainConfig
+from feldspar.records import MemoryEstimate
+from feldspar.train.memory import Method, estimate_memory, memory_ways
+
+GIB = 2**30
+MISTRAL = ArchitectureConfig(
+    hidden_size=4096,
+    num_layers=32,
+    intermediate_size=14336,
+    vocabulary=32000,
+    num_heads=32,
+    num_kv_heads=8,
+)
+STUDENT = StudentConfig(base="b")
+
+
+def ways(train: TrainConfig, num_gpus: int, gibibytes: float | None) -> list[MemoryEstimate]:
+    memory = None if gibibytes is None else int(gibibytes * GIB)
+    return memory_ways(MISTRAL, train, STUDENT, num_gpus, memory)
+
+
+def test_weights_gradients_and_moments_are_sixteen_bytes_a_parameter() -> None:
+    found = estimate_memory(MISTRAL, Method(), 4096)
+    held = found.weights + found.gradients + found.optimizer
+    assert held == 16 * MISTRAL.num_parameters
+    small = estimate_memory(MISTRAL, Method(states="bfloat16"), 4096)
+    assert found.total - small.total == 4 * MISTRAL.num_parameters
+
+
+def test_activations_grow_with_tokens_and_shrink_when_computed_again() -> None:
+    one, two, four = (estimate_memory(MISTRAL, Method(), n).activations for n in (1024, 2048, 4096))
+    assert four - two == pytest.approx(2 * (two - one), rel=0.01)
+    again = estimate_memory(MISTRAL, Method(recompute=True), 4096)
+    assert again.activations < 0.5 * four
+    assert again.weights == estimate_memory(MISTRAL, Method(), 4096).weights
+
+
+def test_recomputing_is_chosen_where_all_does_not_fit() -> None:
+    train = TrainConfig(tokens_per_micro_batch=8192)
+    assert ways(train, 1, 1000)[0].options == ()
+    assert ways(train, 1, 139)[0].options == ("recompute",)
+    never = train.model_copy(update={"recompute": "never"})
+    assert ways(never, 1, 139)[0].options == ()
+
+
+def test_each_of_eight_holds_an_eighth_and_one_layer_whole() -> None:
+    train = TrainConfig(tokens_per_micro_batch=4096, recompute="never")
+    [own, *others] = ways(train, 8, 79)
+    assert own.options == ("shard layer",)
+    assert own.weights == MISTRAL.num_parameters * 4 // 8
+    assert len({other.options for other in others}) == len(others)
+    assert all(other.options != own.options for other in others)
+    # On a larger GPU weights stay whole through a step.
+    assert ways(train, 8, 180)[0].options == ("shard step",)
+
+
+def test_low_rank_training_holds_no_states_for_frozen_weights() -> None:
+    student = STUDENT.model_copy(update={"lora": LoraConfig(rank=16)})
+    train = TrainConfig(tokens_per_micro_batch=2048)
+    found = memory_ways(MISTRAL, train, student, 8, 79 * GIB)[0]
+    assert found.options == ("LoRA rank 16",)
+    assert found.optimizer < 0.1 * 8 * MISTRAL.num_parameters
+    assert found.weights > 4 * MISTRAL.num_parameters
