@@ -14,6 +14,7 @@ Branch = Literal["knowledge", "foundational", "compositional"]
 BRANCHES: tuple[Branch, ...] = ("knowledge", "foundational", "compositional")
 Role = Literal["system", "user", "assistant"]
 TrainOn = Literal["answers", "everything"]
+SampleKind = Literal["pair", "document", "retrieval"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +94,11 @@ class Sample:
     judgments: tuple[Judgment, ...] = ()
     rejected_because: str | None = None
     """None when kept, else `stage: reason (detail)`: `judge: not faithful`."""
+    kind: SampleKind = "pair"
+    """`document`: the answer is a passage to be trained on as it is, and there is no question.
+    `retrieval`: the context shows the passage among others."""
+    rendering: str = ""
+    """Form of the chunk that was asked about: `summary`, ...; empty for the chunk itself."""
 
     @property
     def is_kept(self) -> bool:

@@ -7,10 +7,10 @@ name the neighbour or the item.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from feldspar.config import GenerateConfig
-from feldspar.records import ExamItem, Leaf, Sample, user_turn
+from feldspar.records import ExamItem, Leaf, Sample, SampleKind, Seed, user_turn
 from feldspar.text import (
     SimilarTexts,
     language_of,
@@ -26,6 +26,8 @@ SAME_QUESTION = 0.9
 """ROUGE-L above which two questions about the same names and numbers are the same question."""
 BENCHMARK_WORDS = 13
 """Length of the n-grams that a benchmark's items are known by."""
+EVERYWHERE = ""
+"""In place of a leaf's path: what pooled sampling wrote is compared over all leaves."""
 LEAST_WORDS = 4
 """A benchmark's question shorter than this must be met whole, not within another text."""
 
@@ -33,12 +35,12 @@ LEAST_WORDS = 4
 class Distinct:
     """What a leaf has already: its seeds, then every sample that was found distinct."""
 
-    def __init__(self, leaf: Leaf, *, near: bool = True) -> None:
+    def __init__(self, leaf: Leaf, *, near: bool = True, more: Sequence[Seed] = ()) -> None:
         self._near = near
         self._exact: dict[tuple[str, ...], str] = {}
         self._similar = SimilarTexts()
         self._is_skill = leaf.branch != "knowledge"
-        for seed in leaf.seeds:
+        for seed in (*leaf.seeds, *more):
             self._add(f"seed {seed.id}", seed.question, seed.answer, seed.context)
 
     def find_neighbour(self, sample: Sample) -> str | None:
@@ -114,7 +116,8 @@ class Decontaminator:
 
     def find_item(self, sample: Sample) -> str | None:
         """Why a sample must not be trained on; None where no exam asks it."""
-        context = sample.context if sample.branch != "knowledge" else None
+        is_shown = sample.branch != "knowledge" or sample.kind == "retrieval"
+        context = sample.context if is_shown else None
         item = self._questions.find(sample.question, context)
         if item is not None:
             return f"exam: asked there ({item})"
@@ -161,10 +164,14 @@ class Languages:
 class Filters:
     """The filters a recipe leaves on, over one leaf after another."""
 
-    def __init__(self, config: GenerateConfig, avoid: Iterable[ExamItem]) -> None:
+    def __init__(
+        self, config: GenerateConfig, avoid: Iterable[ExamItem], pool: Sequence[Seed] = ()
+    ) -> None:
+        """`pool` holds the seeds that pooled samples are compared with, beside their leaf's."""
         self._config = config
         self._decontaminator = Decontaminator(avoid if config.decontaminate else ())
-        self._distinct: dict[str, Distinct] = {}
+        self._pool = pool
+        self._distinct: dict[tuple[str, SampleKind], Distinct] = {}
         self._leaf = ""
         self._languages: Languages
 
@@ -179,22 +186,31 @@ class Filters:
 
     def _unfit(self, sample: Sample, leaf: Leaf) -> str | None:
         """Why a sample has not the form that is wanted, whatever else there is."""
+        if sample.kind == "document":
+            return None
         num_words = len(split_words(sample.answer))
         if num_words < self._config.min_answer_words:
             return f"length: answer too short ({num_words} words)"
         if num_words > (self._config.max_answer_words or num_words):
             return f"length: answer too long ({num_words} words)"
-        if self._config.language:
+        # Pooled seeds may have any language.
+        is_pooled = self._config.sampling == "pooled" and leaf.branch != "knowledge"
+        if self._config.language and not is_pooled:
             if self._leaf != leaf.path:
                 self._leaf, self._languages = leaf.path, Languages(leaf)
             return self._languages.find_other(sample)
         return None
 
     def _find_neighbour(self, sample: Sample, leaf: Leaf) -> str | None:
-        distinct = self._distinct.get(leaf.path)
+        is_pooled = self._config.sampling == "pooled" and leaf.branch != "knowledge"
+        place = EVERYWHERE if is_pooled else leaf.path
+        distinct = self._distinct.get((place, sample.kind))
         if distinct is None:
             # Leaves come one after another; only with a target does one come again.
             if self._config.target is None:
-                self._distinct.clear()
-            distinct = self._distinct[leaf.path] = Distinct(leaf, near=self._config.near_duplicates)
+                here = (leaf.path, EVERYWHERE)
+                self._distinct = {k: d for k, d in self._distinct.items() if k[0] in here}
+            near, more = self._config.near_duplicates, self._pool if is_pooled else ()
+            distinct = Distinct(leaf, near=near, more=more)
+            self._distinct[place, sample.kind] = distinct
         return distinct.find_neighbour(sample)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import statistics
 from array import array
 from collections import Counter
@@ -150,13 +151,15 @@ def _look_through(
         seen.num_asked[sample.branch] += 1
         if sample.is_kept:
             seen.num_kept[sample.branch] += 1
-            if sample.branch in split and config.short_answer_tokens is None:
+            # A document is no answer; where there are no answers all documents are short.
+            is_answer = sample.kind != "document"
+            if sample.branch in split and is_answer and config.short_answer_tokens is None:
                 lengths[sample.branch].append(count_tokens(sample.answer))
     for branch in split:
         if config.short_answer_tokens is not None:
             seen.longest_short[branch] = config.short_answer_tokens
-        elif lengths[branch]:
-            seen.longest_short[branch] = statistics.median(lengths[branch])
+        elif seen.num_kept[branch]:
+            seen.longest_short[branch] = statistics.median(lengths[branch] or [math.inf])
     return seen
 
 
@@ -172,8 +175,18 @@ def _is_of(
 
 
 def _as_conversation(sample: Sample, source: str, config: MixConfig) -> Conversation:
-    """A skill keeps the context it is about; a knowledge answer is to be known without."""
-    drops = sample.branch == "knowledge" and config.knowledge_context == "drop"
+    """A skill keeps the context it is about; a knowledge answer is to be known without, but for
+    retrieval samples; a document is learned from its first word to its last."""
+    if sample.kind == "document":
+        return Conversation(
+            id=sample.id,
+            source=source,
+            leaf=sample.leaf,
+            messages=(Message(role="assistant", content=sample.answer),),
+            train_on="everything",
+        )
+    is_fact = sample.branch == "knowledge" and sample.kind != "retrieval"
+    drops = is_fact and config.knowledge_context == "drop"
     question = user_turn(sample.question, None if drops else sample.context)
     return Conversation(
         id=sample.id,

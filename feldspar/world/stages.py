@@ -14,6 +14,12 @@ from feldspar.world.sections import SECTIONS
 
 _HEADING = re.compile(rf"(?m)^### ({'|'.join(SECTIONS)})[ \t]*$")
 
+_RENDERED = {
+    "the summary": "render-summary",
+    "one fact a line": "render-facts",
+    "the study notes": "render-study",
+}
+
 
 def find_stage(messages: Sequence[Message]) -> str:
     """The stage of the first prompt with sections; empty where there is none to be told.
@@ -40,4 +46,6 @@ def _stage_of(sections: dict[str, str]) -> str:
         if "Document" in sections:
             return "knowledge-pairs"
         return "skill-context" if "[Context]" in reply else "skill-questions"
+    if "Document" in sections and "Question" not in sections:
+        return next((stage for words, stage in _RENDERED.items() if words in reply), "")
     return "skill-answer" if "Question" in sections else ""
