@@ -6,6 +6,7 @@ name the neighbour or the item.
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
@@ -31,39 +32,40 @@ EVERYWHERE = ""
 LEAST_WORDS = 4
 """A benchmark's question shorter than this must be met whole, not within another text."""
 
+_Common = tuple[str, str, tuple[str, ...]]
+
 
 class Distinct:
     """What a leaf has already: its seeds, then every sample that was found distinct."""
 
     def __init__(self, leaf: Leaf, *, near: bool = True, more: Sequence[Seed] = ()) -> None:
         self._near = near
-        self._exact: dict[tuple[str, ...], str] = {}
+        self._exact: dict[bytes, str] = {}
         self._similar = SimilarTexts()
         self._is_skill = leaf.branch != "knowledge"
         for seed in (*leaf.seeds, *more):
-            self._add(f"seed {seed.id}", seed.question, seed.answer, seed.context)
+            bucket = self._bucket(seed.question, seed.answer, seed.context)
+            self._add(f"seed {seed.id}", seed.question, bucket)
 
     def find_neighbour(self, sample: Sample) -> str | None:
         """Why a sample is none of its own; else None, and it is remembered."""
-        answer, context, telling = self._bucket(sample.question, sample.answer, sample.context)
-        known = self._exact.get((normalise(sample.question), answer, context))
+        bucket = self._bucket(sample.question, sample.answer, sample.context)
+        known = self._exact.get(_digest(sample.question, bucket))
         if known is not None:
             return f"duplicate: same question and answer (as {known})"
         if self._near:
-            match = self._similar.likest(sample.question, NEAR, (answer, context, telling))
+            match = self._similar.likest(sample.question, NEAR, bucket)
             if match is not None:
                 return f"near-duplicate: same answer (as {match.key}, ROUGE-L {match.score:.2f})"
-        self._add(sample.id, sample.question, sample.answer, sample.context)
+        self._add(sample.id, sample.question, bucket)
         return None
 
-    def _add(self, key: str, question: str, answer: str, context: str | None) -> None:
-        bucket = self._bucket(question, answer, context)
-        self._exact.setdefault((normalise(question), *bucket[:2]), key)
-        self._similar.add(key, question, bucket)
+    def _add(self, key: str, question: str, bucket: _Common) -> None:
+        self._exact.setdefault(_digest(question, bucket), key)
+        if self._near:
+            self._similar.add(key, question, bucket)
 
-    def _bucket(
-        self, question: str, answer: str, context: str | None
-    ) -> tuple[str, str, tuple[str, ...]]:
+    def _bucket(self, question: str, answer: str, context: str | None) -> _Common:
         """What near-duplicates have in common exactly: answer, a skill's input, numbers and names.
 
         Only what shares all three is compared, which is why no candidates are lost or guessed.
@@ -71,6 +73,13 @@ class Distinct:
         # Two passages may state one fact, so the passage does not tell knowledge apart.
         input_text = normalise(context or "") if self._is_skill else ""
         return normalise(answer), input_text, numbers_and_names(question)
+
+
+def _digest(question: str, bucket: _Common) -> bytes:
+    """Of question, answer and input: a million samples' texts would take more room than these."""
+    answer, input_text, _ = bucket
+    text = "\n".join((normalise(question), answer, input_text))
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 class Questions:
