@@ -3,9 +3,9 @@
     python benchmarks/generation_memory.py [--leaves 10000] [--chunks 25] [--calls 4]
 
 Leaves x chunks x calls are the tasks: each is one call for one question-answer pair, which then
-goes through the filters and is written to disk. Leaves are made as they are gone through; the teacher
-answers at once, within the process, with a pair that was never seen before. The journal is a real
-one. Judges are off, so that a task is a call.
+goes through the filters and is written to disk. Leaves are made as they are gone through; the
+teacher answers at once, within the process, with a pair that was never seen before. The journal is
+a real one. Judges are off, so that a task is a call.
 """
 
 from __future__ import annotations

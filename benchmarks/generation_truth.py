@@ -75,7 +75,11 @@ class Truth:
         world = world_of(WORLD)
         assert world is not None
         self._world = world
-        self._seeds = {(leaf.path, *_said(seed)) for leaf in leaves for seed in leaf.seeds}
+        self._seeds = {
+            (leaf.path, *_said(seed)[:2], "" if leaf.branch == "knowledge" else _said(seed)[2])
+            for leaf in leaves
+            for seed in leaf.seeds
+        }
         self._asked = {(item.leaf, *_said(item)[::2]) for item in exams}
 
     def is_right(self, sample: Sample) -> bool:
