@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -189,13 +189,30 @@ class Staff:
     async def write_blocks(
         self, stage: Stage, fields: tuple[Field, ...], work: Work, count: int, **values: Value
     ) -> list[tuple[str, ...]]:
-        """Ask for `count` blocks. Raises Rejected when not one is there."""
-        reply = await self._ask(stage, work, examples=work.seeds, count=count, **values)
-        # The last block of a reply that was cut off is not to be trusted.
-        is_cut = reply.finish_reason == "length"
-        text = reply.text[: reply.text.lower().rfind("[end]") + 5] if is_cut else reply.text
-        blocks = read_blocks(text, fields, count)
+        """Ask for `count` blocks, and once again with a complaint where not one can be read.
+
+        Raises Rejected when there is none then either.
+        """
+        messages = self._render(stage, work, examples=work.seeds, count=count, **values)
+        urgency = self._urgency(stage, work, values)
+        reply = await self._post(messages, stage, work.draw, urgency)
+        blocks = _read_reply(reply, fields, count)
+        # A reply that was cut off has been asked for with more room already.
+        if not blocks and reply.finish_reason != "length":
+            marks = ", ".join(f"[{field.capitalize()}]" for field in fields)
+            complaint = (
+                "Your reply has no block that can be read. Do it again, in the form that was asked "
+                f"for: {marks} and [End], each alone on its line, with the texts below them."
+            )
+            again = (
+                *messages,
+                Message(role="assistant", content=reply.text or "(nothing)"),
+                Message(role="user", content=complaint),
+            )
+            reply = await self._post(again, stage, work.draw, urgency)
+            blocks = _read_reply(reply, fields, count)
         if not blocks:
+            is_cut = reply.finish_reason == "length"
             raise Rejected("format: cut off" if is_cut else "format: no readable block")
         return blocks
 
@@ -283,9 +300,12 @@ class Staff:
         return judged.value
 
     async def _ask(self, stage: Stage, work: Work, **values: Value) -> Reply:
+        messages = self._render(stage, work, **values)
+        return await self._post(messages, stage, work.draw, self._urgency(stage, work, values))
+
+    def _urgency(self, stage: Stage, work: Work, values: Mapping[str, Value]) -> int:
         has_begun = values.get("context") is not None or work.rendering is not None
-        urgency = _URGENCY[stage] or int(has_begun)
-        return await self._post(self._render(stage, work, **values), stage, work.draw, urgency)
+        return _URGENCY[stage] or int(has_begun)
 
     async def _post(
         self, messages: tuple[Message, ...], name: str, draw: int, urgency: int
@@ -309,3 +329,11 @@ class Staff:
         return self._prompts.of_leaf(work.leaf.path).render(
             stage, task=work.task, domain=work.leaf.domain, **values
         )
+
+
+def _read_reply(reply: Reply, fields: tuple[Field, ...], count: int) -> list[tuple[str, ...]]:
+    text = reply.text
+    if reply.finish_reason == "length":
+        # The last block of a reply that was cut off is not to be trusted.
+        text = text[: text.lower().rfind("[end]") + 5]
+    return read_blocks(text, fields, count)
