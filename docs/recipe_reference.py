@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pydantic import AliasChoices
 from pydantic.fields import FieldInfo
 
 from feldspar.config import Part, Recipe
@@ -36,12 +37,19 @@ def _tables(part: type[Part], prefix: str, seen: set[str]) -> Iterator[str]:
     inner: list[tuple[type[Part], str]] = []
     for name, field in part.model_fields.items():
         parts = _parts_in(field.annotation)
+        name = _written(name, field)
         yield f"| `{name}` | {_default(field, parts)} | {_one_line(field.description)} |\n"
         inner += [(p, f"{prefix}.{name}".lstrip(".")) for p in parts]
     for p, place in inner:
         if place not in seen:
             seen.add(place)
             yield from _tables(p, place, seen)
+
+
+def _written(name: str, field: FieldInfo) -> str:
+    """A key as a recipe has it: `from` is a word of Python's own."""
+    alias = field.validation_alias
+    return str(alias.choices[0]) if isinstance(alias, AliasChoices) else name
 
 
 def _parts_in(annotation: Any) -> list[type[Part]]:

@@ -8,39 +8,43 @@ from __future__ import annotations
 
 import json
 import logging
-import math
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from safetensors import safe_open
-
-from feldspar.config import ExamConfig, Recipe, TeacherConfig, place_paths, world_parts
+from feldspar.config import DataConfig, ExamConfig, Recipe, TeacherConfig, place_paths, world_parts
 from feldspar.errors import RecipeError, TeacherError
 from feldspar.generate import (
     FUNNEL_FILE,
     asking_files,
     calibrate,
     check_floor,
-    expected_samples,
     generate_samples,
     make_exams,
     read_funnel,
 )
-from feldspar.generate import estimate as estimate_generation
+from feldspar.mix.earlier import EarlierRows, rows_of_run
 from feldspar.mix.phases import mix_phases, warnings
-from feldspar.plan import Plan, make_plan
 from feldspar.progress import Progress
-from feldspar.records import Checkpoint, ExamItem, JudgeScore, Leaf, Prompt, Sample, Score
+from feldspar.records import (
+    Checkpoint,
+    Conversation,
+    ExamItem,
+    JudgeScore,
+    Leaf,
+    Prompt,
+    Sample,
+    Score,
+)
 from feldspar.report import write_report
-from feldspar.runs import Joined, Rows, Run, cache_folder, existing, write_json
+from feldspar.runs import Joined, Rows, Run, cache_folder, open_step, result_of, write_json
 from feldspar.taxonomy import files_read, read_taxonomy
 from feldspar.teacher import Budget, Journal, Teacher, open_teacher
 from feldspar.tokens.count import TokenCounter
 
 if TYPE_CHECKING:
+    from feldspar.prefer.agree import Agreement
     from feldspar.records import ScoreCheckpoint
 
 log = logging.getLogger(__name__)
@@ -57,14 +61,23 @@ class Teachers(NamedTuple):
 
 
 def run_recipe(
-    recipe: Recipe, folder: Path, run_path: Path, progress: Progress, *, until: Until = "scores"
-) -> Rows[Score] | None:
+    recipe: Recipe,
+    folder: Path,
+    run_path: Path,
+    progress: Progress,
+    *,
+    until: Until = "scores",
+    num_processes: int = 1,
+) -> Joined[Score] | None:
     """Do the whole method, or its steps up to `until`; gives the scores of every checkpoint.
 
-    `folder` is the recipe's. Raises FeldsparError where the user can mend it.
+    `folder` is the recipe's; `num_processes` train together. Raises FeldsparError where the user
+    can mend it.
     """
     placed = place(recipe, folder, progress)
-    with Run(run_path, placed, progress) as run:
+    if until == "scores":
+        check_published(placed)
+    with Run(run_path, placed, progress, num_processes) as run:
         leaves = run.step(
             "leaves", read_taxonomy, placed.taxonomy, reads=files_read(placed.taxonomy)
         )
@@ -86,7 +99,13 @@ def run_recipe(
             )
         if until == "samples":
             return None
-        return train_and_score(run, placed, exams, samples, until)
+        scores = train_and_score(run, placed, exams, samples, until)
+        if scores is None:
+            return None
+        published = measure_published(run, placed, folder / recipe.journal)
+        untouched = score_untouched(run, placed, exams, scores, published)
+        write_report(run.path)
+        return Joined(scores, *published, untouched)
 
 
 def try_judge(run: Run, recipe: Recipe, leaves: Rows[Leaf], judge: Teacher) -> None:
@@ -136,8 +155,9 @@ def train_and_score(
     for warning in warnings(recipe.mix, recipe.train.phase):
         log.warning("%s", warning)
     base = base_checkpoint(recipe.student.base)
-    data = {d.name: Path(d.path) for d in recipe.data}
-    base_replay = recipe.mix.base_replay and Path(recipe.mix.base_replay.source)
+    data = {d.name: data_of(d) for d in recipe.data}
+    base_replay = base_replay_of(run, recipe, base)
+    files = [rows for rows in (*data.values(), base_replay) if isinstance(rows, Path)]
     phases = run.step(
         "phases",
         mix_phases,
@@ -147,15 +167,15 @@ def train_and_score(
         train=recipe.train,
         data=data,
         base_replay=base_replay,
-        count_tokens=TokenCounter(base.path),
-        reads=[*data.values(), *([base_replay] if base_replay else [])],
+        counter=TokenCounter(base.path),
+        reads=files,
     )
     if until == "phases":
         return None
     score = ScoreOnExams(
         exams,
         student=recipe.student,
-        config=recipe.evaluate,
+        config=recipe.evaluate.of_exams(),
         seed=recipe.seed,
         cache_path=run.path / "answers",
         progress=run.progress,
@@ -167,7 +187,7 @@ def train_and_score(
         phases,
         recipe.train,
         student=recipe.student,
-        score=score,
+        scores={"exams": score},
         min_selection_items=recipe.evaluate.min_selection_items,
         seed=recipe.seed,
     )
@@ -179,11 +199,142 @@ def train_and_score(
         named += [(c.phase, c) for c in preferred]
     if until == "preferred":
         return None
-    scores = run.step(
-        "scores", evaluate, named, exams, recipe.evaluate, student=recipe.student, seed=recipe.seed
+    return run.step(
+        "scores",
+        evaluate,
+        named,
+        exams,
+        recipe.evaluate.of_exams(),
+        student=recipe.student,
+        seed=recipe.seed,
     )
-    write_report(run.path)
-    return scores
+
+
+def check_published(recipe: Recipe) -> None:
+    """Raises RecipeError for a benchmark that cannot be run, before anything is paid for."""
+    if recipe.evaluate.mt_bench is not None:
+        from feldspar.evaluate.mt_bench.files import find_mt_bench, read_mt_bench
+
+        read_mt_bench(find_mt_bench(recipe.evaluate.mt_bench))
+    if recipe.evaluate.benchmark:
+        from feldspar.evaluate.benchmarks.tasks import find_tasks
+
+        for config in recipe.evaluate.benchmark:
+            find_tasks(config)
+
+
+def measure_published(run: Run, recipe: Recipe, journal_path: Path) -> list[Rows[Score]]:
+    """The published benchmarks and MT-Bench, on the base and on the run's result."""
+    from feldspar.student.model import base_checkpoint
+
+    config = recipe.evaluate
+    if not config.benchmark and config.mt_bench is None:
+        return []
+    result = result_of(run.path)
+    named = [("base", base_checkpoint(recipe.student.base)), (result.phase, result)]
+    published = []
+    if config.benchmark:
+        from feldspar.evaluate.benchmarks.run import score_benchmarks
+        from feldspar.evaluate.benchmarks.tasks import data_files, harness_version
+
+        published.append(
+            run.step(
+                "benchmarks",
+                score_benchmarks,
+                named,
+                config.benchmark,
+                student=recipe.student,
+                server=config.server,
+                harness=harness_version(),
+                cache_path=cache_folder() / "benchmarks",
+                reads=[path for benchmark in config.benchmark for path in data_files(benchmark)],
+            )
+        )
+    if config.mt_bench is not None:
+        published.append(rate_chats(run, recipe, named, journal_path))
+    return published
+
+
+def score_untouched(
+    run: Run,
+    recipe: Recipe,
+    exams: Joined[ExamItem],
+    scores: Rows[Score],
+    published: list[Rows[Score]],
+) -> Rows[Score]:
+    """What the scores are without the items that the training data holds."""
+    from feldspar.evaluate.contamination import find_touched, scores_without
+
+    benchmarks = open_step(run.path, "benchmarks") if recipe.evaluate.benchmark else None
+    bench = None
+    if recipe.evaluate.mt_bench is not None:
+        from feldspar.evaluate.mt_bench.files import find_mt_bench, read_mt_bench
+
+        bench = read_mt_bench(find_mt_bench(recipe.evaluate.mt_bench))
+    phases = open_step(run.path, "phases")
+    touched = run.step("touched", find_touched, phases, exams, benchmarks, bench)
+    return run.step(
+        "untouched",
+        scores_without,
+        touched,
+        exams,
+        scores,
+        published,
+        num_resamples=recipe.evaluate.num_resamples,
+        seed=recipe.seed,
+    )
+
+
+def rate_chats(
+    run: Run, recipe: Recipe, named: list[tuple[str, Checkpoint]], journal_path: Path
+) -> Rows[Score]:
+    """MT-Bench, rated by its own judge or by the recipe's."""
+    from feldspar.evaluate.mt_bench.files import find_mt_bench, read_mt_bench
+    from feldspar.evaluate.mt_bench.run import score_mt_bench
+
+    config = recipe.evaluate.mt_bench
+    assert config is not None
+    files = find_mt_bench(config)
+    asking = recipe.model_copy(update={"judge": config.judge or recipe.judge})
+    met_path = run.path / "teachers.json"
+    with open_teachers(asking, journal_path, run.progress, met_path) as teachers:
+        return run.step(
+            "mt-bench",
+            score_mt_bench,
+            named,
+            read_mt_bench(files),
+            config.model_copy(update={"judge": None}),
+            judge=teachers.judge,
+            student=recipe.student,
+            num_resamples=recipe.evaluate.num_resamples,
+            seed=recipe.seed,
+            reads=[*files, *([Path(config.baseline)] if config.baseline else [])],
+        )
+
+
+def data_of(config: DataConfig) -> Path | EarlierRows:
+    """Where rows of the user's own are: a file, or the phases of an earlier run."""
+    return rows_of_run(Path(config.run)) if config.run else Path(config.path or "")
+
+
+def base_replay_of(run: Run, recipe: Recipe, base: Checkpoint) -> Path | Rows[Conversation] | None:
+    """General data for every phase: a file, or what the base itself says, sampled once."""
+    from feldspar.mix.base_rows import sample_base
+
+    config = recipe.mix.base_replay
+    if config is None:
+        return None
+    if config.source is not None:
+        return Path(config.source)
+    return run.step(
+        "base-replay",
+        sample_base,
+        base,
+        config,
+        student=recipe.student,
+        seed=recipe.seed,
+        reads=[Path(config.prompts)] if config.prompts else [],
+    )
 
 
 def prefer_answers(
@@ -211,30 +362,6 @@ def prefer_answers(
     )
 
 
-def plan_recipe(recipe: Recipe, folder: Path, progress: Progress) -> Plan:
-    """What the run will cost, from recipe, taxonomy and documents alone. Asks no teacher."""
-    from feldspar.mix.estimate import estimate as estimate_mix
-    from feldspar.mix.estimate import expected_rows
-
-    placed = place(recipe, folder, progress, with_models=False)
-    leaves = list(read_taxonomy(placed.taxonomy, progress=progress))
-    num_data = {d.name: count_lines(Path(d.path)) for d in placed.data}
-    rows = expected_rows(
-        placed.train.phase,
-        placed.mix,
-        expected_samples(leaves, placed.generate, placed.seed),
-        num_data,
-    )
-    return make_plan(
-        [estimate_generation(leaves, placed.generate, placed.seed), estimate_mix(rows)],
-        {r.name: r.total for r in rows},
-        placed.train,
-        weight_bytes=weight_bytes(Path(placed.student.base)),
-        free_bytes=shutil.disk_usage(folder).free,
-        warnings=warnings(placed.mix, placed.train.phase),
-    )
-
-
 def calibrate_judge(recipe: Recipe, folder: Path, progress: Progress) -> list[JudgeScore]:
     """How well the recipe's judge tells known good pairs from corrupted ones."""
     placed = place(recipe, folder, progress, with_models=False)
@@ -247,19 +374,18 @@ def calibrate_judge(recipe: Recipe, folder: Path, progress: Progress) -> list[Ju
         )
 
 
-def count_lines(path: Path) -> int:
-    with existing(path).open("rb") as file:
-        return sum(1 for line in file if line.strip())
+def agree_with_pairs(
+    recipe: Recipe, folder: Path, pairs_path: Path, progress: Progress
+) -> list[Agreement]:
+    """How often the recipe's reward prefers the chosen answers of stored pairs."""
+    from feldspar.prefer.agree import agree, read_pairs
 
-
-def weight_bytes(base: Path) -> int:
-    """Bytes of the base's weights in float32, from the headers of its files; 0 for a hub id."""
-    num_values = 0
-    for path in sorted(base.glob("*.safetensors")):
-        with safe_open(path, framework="numpy") as tensors:
-            shapes = (tensors.get_slice(name).get_shape() for name in tensors.keys())  # noqa: SIM118
-            num_values += sum(math.prod(shape) for shape in shapes)
-    return 4 * num_values
+    if recipe.prefer is None:
+        raise RecipeError("the recipe has no [prefer] table, so it names no models to agree with")
+    pairs = read_pairs(pairs_path)
+    placed = place(recipe, folder, progress)
+    assert placed.prefer is not None
+    return agree(pairs, placed.prefer, student=placed.student, progress=progress)
 
 
 def place(recipe: Recipe, folder: Path, progress: Progress, *, with_models: bool = True) -> Recipe:

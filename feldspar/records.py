@@ -13,7 +13,8 @@ from typing import Literal, NamedTuple, Protocol
 Branch = Literal["knowledge", "foundational", "compositional"]
 BRANCHES: tuple[Branch, ...] = ("knowledge", "foundational", "compositional")
 Role = Literal["system", "user", "assistant"]
-TrainOn = Literal["answers", "everything"]
+TrainOn = Literal["answers", "turns", "everything"]
+"""Answers with their stop tokens; what user and assistant say, without the template; or all."""
 SampleKind = Literal["pair", "document", "retrieval"]
 
 
@@ -173,7 +174,9 @@ class Phase:
     batch_samples: int
     learning_rate: float
     warmup_steps: int
-    select: Literal["exams", "last"]
+    select: Literal["exams", "log-likelihood", "last"]
+    held_out: tuple[Source, ...] = ()
+    """Rows of the same sources that are set apart from training, where any are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,13 +244,31 @@ class Score:
     checkpoint: str
     """`base`, `sft`, `preferred`, or a phase and step such as `skills/120`."""
     exam: str
-    metric: Literal["accuracy", "log-likelihood"]
+    metric: str
+    """`accuracy`, `log-likelihood` (nats a token), `rating` (1 to 10), `win rate`, `judge errors`
+    (a share), or the name that lm_eval has for it."""
     value: float
     interval: Interval
     num_items: int
     settings: str = ""
     answers_path: str = ""
     leaf: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Touched:
+    """A scored item that the training data holds, or nearly: its score may be memory."""
+
+    item: str
+    """Id within its exam."""
+    exam: str
+    question: str
+    how: str
+    """`13 words in a row`, `all its words`, or `ROUGE-L 0.93`."""
+    source: str
+    """Of the training row."""
+    row: str
+    """Id of the training row."""
 
 
 class ScoreCheckpoint(Protocol):
@@ -257,6 +278,21 @@ class ScoreCheckpoint(Protocol):
     """Content key of the items and settings: part of the key of every step it is handed to."""
 
     def __call__(self, checkpoint: Checkpoint) -> list[Score]: ...
+
+
+class ScoreItems(Protocol):
+    """Marks a checkpoint item by item, so that two of them can be compared in pairs.
+
+    What a phase's `select` names; handed to training by flow.py.
+    """
+
+    key: str
+    """Content key of the items and settings."""
+    metric: str
+
+    def values(self, checkpoint: Checkpoint) -> dict[str, float]:
+        """By item; greater is better. The same items for every checkpoint."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -285,6 +321,8 @@ class Estimate(NamedTuple):
     """What a step will cost; a room's `estimate()` gives it to `plan`. Zero where it costs none."""
 
     step: str
+    stage: str = ""
+    """Of calls to a teacher; those whose name begins with `judge` are asked of the judge."""
     calls: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -292,3 +330,19 @@ class Estimate(NamedTuple):
     memory_bytes: int = 0
     disk_bytes: int = 0
     note: str = ""
+
+
+class MemoryEstimate(NamedTuple):
+    """Bytes that training takes on one device at its peak, under named options."""
+
+    options: tuple[str, ...]
+    """What is done to save memory: `bf16 states`, `recompute`, ...; empty for none."""
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    """With what computing takes beside them: copies in bf16, logits, gathered layers."""
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.optimizer + self.activations

@@ -120,10 +120,13 @@ class Run:
     Raises RunError when another process holds it.
     """
 
-    def __init__(self, path: Path, recipe: Recipe, progress: Progress = SILENT) -> None:
+    def __init__(
+        self, path: Path, recipe: Recipe, progress: Progress = SILENT, num_processes: int = 1
+    ) -> None:
         self.path = path
         self.recipe = recipe
         self.progress = progress
+        self.num_processes = num_processes
         self._digests = Digests(path / "digests.json")
         self._lock = FileLock(path / "lock")
 
@@ -153,8 +156,8 @@ class Run:
     ) -> Rows[R]:
         """Give the rows of `function(*inputs, **handed)`, computed once per key.
 
-        `here` (the step's folder, kept when the step dies) and `progress` are passed to functions
-        that take them.
+        `here` (the step's folder, kept when the step dies), `progress` and `num_processes` are
+        passed to functions that take them.
         """
         parts = [name, version, self._content_of(reads), [_key_of(i) for i in inputs]]
         parts.append({key: _key_of(value) for key, value in sorted(handed.items())})
@@ -162,7 +165,8 @@ class Run:
         folder = self.path / "steps" / name / key[:8]
         if not (folder / DONE).exists():
             folder.mkdir(parents=True, exist_ok=True)
-            available = {"here": folder, "progress": self.progress}
+            available: dict[str, object] = {"here": folder, "progress": self.progress}
+            available["num_processes"] = self.num_processes
             wanted = inspect.signature(function).parameters
             handed = handed | {k: v for k, v in available.items() if k in wanted}
             started = time.monotonic()

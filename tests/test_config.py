@@ -11,7 +11,7 @@ from feldspar.config import Recipe, TrainConfig, place_paths, read_recipe, world
 from feldspar.errors import RecipeError
 
 ROOT = Path(__file__).parents[1]
-RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
+RECIPES = sorted((ROOT / "recipes").rglob("*.toml"))
 SMALL = '[taxonomy]\npath = "t"\n[student]\nbase = "world:student"\n'
 
 
@@ -77,6 +77,28 @@ def test_settings_lie_over_the_recipe(tmp_path: Path) -> None:
     assert recipe.train.phase[0].num_epochs == 7
     assert recipe.mix.base_replay is None
     assert recipe.student.system_prompt == "be kind"
+
+
+def test_a_recipe_is_laid_over_the_one_it_extends(tmp_path: Path) -> None:
+    below = 'name = "below"\nseed = 5\n' + SMALL
+    below += '[[train.phase]]\nname = "a"\nnum_epochs = 4\n[[train.phase]]\nname = "b"\n'
+    below += '[[evaluate.exam]]\nname = "mine"\npath = "x"\n'
+    (tmp_path / "below.toml").write_text(below)
+    above = 'extends = "below.toml"\n[student]\nmax_length = 64\n[evaluate]\nexam = []\n'
+    above += '[[train.phase]]\nname = "a"\nlength = "short"\n[[train.phase]]\nname = "c"\n'
+    recipe = read_recipe(write(tmp_path, above), ["train.phase.1.num_epochs=9"])
+    assert (recipe.name, recipe.seed, recipe.evaluate.exam) == ("recipe", 5, ())
+    assert (recipe.student.base, recipe.student.max_length) == ("world:student", 64)
+    found = [(p.name, p.length, p.num_epochs) for p in recipe.train.phase]
+    assert found == [("a", "short", 4), ("b", "all", 9), ("c", "all", 1)]
+
+
+def test_recipes_that_extend_in_a_circle_or_nothing_are_told(tmp_path: Path) -> None:
+    (tmp_path / "other.toml").write_text('extends = "recipe.toml"\n')
+    with pytest.raises(RecipeError, match="extends itself"):
+        read_recipe(write(tmp_path, 'extends = "other.toml"\n'))
+    with pytest.raises(RecipeError, match=r"none\.toml: no such recipe"):
+        read_recipe(write(tmp_path, 'extends = "none.toml"\n'))
 
 
 @given(st.text(max_size=40))

@@ -9,6 +9,8 @@ import typer
 from feldspar.cli.run import RUNS, RunsRoot
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from feldspar.evaluate.comparing import Scored
     from feldspar.evaluate.scores import Comparison
 
@@ -18,36 +20,60 @@ def compare(
     after: Annotated[
         str | None, typer.Argument(help="Another; left out: the run's result against its base.")
     ] = None,
+    base: Annotated[
+        str | None, typer.Argument(help="A third, which both are also set against.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
     runs: RunsRoot = RUNS,
 ) -> None:
-    """Paired differences over the exam items that both have answered, with 95 % intervals."""
+    """Paired differences over what both have answered, with 95 % intervals, and the runs' rows of
+    published benchmarks under those of published models."""
     from feldspar.evaluate.comparing import BASE, compare_scored, open_scored
     from feldspar.runs import find_run
 
-    name, _, checkpoint = before.partition("@")
-    path = find_run(name, runs)
+    path = find_run(before.partition("@")[0], runs)
     if after is None:
-        first, second = open_scored(path, BASE), open_scored(path, checkpoint or None)
+        pairs = [(open_scored(path, BASE), _open(before, runs))]
     else:
-        other, _, other_checkpoint = after.partition("@")
-        first = open_scored(path, checkpoint or None)
-        second = open_scored(find_run(other, runs), other_checkpoint or None)
-    found = compare_scored(first, second, path)
+        first, second = _open(before, runs), _open(after, runs)
+        pairs = [(first, second)]
+        if base is not None:
+            third = _open(base, runs)
+            pairs += [(third, first), (third, second)]
+    found = [(one, other, compare_scored(one, other, path)) for one, other in pairs]
     if as_json:
-        typer.echo(_as_json(first, second, found))
-    else:
-        _print(first, second, found)
+        typer.echo(_as_json(found))
+        return
+    for one, other, comparisons in found:
+        _print(one, other, comparisons)
+    _print_published([scored for pair in reversed(pairs) for scored in pair])
 
 
-def _as_json(first: Scored, second: Scored, found: list[Comparison]) -> str:
+def _open(name: str, runs: Path) -> Scored:
+    from feldspar.evaluate.comparing import open_scored
+    from feldspar.runs import find_run
+
+    run, _, checkpoint = name.partition("@")
+    return open_scored(find_run(run, runs), checkpoint or None)
+
+
+def _as_json(found: list[tuple[Scored, Scored, list[Comparison]]]) -> str:
     import dataclasses
     import json
 
-    rows = [
-        dataclasses.asdict(c) | {"is_beyond_noise": c.difference.is_beyond_noise} for c in found
+    tables = [
+        {
+            "before": first.name,
+            "after": second.name,
+            "exams": [
+                dataclasses.asdict(c) | {"is_beyond_noise": c.difference.is_beyond_noise}
+                for c in comparisons
+            ],
+        }
+        for first, second, comparisons in found
     ]
-    return json.dumps({"before": first.name, "after": second.name, "exams": rows}, indent=1)
+    # Two runs are one object, as they are one table; a third makes a list of it.
+    return json.dumps(tables[0] if len(tables) == 1 else tables, indent=1)
 
 
 def _print(first: Scored, second: Scored, found: list[Comparison]) -> None:
@@ -58,15 +84,18 @@ def _print(first: Scored, second: Scored, found: list[Comparison]) -> None:
     by_exam: dict[str, dict[str, Comparison]] = {}
     for comparison in found:
         if ": " not in comparison.exam:
-            by_exam.setdefault(comparison.exam, {})[comparison.metric] = comparison
+            column = comparison.metric if comparison.metric == "log-likelihood" else "score"
+            by_exam.setdefault(comparison.exam, {})[column] = comparison
     table = Table(title=f"{second.name} less {first.name}", title_justify="left", box=box.SIMPLE)
     table.add_column("exam", no_wrap=True)
-    for column in ("right answers", "log-likelihood"):
-        table.add_column(column, no_wrap=True)
-    for exam, metrics in by_exam.items():
-        cells = [_cell(metrics.get(metric)) for metric in ("accuracy", "log-likelihood")]
-        table.add_row(exam, *cells)
-    table.caption = "paired, 95 % intervals; dim: not distinguishable from noise"
+    table.add_column("items", justify="right")
+    for name in ("right answers, or score", "log-likelihood"):
+        table.add_column(name, no_wrap=True)
+    for exam, columns in by_exam.items():
+        num_pairs = max(comparison.difference.num_pairs for comparison in columns.values())
+        cells = [_cell(columns.get(column)) for column in ("score", "log-likelihood")]
+        table.add_row(exam, str(num_pairs), *cells)
+    table.caption = "paired, 95 % intervals; ~ and dim: not distinguishable from noise"
     Console().print(table)
 
 
@@ -75,4 +104,36 @@ def _cell(comparison: Comparison | None) -> str:
         return "-"
     low, high = comparison.difference.interval
     text = f"{comparison.difference.value:+.2f} ({low:+.2f}, {high:+.2f})"
-    return text if comparison.difference.is_beyond_noise else f"[dim]{text}[/dim]"
+    return text if comparison.difference.is_beyond_noise else f"[dim]{text} ~[/dim]"
+
+
+def _print_published(runs: list[Scored]) -> None:
+    """The runs' own rows under the published ones, with the settings of both."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from feldspar.report import published
+
+    scores = {one.name: [p.score for p in one.published] for one in runs}
+    own = [
+        published.OwnRow(model=name, scores=row.scores)
+        for name, of_run in scores.items()
+        for row in published.own_rows(of_run)
+    ]
+    if not own:
+        return
+    table = Table(title="Beside published models", title_justify="left", box=None)
+    table.add_column("model", no_wrap=True)
+    for column in published.COLUMNS:
+        table.add_column(column.title, justify="right", no_wrap=True)
+    for printed in published.PUBLISHED_ROWS:
+        table.add_row(printed.model, *(score or "-" for score in printed.scores))
+    for row in own:
+        table.add_row(f"[bold]{row.model}[/bold]", *(score or "-" for score in row.scores))
+    lines = [f"published, {c.title}: {c.settings}" for c in published.COLUMNS]
+    for name, of_run in scores.items():
+        lines += [f"{name}, {line}" for line in published.own_settings(of_run)]
+    console = Console()
+    console.print(table)
+    for line in [*lines, *published.FOOTNOTES]:
+        console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)

@@ -78,6 +78,7 @@ def main() -> None:
 
 def _add_commands() -> None:
     from feldspar.cli import (
+        agree,
         calibrate,
         compare,
         export_data,
@@ -87,6 +88,7 @@ def _add_commands() -> None:
         publish,
         report,
         run,
+        serve,
         talk,
         taxonomy,
         world,
@@ -100,8 +102,10 @@ def _add_commands() -> None:
     for name, command in run.STEPS.items():
         app.command(name)(command)
     app.command("compare")(compare.compare)
+    app.command("agree")(agree.agree)
     app.command("report")(report.report)
     app.command("chat")(talk.chat)
+    app.command("serve")(serve.serve)
     app.command("export-data")(export_data.export_data)
     app.command("publish")(publish.publish)
     app.add_typer(journal.app, name="journal")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,70 +10,179 @@ import typer
 from feldspar.cli.run import RecipePath, Settings
 
 if TYPE_CHECKING:
-    from feldspar.plan import Plan
+    from rich.table import Table
+
+    from feldspar.plan import CallPlan, Plan
+    from feldspar.records import MemoryEstimate
+
+GIB, MIB = 2**30, 2**20
 
 
 def plan(
     recipe: RecipePath,
     settings: Settings = None,
+    gpu: Annotated[
+        str | None, typer.Option("--gpu", help="Another machine, such as h200x8 or rtx4090.")
+    ] = None,
+    probes: Annotated[
+        int,
+        typer.Option(
+            "--probe", min=0, help="Ask this many of the run's calls, to time the teacher."
+        ),
+    ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
-    """Say what a run will cost: teacher calls and tokens, optimizer steps, disk."""
+    """Say what a run will cost: calls, money, optimizer steps, hours, memory, disk."""
     from feldspar.cli.progress import make_progress
     from feldspar.config import read_recipe
-    from feldspar.flow import plan_recipe
+    from feldspar.planning import plan_recipe
 
-    made = plan_recipe(read_recipe(recipe, settings or []), recipe.parent, make_progress())
+    read = read_recipe(recipe, settings or [])
+    made = plan_recipe(read, recipe.parent, make_progress(), gpu=gpu, num_probes=probes)
     if as_json:
         typer.echo(_as_json(made))
     else:
-        _print(made)
+        _print(made, read.name)
 
 
 def _as_json(made: Plan) -> str:
+    import dataclasses
     import json
 
-    return json.dumps(
-        {
-            "steps": [e._asdict() for e in made.estimates],
-            "phases": [
-                {
-                    "name": p.name,
-                    "rows_per_epoch": p.rows_per_epoch,
-                    "batch_samples": p.batch_samples,
-                    "num_epochs": p.num_epochs,
-                    "steps_per_epoch": p.steps_per_epoch,
-                    "num_steps": p.num_steps,
-                }
-                for p in made.phases
-            ],
-            "disk_bytes": made.disk_bytes,
-            "free_bytes": made.free_bytes,
-            "warnings": made.warnings,
-        },
-        indent=1,
-    )
+    told = dataclasses.asdict(made)
+    told["calls"] = [dataclasses.asdict(call) for call in made.calls]
+    told["steps"] = [e._asdict() for e in made.estimates]
+    del told["estimates"]
+    told["memory"] = [
+        {**m._asdict(), "total": m.total, "fits": _fits(m, made)} for m in made.memory
+    ]
+    for phase, planned in zip(told["phases"], made.phases, strict=True):
+        phase["steps_per_epoch"], phase["num_steps"] = planned.steps_per_epoch, planned.num_steps
+    return json.dumps(told, indent=1)
 
 
-def _print(made: Plan) -> None:
+def _print(made: Plan, name: str) -> None:
     from rich.console import Console
-    from rich.table import Table
 
     console = Console()
-    calls = Table(title="Teacher", title_justify="left", title_style="bold")
-    for column in ("step", "calls", "prompt tokens", "completion tokens"):
-        calls.add_column(column, justify="left" if column == "step" else "right")
-    asking = [e for e in made.estimates if e.calls]
-    for e in asking:
-        calls.add_row(e.step, f"{e.calls:,}", f"{e.prompt_tokens:,}", f"{e.completion_tokens:,}")
-    calls.caption = "; ".join(e.note for e in asking)
-    steps = Table(title="Training", title_justify="left", title_style="bold")
-    for column in ("phase", "rows/epoch", "samples/step", "steps/epoch", "epochs", "steps"):
-        steps.add_column(column, justify="left" if column == "phase" else "right")
-    for p in made.phases:
-        numbers = (p.rows_per_epoch, p.batch_samples, p.steps_per_epoch, p.num_epochs, p.num_steps)
-        steps.add_row(p.name, *(f"{n:,}" for n in numbers))
-    console.print(calls, steps)
-    console.print(f"disk: {made.disk_bytes / 1e9:.2f} GB of {made.free_bytes / 1e9:.1f} GB free")
+    console.print(f"\n[bold]{name}[/bold]  on {made.machine}\n", highlight=False)
+    tables = [_calls_table(made), _steps_table(made)]
+    tables += [_memory_table(made)] if made.memory else []
+    console.print(*tables, _closing_table(made), sep="\n")
     for warning in made.warnings:
         console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
+
+
+def _table(title: str, *columns: str) -> Table:
+    """The first column is words, the others are figures."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left", no_wrap=True)
+    table.caption_justify = "left"
+    return table
+
+
+def _calls_table(made: Plan) -> Table:
+    table = _table("Teacher", "stage", "calls", "tokens read", "tokens written", "cost")
+    for step in dict.fromkeys(call.step for call in made.calls):
+        table.add_row(step)
+        for call in (c for c in made.calls if c.step == step):
+            table.add_row(f"  {call.stage}", *_call_cells([call]))
+    table.add_section()
+    table.add_row("all", *_call_cells(made.calls))
+    table.caption = "if no sample is rejected on the way; 4 characters a token"
+    return table
+
+
+def _call_cells(calls: Sequence[CallPlan]) -> list[str]:
+    counts = (
+        sum(c.calls for c in calls),
+        sum(c.prompt_tokens for c in calls),
+        sum(c.completion_tokens for c in calls),
+    )
+    cost = sum(c.cost for c in calls)
+    return [*(f"{n:,}" for n in counts), f"{cost:,.2f}" if cost else "-"]
+
+
+def _steps_table(made: Plan) -> Table:
+    columns = ("phase", "rows/epoch", "rows/step", "steps/epoch", "epochs", "steps", "time")
+    table = _table("Training", *columns)
+    for p in made.phases:
+        numbers = (p.rows_per_epoch, p.batch_samples, p.steps_per_epoch, p.num_epochs, p.num_steps)
+        table.add_row(p.name, *(f"{n:,}" for n in numbers), _time(p.hours))
+    table.add_section()
+    steps = sum(p.num_steps for p in made.phases)
+    table.add_row("all", "", "", "", "", f"{steps:,}", _time(made.training_hours))
+    row_tokens = f"{made.row_tokens:,}" if made.row_tokens else "unknown"
+    table.caption = f"parameters: {_count(made.num_parameters)}; tokens a row: {row_tokens}"
+    return table
+
+
+def _memory_table(made: Plan) -> Table:
+    room = made.machine.room_bytes
+    largest = max(way.total for way in made.memory)
+    unit, name = (GIB, "GiB") if largest >= GIB else (MIB, "MiB")
+    title = f"Memory on each GPU, {name}" if room else f"Memory, {name}"
+    columns = ("way of training", "weights", "gradients", "states", "activations", "all")
+    table = _table(title, *columns, *(["fits"] if room else []))
+    for place, way in enumerate(made.memory):
+        options = ", ".join(way.options) or "all weights"
+        parts = (way.weights, way.gradients, way.optimizer, way.activations, way.total)
+        cells = [f"{part / unit:,.1f}" for part in parts]
+        if room:
+            cells.append("[green]yes[/green]" if _fits(way, made) else "[red]no[/red]")
+        table.add_row(f"[bold]{options} (recipe)[/bold]" if place == 0 else options, *cells)
+    if room:
+        table.caption = f"{room / GIB:.0f} GiB of each can be used"
+    return table
+
+
+def _closing_table(made: Plan) -> Table:
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    if made.rate is None:
+        table.add_row("teacher", "time unknown: --probe 32 times 32 of the run's own calls")
+    else:
+        speed = f"{made.rate.tokens_per_second:,.0f} tokens/s written ({made.rate.known_by})"
+        table.add_row("teacher", f"{_time(made.teacher_hours)} at {speed}")
+    if made.training_hours is None:
+        why = "the base's sizes are unknown: [plan.architecture] states them"
+        if made.memory:
+            why = "no GPU whose peak is known: --gpu names one"
+        table.add_row("training", f"time unknown, {why}")
+    else:
+        table.add_row("training", f"{_time(made.training_hours)} at the MFU that plan.mfu states")
+    for e in made.estimates:
+        if e.step == "preferred":
+            table.add_row("preferences", f"{e.optimizer_steps:,} steps; {e.note}")
+    gigabytes = f"{made.disk_bytes / 1e9:,.2f} GB of {made.free_bytes / 1e9:,.1f} GB free"
+    table.add_row("disk", gigabytes)
+    if made.cost:
+        table.add_row("cost", f"{made.cost:,.2f} in the recipe's currency")
+    return table
+
+
+def _time(hours: float | None) -> str:
+    if hours is None:
+        return "-"
+    if hours >= 1:
+        return f"{hours:,.1f} h"
+    return f"{hours * 60:.0f} min" if hours >= 1 / 60 else "under a minute"
+
+
+def _count(number: int) -> str:
+    for unit, name in ((10**9, "B"), (10**6, "M"), (10**3, "K")):
+        if number >= unit:
+            return f"{number / unit:.3g}{name}"
+    return "unknown"
+
+
+def _fits(way: MemoryEstimate, made: Plan) -> bool | None:
+    room = made.machine.room_bytes
+    return None if room is None else way.total <= room

@@ -15,11 +15,31 @@ def publish(
     out: Annotated[
         Path | None, typer.Option(help="Where to; default: `published` in the run's folder.")
     ] = None,
+    push: Annotated[
+        str | None, typer.Option(help="Upload to this repository of the hub, OWNER/NAME.")
+    ] = None,
+    gguf: Annotated[
+        bool, typer.Option("--gguf", help="Convert for llama.cpp too, by its own converter.")
+    ] = False,
     runs: RunsRoot = RUNS,
 ) -> None:
-    """Write the result as a Hugging Face directory with a model card, and check that it loads."""
-    from feldspar.publish import publish_run
+    """Write the result as a Hugging Face directory with its cards, and check that it loads."""
+    from feldspar.publish import (
+        find_converter,
+        publish_run,
+        push_to_hub,
+        write_checksums,
+        write_gguf,
+    )
     from feldspar.runs import find_run
 
     path = find_run(run, runs)
-    typer.echo(publish_run(path, out or path / "published"))
+    if gguf:
+        find_converter()
+    folder = publish_run(path, out or path / "published")
+    typer.echo(folder)
+    if gguf:
+        typer.echo(write_gguf(folder, path.name))
+        write_checksums(folder)
+    if push:
+        typer.echo(push_to_hub(folder, push))

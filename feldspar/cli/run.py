@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from feldspar.cli.processes import training_processes
+
 if TYPE_CHECKING:
     from feldspar.flow import Until
 
@@ -18,14 +20,34 @@ Settings = Annotated[
 ]
 RunsRoot = Annotated[Path, typer.Option("--runs", help="Folder of run directories.")]
 RUNS = Path("runs")
+NumProcesses = Annotated[
+    int | None,
+    typer.Option("--nproc", min=1, help="Processes that train together, one a GPU."),
+]
 
 
-def run(recipe: RecipePath, settings: Settings = None, runs: RunsRoot = RUNS) -> None:
+def run(
+    recipe: RecipePath,
+    settings: Settings = None,
+    runs: RunsRoot = RUNS,
+    nproc: NumProcesses = None,
+) -> None:
     """Do the whole method; the same command again goes on after anything."""
-    _run(recipe, settings or [], runs, "scores")
+    _run(recipe, settings or [], runs, "scores", nproc)
 
 
-def _run(recipe_path: Path, settings: list[str], runs: Path, until: Until) -> None:
+def _run(
+    recipe_path: Path, settings: list[str], runs: Path, until: Until, nproc: int | None = None
+) -> None:
+    with training_processes(nproc) as num_processes:
+        # None: this process only follows the first one.
+        if num_processes is not None:
+            _run_here(recipe_path, settings, runs, until, num_processes)
+
+
+def _run_here(
+    recipe_path: Path, settings: list[str], runs: Path, until: Until, num_processes: int
+) -> None:
     from rich.console import Console
 
     from feldspar.cli.progress import make_progress
@@ -35,7 +57,14 @@ def _run(recipe_path: Path, settings: list[str], runs: Path, until: Until) -> No
 
     recipe = read_recipe(recipe_path, settings)
     path = runs / recipe.name
-    scores = run_recipe(recipe, recipe_path.parent, path, make_progress(), until=until)
+    scores = run_recipe(
+        recipe,
+        recipe_path.parent,
+        path,
+        make_progress(),
+        until=until,
+        num_processes=num_processes,
+    )
     console = Console()
     if scores is not None:
         found = list(scores)
@@ -55,10 +84,23 @@ def _step_command(until: Until, what: str) -> Callable[..., None]:
     return command
 
 
+def _training_command(until: Until, what: str) -> Callable[..., None]:
+    def command(
+        recipe: RecipePath,
+        settings: Settings = None,
+        runs: RunsRoot = RUNS,
+        nproc: NumProcesses = None,
+    ) -> None:
+        _run(recipe, settings or [], runs, until, nproc)
+
+    command.__doc__ = what
+    return command
+
+
 STEPS = {
     "generate": _step_command("samples", "Have the teacher write and judge samples."),
     "mix": _step_command("phases", "Put the samples into phases with their replay."),
-    "train": _step_command("trained", "Train the student through the phases."),
-    "prefer": _step_command("preferred", "Tune the student on preferences."),
-    "evaluate": _step_command("scores", "Score every checkpoint on the exams."),
+    "train": _training_command("trained", "Train the student through the phases."),
+    "prefer": _training_command("preferred", "Tune the student on preferences."),
+    "evaluate": _training_command("scores", "Score every checkpoint on the exams."),
 }

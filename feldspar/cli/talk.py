@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from feldspar.cli.run import RUNS, RunsRoot
 
-HELP = "Type a question; /new forgets what was said; /quit or Ctrl-D ends."
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import Console, RenderableType
+
+    from feldspar.publish import Conversationalist
+
+HELP = (
+    "Type a question. /why shows what taught the last answer, /base puts the base beside, /system "
+    "TEXT sets the system prompt, /reset forgets what was said, /quit or Ctrl-D ends; Ctrl-C stops "
+    "an answer."
+)
 
 
 def chat(
     run: Annotated[str, typer.Argument(help="A run, by name or path.")],
     max_tokens: Annotated[int, typer.Option(min=1, help="Room for one answer.")] = 300,
     temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.0,
+    beside_base: Annotated[
+        bool, typer.Option("--beside-base", help="Show the base's answers beside.")
+    ] = False,
     runs: RunsRoot = RUNS,
 ) -> None:
     """Talk to the result of a run."""
@@ -25,15 +39,94 @@ def chat(
 
     console = Console()
     partner = Conversationalist(find_run(run, runs), max_tokens, temperature)
+    if beside_base:
+        partner.bring_base()
     console.print(f"{partner.name}. {HELP}", style="dim", highlight=False)
     while True:
         try:
             line = console.input("[bold]> [/bold]").strip()
         except EOFError:
             return
+        except KeyboardInterrupt:
+            console.print("Ctrl-D ends", style="dim")
+            continue
         if line in ("/quit", "/exit"):
             return
-        if line == "/new":
-            partner.forget()
+        if line.startswith("/"):
+            _obey(line, partner, console)
         elif line:
-            console.print(partner.answer(line), markup=False, highlight=False)
+            _answer(line, partner, console)
+
+
+def _obey(line: str, partner: Conversationalist, console: Console) -> None:
+    command, _, rest = line.partition(" ")
+    if command == "/reset":
+        partner.forget()
+        console.print("a new conversation", style="dim")
+    elif command == "/system":
+        partner.instruct(rest.strip())
+        told = "system prompt set" if rest.strip() else "the recipe's own system prompt"
+        console.print(f"{told}; a new conversation", style="dim")
+    elif command == "/base":
+        if partner.base is None:
+            partner.bring_base()
+            console.print("the base answers beside", style="dim")
+        else:
+            partner.base = None
+            console.print("the base has left", style="dim")
+    elif command == "/why":
+        _explain(partner, console)
+    else:
+        console.print(HELP, style="dim", highlight=False)
+
+
+def _answer(line: str, partner: Conversationalist, console: Console) -> None:
+    """Show the answer as it comes. Ctrl-C stops it, and the chat goes on."""
+    from contextlib import closing
+
+    from rich.live import Live
+
+    with closing(partner.answers(line)) as answers:
+        try:
+            if partner.base is None:
+                _print_as_it_comes((ours for ours, _ in answers), console)
+                return
+            with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
+                for ours, base in answers:
+                    live.update(_side_by_side(partner, ours, base or ""), refresh=True)
+        except KeyboardInterrupt:
+            console.print(" (stopped)", style="dim")
+
+
+def _print_as_it_comes(answers: Iterator[str], console: Console) -> None:
+    shown = 0
+    for text in answers:
+        console.print(text[shown:], end="", markup=False, highlight=False, soft_wrap=True)
+        shown = len(text)
+    console.print()
+
+
+def _side_by_side(partner: Conversationalist, ours: str, base: str) -> RenderableType:
+    from rich.table import Table
+    from rich.text import Text
+
+    assert partner.base is not None
+    table = Table(expand=True, show_lines=False)
+    for name in (partner.name, partner.base.name):
+        table.add_column(Text(name, style="dim"), ratio=1)
+    table.add_row(Text(ours), Text(base))
+    return table
+
+
+def _explain(partner: Conversationalist, console: Console) -> None:
+    from rich.text import Text
+
+    found = partner.why()
+    if not found:
+        console.print("nothing was said yet, or this run has no samples", style="dim")
+    for sample, likeness, seeds in found:
+        console.print(Text(f"{likeness:.2f}  {sample.leaf}", style="bold"))
+        console.print(Text(f"      asked: {sample.question}"))
+        console.print(Text(f"      answer: {sample.answer}"))
+        for seed in seeds:
+            console.print(Text(f"      from seed, line {seed.line}: {seed.question}", style="dim"))

@@ -20,6 +20,8 @@ from feldspar.config.part import Part as Part
 from feldspar.config.part import PathText as PathText
 from feldspar.config.part import Positive as Positive
 from feldspar.config.part import Share as Share
+from feldspar.config.planning import ArchitectureConfig as ArchitectureConfig
+from feldspar.config.planning import PlanConfig as PlanConfig
 from feldspar.config.reading import is_path as is_path
 from feldspar.config.reading import place_paths as place_paths
 from feldspar.config.reading import read_recipe as read_recipe
@@ -27,12 +29,17 @@ from feldspar.config.reading import world_parts as world_parts
 from feldspar.config.recipe import Recipe as Recipe
 from feldspar.config.recipe import TaxonomyConfig as TaxonomyConfig
 from feldspar.config.recipe import WorldConfig as WorldConfig
+from feldspar.config.scoring import BenchmarkConfig as BenchmarkConfig
 from feldspar.config.scoring import EvaluateConfig as EvaluateConfig
 from feldspar.config.scoring import ExamConfig as ExamConfig
+from feldspar.config.scoring import MTBenchConfig as MTBenchConfig
 from feldspar.config.scoring import PreferConfig as PreferConfig
+from feldspar.config.serving import PublishConfig as PublishConfig
+from feldspar.config.serving import ServeConfig as ServeConfig
 from feldspar.config.training import DEFAULT_PHASES as DEFAULT_PHASES
 from feldspar.config.training import BaseReplayConfig as BaseReplayConfig
 from feldspar.config.training import DataConfig as DataConfig
+from feldspar.config.training import LoraConfig as LoraConfig
 from feldspar.config.training import MixConfig as MixConfig
 from feldspar.config.training import PhaseConfig as PhaseConfig
 from feldspar.config.training import ReplayConfig as ReplayConfig

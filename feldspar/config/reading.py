@@ -6,7 +6,7 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
@@ -29,23 +29,62 @@ def read_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:
 
     Raises RecipeError naming the file, the key and the cure.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise RecipeError(f"{path}: no such recipe; `feldspar init NAME` writes one") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read: {error}") from error
-    try:
-        tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{path}: not TOML: {error}") from error
+    tree = _read_tree(path, ())
     for setting in settings:
-        _lay_over(tree, setting)
+        _set(tree, setting)
     tree.setdefault("name", path.stem)
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
         raise RecipeError(f"{path}: {_first_faults(error)}") from None
+
+
+def _read_tree(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    """The recipe's tables, laid over those of the recipes it extends. `above` extend this one."""
+    if path.resolve() in above:
+        raise RecipeError(f"{path}: it extends itself; take one `extends` out")
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: no such recipe; `feldspar init NAME` writes one") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{path}: not TOML: {error}") from error
+    extends = tree.get("extends", ())
+    merged: dict[str, Any] = {}
+    for other in [extends] if isinstance(extends, str) else extends:
+        merged = _laid_over(merged, _read_tree(path.parent / str(other), (*above, path.resolve())))
+        # Else two recipes would write one run.
+        merged.pop("name", None)
+    return _laid_over(merged, tree)
+
+
+def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """`above` over `below`: tables key by key, lists of tables by `name`, other values whole;
+    "none" takes a table out."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = below.get(key)
+        if isinstance(old, dict) and value == "none":
+            del merged[key]
+        elif isinstance(old, dict) and isinstance(value, dict):
+            merged[key] = _laid_over(old, value)
+        elif _has_names(old) and _has_names(value):
+            named = {table["name"]: table for table in old}
+            for table in value:
+                named[table["name"]] = _laid_over(named.get(table["name"], {}), table)
+            merged[key] = list(named.values())
+        else:
+            merged[key] = value
+    return merged
+
+
+def _has_names(value: object) -> TypeGuard[list[dict[str, Any]]]:
+    """Whether it is a list of tables that all have a name; an empty one takes others out."""
+    if not isinstance(value, list) or not value:
+        return False
+    return all(isinstance(t, dict) and isinstance(t.get("name"), str) for t in value)
 
 
 P = TypeVar("P", bound=Part)
@@ -99,7 +138,7 @@ def _place(value: str, folder: Path, world: Mapping[str, str], name: str) -> str
     return value if _HUB_ID.fullmatch(value) else str(folder / value)
 
 
-def _lay_over(tree: dict[str, Any], setting: str) -> None:
+def _set(tree: dict[str, Any], setting: str) -> None:
     """Apply `a.b.c=VALUE`, VALUE in TOML or else a plain string; `train.phase.2.num_epochs=3` goes
     into a list; VALUE `none` removes the key."""
     key, equals, value = setting.partition("=")

@@ -6,14 +6,18 @@ from pydantic import field_validator, model_validator
 
 from feldspar.config.asking import GenerateConfig, TeacherConfig
 from feldspar.config.part import Count, OptionalPath, Part, PathText, Positive, Share
+from feldspar.config.planning import PlanConfig
 from feldspar.config.scoring import EvaluateConfig, PreferConfig
+from feldspar.config.serving import PublishConfig, ServeConfig
 from feldspar.config.training import DataConfig, MixConfig, StudentConfig, TrainConfig
 from feldspar.records import Branch
 
 
 class WorldConfig(Part):
     """The embedded micro-world: `[world]` makes it, `world:taxonomy`, `world:student`,
-    `world:aligned`, `world:reward-base`, `world:base-replay` and `world:exams` name its parts."""
+    `world:aligned`, `world:reward-base`, `world:base-replay` and `world:exams` name its parts;
+    `world:tiny-llama`, `-mistral`, `-granite`, `-qwen3`, `-mixtral` and `-mixtral-instruct` are
+    untrained models in those families' shapes."""
 
     seed: int = 1
     """Another seed is another world: other names, other facts."""
@@ -51,6 +55,10 @@ class Recipe(Part):
 
     name: str = "run"
     """Of the run's folder, `runs/NAME`."""
+    extends: str | tuple[str, ...] = ()
+    """Other recipes' files, relative to this one, that this one is laid over, each over the one
+    before: tables key by key, tables in a list by their `name`, other values whole; "none" takes a
+    table out. Every path is relative to this recipe."""
     seed: int = 1
     journal: PathText = ".feldspar/journal.sqlite"
     """Where teacher answers are kept, beside the recipe."""
@@ -66,6 +74,9 @@ class Recipe(Part):
     train: TrainConfig = TrainConfig()
     prefer: PreferConfig | None = None
     evaluate: EvaluateConfig = EvaluateConfig()
+    plan: PlanConfig = PlanConfig()
+    publish: PublishConfig = PublishConfig()
+    serve: ServeConfig = ServeConfig()
 
     @field_validator("name")
     @classmethod
@@ -78,7 +89,7 @@ class Recipe(Part):
     def _data_names_exist(self) -> Recipe:
         names = {d.name for d in self.data}
         for phase in self.train.phase:
-            for name in phase.data:
+            for name in (*phase.data, *(r.data for r in phase.replay if r.data)):
                 if name not in names:
                     raise ValueError(f"phase {phase.name!r} names data {name!r}: no such [[data]]")
         return self

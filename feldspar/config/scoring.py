@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from feldspar.config.part import Count, Part, PathText, Positive
+from feldspar.config.asking import TeacherConfig
+from feldspar.config.part import Count, OptionalPath, Part, PathText, Positive
 from feldspar.records import Branch
 
 
@@ -23,6 +24,9 @@ class PreferConfig(Part):
     temperature: Positive = 1.0
     max_new_tokens: Count = 300
     num_rounds: Count = 1
+    restart: Literal["last", "sft"] = "last"
+    """What a round fine-tunes: the last round's model, or the SFT start again. Answers are drawn
+    from the last round's either way."""
     num_epochs: Count = 1
     learning_rate: Positive | None = None
     """None: `train.learning_rate`."""
@@ -31,6 +35,9 @@ class PreferConfig(Part):
     normalise: Literal["sum", "mean"] = "sum"
     branches: tuple[Branch, ...] = ("foundational", "compositional")
     """Whose questions are prompts."""
+    headroom: Annotated[float | None, Field(gt=0, le=1)] = None
+    """Ask only of leaves whose exam accuracy before tuning is below this, 0.8 for example: where
+    all is known already, sixteen answers are one answer. None asks of all."""
     control: bool = True
     """Also train on a random pick instead of the best, and report it beside."""
 
@@ -44,6 +51,43 @@ class ExamConfig(Part):
     files, each an exam of its own name."""
 
 
+class BenchmarkConfig(Part):
+    """A published benchmark, as lm_eval defines it: needs `pip install 'feldspar[eval]'`."""
+
+    task: str
+    """A task or group of lm_eval, such as `mmlu`, `arc_challenge`, `hellaswag`, `winogrande` or
+    `gsm8k`."""
+    num_fewshot: Annotated[int | None, Field(ge=0)] = None
+    """Examples shown in the prompt. None: as published (5, 25, 10, 5 and 5 for the tasks above),
+    else the task's own number."""
+    data: OptionalPath = None
+    """A folder of `train.jsonl`, `validation.jsonl`, `dev.jsonl` or `test.jsonl` in the columns of
+    the task's data set; a group's tasks share them by a `subject` column. None: from the hub."""
+    limit: Count | None = None
+    """Only the first items of each task: for a quick look."""
+    chat_template: bool = False
+    """Ask through the student's chat template. Published rows are without."""
+
+
+class MTBenchConfig(Part):
+    """MT-Bench: 80 two-turn questions, rated by a judge from 1 to 10 (Zheng et al. 2023)."""
+
+    data: OptionalPath = None
+    """A folder in FastChat's layout: `question.jsonl`, `reference_answer/gpt-4.jsonl`, and
+    `judge_prompts.jsonl` in it or beside it."""
+    fetch: bool = False
+    """Without `data`: fetch the published files from their public home, at a pinned commit."""
+    judge: TeacherConfig | None = None
+    """Who rates. None: the recipe's judge. Published ratings are GPT-4's of 2023."""
+    mode: Literal["single", "pairwise"] = "single"
+    """`single` rates each answer; `pairwise` sets it against `baseline`'s, in both orders."""
+    baseline: OptionalPath = None
+    """Answers in FastChat's layout to compare with. None: the base's own."""
+    num_runs: Count = 1
+    """Times that all is answered and judged, for the spread; published rows differ by 0.2."""
+    max_new_tokens: Count = 1024
+
+
 class EvaluateConfig(Part):
     """What is measured, and how."""
 
@@ -54,3 +98,13 @@ class EvaluateConfig(Part):
     """Fewer items than this choose no checkpoint: a phase's last is taken, and the run says so."""
     num_resamples: Count = 1000
     """Of the bootstrap behind log-likelihoods' and differences' intervals; shares have Wilson's."""
+    benchmark: tuple[BenchmarkConfig, ...] = ()
+    """Published benchmarks, run before and after."""
+    mt_bench: MTBenchConfig | None = None
+    """MT-Bench, before and after. None: not run."""
+    server: TeacherConfig | None = None
+    """A server whose model is put through the same benchmarks, for a row beside the run's own."""
+
+    def of_exams(self) -> EvaluateConfig:
+        """What exams alone depend on, so that another benchmark leaves their scores as they are."""
+        return self.model_copy(update={"benchmark": (), "mt_bench": None, "server": None})

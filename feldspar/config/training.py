@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AliasChoices, Field, model_validator
 
-from feldspar.config.part import Count, Fraction, Part, PathText, Positive, Share
+from feldspar.config.part import Count, Fraction, OptionalPath, Part, PathText, Positive, Share
 from feldspar.records import Branch
+
+
+class LoraConfig(Part):
+    """Low-rank adaptation through peft: `pip install 'feldspar[lora]'`. Checkpoints are merged."""
+
+    rank: Count = 16
+    alpha: Positive = 32.0
+    """What is added to a weight is scaled by alpha / rank."""
+    target_modules: tuple[str, ...] = ()
+    """Names of the linear layers that get low-rank weights. Empty: all but the head."""
 
 
 class StudentConfig(Part):
@@ -24,30 +34,59 @@ class StudentConfig(Part):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the computation; weights are kept in float32. auto: bfloat16 on cuda, else float32."""
+    lora: LoraConfig | None = None
+    """Train low-rank weights, and the rows of the lab template's tokens, instead of all weights."""
 
 
 class BaseReplayConfig(Part):
     """General data mixed into every phase, so that what the base knew is not washed out."""
 
-    source: PathText
-    """A JSONL file of `messages` rows, or `world:base-replay`."""
+    source: OptionalPath = None
+    """A file of rows as for `[[data]]`, or `world:base-replay`."""
+    drawn_from: Literal["file", "base"] = Field(
+        default="file", validation_alias=AliasChoices("from", "drawn_from")
+    )
+    """Written `from = "base"`: what the base itself says, sampled once, instead of a `source`."""
+    prompts: OptionalPath = None
+    """For `from = "base"`: a file of questions, one a line. None: the base asks itself."""
+    num_rows: Count = 2000
+    """For `from = "base"`: answers to sample."""
+    temperature: Positive = 1.0
+    """For `from = "base"`."""
+    max_new_tokens: Count = 256
+    """For `from = "base"`: longest question, and longest answer."""
     share: Share = 0.25
     """Part of each phase's rows."""
 
+    @model_validator(mode="after")
+    def _file_or_base(self) -> BaseReplayConfig:
+        if (self.drawn_from == "file") == (self.source is None):
+            raise ValueError('give base replay either a `source` or `from = "base"`')
+        if self.prompts is not None and self.drawn_from == "file":
+            raise ValueError('`prompts` go with `from = "base"`; take them out, or the source')
+        return self
+
 
 class ReplayConfig(Part):
-    """An earlier phase drawn again: exactly one of `fraction` and `share`."""
+    """An earlier phase, or data of the user's own, drawn again: exactly one of `fraction` and
+    `share`."""
 
-    phase: str
+    phase: str = ""
+    """An earlier phase by its name."""
+    data: str = ""
+    """Or a `[[data]]` entry by its name: rows of an earlier run, for one."""
     fraction: Fraction | None = None
-    """Part of that phase's own rows, redrawn each epoch. 1.0 is the paper's reading."""
+    """Part of its own rows, redrawn each epoch. 1.0 is the paper's reading."""
     share: Share | None = None
     """Part of this phase's rows."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> ReplayConfig:
+        if bool(self.phase) == bool(self.data):
+            raise ValueError("a replay names either an earlier phase or data; write one of them")
         if (self.fraction is None) == (self.share is None):
-            raise ValueError(f"replay of {self.phase!r} needs exactly one of fraction and share")
+            name = self.phase or self.data
+            raise ValueError(f"replay of {name!r} needs exactly one of fraction and share")
         return self
 
 
@@ -68,17 +107,28 @@ class PhaseConfig(Part):
     batch_samples: Count | None = None
     """None: `train.batch_samples`."""
     num_samples: Count | None = None
-    """For planning before there is data."""
-    select: Literal["exams", "last"] = "exams"
-    """How its checkpoint is chosen."""
+    """For planning before there is data: rows of an epoch, what it replays included."""
+    select: Literal["exams", "log-likelihood", "last"] = "exams"
+    """How its checkpoint is chosen: by the leaves' exams, by the log-likelihood of rows set apart
+    from training (`mix.held_out`), or the last."""
 
 
 class DataConfig(Part):
-    """A user's own rows, for phases to name."""
+    """A user's own rows, for phases to name: a file, or what an earlier run was trained on."""
 
     name: str
-    path: PathText
-    """JSONL of `messages` rows (InstructLab's layout, `unmask` included)."""
+    path: OptionalPath = None
+    """JSONL or Parquet of `messages` rows (InstructLab's layout, `unmask` included) or of `text`;
+    or a text file."""
+    run: OptionalPath = None
+    """Instead of a path: folder of an earlier run. Its phases' own rows are taken, and what they
+    replayed of runs before it, without their base replay."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> DataConfig:
+        if (self.path is None) == (self.run is None):
+            raise ValueError(f"data {self.name!r} needs exactly one of path and run")
+        return self
 
 
 class MixConfig(Part):
@@ -88,6 +138,9 @@ class MixConfig(Part):
     """Answers up to this long are short. None: the branch's median; ties are short."""
     knowledge_context: Literal["keep", "drop"] = "drop"
     """Whether a knowledge sample shows its passage in the question."""
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    """Part of each source's rows that is set apart from training, if any phase selects on their
+    log-likelihood."""
     base_replay: BaseReplayConfig | None = None
 
 
@@ -125,7 +178,19 @@ class TrainConfig(Part):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_grad_norm: Positive = 1.0
     tokens_per_micro_batch: Count = 16384
-    """Padded tokens computed at once; changes memory and speed, never the result."""
+    """Tokens computed at once, on a CPU at most 4096; changes memory and speed, not the result."""
+    packing: bool = True
+    """Rows end to end, each attending to itself alone. false: side by side, padded."""
+    optimizer_states: Literal["float32", "bfloat16"] = "float32"
+    """Of AdamW's two moments: 16 or 12 bytes a trained weight, with it and its gradient."""
+    recompute: Literal["auto", "always", "never"] = "auto"
+    """Whether activations are computed again for the backward pass, to save memory. auto: on cuda
+    if the largest micro-batch does not fit otherwise, which is tried; elsewhere never."""
+    compile: bool = False
+    """Compile each decoder layer: slow to start, faster afterwards."""
+    shard: Literal["auto", "step", "layer"] = "auto"
+    """How several processes hold the weights: gathered once a step, or layer by layer for a model
+    that does not fit otherwise. auto: `step` where it fits. Never changes the result."""
     checkpoints_per_epoch: Count = 1
     """Checkpoints written, and scored where the phase selects on exams, in each epoch."""
     keep_best: Count = 2
@@ -138,9 +203,18 @@ class TrainConfig(Part):
             if phase.name in seen:
                 raise ValueError(f"two phases are called {phase.name!r}")
             for replay in phase.replay:
-                if replay.phase not in seen:
+                if replay.phase and replay.phase not in seen:
                     raise ValueError(
                         f"phase {phase.name!r} replays {replay.phase!r}, which is no earlier phase"
                     )
             seen.add(phase.name)
+        return self
+
+    @model_validator(mode="after")
+    def _moments_can_be_told_apart(self) -> TrainConfig:
+        if self.optimizer_states == "bfloat16" and self.betas[1] > 0.99:
+            raise ValueError(
+                f'optimizer_states = "bfloat16" cannot hold averages as slow as betas[1] = '
+                f"{self.betas[1]}; use 0.99 or less, or float32"
+            )
         return self

@@ -18,11 +18,14 @@ VERSION = 1
 
 
 class ScoreOnExams:
-    """The `ScoreCheckpoint` of training and preference tuning: the items for selection, alone.
+    """The items for selection, alone: the `ScoreItems` of training, the `ScoreCheckpoint` of
+    preference tuning.
 
     Answers are kept under `cache_path` by checkpoint, items and settings, so that no checkpoint is
     asked twice.
     """
+
+    metric = "accuracy"
 
     def __init__(
         self,
@@ -39,10 +42,27 @@ class ScoreOnExams:
         self._cache_path, self._progress = cache_path, progress
         self.key = _key(self._items, student, config, seed)
 
+    def values(self, checkpoint: Checkpoint) -> dict[str, float]:
+        """1 for each item that is answered right, 0 for each other that can be matched."""
+        answers = self._answers(checkpoint)
+        return {a.item: float(a.is_right) for a in answers if a.is_right is not None}
+
     def __call__(self, checkpoint: Checkpoint) -> list[Score]:
-        path = self._cache_path / f"{checkpoint.digest[:16]}-{self.key[:16]}.jsonl.zst"
-        answers = kept_answers(
-            path,
+        scored = scores_of(
+            f"{checkpoint.phase}/{checkpoint.step}",
+            self._items,
+            self._answers(checkpoint),
+            num_resamples=self._config.num_resamples,
+            seed=self._seed,
+            settings=_settings(self._student, self._config),
+            answers_path=str(self._path(checkpoint)),
+        )
+        # Each item counts once: not again in the figures of all leaves, a branch, or an origin.
+        return [score for score in scored if score.leaf or not score.exam.startswith(LEAF_EXAMS)]
+
+    def _answers(self, checkpoint: Checkpoint) -> list[Answer]:
+        return kept_answers(
+            self._path(checkpoint),
             checkpoint,
             self._items,
             student=self._student,
@@ -50,17 +70,9 @@ class ScoreOnExams:
             seed=self._seed,
             progress=self._progress,
         )
-        scored = scores_of(
-            f"{checkpoint.phase}/{checkpoint.step}",
-            self._items,
-            answers,
-            num_resamples=self._config.num_resamples,
-            seed=self._seed,
-            settings=_settings(self._student, self._config),
-            answers_path=str(path),
-        )
-        # Each item counts once: not again in the figures of all leaves, a branch, or an origin.
-        return [score for score in scored if score.leaf or not score.exam.startswith(LEAF_EXAMS)]
+
+    def _path(self, checkpoint: Checkpoint) -> Path:
+        return self._cache_path / f"{checkpoint.digest[:16]}-{self.key[:16]}.jsonl.zst"
 
 
 def evaluate(

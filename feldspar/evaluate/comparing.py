@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import statistics
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from feldspar.config import Recipe
 from feldspar.errors import RunError
+from feldspar.evaluate.contamination import read_items
+from feldspar.evaluate.mt_bench.judging import Compared, Rated
 from feldspar.evaluate.scores import Comparison, compare
-from feldspar.records import Answer, ExamItem
+from feldspar.records import Answer, ExamItem, Score
 from feldspar.runs import open_step, read_recipe_of, read_rows, result_of
+from feldspar.stats.intervals import paired_difference
 
 BASE = "base"
 
@@ -21,6 +28,15 @@ class Scored:
     """`RUN@CHECKPOINT`."""
     items: dict[str, ExamItem]
     answers: tuple[Answer, ...]
+    published: tuple[Published, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """A checkpoint's values on a published benchmark, by item; for MT-Bench, by question."""
+
+    score: Score
+    values: dict[str, float]
 
 
 def open_scored(run_path: Path, checkpoint: str | None = None) -> Scored:
@@ -41,6 +57,7 @@ def open_scored(run_path: Path, checkpoint: str | None = None) -> Scored:
         name=f"{run_path.name}@{checkpoint}",
         items={item.id: item for step in steps for item in step},
         answers=tuple(read_rows(path, Answer)),
+        published=tuple(_published(run_path, checkpoint)),
     )
 
 
@@ -58,6 +75,55 @@ def compare_scored(before: Scored, after: Scored, run_path: Path) -> list[Compar
         num_resamples=config.evaluate.num_resamples,
         seed=config.seed,
     )
+    found += _compare_published(before, after, config)
     if not found:
         raise RunError(f"{before.name} and {after.name} have no exam item in common")
     return [comparison for comparison in found if not comparison.leaf]
+
+
+def _published(run_path: Path, checkpoint: str) -> Iterator[Published]:
+    for step in ("benchmarks", "mt-bench"):
+        for score in open_step(run_path, step) or ():
+            is_whole = ": " not in score.exam and score.metric != "judge errors"
+            if score.checkpoint == checkpoint and is_whole:
+                yield Published(score=score, values=_values(score))
+
+
+def _values(score: Score) -> dict[str, float]:
+    path = Path(score.answers_path)
+    of_questions: defaultdict[str, list[float]] = defaultdict(list)
+    if score.metric == "rating":
+        for rated in read_rows(path, Rated):
+            if rated.rating is not None:
+                of_questions[str(rated.question)].append(rated.rating)
+    elif score.metric == "win rate":
+        for compared in read_rows(path, Compared):
+            if compared.won is not None:
+                of_questions[str(compared.question)].append(compared.won)
+    if of_questions:
+        return {question: statistics.fmean(values) for question, values in of_questions.items()}
+    return {item.id: item.value for item in read_items(path) if item.value is not None}
+
+
+def _compare_published(before: Scored, after: Scored, config: Recipe) -> Iterator[Comparison]:
+    """Of the benchmarks that both were put through in the same way."""
+    others = {(p.score.exam, p.score.metric, _way(p.score)): p for p in before.published}
+    for new in after.published:
+        old = others.get((new.score.exam, new.score.metric, _way(new.score)))
+        items = [] if old is None else [item for item in new.values if item in old.values]
+        if old is not None and items:
+            yield Comparison(
+                exam=new.score.exam,
+                metric=new.score.metric,
+                difference=paired_difference(
+                    [old.values[item] for item in items],
+                    [new.values[item] for item in items],
+                    config.evaluate.num_resamples,
+                    config.seed,
+                ),
+            )
+
+
+def _way(score: Score) -> str:
+    """Settings without what several runs of MT-Bench gave."""
+    return score.settings.split(";")[0]

@@ -30,7 +30,7 @@ class Comparison:
     """What changed in `exam` between two checkpoints, over the same items."""
 
     exam: str
-    metric: Metric
+    metric: str
     difference: Difference
     """After minus before."""
     leaf: str = ""

@@ -2,10 +2,11 @@
 
 from feldspar.generate.calibrate import Reliability, calibrate, check_floor, reliability
 from feldspar.generate.custom import Rejected
-from feldspar.generate.estimate import estimate, expected_samples
+from feldspar.generate.estimate import estimate, expected_samples, expected_tokens
 from feldspar.generate.exams import make_exams
 from feldspar.generate.export import Exported, export_samples
 from feldspar.generate.funnel import FUNNEL_FILE, Example, Funnel, LeafFunnel, Reason, read_funnel
+from feldspar.generate.probe import Probed, probe
 from feldspar.generate.prompting import STAGES, Prompts, Stage, asking_files
 from feldspar.generate.samples import generate_samples
 from feldspar.generate.staff import Draft, Staff, Work
@@ -18,6 +19,7 @@ __all__ = [
     "Exported",
     "Funnel",
     "LeafFunnel",
+    "Probed",
     "Prompts",
     "Reason",
     "Rejected",
@@ -30,9 +32,11 @@ __all__ = [
     "check_floor",
     "estimate",
     "expected_samples",
+    "expected_tokens",
     "export_samples",
     "generate_samples",
     "make_exams",
+    "probe",
     "read_funnel",
     "reliability",
 ]

@@ -30,8 +30,12 @@ class _Cost(NamedTuple):
         return _Cost(*(mine + times * theirs for mine, theirs in zip(self, other, strict=True)))
 
 
-def estimate(leaves: Iterable[Leaf], config: GenerateConfig, seed: int = 1) -> Estimate:
-    """Calls and tokens of exams and samples, if nothing is rejected or cut off on the way.
+_Costs = dict[str, _Cost]
+"""By stage."""
+
+
+def estimate(leaves: Iterable[Leaf], config: GenerateConfig, seed: int = 1) -> list[Estimate]:
+    """Calls and tokens of exams and samples by stage, if nothing is rejected or cut off on the way.
 
     Prompts are counted as they will be sent, for the first call of each leaf and chunk; new texts
     are taken to be as long as the leaf's own seeds.
@@ -40,23 +44,27 @@ def estimate(leaves: Iterable[Leaf], config: GenerateConfig, seed: int = 1) -> E
     judged = config.judging_all()
     leaves = list(leaves)
     pool = gather_pool(leaves, config, seed)
-    total = _Cost()
+    exams: _Costs = {}
+    samples: _Costs = {}
     for leaf in leaves:
-        costs: dict[_Key, _Cost] = {}
+        costs: dict[_Key, _Costs] = {}
         for work in generation_works(leaf, config, seed, pool):
-            total = total.plus(_cost_once(work, config, prompts, costs))
+            _add(samples, _cost_once(work, config, prompts, costs))
         lacking = num_exam_items(leaf, config, seed) - len(leaf.exam_seeds)
         costs = {}
         for work in exam_works(leaf, config, seed, 0, -(-lacking // config.pairs_per_call)):
-            total = total.plus(_cost_once(work, judged, prompts, costs))
-    return Estimate(
-        step="samples and exams",
-        calls=total.calls,
-        prompt_tokens=total.prompt_tokens,
-        completion_tokens=total.completion_tokens,
-        disk_bytes=total.completion_tokens * ANSWER_BYTES_PER_TOKEN,
-        note="if no sample is rejected on the way; 4 characters a token",
-    )
+            _add(exams, _cost_once(work, judged, prompts, costs))
+    return [
+        Estimate(
+            step=step,
+            stage=stage,
+            **cost._asdict(),
+            disk_bytes=cost.completion_tokens * ANSWER_BYTES_PER_TOKEN,
+            note="if no sample is rejected on the way; 4 characters a token",
+        )
+        for step, costs in (("exams", exams), ("samples", samples))
+        for stage, cost in costs.items()
+    ]
 
 
 def expected_samples(
@@ -69,33 +77,59 @@ def expected_samples(
     return counts
 
 
+def expected_tokens(
+    leaves: Iterable[Leaf], config: GenerateConfig, seed: int = 1
+) -> Counter[Branch]:
+    """Tokens of those samples, each as long as its leaf's middling seed; skills with contexts."""
+    tokens: Counter[Branch] = Counter()
+    leaves = list(leaves)
+    pool = gather_pool(leaves, config, seed)
+    for leaf in leaves:
+        for work in generation_works(leaf, config, seed, pool):
+            question, answer, context = _typical(work)
+            shown = "" if leaf.branch == "knowledge" else context or ""
+            row = shown + question + answer
+            if work.chunk and work.kind != "pair":
+                row = work.chunk.text if work.kind == "document" else work.chunk.text + row
+            tokens[leaf.branch] += work.count * _tokens(row)
+            tokens[leaf.branch] += work.count * sum(_tokens(chunk.text) for chunk in work.others)
+    return tokens
+
+
+def _add(costs: _Costs, more: _Costs, times: int = 1) -> None:
+    for stage, cost in more.items():
+        costs[stage] = costs.get(stage, _Cost()).plus(cost, times)
+
+
 _Key = tuple[str, int, Rendering | None, SampleKind]
 
 
 def _cost_once(
-    work: Work, config: GenerateConfig, prompts: Prompts, costs: dict[_Key, _Cost]
-) -> _Cost:
+    work: Work, config: GenerateConfig, prompts: Prompts, costs: dict[_Key, _Costs]
+) -> _Costs:
     """The cost of a call and all that follows, from the first of its chunk, form and size.
 
     A rendering is paid with the first call about it.
     """
     key = (work.chunk.id if work.chunk else "", work.count, work.rendering, work.kind)
-    once = _Cost()
+    total: _Costs = {}
     if key not in costs:
         if work.rendering and not _is_asked_as_pairs(work, config):
-            once = _rendering_cost(work, work.rendering, prompts)
+            total = _rendering_cost(work, work.rendering, prompts)
         costs[key] = _cost(work, config, prompts)
-    return once.plus(costs[key])
+    _add(total, costs[key])
+    return total
 
 
-def _cost(work: Work, config: GenerateConfig, prompts: Prompts) -> _Cost:
+def _cost(work: Work, config: GenerateConfig, prompts: Prompts) -> _Costs:
     if calls := _own_calls(work, config):
         text = "".join(f"{s.context or ''}{s.question}{s.answer}" for s in work.seeds)
         text += work.chunk.text if work.chunk else ""
         num_calls = calls * work.count
-        return _Cost(num_calls, num_calls * _tokens(text), num_calls * _tokens(_typical(work)[1]))
+        tokens = num_calls * _tokens(text), num_calls * _tokens(_typical(work)[1])
+        return {"own pipeline": _Cost(num_calls, *tokens)}
     if work.kind == "document" or _is_asked_as_pairs(work, config):
-        return _Cost()
+        return {}
     is_knowledge = work.leaf.branch == "knowledge"
     return (_knowledge_cost if is_knowledge else _skill_cost)(work, config, prompts)
 
@@ -105,7 +139,7 @@ def _is_asked_as_pairs(work: Work, config: GenerateConfig) -> bool:
     return work.kind == "retrieval" and "pair" in config.knowledge.kinds
 
 
-def _rendering_cost(work: Work, rendering: Rendering, prompts: Prompts) -> _Cost:
+def _rendering_cost(work: Work, rendering: Rendering, prompts: Prompts) -> _Costs:
     assert work.chunk is not None, work
     return _call(work, prompts, RENDER_STAGES[rendering], _tokens(work.chunk.text), {})
 
@@ -122,29 +156,29 @@ def _own_calls(work: Work, config: GenerateConfig) -> int:
     return max(places)[1] if places else 0
 
 
-def _knowledge_cost(work: Work, config: GenerateConfig, prompts: Prompts) -> _Cost:
+def _knowledge_cost(work: Work, config: GenerateConfig, prompts: Prompts) -> _Costs:
     question, answer, _ = _typical(work)
     values: dict[str, Value] = {"question": question, "answer": answer}
-    first = _call(work, prompts, "knowledge-pairs", work.count * _tokens(question + answer), values)
+    costs = _call(work, prompts, "knowledge-pairs", work.count * _tokens(question + answer), values)
     for stage in _judge_stages(config, "faithful", "relevant"):
-        first = first.plus(_call(work, prompts, stage, JUDGMENT_TOKENS, values), work.count)
-    return first
+        _add(costs, _call(work, prompts, stage, JUDGMENT_TOKENS, values), work.count)
+    return costs
 
 
-def _skill_cost(work: Work, config: GenerateConfig, prompts: Prompts) -> _Cost:
+def _skill_cost(work: Work, config: GenerateConfig, prompts: Prompts) -> _Costs:
     question, answer, context = _typical(work)
     values: dict[str, Value] = {"question": question, "answer": answer, "context": context}
     if work.leaf.is_grounded:
-        cost = _call(work, prompts, "skill-context", work.count * _tokens(context or ""), values)
+        costs = _call(work, prompts, "skill-context", work.count * _tokens(context or ""), values)
         each = _call(work, prompts, "skill-questions", _tokens(question), values)
-        cost = cost.plus(each, work.count)
+        _add(costs, each, work.count)
     else:
         num_tokens = work.count * _tokens(question)
-        cost = _call(work, prompts, "skill-questions", num_tokens, values)
-    cost = cost.plus(_call(work, prompts, "skill-answer", _tokens(answer), values), work.count)
+        costs = _call(work, prompts, "skill-questions", num_tokens, values)
+    _add(costs, _call(work, prompts, "skill-answer", _tokens(answer), values), work.count)
     for stage in _judge_stages(config, "fit", "answer"):
-        cost = cost.plus(_call(work, prompts, stage, JUDGMENT_TOKENS, values), work.count)
-    return cost
+        _add(costs, _call(work, prompts, stage, JUDGMENT_TOKENS, values), work.count)
+    return costs
 
 
 def _judge_stages(config: GenerateConfig, *criteria: Criterion) -> list[Stage]:
@@ -154,7 +188,7 @@ def _judge_stages(config: GenerateConfig, *criteria: Criterion) -> list[Stage]:
 
 def _call(
     work: Work, prompts: Prompts, stage: Stage, completion_tokens: int, values: dict[str, Value]
-) -> _Cost:
+) -> _Costs:
     (message,) = prompts.of_leaf(work.leaf.path).render(
         stage,
         task=work.task,
@@ -165,7 +199,7 @@ def _call(
         persona="precise",
         **values,
     )
-    return _Cost(1, _tokens(message.content), completion_tokens)
+    return {stage: _Cost(1, _tokens(message.content), completion_tokens)}
 
 
 def _typical(work: Work) -> tuple[str, str, str | None]:

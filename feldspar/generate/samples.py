@@ -101,7 +101,7 @@ def _make_once(
     tallies: list[Tally] = []
     finished: list[LeafFunnel] = []
     works = _all_works(leaves, pool, staff, seed, tallies)
-    for work, drafts in run_stream(_write_all(works, staff)):
+    for work, drafts in run_stream(write_all(works, staff)):
         while tallies[0].leaf.path != work.leaf.path:
             finished.append(tallies.pop(0).finish())
         samples = [_filtered(sample, work.leaf, filters) for sample in drafts]
@@ -121,7 +121,7 @@ def _make_until_target(
         works = [work for goal in goals.values() for work in goal.next_works()]
         if not works or staff.is_spent:
             break
-        for work, drafts in run_stream(_write_all(_while_paid(works, staff), staff)):
+        for work, drafts in run_stream(write_all(_while_paid(works, staff), staff)):
             goal = goals[work.leaf.path]
             samples = [goal.capped(_filtered(s, work.leaf, filters)) for s in drafts]
             goal.add(work, samples)
@@ -191,7 +191,9 @@ def max_works(staff: Staff) -> int:
     return factor * min(teacher.concurrency, most)
 
 
-async def _write_all(works: Iterable[Work], staff: Staff) -> AsyncGenerator[_Done, None]:
+async def write_all(works: Iterable[Work], staff: Staff) -> AsyncGenerator[_Done, None]:
+    """Every work's samples in order, with as many under way as keep the teacher busy."""
+
     async def write(work: Work) -> _Done:
         return _Done(work, await write_samples(work, staff))
 

@@ -31,15 +31,17 @@ def expected_rows(
 ) -> list[PhaseRows]:
     """Rows per epoch, from the kept samples to expect of each branch and the rows of `[[data]]`.
 
-    A phase's `num_samples` goes before the count of its samples; halves by length count as halves.
+    A phase's `num_samples` goes before all counts, what it replays included; halves by length
+    count as halves.
     """
-    own: dict[str, int] = {}
+    own = {f"data {name}": num_rows for name, num_rows in num_data.items()}
     rows = []
     for phase in phases:
         of_branches = sum(num_samples.get(branch, 0) for branch in phase.branches)
         samples = of_branches if phase.length == "all" else (of_branches + 1) // 2
         own[phase.name] = phase.num_samples or samples + sum(num_data[n] for n in phase.data)
-        rows.append(_phase_rows(phase, config, own))
+        stated = PhaseRows(phase.name, own[phase.name], 0, 0)
+        rows.append(stated if phase.num_samples else _phase_rows(phase, config, own))
     return rows
 
 
@@ -54,7 +56,11 @@ def estimate(rows: Sequence[PhaseRows]) -> Estimate:
 
 
 def _phase_rows(phase: PhaseConfig, config: MixConfig, own: Mapping[str, int]) -> PhaseRows:
-    by_fraction = sum(own[r.phase] * r.fraction for r in phase.replay if r.fraction is not None)
+    by_fraction = sum(
+        own[r.phase or f"data {r.data}"] * r.fraction
+        for r in phase.replay
+        if r.fraction is not None
+    )
     replay_share = sum(replay.share or 0.0 for replay in phase.replay)
     base_share = config.base_replay.share if config.base_replay else 0.0
     # Shares are of the whole: own and fraction rows are what the shares leave.

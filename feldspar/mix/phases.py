@@ -1,23 +1,30 @@
 """What each phase sees, by reference: its own samples and data, earlier phases, general data."""
 
+from __future__ import annotations
+
 import json
 import logging
 import math
 import statistics
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from itertools import islice, pairwise
+from itertools import compress, islice, pairwise
 from pathlib import Path
+from typing import Literal
 
 from feldspar.config import MixConfig, PhaseConfig, TrainConfig
 from feldspar.errors import RecipeError
-from feldspar.mix.rows import BadRow, RowWriter, read_messages
-from feldspar.records import Branch, Conversation, Message, Phase, Sample, Source, user_turn
+from feldspar.mix.files import BadRow, read_file
+from feldspar.mix.rows import Split, SplitWriter
+from feldspar.records import Branch, Conversation, Message, Phase, Sample, user_turn
+from feldspar.tokens.count import TokenCounter
 
 log = logging.getLogger(__name__)
+
+_COUNTED_TOGETHER = 4096
 
 BASE_REPLAY = "base replay"
 """Name of the source that every phase draws its general data from."""
@@ -29,6 +36,8 @@ class _Seen:
 
     num_asked: Counter[Branch] = field(default_factory=Counter)
     num_kept: Counter[Branch] = field(default_factory=Counter)
+    lengths: dict[Branch, array[int]] = field(default_factory=dict)
+    """Of the kept answers of each branch that is split, in tokens, in their order."""
     longest_short: dict[Branch, float] = field(default_factory=dict)
     """In tokens: answers up to this long are short."""
 
@@ -39,37 +48,41 @@ def mix_phases(
     *,
     phases: Sequence[PhaseConfig],
     train: TrainConfig,
-    data: Mapping[str, Path],
-    base_replay: Path | None,
-    count_tokens: Callable[[str], int],
+    data: Mapping[str, Path | Iterable[Conversation]],
+    base_replay: Path | Iterable[Conversation] | None,
+    counter: TokenCounter,
     here: Path,
 ) -> Iterator[Phase]:
     """Write each phase's rows once under `here`; what is replayed is a reference to them.
 
-    `samples` is gone through twice. `data` holds the files of `[[data]]` by name, `base_replay`
-    that of `mix.base_replay`. Rows that cannot be used are counted, logged, and listed with their
-    reasons in `here/skipped.jsonl`. Raises RecipeError for a phase without rows.
+    `samples` is gone through twice. `data` holds the files or rows of `[[data]]` by name,
+    `base_replay` those of `mix.base_replay`. Rows that cannot be used are counted, logged, and
+    listed with their reasons in `here/skipped.jsonl`. Raises RecipeError for a phase without rows.
     """
     assert (base_replay is None) == (config.base_replay is None), base_replay
     _check(phases, config)
     here.mkdir(parents=True, exist_ok=True)
-    own = _write_samples(samples, config, phases, count_tokens, here)
+    own = _write_samples(samples, config, phases, counter, here)
     skipped: list[BadRow] = []
-    used = sorted({name for phase in phases for name in phase.data})
+    held_out = _held_out(config, phases)
+    used = {n for phase in phases for n in (*phase.data, *(r.data for r in phase.replay if r.data))}
     given = {
-        name: _write_data(data[name], name, _rows_path(here, f"data-{number}", name), skipped)
-        for number, name in enumerate(used, start=1)
+        name: _write_data(
+            data[name], name, _rows_path(here, f"data-{number}", name), held_out, skipped
+        )
+        for number, name in enumerate(sorted(used), start=1)
     }
     general = base_replay and _write_data(
-        base_replay, BASE_REPLAY, here / "base-replay.jsonl.zst", skipped
+        base_replay, BASE_REPLAY, here / "base-replay.jsonl.zst", held_out, skipped
     )
     _report_skipped(skipped, here)
     own = {p.name: (*own[p.name], *(given[name] for name in p.data)) for p in phases}
     for phase in phases:
-        sources = [*own[phase.name], *_replayed(phase, own)]
+        splits = [*own[phase.name], *_replayed(phase, own, given)]
         if general and config.base_replay and config.base_replay.share:
-            sources.append(replace(general, share=config.base_replay.share))
-        yield _as_phase(phase, sources, train)
+            rows = replace(general.rows, share=config.base_replay.share)
+            splits.append(general._replace(rows=rows))
+        yield _as_phase(phase, splits, train)
 
 
 def warnings(config: MixConfig, phases: Sequence[PhaseConfig]) -> list[str]:
@@ -112,66 +125,83 @@ def _write_samples(
     samples: Iterable[Sample],
     config: MixConfig,
     phases: Sequence[PhaseConfig],
-    count_tokens: Callable[[str], int],
+    counter: TokenCounter,
     here: Path,
-) -> dict[str, tuple[Source, ...]]:
+) -> dict[str, tuple[Split, ...]]:
     """One file of taxonomy samples per phase that names branches."""
-    seen = _look_through(samples, config, phases, count_tokens)
+    seen = _look_through(samples, config, phases, counter)
+    held_out = _held_out(config, phases)
     mixing = [(number, phase) for number, phase in enumerate(phases, start=1) if phase.branches]
     with ExitStack() as stack:
         writers = {
             phase.name: stack.enter_context(
-                RowWriter(_rows_path(here, f"phase-{number}", phase.name))
+                SplitWriter(phase.name, _rows_path(here, f"phase-{number}", phase.name), held_out)
             )
             for number, phase in mixing
         }
-        for sample in samples:
+        for sample, length in _with_lengths(samples, seen):
             for _, phase in mixing:
-                if sample.is_kept and _is_of(sample, phase, seen, count_tokens):
+                if _is_of(sample, length, phase):
                     writers[phase.name].write(_as_conversation(sample, phase.name, config))
         for _, phase in mixing:
             if not writers[phase.name].num_rows:
                 raise RecipeError(_why_empty(phase, seen))
     return {
-        phase.name: (_as_source(phase.name, writers[phase.name]),) if phase.branches else ()
-        for phase in phases
+        phase.name: (writers[phase.name].split(),) if phase.branches else () for phase in phases
     }
+
+
+def _held_out(config: MixConfig, phases: Sequence[PhaseConfig]) -> float:
+    return config.held_out if any(p.select == "log-likelihood" for p in phases) else 0.0
 
 
 def _look_through(
     samples: Iterable[Sample],
     config: MixConfig,
     phases: Sequence[PhaseConfig],
-    count_tokens: Callable[[str], int],
+    counter: TokenCounter,
 ) -> _Seen:
     seen = _Seen()
     split = {branch for phase in phases if phase.length != "all" for branch in phase.branches}
-    lengths: dict[Branch, array[int]] = {branch: array("q") for branch in split}
+    seen.lengths = {branch: array("i") for branch in split}
+    is_answer = {branch: bytearray() for branch in split}
+    waiting: dict[Branch, list[str]] = {branch: [] for branch in split}
     for sample in samples:
         seen.num_asked[sample.branch] += 1
         if sample.is_kept:
             seen.num_kept[sample.branch] += 1
-            # A document is no answer; where there are no answers all documents are short.
-            is_answer = sample.kind != "document"
-            if sample.branch in split and is_answer and config.short_answer_tokens is None:
-                lengths[sample.branch].append(count_tokens(sample.answer))
+            if sample.branch in split:
+                is_answer[sample.branch].append(sample.kind != "document")
+                waiting[sample.branch].append(sample.answer)
+                if len(waiting[sample.branch]) == _COUNTED_TOGETHER:
+                    seen.lengths[sample.branch].extend(counter.counts(waiting[sample.branch]))
+                    waiting[sample.branch].clear()
     for branch in split:
+        seen.lengths[branch].extend(counter.counts(waiting[branch]))
         if config.short_answer_tokens is not None:
             seen.longest_short[branch] = config.short_answer_tokens
-        elif seen.num_kept[branch]:
-            seen.longest_short[branch] = statistics.median(lengths[branch] or [math.inf])
+        elif seen.lengths[branch]:
+            # A document is no answer; where there are no answers all documents are short.
+            answers = list(compress(seen.lengths[branch], is_answer[branch]))
+            seen.longest_short[branch] = statistics.median(answers or [math.inf])
     return seen
 
 
-def _is_of(
-    sample: Sample, phase: PhaseConfig, seen: _Seen, count_tokens: Callable[[str], int]
-) -> bool:
-    if sample.branch not in phase.branches:
-        return False
-    if phase.length == "all":
-        return True
-    is_short = count_tokens(sample.answer) <= seen.longest_short[sample.branch]
-    return is_short == (phase.length == "short")
+def _with_lengths(
+    samples: Iterable[Sample], seen: _Seen
+) -> Iterator[tuple[Sample, Literal["short", "long", "all"]]]:
+    """Kept samples, and which half of its branch each is of, where the branch is split."""
+    lengths = {branch: iter(of_branch) for branch, of_branch in seen.lengths.items()}
+    for sample in samples:
+        if sample.is_kept and sample.branch in lengths:
+            is_short = next(lengths[sample.branch]) <= seen.longest_short[sample.branch]
+            yield sample, "short" if is_short else "long"
+        elif sample.is_kept:
+            yield sample, "all"
+
+
+def _is_of(sample: Sample, half: str, phase: PhaseConfig) -> bool:
+    return sample.branch in phase.branches and phase.length in ("all", half)
 
 
 def _as_conversation(sample: Sample, source: str, config: MixConfig) -> Conversation:
@@ -223,30 +253,32 @@ def _why_empty(phase: PhaseConfig, seen: _Seen) -> str:
     return f"phase {phase.name!r} would be empty: {why}"
 
 
-def _write_data(path: Path, name: str, rows_path: Path, skipped: list[BadRow]) -> Source:
+def _write_data(
+    given: Path | Iterable[Conversation],
+    name: str,
+    rows_path: Path,
+    held_out: float,
+    skipped: list[BadRow],
+) -> Split:
     num_skipped = len(skipped)
-    with RowWriter(rows_path) as writer:
-        for row in read_messages(path, name):
+    rows = read_file(given, name) if isinstance(given, Path) else given
+    with SplitWriter(name, rows_path, held_out) as writer:
+        for row in rows:
             if isinstance(row, BadRow):
                 skipped.append(row)
             else:
-                writer.write(row)
+                writer.write(replace(row, source=name))
         if not writer.num_rows:
             first = next(islice(skipped, num_skipped, None), None)
             why = f"line {first.line}: {first.reason}" if first else "the file is empty"
-            raise RecipeError(f"{path}: no row of {name!r} can be used; {why}")
-    return _as_source(name, writer)
+            place = given if isinstance(given, Path) else name
+            raise RecipeError(f"{place}: no row of {name!r} can be used; {why}")
+    return writer.split()
 
 
 def _rows_path(here: Path, kind: str, name: str) -> Path:
     plain = "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
     return here / f"{kind}-{plain}.jsonl.zst"
-
-
-def _as_source(name: str, writer: RowWriter) -> Source:
-    return Source(
-        name=name, path=str(writer.path), digest=writer.digest, num_samples=writer.num_rows
-    )
 
 
 def _report_skipped(skipped: Sequence[BadRow], here: Path) -> None:
@@ -260,23 +292,31 @@ def _report_skipped(skipped: Sequence[BadRow], here: Path) -> None:
         )  # fmt: skip
 
 
-def _replayed(phase: PhaseConfig, own: Mapping[str, tuple[Source, ...]]) -> Iterator[Source]:
-    """Earlier phases' own rows again; a share is split among a phase's sources by their size."""
+def _replayed(
+    phase: PhaseConfig, own: Mapping[str, tuple[Split, ...]], given: Mapping[str, Split]
+) -> Iterator[Split]:
+    """Earlier phases' own rows again, or data; a share is split among a phase's sources by size."""
     for replay in phase.replay:
-        sources = own[replay.phase]
-        total = sum(source.num_samples for source in sources)
-        for source in sources:
-            share = None if replay.share is None else replay.share * source.num_samples / total
+        splits = own[replay.phase] if replay.phase else (given[replay.data],)
+        total = sum(split.rows.num_samples for split in splits)
+        for split in splits:
+            num_rows = split.rows.num_samples
+            share = None if replay.share is None else replay.share * num_rows / total
             # Sources of a phase need names of their own: it may train on data that it also replays.
-            name = source.name if source.name == replay.phase else f"{replay.phase}/{source.name}"
+            name = split.rows.name
+            if name != replay.phase:
+                name = f"{replay.phase or 'replay'}/{name}"
             if replay.fraction or share:
-                yield replace(source, name=name, fraction=replay.fraction, share=share)
+                rows = replace(split.rows, name=name, fraction=replay.fraction, share=share)
+                yield Split(rows, split.held_out and replace(split.held_out, name=name))
 
 
-def _as_phase(phase: PhaseConfig, sources: Sequence[Source], train: TrainConfig) -> Phase:
+def _as_phase(phase: PhaseConfig, splits: Sequence[Split], train: TrainConfig) -> Phase:
+    by_likelihood = phase.select == "log-likelihood"
     return Phase(
         name=phase.name,
-        sources=tuple(sources),
+        sources=tuple(split.rows for split in splits),
+        held_out=tuple(s.held_out for s in splits if s.held_out) if by_likelihood else (),
         num_epochs=phase.num_epochs,
         batch_samples=phase.batch_samples or train.batch_samples,
         learning_rate=phase.learning_rate or train.learning_rate,

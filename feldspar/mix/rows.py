@@ -1,58 +1,48 @@
-"""Rows of a phase on disk: a user's `messages` rows read, conversations written."""
+"""Rows of a phase: a user's rows as conversations, and conversations written to disk."""
 
 import hashlib
-import io
-import json
 import os
 import re
-from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, NamedTuple, Self, cast
+from typing import Any, NamedTuple, Self, cast
 
 import zstandard
 from pydantic import TypeAdapter
 
-from feldspar.errors import RecipeError
-from feldspar.records import Conversation, Message, Role, TrainOn
+from feldspar.records import Conversation, Message, Role, Source, TrainOn
 
 CONVERSATIONS = TypeAdapter(Conversation)
 _TURN_MARK = re.compile(r"<\|(system|user|assistant)\|>\n")
 
 
-class BadRow(NamedTuple):
-    """A row that cannot be trained on, and why."""
-
-    source: str
-    path: str
-    line: int
-    """Counted from 1."""
-    reason: str
-
-
-def read_messages(path: Path, name: str) -> Iterator[Conversation | BadRow]:
-    """Read InstructLab's layout, one JSON object a line, as it is:
+def as_conversation(row: dict[str, Any], name: str, number: int) -> Conversation | str:
+    """A row of InstructLab's layout, or of plain text, as a conversation; or why it is none.
 
         {"messages": [{"role": "user", "content": "2 + 2?"},
                       {"role": "assistant", "content": "4"}], "unmask": false, "metadata": "{}"}
 
-    `unmask: true` trains on every turn. A turn of role `pretraining` holds a whole rendered
-    conversation: it is taken apart at its <|user|> and <|assistant|> marks, and all of it is
-    trained on. `name` becomes the rows' source. Files that end in .zst are unpacked. Raises
-    RecipeError when the file cannot be read.
+    `unmask: true` trains on what is said in every turn but the system's, not on the roles' marks,
+    as InstructLab has it; where the assistant alone speaks it is plain text, without roles. A turn
+    of role `pretraining` holds a whole rendered conversation: it is taken apart at its <|user|> and
+    <|assistant|> marks, and trained on likewise. `{"text": ...}` is plain text.
     """
-    try:
-        with path.open("rb") as file:
-            lines = _unpacked(file) if path.suffix == ".zst" else file
-            # Binary lines end at \n alone: U+2028 and its like may stand inside a row.
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    row = _read_row(line, name, number)
-                    yield BadRow(name, str(path), number, row) if isinstance(row, str) else row
-    except OSError as error:
-        raise RecipeError(f"{path}: rows of {name!r} cannot be read: {error.strerror}") from error
-    except zstandard.ZstdError as error:
-        raise RecipeError(f"{path}: rows of {name!r} are not zstd data: {error}") from error
+    if isinstance(row.get("text"), str) and "messages" not in row:
+        row = row | {"messages": [{"role": "assistant", "content": row["text"]}], "unmask": True}
+    if not isinstance(row.get("messages"), list):
+        return "no `messages` list and no `text`"
+    unmask = row.get("unmask", False)
+    if not isinstance(unmask, bool):
+        return "`unmask` is neither true nor false"
+    messages: list[Message] = []
+    for turn in row["messages"]:
+        read = _read_turn(turn)
+        if isinstance(read, str):
+            return read
+        messages += read
+    rendered = any(turn["role"] == "pretraining" for turn in row["messages"])
+    return _conversation(row, messages, unmask or rendered, name, number)
 
 
 class RowWriter:
@@ -97,31 +87,61 @@ class RowWriter:
         self._partial_path.replace(self.path)
 
 
-def _unpacked(file: IO[bytes]) -> IO[bytes]:
-    packed = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
-    return io.BufferedReader(packed)
+class Split(NamedTuple):
+    """A source's rows, and those of it that are set apart, if any."""
+
+    rows: Source
+    held_out: Source | None
 
 
-def _read_row(line: bytes, name: str, number: int) -> Conversation | str:
-    """The conversation, or why there is none."""
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        return "not JSON"
-    if not isinstance(row, dict) or not isinstance(row.get("messages"), list):
-        return "no `messages` list"
-    unmask = row.get("unmask", False)
-    if not isinstance(unmask, bool):
-        return "`unmask` is neither true nor false"
-    messages: list[Message] = []
-    for turn in row["messages"]:
-        read = _read_turn(turn)
-        if isinstance(read, str):
-            return read
-        messages += read
-    rendered = any(turn["role"] == "pretraining" for turn in row["messages"])
-    train_on: TrainOn = "everything" if unmask or rendered else "answers"
-    return _as_conversation(row, messages, train_on, name, number)
+class SplitWriter:
+    """Writes a source's rows, and sets a part of them aside by the hash of their ids."""
+
+    def __init__(self, name: str, path: Path, held_out: float) -> None:
+        self._name, self._share = name, held_out
+        self._rows = RowWriter(path)
+        self._apart = RowWriter(path.with_name(f"held-out-{path.name}")) if held_out else None
+
+    @property
+    def num_rows(self) -> int:
+        """Not counting those set apart."""
+        return self._rows.num_rows
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            stack.enter_context(self._rows)
+            if self._apart:
+                stack.enter_context(self._apart)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def write(self, conversation: Conversation) -> None:
+        apart = self._apart if self.num_rows and self._is_apart(conversation.id) else None
+        (apart or self._rows).write(conversation)
+
+    def split(self) -> Split:
+        apart = self._source(self._apart) if self._apart and self._apart.num_rows else None
+        return Split(self._source(self._rows), apart)
+
+    def _is_apart(self, row_id: str) -> bool:
+        digest = hashlib.blake2b(f"held out {row_id}".encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "little") < self._share * 2**64
+
+    def _source(self, writer: RowWriter) -> Source:
+        return Source(
+            name=self._name,
+            path=str(writer.path),
+            digest=writer.digest,
+            num_samples=writer.num_rows,
+        )
 
 
 def _read_turn(turn: Any) -> list[Message] | str:
@@ -151,13 +171,13 @@ def _take_apart(rendered: str) -> list[Message]:
     return [Message(role=cast(Role, role), content=text.strip("\n")) for role, text in turns]
 
 
-def _as_conversation(
-    row: dict[str, Any], messages: list[Message], train_on: TrainOn, name: str, number: int
+def _conversation(
+    row: dict[str, Any], messages: list[Message], unmask: bool, name: str, number: int
 ) -> Conversation | str:
-    taught = (
-        messages if train_on == "everything" else [m for m in messages if m.role == "assistant"]
-    )
-    if not any(message.content.strip() for message in taught):
+    is_text = [message.role for message in messages] == ["assistant"]
+    train_on: TrainOn = ("everything" if is_text else "turns") if unmask else "answers"
+    roles = ("assistant", "user") if unmask else ("assistant",)
+    if not any(m.content.strip() for m in messages if m.role in roles):
         return "nothing to learn: no assistant turn with text"
     given = row.get("id")
     return Conversation(

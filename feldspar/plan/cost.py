@@ -1,17 +1,28 @@
-"""What a run will cost before it is paid: calls, tokens, optimizer steps, disk. No torch."""
+"""What a run will cost before it is paid: calls, money, steps, hours, memory, disk. No torch."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from feldspar.config import TrainConfig
-from feldspar.records import Estimate
+from feldspar.config import ArchitectureConfig, Recipe, TeacherConfig, TrainConfig
+from feldspar.plan.machine import Machine
+from feldspar.records import Estimate, MemoryEstimate
 
-FLOAT_BYTES = 4
-STATE_COPIES = 3
-"""Weights and two moments, in float32."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallPlan:
+    """What one stage asks of the teacher or of the judge."""
+
+    step: str
+    stage: str
+    is_judge: bool
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost: float
+    """In the currency of the recipe's prices."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +34,8 @@ class PhasePlan:
     """Its own rows and what it replays."""
     batch_samples: int
     num_epochs: int
+    hours: float | None = None
+    """Of training alone; None where the machine or the base is unknown."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -35,57 +48,142 @@ class PhasePlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """How fast the teacher writes, and how that is known."""
+
+    tokens_per_second: float
+    known_by: str
+    """`stated`, or the probe in words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """The bill, and what looks wrong about it."""
 
+    calls: tuple[CallPlan, ...]
     estimates: tuple[Estimate, ...]
+    """Of the steps that ask nobody."""
     phases: tuple[PhasePlan, ...]
+    row_tokens: int
+    """Tokens of a training row; 0 is unknown."""
+    num_parameters: int
+    """Of the base; 0 is unknown."""
+    machine: Machine
+    memory: tuple[MemoryEstimate, ...]
+    """The recipe's own way first; empty where the base is unknown."""
+    rate: Rate | None
+    teacher_hours: float | None
+    training_hours: float | None
+    cost: float
+    """Of teacher, judge and GPUs, where they have prices."""
     disk_bytes: int
     free_bytes: int
     warnings: tuple[str, ...]
 
 
-def make_plan(
-    estimates: Sequence[Estimate],
-    rows_per_epoch: Mapping[str, int],
-    config: TrainConfig,
-    *,
-    weight_bytes: int,
-    free_bytes: int,
-    warnings: Sequence[str] = (),
-) -> Plan:
-    """Put the rooms' estimates together: rows by phase, and bytes of the base's weights."""
-    phases = tuple(
-        PhasePlan(
-            name=phase.name,
-            rows_per_epoch=rows_per_epoch[phase.name],
-            batch_samples=phase.batch_samples or config.batch_samples,
-            num_epochs=phase.num_epochs,
-        )
-        for phase in config.phase
-    )
-    disk = sum(e.disk_bytes for e in estimates) + _training_bytes(phases, config, weight_bytes)
-    found = [*warnings, *_warm_up_warnings(phases, config)]
-    if disk > free_bytes:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What the rooms and the machine say, for `make_plan` to put together."""
+
+    estimates: Sequence[Estimate]
+    rows_per_epoch: Mapping[str, int]
+    row_tokens: int
+    free_bytes: int
+    machine: Machine
+    sizes: ArchitectureConfig | None = None
+    num_parameters: int = 0
+    memory: Sequence[MemoryEstimate] = ()
+    rate: Rate | None = None
+    warnings: Sequence[str] = ()
+
+
+def make_plan(recipe: Recipe, given: Given) -> Plan:
+    """Put the rooms' estimates together into one bill with its warnings."""
+    calls = tuple(_call_plan(e, recipe) for e in given.estimates if e.calls)
+    phases = tuple(_timed(phase, recipe, given) for phase in phase_plans(recipe.train, given))
+    hours = [p.hours for p in phases if p.hours is not None]
+    training_hours = sum(hours) if len(hours) == len(phases) and phases else None
+    gpu_price = recipe.plan.price_per_gpu_hour * given.machine.num_gpus
+    disk_bytes = sum(e.disk_bytes for e in given.estimates)
+    found = [*given.warnings, *_warm_up_warnings(phases, recipe.train)]
+    found += _memory_warnings(given) + _reward_warnings(recipe, given.machine)
+    if disk_bytes > given.free_bytes:
         found.append(
-            f"the run needs {disk / 1e9:.1f} GB of disk and {free_bytes / 1e9:.1f} GB are free; "
-            "make room, or lower train.keep_best"
+            f"the run needs {disk_bytes / 1e9:.1f} GB of disk and {given.free_bytes / 1e9:.1f} GB "
+            "are free; make room, or lower train.keep_best"
         )
     return Plan(
-        estimates=tuple(estimates),
+        calls=calls,
+        estimates=tuple(e for e in given.estimates if not e.calls),
         phases=phases,
-        disk_bytes=disk,
-        free_bytes=free_bytes,
+        row_tokens=given.row_tokens,
+        num_parameters=given.num_parameters,
+        machine=given.machine,
+        memory=tuple(given.memory),
+        rate=given.rate,
+        teacher_hours=_teacher_hours(calls, given.rate),
+        training_hours=training_hours,
+        cost=sum(call.cost for call in calls) + gpu_price * (training_hours or 0.0),
+        disk_bytes=disk_bytes,
+        free_bytes=given.free_bytes,
         warnings=tuple(found),
     )
 
 
-def _training_bytes(phases: Sequence[PhasePlan], config: TrainConfig, weight_bytes: int) -> int:
-    """The checkpoints kept, one being written, and the optimizer's state twice."""
-    kept = sum(
-        min(config.keep_best + 1, p.num_epochs * config.checkpoints_per_epoch) for p in phases
+def phase_plans(config: TrainConfig, given: Given) -> list[PhasePlan]:
+    """The phases with their rows, without hours."""
+    return [
+        PhasePlan(
+            name=phase.name,
+            rows_per_epoch=given.rows_per_epoch[phase.name],
+            batch_samples=phase.batch_samples or config.batch_samples,
+            num_epochs=phase.num_epochs,
+        )
+        for phase in config.phase
+    ]
+
+
+def training_flops(sizes: ArchitectureConfig, num_tokens: float, row_tokens: float) -> float:
+    """Of forward and backward passes over `num_tokens` in rows of `row_tokens`.
+
+    Six for each parameter that multiplies, and attention's over half of each row's square; what is
+    computed again to save memory does not count (PaLM, arXiv 2204.02311, appendix B).
+    """
+    matrices = sizes.num_layers * sizes.layer_matrices + sizes.vocabulary * sizes.hidden_size
+    attention = sizes.num_layers * sizes.query_size * row_tokens
+    return 6.0 * num_tokens * (matrices + attention)
+
+
+def _call_plan(estimate: Estimate, recipe: Recipe) -> CallPlan:
+    is_judge = estimate.stage.startswith("judge")
+    asked: TeacherConfig = (recipe.judge or recipe.teacher) if is_judge else recipe.teacher
+    cost = estimate.prompt_tokens * asked.prompt_price
+    cost += estimate.completion_tokens * asked.completion_price
+    return CallPlan(
+        step=estimate.step,
+        stage=estimate.stage,
+        is_judge=is_judge,
+        calls=estimate.calls,
+        prompt_tokens=estimate.prompt_tokens,
+        completion_tokens=estimate.completion_tokens,
+        cost=cost / 1e6,
     )
-    return (kept + 1 + 2 * STATE_COPIES) * weight_bytes
+
+
+def _teacher_hours(calls: Sequence[CallPlan], rate: Rate | None) -> float | None:
+    if rate is None:
+        return None
+    return sum(call.completion_tokens for call in calls) / rate.tokens_per_second / 3600
+
+
+def _timed(phase: PhasePlan, recipe: Recipe, given: Given) -> PhasePlan:
+    gpu, sizes = given.machine.gpu, given.sizes
+    if gpu is None or not gpu.peak_tflops or sizes is None or not given.row_tokens:
+        return phase
+    num_tokens = phase.rows_per_epoch * phase.num_epochs * given.row_tokens
+    flops = training_flops(sizes, num_tokens, given.row_tokens)
+    speed = recipe.plan.mfu * gpu.peak_tflops * 1e12 * given.machine.num_gpus
+    return replace(phase, hours=flops / speed / 3600)
 
 
 def _warm_up_warnings(phases: Sequence[PhasePlan], config: TrainConfig) -> list[str]:
@@ -100,3 +198,27 @@ def _warm_up_warnings(phases: Sequence[PhasePlan], config: TrainConfig) -> list[
                 f"{config.warmup_steps} steps: it never sees the full learning rate"
             )
     return found
+
+
+def _memory_warnings(given: Given) -> list[str]:
+    """Say that the recipe does not fit, and the nearest way that does."""
+    room = given.machine.room_bytes
+    if room is None or not given.memory or given.memory[0].total <= room:
+        return []
+    needed = given.memory[0].total / 2**30
+    says = f"training needs {needed:.0f} GiB a GPU, and {room / 2**30:.0f} GiB are to be had"
+    for other in given.memory[1:]:
+        if other.total <= room:
+            return [f"{says}; the nearest that fits: {', '.join(other.options)}"]
+    return [f"{says}; nothing here fits: take a larger GPU or more of them, or a smaller base"]
+
+
+def _reward_warnings(recipe: Recipe, machine: Machine) -> list[str]:
+    """The reward pair is loaded one model at a time, in bf16."""
+    parameters, room = recipe.plan.reward_parameters, machine.room_bytes
+    if recipe.prefer is None or parameters is None or room is None or 2 * parameters <= room:
+        return []
+    return [
+        f"a model of the reward pair takes {2 * parameters / 2**30:.0f} GiB in bf16, and "
+        f"{room / 2**30:.0f} GiB are to be had on one GPU; take a larger GPU or a smaller pair"
+    ]

@@ -7,24 +7,24 @@
 One model is in memory at a time: the policy, then the aligned model, then its base.
 """
 
-import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from feldspar.config import PreferConfig, StudentConfig, TrainConfig
-from feldspar.prefer.reward import RewardPair, load_scorer, log_ratio
+from feldspar.prefer.reward import RewardPair, free_memory, load_scorer, score_answers
 from feldspar.progress import Progress
 from feldspar.records import Candidate, Checkpoint, Prompt, ScoreCheckpoint
 from feldspar.runs import read_rows, write_rows
-from feldspar.student.log_probs import AnswerLogProb, AnswerRow, answer_log_probs
+from feldspar.student.log_probs import AnswerLogProb, AnswerRow
 from feldspar.student.model import load_student
 from feldspar.student.sample import sample_answers
 
 PROMPTS_PER_SHARD = 64
+
+Reward = Callable[[AnswerLogProb, AnswerLogProb], float]
+"""Of what the aligned model and its base find of an answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,9 +46,12 @@ class Workshop:
     student: StudentConfig
     train: TrainConfig
     pair: RewardPair
+    reward: Reward
     score: ScoreCheckpoint
     seed: int
     progress: Progress
+    num_processes: int = 1
+    """That share each step of fine-tuning."""
 
 
 def draw_candidates(
@@ -68,7 +71,7 @@ def draw_candidates(
         _draw(policy, shards, num_answers, folder, shop)
         _score("aligned", shards, folder, shop)
         _score("base", shards, folder, shop)
-        write_rows(path, _rewarded(len(shards), folder, shop.config.normalise))
+        write_rows(path, _rewarded(len(shards), folder, shop.reward))
     return path
 
 
@@ -105,7 +108,7 @@ def _draw(
             write_rows(_shard(folder / "drawn", number), draws)
             task.advance()
     del model
-    _free()
+    free_memory()
 
 
 def _score(
@@ -127,15 +130,13 @@ def _score(
                 AnswerRow(messages=asked[draw.prompt], answer=draw.text, ended=draw.ended)
                 for draw in read_rows(_shard(folder / "drawn", number), Draw)
             ]
-            write_rows(_shard(folder / role, number), answer_log_probs(model, rows))
+            write_rows(_shard(folder / role, number), score_answers(model, rows))
             task.advance()
     del model
-    _free()
+    free_memory()
 
 
-def _rewarded(
-    num_shards: int, folder: Path, normalise: Literal["sum", "mean"]
-) -> Iterator[Candidate]:
+def _rewarded(num_shards: int, folder: Path, reward: Reward) -> Iterator[Candidate]:
     for number in range(num_shards):
         draws = read_rows(_shard(folder / "drawn", number), Draw)
         aligned = read_rows(_shard(folder / "aligned", number), AnswerLogProb)
@@ -147,7 +148,7 @@ def _rewarded(
                 text=draw.text,
                 ended=draw.ended,
                 num_tokens=draw.num_tokens,
-                reward=log_ratio(by_aligned, by_base, normalise),
+                reward=reward(by_aligned, by_base),
             )
 
 
@@ -158,10 +159,3 @@ def _missing(num_shards: int, folder: Path) -> list[int]:
 
 def _shard(folder: Path, number: int) -> Path:
     return folder / f"{number:05}.jsonl.zst"
-
-
-def _free() -> None:
-    """Give a model's memory back before the next one is loaded."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -6,12 +6,19 @@ from feldspar.config import PreferConfig, TrainConfig
 from feldspar.prefer.prompts import HELD_OUT_SHARE, MAX_HELD_OUT
 from feldspar.records import Estimate
 
+FLOAT_BYTES = 4
 BYTES_PER_CANDIDATE = 250
 """On disk over its four files, packed. Reckoned for texts of 300 characters, not measured."""
 
 
-def estimate(config: PreferConfig, train: TrainConfig, num_prompts: int) -> Estimate:
-    """Steps and disk of all rounds, for `num_prompts` questions that the samples will give."""
+def estimate(
+    config: PreferConfig, train: TrainConfig, num_prompts: int, num_parameters: int = 0
+) -> Estimate:
+    """Steps and disk of all rounds, for `num_prompts` questions that the samples will give.
+
+    Of a model of `num_parameters` every round and control keeps a checkpoint; two of them and the
+    optimizer's states lie beside while one is being made.
+    """
     asked = min(num_prompts, config.num_prompts)
     tuned = asked - min(MAX_HELD_OUT, round(asked * HELD_OUT_SHARE))
     batch = config.batch_samples or train.batch_samples
@@ -21,7 +28,8 @@ def estimate(config: PreferConfig, train: TrainConfig, num_prompts: int) -> Esti
     return Estimate(
         step="preferred",
         optimizer_steps=steps,
-        disk_bytes=num_candidates * BYTES_PER_CANDIDATE,
+        disk_bytes=num_candidates * BYTES_PER_CANDIDATE
+        + FLOAT_BYTES * num_parameters * (num_fits + 1 + 2 * 3),
         note=f"{num_candidates:,} answers of up to {config.max_new_tokens} tokens drawn by the "
-        f"student, each read by both models of the pair; checkpoints: {num_fits}",
+        f"student, each read by both models of the pair; {num_fits} checkpoints",
     )

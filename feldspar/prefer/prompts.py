@@ -1,13 +1,16 @@
 """Which questions are asked in preference tuning."""
 
+import logging
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from feldspar.config import PreferConfig
 from feldspar.errors import RecipeError
-from feldspar.records import Message, Prompt, Sample, user_turn
+from feldspar.records import Message, Prompt, Sample, Score, user_turn
+
+log = logging.getLogger(__name__)
 
 HELD_OUT_SHARE = 0.1
 """Part of the drawn prompts that is never tuned on: the policy's reward is measured there."""
@@ -32,6 +35,25 @@ def prompts_of(samples: Iterable[Sample], config: PreferConfig) -> Iterator[Prom
                 seen.add(question)
                 message = Message(role="user", content=question)
                 yield Prompt(id=sample.id, source=sample.leaf, messages=(message,))
+
+
+def with_headroom(
+    prompts: Iterable[Prompt], scores: Sequence[Score], headroom: float
+) -> list[Prompt]:
+    """The prompts of leaves whose exam accuracy is below `headroom`, and of leaves without an exam.
+
+    Where no leaf is, all of them, with a warning.
+    """
+    given = list(prompts)
+    known = {s.leaf for s in scores if s.metric == "accuracy" and s.leaf and s.value >= headroom}
+    kept = [prompt for prompt in given if prompt.source not in known]
+    if kept or not given:
+        return kept
+    log.warning(
+        "every leaf's exam is at %.2f or above before preference tuning (prefer.headroom), so all "
+        "are asked of; expect many prompts with equal rewards", headroom,
+    )  # fmt: skip
+    return given
 
 
 def draw_prompts(prompts: Iterable[Prompt], num_prompts: int, seed: int) -> Drawn:

@@ -1,6 +1,9 @@
 """The log-ratio reward: how much likelier the aligned model finds an answer than its base does."""
 
+import gc
 import logging
+import math
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -10,12 +13,14 @@ from transformers.utils import logging as transformers_logging
 
 from feldspar.config import PreferConfig, StudentConfig
 from feldspar.errors import RecipeError, TrainingError
+from feldspar.progress import SILENT, Progress
 from feldspar.records import Checkpoint
 from feldspar.student.head import check_head
 from feldspar.student.layout import OwnLayout
-from feldspar.student.log_probs import AnswerLogProb
+from feldspar.student.log_probs import AnswerLogProb, AnswerRow, answer_trees
 from feldspar.student.model import Student, base_checkpoint, find_device
 from feldspar.student.render import Template
+from feldspar.student.tree import Tree, score_trees
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +80,24 @@ def load_scorer(model: Checkpoint, pair: RewardPair, student: StudentConfig) -> 
     )
 
 
+def score_answers(
+    scorer: Student, rows: Sequence[AnswerRow], progress: Progress = SILENT
+) -> list[AnswerLogProb]:
+    """What one model of the pair finds of answers. Nothing is cut: raises TrainingError for a
+    prompt and answer longer than the model reads, and for a text it has no tokens for."""
+    trees = answer_trees(scorer, rows)
+    _check_readable(scorer, rows, trees)
+    scored = score_trees(scorer, trees, progress)
+    return [AnswerLogProb(s.total, s.num_tokens) for of_tree in scored for s in of_tree]
+
+
+def free_memory() -> None:
+    """Give a model's memory back before the next one is loaded."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 def log_ratio(
     aligned: AnswerLogProb, base: AnswerLogProb, normalise: Literal["sum", "mean"]
 ) -> float:
@@ -85,6 +108,30 @@ def log_ratio(
     if normalise == "sum":
         return aligned.total - base.total
     return aligned.total / max(1, aligned.num_tokens) - base.total / max(1, base.num_tokens)
+
+
+def longest_read(scorer: Student) -> float:
+    """Tokens of a prompt and its answer together; infinite where the model does not say."""
+    config = scorer.model.config.get_text_config()
+    return float(getattr(config, "max_position_embeddings", None) or math.inf)
+
+
+def _check_readable(scorer: Student, rows: Sequence[AnswerRow], trees: Sequence[Tree]) -> None:
+    name = scorer.model.name_or_path
+    longest = longest_read(scorer)
+    unknown = {scorer.tokenizer.unk_token_id} - {None, scorer.template.stop_id}
+    every = ((len(t.prompt), ids) for t in trees for ids in t.continuations)
+    for row, (num_prompt, ids) in zip(rows, every, strict=True):
+        if unknown & set(ids) or (row.answer.strip() and len(ids) <= row.ended):
+            raise TrainingError(
+                f"{name}: its tokenizer cannot write the answer {row.answer[:40]!r}; name a reward "
+                "pair that reads this text"
+            )
+        if num_prompt + len(ids) > longest:
+            raise TrainingError(
+                f"{name} reads {longest:.0f} tokens, and a prompt with its answer has "
+                f"{num_prompt + len(ids)}; lower prefer.max_new_tokens, or leave such prompts out"
+            )
 
 
 def _load(kind: Any, model: Checkpoint, **options: Any) -> Any:

@@ -10,14 +10,16 @@ import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from feldspar.config import PreferConfig, StudentConfig, TrainConfig
 from feldspar.errors import TrainingError
-from feldspar.prefer.candidates import Workshop, draw_candidates
+from feldspar.prefer.candidates import Reward, Workshop, draw_candidates
 from feldspar.prefer.choose import Figures, mean_by_prompt, survey
-from feldspar.prefer.prompts import Drawn, draw_prompts
-from feldspar.prefer.reward import find_pair
+from feldspar.prefer.prompts import Drawn, draw_prompts, with_headroom
+from feldspar.prefer.reward import find_pair, log_ratio
 from feldspar.prefer.tuning import tune
 from feldspar.progress import SILENT, Progress
 from feldspar.records import (
@@ -81,6 +83,13 @@ class _Outcome:
     after: _HeldOut
 
 
+class _Models(NamedTuple):
+    """Who answers in a round, and who is tuned on the picks: one and the same, or the SFT start."""
+
+    policy: Checkpoint
+    start: Checkpoint
+
+
 def tune_preferences(
     sft: Checkpoint,
     prompts: Iterable[Prompt],
@@ -89,30 +98,38 @@ def tune_preferences(
     train: TrainConfig,
     student: StudentConfig,
     score: ScoreCheckpoint,
+    reward: Reward | None = None,
     seed: int,
     here: Path,
     progress: Progress = SILENT,
+    num_processes: int = 1,
 ) -> Iterator[Checkpoint]:
     """Tune on the best of N by the log-ratio reward (METHOD.md section 5).
 
     Gives the controls and the rounds in order, the released one last: the peak by the policy's mean
     reward on held-out prompts, among the rounds; whether it beats the SFT start is in rounds.jsonl.
-    What an earlier try finished under `here` is used again.
+    What an earlier try finished under `here` is used again. `reward` takes the place of the log
+    ratio, for studies of what another would do.
     """
     shop = Workshop(
         config=config,
         student=student,
         train=train,
         pair=find_pair(config),
+        reward=reward or partial(log_ratio, normalise=config.normalise),
         score=score,
         seed=seed,
         progress=progress,
+        num_processes=num_processes,
     )
+    if config.headroom is not None:
+        prompts = with_headroom(prompts, score(sft), config.headroom)
     drawn = draw_prompts(prompts, config.num_prompts, seed)
     policy, before = sft, _measure(sft, drawn.held_out, here / "start", shop)
     outcomes: list[_Outcome] = []
     for number in range(1, config.num_rounds + 1):
-        outcome = _do_round(number, policy, before, drawn, here, shop)
+        start = sft if config.restart == "sft" else policy
+        outcome = _do_round(number, _Models(policy, start), before, drawn, here, shop)
         outcomes.append(outcome)
         _write(here, outcomes, released=None)
         policy, before = outcome.checkpoint, outcome.after
@@ -129,15 +146,15 @@ def tune_preferences(
 
 def _do_round(
     number: int,
-    policy: Checkpoint,
+    models: _Models,
     before: _HeldOut,
     drawn: Drawn,
     here: Path,
     shop: Workshop,
 ) -> _Outcome:
-    """One round. The control starts from the same policy and is tuned on the same prompts."""
+    """One round. The control starts from the same model and is tuned on the same prompts."""
     folder, control_folder = here / f"round-{number}", here / f"control-{number}"
-    path = draw_candidates(policy, drawn.tuned, shop.config.num_answers, folder, shop)
+    path = draw_candidates(models.policy, drawn.tuned, shop.config.num_answers, folder, shop)
     picks, figures = survey(read_rows(path, Candidate), seed=shop.seed)
     if not picks:
         raise TrainingError(
@@ -147,13 +164,13 @@ def _do_round(
         )
     asked = {prompt.id: prompt for prompt in drawn.tuned}
     best = _conversations([pick.best for pick in picks], asked)
-    checkpoint = tune(policy, best, folder, shop)
+    checkpoint = tune(models.start, best, folder, shop)
     after = _measure(checkpoint, drawn.held_out, folder, shop)
     scores = {checkpoint.phase: shop.score(checkpoint)}
     control, control_after = None, None
     if shop.config.control:
         random_picks = _conversations([pick.random for pick in picks], asked)
-        control = tune(policy, random_picks, control_folder, shop)
+        control = tune(models.start, random_picks, control_folder, shop)
         control_after = _measure(control, drawn.held_out, control_folder, shop).mean
         scores[control.phase] = shop.score(control)
     line = _line(folder.name, before, after, control_after, figures, scores, shop.seed)

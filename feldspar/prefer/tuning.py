@@ -10,9 +10,12 @@ from feldspar.prefer.candidates import Workshop
 from feldspar.records import Checkpoint, Conversation
 from feldspar.runs import write_json
 from feldspar.student.batch import tokenise
-from feldspar.student.fit import STATE, FitSettings, fit
-from feldspar.student.model import load_student, save_checkpoint
+from feldspar.student.fit import FitSettings, fit
+from feldspar.student.lora import load_to_train
+from feldspar.student.model import save_checkpoint
+from feldspar.student.peers import Ranks
 from feldspar.student.schedule import Schedule, SourceRows
+from feldspar.student.state import forget_state
 
 
 def tune(start: Checkpoint, rows: Iterable[Conversation], here: Path, shop: Workshop) -> Checkpoint:
@@ -26,7 +29,7 @@ def tune(start: Checkpoint, rows: Iterable[Conversation], here: Path, shop: Work
         # The run may have been moved since.
         return replace(made, path=str(here / "checkpoint"))
     phase = here.name
-    student = load_student(start.path, shop.student)
+    student = load_to_train(start.path, shop.student, seed=shop.seed)
     tokens = tokenise(student.template, [(phase, rows)], shop.student.max_length)
     if not len(tokens):
         raise TrainingError(
@@ -40,10 +43,13 @@ def tune(start: Checkpoint, rows: Iterable[Conversation], here: Path, shop: Work
         phase=phase,
         seed=shop.seed,
     )
-    fit(student, tokens, schedule, _settings(shop), here=here, progress=shop.progress)
+    ranks = Ranks(
+        num=shop.num_processes, start=start.path, config=shop.student, shard=shop.train.shard
+    )
+    fit(student, tokens, schedule, _settings(shop), here=here, progress=shop.progress, ranks=ranks)
     checkpoint = save_checkpoint(student, here / "checkpoint", phase=phase, step=schedule.num_steps)
     write_json(done, asdict(checkpoint))
-    (here / STATE).unlink(missing_ok=True)
+    forget_state(here)
     return checkpoint
 
 
@@ -57,4 +63,8 @@ def _settings(shop: Workshop) -> FitSettings:
         weight_decay=train.weight_decay,
         max_grad_norm=train.max_grad_norm,
         tokens_per_micro_batch=train.tokens_per_micro_batch,
+        packing=train.packing,
+        optimizer_states=train.optimizer_states,
+        recompute=train.recompute,
+        compile=train.compile,
     )

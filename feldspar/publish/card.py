@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from importlib.metadata import version
 from pathlib import Path
 
 import jinja2
 
 from feldspar.config import Recipe
+from feldspar.publish.licence import Licence
 from feldspar.records import Checkpoint, Leaf, Phase, Sample, Score
 from feldspar.runs import open_step
 
@@ -16,6 +18,7 @@ CARD = """\
 library_name: transformers
 pipeline_tag: text-generation
 base_model: {{ base }}
+license: {{ licence.name }}
 tags: [LAB, feldspar]
 ---
 
@@ -29,9 +32,14 @@ replay{% if recipe.prefer %}, and preference tuning with a log-ratio reward{% en
 |---|---|
 | base | `{{ base }}` |
 | teacher | `{{ teacher }}` |
+| judge | `{{ judge }}` |
 | result of | phase `{{ checkpoint.phase }}`, step {{ checkpoint.step }} |
-| digest | `{{ checkpoint.digest[:16] }}` |
-
+| digest of the run's checkpoint | `{{ checkpoint.digest[:16] }}` |
+| made with | feldspar {{ version }}, seed {{ recipe.seed }} |
+| licence | {{ licence.name }} |
+{% for warning in licence.warnings %}
+**Licence: {{ warning }}.**
+{% endfor %}
 ## Scores
 
 | checkpoint | exam | metric | value | 95 % interval | items |
@@ -64,19 +72,39 @@ Licences and attribution of the leaves:
 {% endfor %}
 ## How to prompt
 
-The chat template is in the tokenizer, the stop token in generation_config.json.
+The chat template is in the tokenizer and puts the system prompt in where a conversation has none of
+its own; the stop token is in generation_config.json. No code of this repository is needed.
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("PATH")
+model = AutoModelForCausalLM.from_pretrained("PATH")
+turns = [{"role": "user", "content": {{ question | tojson }}}]
+inputs = tokenizer.apply_chat_template(
+    turns, add_generation_prompt=True, return_tensors="pt", return_dict=True
+)
+output = model.generate(**inputs, max_new_tokens=100, do_sample=False)
+print(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+```
 {% if recipe.student.system_prompt %}
 System prompt: "{{ recipe.student.system_prompt }}"
 {% endif %}
+## Provenance
+
+`DATA.md` says what the data was made of, leaf by leaf, with licences and attribution.
+`CHECKSUMS.sha256` lists every file (`sha256sum -c CHECKSUMS.sha256`). Before this directory was
+written, plain transformers was seen to give the same greedy text from it as Feldspar's own sampler.
+
 ## Limits
 
 The training data was written by a model and judged by a model; what they get wrong can be learned.
 The model has had no safety evaluation beyond the judging of its data. Scores hold for the exams
-above and say nothing of other uses.
+above and say nothing of other uses. Intervals are of the sampling of items, not of training again.
 """
 
 
-def model_card(run_path: Path, recipe: Recipe, checkpoint: Checkpoint) -> str:
+def model_card(run_path: Path, recipe: Recipe, checkpoint: Checkpoint, licence: Licence) -> str:
     """The card as Markdown. Raises nothing for a run without samples or scores: it says less."""
     leaves: list[Leaf] = list(open_step(run_path, "leaves") or ())
     phases: list[Phase] = list(open_step(run_path, "phases") or ())
@@ -87,10 +115,14 @@ def model_card(run_path: Path, recipe: Recipe, checkpoint: Checkpoint) -> str:
     kept: Counter[str] = Counter()
     rejected: Counter[str] = Counter()
     teacher = recipe.teacher.model or recipe.teacher.endpoint
+    judge = recipe.judge and (recipe.judge.model or recipe.judge.endpoint)
+    question = "What can you tell me?"
     samples: list[Sample] = open_step(run_path, "samples") or []  # type: ignore[assignment]
     for sample in samples:
         (kept if sample.is_kept else rejected)[sample.branch] += 1
         teacher = sample.teacher or teacher
+        if sample.is_kept and sample.context is None:
+            question = sample.question
     num_leaves = Counter(leaf.branch for leaf in leaves)
     branches = [(b, num_leaves[b], kept[b], rejected[b]) for b in sorted(num_leaves)]
     environment = jinja2.Environment(autoescape=False, undefined=jinja2.StrictUndefined)
@@ -98,6 +130,10 @@ def model_card(run_path: Path, recipe: Recipe, checkpoint: Checkpoint) -> str:
         recipe=recipe,
         base=Path(recipe.student.base).name,
         teacher=teacher,
+        judge=judge or teacher,
+        question=question,
+        licence=licence,
+        version=version("feldspar"),
         checkpoint=checkpoint,
         scores=scores,
         branches=branches,

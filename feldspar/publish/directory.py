@@ -7,6 +7,7 @@ greedy text as our own sampler.
 from __future__ import annotations
 
 import hashlib
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,14 @@ from typing import Any
 from feldspar.config import Recipe
 from feldspar.errors import RunError
 from feldspar.publish.card import model_card
-from feldspar.records import Message, Sample
+from feldspar.publish.data_card import data_card
+from feldspar.publish.licence import find_licence, licence_of_base
+from feldspar.records import Leaf, Message, Sample
 from feldspar.runs import open_step, read_recipe_of, result_of
-from feldspar.student.model import load_student
+from feldspar.student.model import load_student, save_checkpoint
 from feldspar.student.sample import sample_answers
+
+log = logging.getLogger(__name__)
 
 NUM_CHECKED_PROMPTS = 3
 CHECKED_TOKENS = 32
@@ -35,17 +40,38 @@ def publish_run(run_path: Path, out: Path) -> Path:
     beside = out.with_name(out.name + ".part")
     if beside.exists():
         shutil.rmtree(beside)
-    shutil.copytree(checkpoint.path, beside)
+    student = load_student(checkpoint.path, recipe.student)
+    save_checkpoint(
+        student,
+        beside,
+        phase=checkpoint.phase,
+        step=checkpoint.step,
+        max_shard_mb=recipe.publish.max_shard_mb,
+    )
     check_with_transformers(beside, recipe, _prompts(run_path))
-    (beside / "README.md").write_text(model_card(run_path, recipe, checkpoint), encoding="utf-8")
+    leaves: list[Leaf] = list(open_step(run_path, "leaves") or ())
+    licence = find_licence(
+        recipe.publish.licence, licence_of_base(recipe.student.base), (x.licence for x in leaves)
+    )
+    for warning in licence.warnings:
+        log.warning("licence: %s", warning)
+    card = model_card(run_path, recipe, checkpoint, licence)
+    (beside / "README.md").write_text(card, encoding="utf-8")
+    (beside / "DATA.md").write_text(data_card(run_path, recipe.name), encoding="utf-8")
     for path in beside.iterdir():
         path.chmod(0o644)
-    lines = [f"{_sha256(path)}  {path.name}\n" for path in sorted(beside.iterdir())]
-    (beside / "CHECKSUMS.sha256").write_text("".join(lines), encoding="utf-8")
+    write_checksums(beside)
     if out.exists():
         shutil.rmtree(out)
     beside.rename(out)
     return out
+
+
+def write_checksums(folder: Path) -> None:
+    """List the sha256 of every file beside the list, in the form that `sha256sum -c` reads."""
+    listed = folder / "CHECKSUMS.sha256"
+    files = (path for path in sorted(folder.iterdir()) if path != listed)
+    listed.write_text("".join(f"{_sha256(p)}  {p.name}\n" for p in files), encoding="utf-8")
 
 
 def check_with_transformers(path: Path, recipe: Recipe, prompts: list[str]) -> None:

@@ -17,12 +17,27 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from feldspar.records import Answer, ExamItem, Leaf, Phase, Sample, Score
+from feldspar.records import Answer, ExamItem, Leaf, Phase, Sample, Score, Touched
 from feldspar.report.figures import loss_figure
 from feldspar.report.grid import Grid, markdown_table, score_grid
+from feldspar.report.published import (
+    COLUMNS,
+    FOOTNOTES,
+    PUBLISHED_ROWS,
+    Column,
+    OwnRow,
+    PublishedRow,
+    own_rows,
+    own_settings,
+)
 from feldspar.runs import Rows, open_step, read_rows
 
-STEPS = ("leaves", "leaf-exams", "own-exams", "samples", "phases", "trained", "preferred", "scores")
+STEPS = (
+    *("leaves", "leaf-exams", "own-exams", "samples", "phases", "trained", "preferred", "scores"),
+    *("benchmarks", "mt-bench", "touched", "untouched"),
+)
+MAX_TOUCHED = 100
+EXAM_METRICS = ("accuracy", "log-likelihood")
 FUNNEL_STAGES = ("asked", "answered", "parsed", "judged", "distinct", "clean", "kept")
 MAX_EXAMPLES_PER_LEAF = 2
 MAX_EXAMPLES = 60
@@ -66,9 +81,18 @@ class Page:
     num_samples: int
     num_kept: int
     grids: tuple[Grid, ...]
+    own_rows: tuple[OwnRow, ...]
+    """The run's rows of the published benchmarks."""
+    own_settings: tuple[str, ...]
+    parts: tuple[Grid, ...]
+    """The published benchmarks in parts: subjects, categories, runs, judge errors."""
+    touched: tuple[Touched, ...]
+    num_touched: int
     phases: tuple[Phase, ...]
     choices: dict[str, str]
     """Phase name -> the checkpoint chosen and why."""
+    early: dict[str, dict[str, float]]
+    """Phase name -> mean loss and gradient norm of its first steps, and how many these are."""
     loss_figure: Markup | None
     rounds: tuple[dict[str, object], ...]
     funnels: tuple[LeafFunnel, ...]
@@ -77,6 +101,9 @@ class Page:
     changes_between: tuple[str, str]
     steps: tuple[tuple[str, int, float], ...]
     funnel_stages: tuple[str, ...] = FUNNEL_STAGES
+    columns: tuple[Column, ...] = COLUMNS
+    published_rows: tuple[PublishedRow, ...] = PUBLISHED_ROWS
+    footnotes: tuple[str, ...] = FOOTNOTES
 
     @staticmethod
     def direction(grid: Grid, exam: str, checkpoint: str) -> str:
@@ -115,9 +142,16 @@ def gather(run_path: Path) -> Page:
     leaves: list[Leaf] = list(steps.get("leaves", ()))
     scores: list[Score] = list(steps.get("scores", ()))
     num_samples, num_kept, examples = _examples(steps.get("samples"), leaves)
-    grids = [score_grid(scores, metric) for metric in ("accuracy", "log-likelihood")]
+    published = [s for step in ("benchmarks", "mt-bench") for s in steps.get(step, ())]
+    untouched: list[Score] = list(steps.get("untouched", ()))
+    of_exams = [s for s in untouched if s.metric in EXAM_METRICS]
+    grids = [score_grid([*scores, *of_exams], metric) for metric in EXAM_METRICS]
+    of_published = [*published, *(s for s in untouched if s.metric not in EXAM_METRICS)]
+    metrics_of_published = dict.fromkeys(s.metric for s in of_published)
+    touched: list[Touched] = list(steps.get("touched", ()))
     changes, between = _changes(steps, grids[0])
     metrics = _json_lines(steps.get("trained"), "metrics.jsonl")
+    selections = _json_lines(steps.get("trained"), "selections.jsonl")
     return Page(
         name=run_path.name,
         recipe=(run_path / "recipe.json").read_text(encoding="utf-8"),
@@ -125,8 +159,14 @@ def gather(run_path: Path) -> Page:
         num_samples=num_samples,
         num_kept=num_kept,
         grids=tuple(grid for grid in grids if grid.exams),
+        own_rows=tuple(own_rows(published)),
+        own_settings=tuple(own_settings(published)),
+        parts=tuple(score_grid(of_published, metric) for metric in metrics_of_published),
+        touched=tuple(touched[:MAX_TOUCHED]),
+        num_touched=len(touched),
         phases=tuple(steps.get("phases", ())),
-        choices=_choices(_json_lines(steps.get("trained"), "selections.jsonl")),
+        choices=_choices(selections),
+        early={s["phase"]: s["early"] for s in selections if s.get("early")},
         loss_figure=Markup(loss_figure(metrics)) if metrics else None,
         rounds=tuple(_flat(r) for r in _json_lines(steps.get("preferred"), "rounds.jsonl")),
         funnels=tuple(_funnels(steps.get("samples"))),

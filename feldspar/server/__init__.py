@@ -1,5 +1,15 @@
-from feldspar.server.app import STAGE_HEADER, Complete, listening, make_app
-from feldspar.server.protocol import ChatReply, ChatRequest, Choice, ModelCard, RequestError
+from feldspar.server.app import STAGE_HEADER, Complete, Draw, listening, make_app
+from feldspar.server.protocol import (
+    ChatReply,
+    ChatRequest,
+    Choice,
+    ModelCard,
+    Piece,
+    Pieces,
+    RequestError,
+    TextRequest,
+    TokenScore,
+)
 
 __all__ = [
     "STAGE_HEADER",
@@ -7,8 +17,13 @@ __all__ = [
     "ChatRequest",
     "Choice",
     "Complete",
+    "Draw",
     "ModelCard",
+    "Piece",
+    "Pieces",
     "RequestError",
+    "TextRequest",
+    "TokenScore",
     "listening",
     "make_app",
 ]

@@ -41,6 +41,24 @@ def mean_interval(values: Sequence[float], num_resamples: int, seed: int) -> Int
     return Interval(low=float(low), high=float(high))
 
 
+def cluster_interval(
+    clusters: Sequence[Sequence[float]], num_resamples: int, seed: int
+) -> Interval:
+    """Percentile bootstrap of the mean of all values, whole clusters drawn together.
+
+    What is measured several times on one question varies less than on as many questions.
+    """
+    if not clusters or not all(clusters):
+        raise ValueError("a cluster without values has no mean")
+    sums = np.array([sum(values) for values in clusters], dtype=np.float64)
+    sizes = np.array([len(values) for values in clusters], dtype=np.float64)
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(len(clusters), size=(num_resamples, len(clusters)))
+    means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
+    low, high = np.quantile(means, (0.025, 0.975))
+    return Interval(low=float(low), high=float(high))
+
+
 def proportion_interval(num_right: int, num_items: int) -> Interval:
     """Wilson's score interval (1927). Unlike the bootstrap it is honest at 0 and 1 of few items."""
     if not 0 <= num_right <= num_items or num_items == 0:
@@ -68,6 +86,12 @@ def paired_difference(
     change = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
     interval = mean_interval(change.tolist(), num_resamples, seed)
     return Difference(value=float(change.mean()), interval=interval, num_pairs=len(before))
+
+
+def standard_error(values: Sequence[float]) -> float:
+    """Of the mean of independent values; 0 of fewer than two."""
+    array = np.asarray(values, dtype=np.float64)
+    return float(array.std(ddof=1) / math.sqrt(array.size)) if array.size > 1 else 0.0
 
 
 def _resampled_means(

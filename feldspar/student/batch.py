@@ -5,75 +5,118 @@ Shapes: B rows, T tokens, N trained tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from feldspar.records import Conversation
-from feldspar.student.render import Rendered, Template
+from feldspar.student.render import Template, is_text
+from feldspar.student.whole import whole_folder
+from feldspar.tokens.arrays import TokenArrays, TokenRow, gather, read, write
+
+_RENDERED_TOGETHER = 4096
+_VERSION = 1
+"""Of the way rows become tokens: part of the key of what is kept."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRows:
-    """Tokenised rows of one or more sources, end to end, in the sources' order."""
+    """Tokenised rows of one or more named sources, numbered through in the sources' order."""
 
-    ids: NDArray[np.int32]
-    mask: NDArray[np.bool_]
-    starts: NDArray[np.int64]
-    """Where each row starts in `ids`, and the end: one more than there are rows."""
-    source_of: NDArray[np.int64]
-    """Index into `source_names`, per row."""
-    source_names: tuple[str, ...]
-    num_dropped: tuple[int, ...]
-    """Rows left out per source: longer than the limit, or with nothing to train on."""
+    def __init__(self, sources: Iterable[tuple[str, TokenArrays]]) -> None:
+        self.sources = tuple(sources)
+        self.source_names = tuple(name for name, _ in self.sources)
+        arrays = [part for _, part in self.sources]
+        self.num_rows = tuple(part.num_rows for part in arrays)
+        """Rows kept, per source."""
+        self.num_dropped = tuple(part.num_dropped for part in arrays)
+        """Rows left out per source: longer than the limit, or with nothing to train on."""
+        self.lengths: NDArray[np.int64] = np.concatenate(
+            [np.empty(0, dtype=np.int64), *(np.diff(part.starts) for part in arrays)]
+        )
+        self.trained: NDArray[np.int32] = np.concatenate(
+            [np.empty(0, dtype=np.int32), *(part.trained for part in arrays)]
+        )
+        """Trained tokens per row."""
+        self.source_of: NDArray[np.int64] = np.repeat(np.arange(len(arrays)), self.num_rows)
+        """Index into `source_names`, per row."""
+        self.key = hashlib.sha256(json.dumps([p.digest for p in arrays]).encode()).hexdigest()
+        """Of all tokens, in their order."""
+        self._first = np.cumsum([0, *self.num_rows])
 
     def __len__(self) -> int:
-        return len(self.starts) - 1
+        return int(self._first[-1])
 
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        return np.diff(self.starts)
-
-    @property
-    def num_rows(self) -> tuple[int, ...]:
-        """Rows kept, per source."""
-        counts = np.bincount(self.source_of, minlength=len(self.source_names))
-        return tuple(counts.tolist())
-
-    def row(self, index: int) -> Rendered:
-        cut = slice(self.starts[index], self.starts[index + 1])
-        return Rendered(self.ids[cut], self.mask[cut])
+    def row(self, index: int) -> TokenRow:
+        source = int(self.source_of[index])
+        return self.sources[source][1].row(index - int(self._first[source]))
 
 
 def tokenise(
     template: Template, sources: Iterable[tuple[str, Iterable[Conversation]]], max_length: int
 ) -> TokenRows:
-    """Render conversations of named sources; what cannot be trained on is left out and counted."""
-    kept: list[Rendered] = []
-    source_of, names, num_dropped = [], [], []
-    for number, (name, conversations) in enumerate(sources):
-        dropped = 0
-        for conversation in conversations:
-            row = template.render(conversation)
-            if len(row.ids) > max_length or not row.mask[1:].any():
-                dropped += 1
-                continue
-            kept.append(row)
-            source_of.append(number)
-        names.append(name)
-        num_dropped.append(dropped)
-    empty = Rendered(np.empty(0, dtype=np.int32), np.empty(0, dtype=np.bool_))
-    lengths = [0, *(len(row.ids) for row in kept)]
+    """Render conversations of named sources; what cannot be trained on is left out and counted.
+
+    Plain text that is longer than `max_length` is cut into rows of that length.
+    """
     return TokenRows(
-        ids=np.concatenate([empty.ids, *(row.ids for row in kept)]),
-        mask=np.concatenate([empty.mask, *(row.mask for row in kept)]),
-        starts=np.cumsum(lengths, dtype=np.int64),
-        source_of=np.array(source_of, dtype=np.int64),
-        source_names=tuple(names),
-        num_dropped=tuple(num_dropped),
+        (name, gather(_rendered(template, rows, max_length))) for name, rows in sources
     )
+
+
+class Kept(NamedTuple):
+    """Rows whose tokens are kept: `digest` is of their content, `folder` where to keep them."""
+
+    name: str
+    rows: Iterable[Conversation]
+    digest: str
+    folder: Path
+
+
+def tokenise_once(template: Template, sources: Iterable[Kept], max_length: int) -> TokenRows:
+    """The same with arrays on disk, found again by the content of rows and template.
+
+    Several processes may ask for the same: one writes, the others wait.
+    """
+    return TokenRows((source.name, _kept(template, source, max_length)) for source in sources)
+
+
+def _kept(template: Template, source: Kept, max_length: int) -> TokenArrays:
+    parts = json.dumps([_VERSION, source.digest, template.key, max_length])
+    folder = source.folder / hashlib.sha256(parts.encode()).hexdigest()[:16]
+    if not folder.is_dir():
+        source.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_suffix(".lock")):
+            if not folder.is_dir():
+                with whole_folder(folder) as beside:
+                    write(beside, _rendered(template, source.rows, max_length))
+    return read(folder)
+
+
+def _rendered(
+    template: Template, conversations: Iterable[Conversation], max_length: int
+) -> Iterator[list[TokenRow | None]]:
+    """Rows in batches; None for each that is left out."""
+    left = iter(conversations)
+    while batch := list(islice(left, _RENDERED_TOGETHER)):
+        rows: list[TokenRow | None] = []
+        for conversation, row in zip(batch, template.render_all(batch), strict=True):
+            pieces = _cut(row, max_length) if is_text(conversation) else [row]
+            fit = [p for p in pieces if len(p.ids) <= max_length and p.mask[1:].any()]
+            rows += fit or [None]
+        yield rows
+
+
+def _cut(row: TokenRow, max_length: int) -> list[TokenRow]:
+    cuts = [slice(at, at + max_length) for at in range(0, len(row.ids), max_length)]
+    return [TokenRow(row.ids[cut], row.mask[cut]) for cut in cuts]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

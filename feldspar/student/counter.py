@@ -27,9 +27,9 @@ def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
         return z ^ (z >> np.uint64(31))
 
 
-def uniforms(keys: NDArray[np.uint64], counter: int) -> NDArray[np.float64]:
-    """One number in [0, 1) per key, at this counter."""
-    bits = mix(mix(keys) ^ mix(np.array([counter], dtype=np.uint64)))
+def uniforms(keys: NDArray[np.uint64], counter: int | NDArray[np.uint64]) -> NDArray[np.float64]:
+    """One number in [0, 1) per key, at this counter, or at one counter per key."""
+    bits = mix(mix(keys) ^ mix(np.atleast_1d(np.asarray(counter, dtype=np.uint64))))
     numbers: NDArray[np.float64] = (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
     return numbers
 

@@ -14,8 +14,9 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,17 +25,20 @@ from torch import Tensor
 
 from feldspar.errors import TrainingError
 from feldspar.progress import SILENT, Progress, Task
-from feldspar.student.batch import TokenRows, collate
-from feldspar.student.head import cross_entropy
+from feldspar.student.batch import TokenRows
+from feldspar.student.compute import Compute, check_packing
+from feldspar.student.lora import keep_rows
 from feldspar.student.metrics import append_metrics, forget_after
 from feldspar.student.model import Student
-from feldspar.student.schedule import Schedule, micro_batches
+from feldspar.student.optimizer import OptimizerStates, make_adamw
+from feldspar.student.peers import ALONE, Peers, Ranks
+from feldspar.student.recompute import needs_recompute
+from feldspar.student.schedule import Schedule
 from feldspar.student.signals import Stopped, Stops, stops
+from feldspar.student.speed import Laps, Work, matmul_peak
 from feldspar.student.state import load_state, save_state
 
-STATE = "state.safetensors"
-
-_STATE_SECONDS = 20.0
+_STATE_SECONDS = 5.0
 """Between saved states, and at least twenty times what saving one takes."""
 _DIVERGED_STEPS = 10
 """Steps in a row with twice the loss of a model that knows nothing."""
@@ -52,6 +56,11 @@ class FitSettings:
     """Of matrices; biases and norms have none."""
     max_grad_norm: float = 1.0
     tokens_per_micro_batch: int = 16384
+    packing: bool = True
+    """Rows end to end with attention inside each; false: side by side, padded."""
+    optimizer_states: OptimizerStates = "float32"
+    recompute: Literal["auto", "always", "never"] = "never"
+    compile: bool = False
     decay_steps: int = 0
     """Last steps over which the learning rate falls to nothing: for new models. A phase that ends
     so makes the next one worse (METHOD.md section 3)."""
@@ -75,29 +84,39 @@ def fit(
     here: Path,
     on_checkpoint: Callable[[int], None] = lambda step: None,
     progress: Progress = SILENT,
+    ranks: Ranks | None = None,
 ) -> None:
     """Train the student's weights in place through all steps of the schedule.
 
-    `here` holds metrics.jsonl and the state, which the caller deletes when the outcome is safe.
-    After a kill `on_checkpoint` may be called again for its last step.
+    `here` holds metrics.jsonl and the state, which the caller forgets when the outcome is safe.
+    After a kill `on_checkpoint` may be called again for its last step. With `ranks` other processes
+    share each step; the result is the same to rounding, and a state of any number goes on.
     Raises TrainingError when the loss is not a number or has diverged. On SIGTERM and Ctrl-C the
     state is saved first.
     """
     here.mkdir(parents=True, exist_ok=True)
-    loop = _Loop(student, rows, schedule, settings, here)
+    if ranks is not None and ranks.num > 1:
+        if student.trained_rows is not None:
+            raise TrainingError("student.lora trains in one process; leave --nproc out")
+        from feldspar.student.lead import fit_together
+
+        fit_together(
+            student,
+            rows,
+            schedule,
+            settings,
+            here=here,
+            on_checkpoint=on_checkpoint,
+            progress=progress,
+            ranks=ranks,
+        )
+        return
+    loop = Loop(student, rows, schedule, settings, here)
     loop.resume()
-    task_of = progress.task(f"train {schedule.phase}", schedule.num_steps, "steps", done=loop.step)
-    with task_of as task:
-        if loop.step in settings.checkpoint_steps:
-            on_checkpoint(loop.step)
-        for end in sorted({*settings.checkpoint_steps, schedule.num_steps}):
-            if loop.step < end:
-                loop.run_to(end, task)
-                if end in settings.checkpoint_steps:
-                    on_checkpoint(end)
+    loop.run(on_checkpoint, progress)
 
 
-class _Loop:
+class Loop:
     """Weights, optimizer and step of one `fit`."""
 
     def __init__(
@@ -107,32 +126,69 @@ class _Loop:
         schedule: Schedule,
         settings: FitSettings,
         here: Path,
+        peers: Peers = ALONE,
+        key: str | None = None,
     ) -> None:
+        self.key = key or key_of_fit(student, rows, schedule, settings)
         self.student, self.rows, self.schedule, self.settings = student, rows, schedule, settings
+        if settings.packing and peers.rank == 0:
+            check_packing(student)
+        self.student = student = peers.place(student)
         self.step = 0
-        self.optimizer = make_optimizer(student.model, settings)
+        self.peers = peers
+        self.compute = Compute(
+            student,
+            packing=settings.packing,
+            in_parts=peers.size > 1,
+            recompute=settings.recompute == "always",
+            compile=settings.compile,
+        )
+        if settings.recompute == "auto" and peers.size == 1:
+            budget, states = settings.tokens_per_micro_batch, settings.optimizer_states
+            self.compute.recompute = needs_recompute(self.compute, rows, budget, states)
+        self.optimizer = make_optimizer(student, settings)
         self._parameters = [p for p in student.model.parameters() if p.requires_grad]
         self._lengths = rows.lengths
-        self._trained = _trained_tokens(rows)
-        self._state_path = here / STATE
+        self._trained = rows.trained
+        self._here = here
         self._metrics_path = here / "metrics.jsonl"
-        self._key = _key(student, rows, schedule, settings)
         self._saved_at = time.monotonic()
         self._pause = _STATE_SECONDS
         self._num_diverged = 0
         self._last_checkpoint = 0
+        self._laps = Laps(student.device)
+        self._work = Work(student.model)
+        self._num_computed = 0
 
     def resume(self) -> None:
-        self.step = load_state(self._state_path, self.student.model, self.optimizer, key=self._key)
-        forget_after(self._metrics_path, self.schedule.phase, self.step)
+        model, optimizer = self.student.model, self.optimizer
+        self.step = load_state(self._here, model, optimizer, key=self.key, peers=self.peers)
+        self.peers.check_same(self.step)
+        if self.peers.rank == 0:
+            forget_after(self._metrics_path, self.schedule.phase, self.step)
+
+    def run(self, on_checkpoint: Callable[[int], None], progress: Progress) -> None:
+        """Do all steps that are left."""
+        phase, num_steps = self.schedule.phase, self.schedule.num_steps
+        checkpoint_steps = self.settings.checkpoint_steps
+        with progress.task(f"train {phase}", num_steps, "steps", done=self.step) as task:
+            if self.step in checkpoint_steps:
+                on_checkpoint(self.step)
+            for end in sorted({*checkpoint_steps, num_steps}):
+                if self.step < end:
+                    self.run_to(end, task)
+                    if end in checkpoint_steps:
+                        on_checkpoint(end)
 
     def run_to(self, end: int, task: Task) -> None:
         """Do the steps up to `end` and save. Signals are held back while weights change."""
         with stops() as held:
             try:
                 while self.step < end:
-                    task.advance(1, loss=round(self.do_step(held), 4))
-                    if self.step == end or time.monotonic() - self._saved_at > self._pause:
+                    loss = self.do_step(self.peers.within_step(held))
+                    task.advance(1, loss=round(loss, 4))
+                    due = self.step == end or time.monotonic() - self._saved_at > self._pause
+                    if self.peers.agree_to_save(due, held):
                         self.save()
             except Stopped:
                 self.save()
@@ -140,62 +196,63 @@ class _Loop:
 
     def save(self) -> None:
         started = time.monotonic()
-        save_state(
-            self._state_path, self.student.model, self.optimizer, step=self.step, key=self._key
-        )
+        model, optimizer = self.student.model, self.optimizer
+        save_state(self._here, model, optimizer, step=self.step, key=self.key, peers=self.peers)
         self._saved_at = time.monotonic()
         self._pause = max(_STATE_SECONDS, 20 * (self._saved_at - started))
 
     def do_step(self, held: Stops) -> float:
         """One optimizer step. Gives its loss in nats per trained token."""
         started = time.monotonic()
+        self._laps.mark("between")
         indices = self.schedule.step(self.step)
         num_trained = int(self._trained[indices].sum())
-        totals = self._gradients(indices, num_trained, held)
+        totals = self.peers.total(self._gradients(indices, num_trained, held))
+        keep_rows(self.student)
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, self.settings.max_grad_norm)
+        norm = self.peers.whole(norm)
         learning_rate = self.settings.learning_rate_at(self.step, self.schedule.num_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         # The only wait for the device: everything that is read is read here.
         *sums, grad_norm = [float(x) for x in torch.cat([totals, norm.to(totals)[None]])]
+        laps = self._laps.seconds()
         loss = sum(sums) / num_trained
         self._refuse_nonsense(loss, grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=False)
+        self._laps.mark("optimizer")
         self.step += 1
         if self.step in self.settings.checkpoint_steps:
             self._last_checkpoint = self.step
         seconds = time.monotonic() - started
         line = {"loss": loss, "learning_rate": learning_rate, "grad_norm": grad_norm}
-        self._record(line, indices, sums, seconds)
+        self._record(line | self._speed(indices, num_trained, laps, seconds), indices, sums)
         return loss
 
     def _gradients(self, indices: NDArray[np.int64], num_trained: int, held: Stops) -> Tensor:
         """Accumulate the gradient of the step's mean loss. Gives sums of losses per source."""
         student = self.student
-        head = student.head
         totals = torch.zeros(len(self.rows.source_names), dtype=torch.float32).to(student.device)
-        budget = self.settings.tokens_per_micro_batch
-        for group in micro_batches(indices, self._lengths[indices], budget):
+        self.compute.refresh()
+        cut = self.compute.cutter(self.settings.tokens_per_micro_batch)
+        for micro in self.peers.micro_batches(indices, self._lengths[indices], cut):
             try:
                 held.check()
             except Stopped:
                 self.optimizer.zero_grad(set_to_none=False)
                 raise
-            picked = [self.rows.row(i) for i in group]
-            batch = collate(
-                [r.ids for r in picked], [r.mask for r in picked], student.template.pad_id
-            )
-            device = student.device
-            ids_BT = torch.from_numpy(batch.ids_BT).to(device)
-            positions_N = torch.from_numpy(batch.positions_N).to(device)
-            targets_N = torch.from_numpy(batch.targets_N).to(device)
-            sources_N = torch.from_numpy(self.rows.source_of[group][batch.rows_N]).to(device)
-            with student.computing():
-                hidden_NH = student.hidden_states(ids_BT).flatten(0, 1).index_select(0, positions_N)
-                losses_N = cross_entropy(head, hidden_NH, targets_N, 1 / num_trained)
-            torch.autograd.backward(losses_N.sum())
-            totals.index_add_(0, sources_N, losses_N.detach())
+            laid = self.compute.lay([self.rows.row(i) for i in micro.rows])
+            sources_N = torch.from_numpy(self.rows.source_of[micro.rows][laid.rows_N])
+            losses = partial(self.compute.losses, laid, micro.weight / num_trained)
+            with self.compute.ready():
+                self._laps.mark("data")
+                losses_N = self.peers.compute(micro, losses)
+                self._laps.mark("forward")
+                torch.autograd.backward(losses_N.sum())
+                self._laps.mark("backward")
+            self._num_computed += laid.ids_BT.numel()
+            totals.index_add_(0, sources_N.to(totals.device), losses_N.detach() * micro.weight)
         return totals
 
     def _refuse_nonsense(self, loss: float, grad_norm: float) -> None:
@@ -212,55 +269,65 @@ class _Loop:
             f"model is {last}. Lower learning_rate, or raise warmup_steps"
         )
 
-    def _record(
-        self, line: dict[str, Any], indices: NDArray[np.int64], sums: list[float], seconds: float
-    ) -> None:
+    def _speed(
+        self,
+        indices: NDArray[np.int64],
+        num_trained: int,
+        laps: dict[str, float],
+        seconds: float,
+    ) -> dict[str, Any]:
+        """How fast the step was. Of the optimizer, the seconds of the step before."""
+        student, lengths = self.student, self._lengths[indices]
+        peak = matmul_peak(student.device, student.dtype, torch.get_num_threads())
+        flops = self._work.flops(lengths, num_trained)
+        # Nothing is foretold from a row's last token.
+        needed, computed = int(lengths.sum()) - len(lengths), self._num_computed
+        self._num_computed = 0
+        parts = ("data", "forward", "backward", "optimizer")
+        return {
+            "total_tokens": int(lengths.sum()),
+            "tokens_per_second": round(int(lengths.sum()) / seconds, 1),
+            "seconds": round(seconds, 4),
+            **{f"{name}_seconds": round(laps.get(name, 0.0), 5) for name in parts},
+            "packing_efficiency": round(needed / (computed * self.peers.size), 4),
+            "mfu": round(flops / seconds / (peak * self.peers.size), 4),
+        }
+
+    def _record(self, line: dict[str, Any], indices: NDArray[np.int64], sums: list[float]) -> None:
         names = self.rows.source_names
         sources = self.rows.source_of[indices]
         samples = np.bincount(sources, minlength=len(names))
         trained = np.bincount(sources, weights=self._trained[indices], minlength=len(names))
-        num_tokens = int(self._lengths[indices].sum())
         by_source = {
             name: {"loss": total / count, "samples": int(num), "supervised_tokens": int(count)}
             for name, total, count, num in zip(names, sums, trained, samples, strict=True)
             if count
         }
         line = {"phase": self.schedule.phase, "step": self.step, **line, "sources": by_source}
-        line |= {"supervised_tokens": int(trained.sum()), "total_tokens": num_tokens}
-        line |= {"tokens_per_second": round(num_tokens / seconds, 1), "seconds": round(seconds, 4)}
-        append_metrics(self._metrics_path, line)
+        line["supervised_tokens"] = int(trained.sum())
+        if self.peers.rank == 0:
+            append_metrics(self._metrics_path, line)
 
 
-def make_optimizer(model: Any, settings: FitSettings) -> torch.optim.AdamW:
-    """Fused AdamW with float32 moments."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        [g for g in groups if g["params"]],
-        lr=settings.learning_rate,
+def make_optimizer(student: Student, settings: FitSettings) -> torch.optim.AdamW:
+    """Over what is trained. Where embeddings are trained in part, the rest must not decay."""
+    model = student.model
+    ends = [model.get_input_embeddings().weight, model.get_output_embeddings().weight]
+    return make_adamw(
+        [p for p in model.parameters() if p.requires_grad],
+        learning_rate=settings.learning_rate,
         betas=settings.betas,
-        fused=True,
+        weight_decay=settings.weight_decay,
+        states=settings.optimizer_states,
+        never_decayed=[] if student.trained_rows is None else ends,
     )
 
 
-def _trained_tokens(rows: TokenRows) -> NDArray[np.int64]:
-    """Trained tokens per row; a row's first token cannot be foretold and is not counted."""
-    counted = rows.mask.copy()
-    counted[rows.starts[:-1]] = False
-    sums = np.concatenate([[0], np.cumsum(counted)])
-    counts: NDArray[np.int64] = sums[rows.starts[1:]] - sums[rows.starts[:-1]]
-    return counts
-
-
-def _key(student: Student, rows: TokenRows, schedule: Schedule, settings: FitSettings) -> str:
+def key_of_fit(student: Student, rows: TokenRows, schedule: Schedule, settings: FitSettings) -> str:
     """What a saved state must agree in to be gone on from: data, order, settings, first weights."""
     digest = hashlib.sha256()
-    digest.update(json.dumps([asdict(schedule), asdict(settings), str(student.dtype)]).encode())
-    for array in (rows.ids, rows.mask, rows.starts):
-        digest.update(array.tobytes())
+    parts = [asdict(schedule), asdict(settings), str(student.dtype), rows.key]
+    digest.update(json.dumps(parts).encode())
     for _, parameter in student.model.named_parameters():
         digest.update(parameter.detach().cpu().numpy().tobytes())
     return digest.hexdigest()

@@ -15,6 +15,13 @@ from feldspar.errors import TrainingError
 
 _CHUNK_ELEMENTS = 1 << 24
 """Logits held at once: 64 MB in float32."""
+_SLOPE_ELEMENTS = 1 << 22
+"""The same where a gradient is formed: each is read three times."""
+_SCORED_ELEMENTS = 1 << 25
+"""Logits held at once where no gradient is wanted; few rows make the matrix product slower."""
+_MATMUL_ROWS = 256
+_CACHED_ELEMENTS = 1 << 18
+"""Logits reduced at once on a CPU: 1 MB in float32."""
 
 
 class Head(NamedTuple):
@@ -28,6 +35,16 @@ class Head(NamedTuple):
     def logits(self, hidden_NH: Tensor) -> Tensor:
         """Logits [N, V] in float32."""
         return _logits(hidden_NH, self.weight_VH, self.bias_V, self.scale, self.softcap)
+
+    def finish_(self, logits_NV: Tensor) -> Tensor:
+        """What stands between the matrix product and the logits, in place."""
+        if self.bias_V is not None:
+            logits_NV.add_(self.bias_V)
+        if self.scale != 1.0:
+            logits_NV.mul_(self.scale)
+        if self.softcap is not None:
+            logits_NV.div_(self.softcap).tanh_().mul_(self.softcap)
+        return logits_NV
 
     @property
     def chunk_rows(self) -> int:
@@ -70,15 +87,44 @@ def cross_entropy(head: Head, hidden_NH: Tensor, targets_N: Tensor, scale: float
     return losses
 
 
-def log_probs(head: Head, hidden_NH: Tensor, targets_N: Tensor) -> Tensor:
-    """Log-probabilities [N] of the targets, in nats."""
+class TargetScores(NamedTuple):
+    """Of each target: its log-probability in nats, and whether no token was likelier."""
+
+    log_probs_N: Tensor
+    is_best_N: Tensor
+
+
+def score_targets(head: Head, hidden_NH: Tensor, targets_N: Tensor) -> TargetScores:
+    """How likely the targets are after their hidden states, in float32."""
+    num_rows, num_tokens = len(targets_N), head.weight_VH.shape[0]
+    at_once = min(num_rows, max(_MATMUL_ROWS, _SCORED_ELEMENTS // num_tokens))
+    # On a CPU, rows that stay in its cache: the four passes over them cost next to nothing there.
+    reduced = max(1, _CACHED_ELEMENTS // num_tokens) if hidden_NH.device.type == "cpu" else at_once
+    weight_HV, hidden_NH = _computed(head.weight_VH).T, _computed(hidden_NH)
+    log_probs_N = torch.empty(num_rows, dtype=torch.float32, device=hidden_NH.device)
+    is_best_N = torch.empty(num_rows, dtype=torch.bool, device=hidden_NH.device)
+    raw = hidden_NH.new_empty((at_once, num_tokens))
+    buffer = log_probs_N.new_empty((min(reduced, num_rows), num_tokens))
     with torch.no_grad():
-        result = torch.empty(len(targets_N), dtype=torch.float32, device=hidden_NH.device)
-        for start in range(0, len(targets_N), head.chunk_rows):
-            chunk = slice(start, start + head.chunk_rows)
-            logits = head.logits(hidden_NH[chunk])
-            result[chunk] = -functional.cross_entropy(logits, targets_N[chunk], reduction="none")
-    return result
+        for start in range(0, num_rows, at_once):
+            num_now = min(at_once, num_rows - start)
+            torch.mm(hidden_NH[start : start + num_now], weight_HV, out=raw[:num_now])
+            for within in range(0, num_now, reduced):
+                part = raw[within : min(num_now, within + reduced)]
+                rows = slice(start + within, start + within + len(part))
+                logits = head.finish_(buffer[: len(part)].copy_(part))
+                chosen = logits.gather(1, targets_N[rows, None])
+                highest = logits.amax(dim=-1, keepdim=True)
+                is_best_N[rows] = (chosen >= highest)[:, 0]
+                sums = logits.sub_(highest).exp_().sum(dim=-1, keepdim=True)
+                log_probs_N[rows] = (chosen - highest - sums.log())[:, 0]
+    return TargetScores(log_probs_N, is_best_N)
+
+
+def _computed(tensor: Tensor) -> Tensor:
+    """In the type that autocast computes in, where it is on: once, and not for every chunk."""
+    kind = tensor.device.type
+    return tensor.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else tensor
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -92,27 +138,78 @@ class _CrossEntropy(torch.autograd.Function):
         scale: float,
         head: Head,
     ) -> Tensor:
-        weight = weight_VH.detach().requires_grad_()
-        bias = None if bias_V is None else bias_V.detach().requires_grad_()
-        grad_hidden = torch.empty_like(hidden_NH)
+        needs = ctx.needs_input_grad
+        # Under autocast nothing in here is cast by itself.
+        weight = weight_VH.to(_computed_in(hidden_NH, weight_VH))
+        bias = None if bias_V is None else bias_V.to(weight.dtype)
         losses = torch.empty(len(targets_N), dtype=torch.float32, device=hidden_NH.device)
-        for start in range(0, len(targets_N), head.chunk_rows):
-            chunk = slice(start, start + head.chunk_rows)
-            hidden = hidden_NH[chunk].detach().requires_grad_()
-            with torch.enable_grad():
-                logits = _logits(hidden, weight, bias, head.scale, head.softcap)
-                loss = functional.cross_entropy(logits, targets_N[chunk], reduction="none")
-                torch.autograd.backward(loss.sum() * scale)
-            assert hidden.grad is not None
-            losses[chunk] = loss.detach()
-            grad_hidden[chunk] = hidden.grad
-        ctx.save_for_backward(grad_hidden, weight.grad, None if bias is None else bias.grad)
+        grad_hidden = torch.empty_like(hidden_NH, dtype=weight.dtype)
+        grad_weight = torch.zeros_like(weight_VH, dtype=torch.float32) if needs[1] else None
+        grad_bias = None
+        if bias_V is not None and needs[2]:
+            grad_bias = torch.zeros_like(bias_V, dtype=torch.float32)
+        at_once = max(_MATMUL_ROWS, _SLOPE_ELEMENTS // len(weight))
+        for start in range(0, len(targets_N), at_once):
+            chunk = slice(start, start + at_once)
+            hidden = hidden_NH[chunk].to(weight.dtype)
+            raw = functional.linear(hidden, weight, bias)
+            losses[chunk] = _to_slopes(head, raw, targets_N[chunk], scale)
+            torch.mm(raw, weight, out=grad_hidden[chunk])
+            if grad_weight is not None:
+                _add_product(grad_weight, raw, hidden)
+            if grad_bias is not None:
+                grad_bias += raw.sum(0, dtype=torch.float32)
+        ends = ((grad_hidden, hidden_NH), (grad_weight, weight_VH), (grad_bias, bias_V))
+        ctx.save_for_backward(*(None if g is None or t is None else g.to(t.dtype) for g, t in ends))
         return losses
 
     @staticmethod
     def backward(ctx: Any, *_: Tensor) -> Any:
         grad_hidden, grad_weight, grad_bias = ctx.saved_tensors
         return grad_hidden, grad_weight, grad_bias, None, None, None
+
+
+def _computed_in(hidden: Tensor, weight: Tensor) -> torch.dtype:
+    kind = hidden.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+
+
+def _to_slopes(head: Head, raw_NV: Tensor, targets_N: Tensor, scale: float) -> Tensor:
+    """Losses [N]; what `scale` times their sum changes by with each raw logit takes its place."""
+    num_rows, num_tokens = raw_NV.shape
+    # On a CPU, rows that stay in its cache.
+    reduced = num_rows if raw_NV.is_cuda else max(1, _CACHED_ELEMENTS // num_tokens)
+    losses_N = torch.empty(num_rows, dtype=torch.float32, device=raw_NV.device)
+    for start in range(0, num_rows, reduced):
+        part = slice(start, start + reduced)
+        logits, bend = _bent(head, raw_NV[part].float())
+        wanted = logits.gather(1, targets_N[part, None])
+        highest = logits.amax(dim=1)
+        slopes = torch.softmax(logits, dim=1)
+        # The likeliest token's probability is never too small for a logarithm.
+        losses_N[part] = highest - slopes.amax(dim=1).log() - wanted[:, 0]
+        slopes.scatter_add_(1, targets_N[part, None], torch.full_like(wanted, -1.0))
+        if bend is not None:
+            slopes *= bend
+        raw_NV[part] = slopes.mul_(scale * head.scale)
+    return losses_N
+
+
+def _bent(head: Head, raw: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Logits, and their slope by the scaled raw ones where that is not one."""
+    scaled = raw if head.scale == 1.0 else raw * head.scale
+    if head.softcap is None:
+        return scaled, None
+    share = torch.tanh(scaled / head.softcap)
+    return share * head.softcap, 1 - share * share
+
+
+def _add_product(total_VH: Tensor, slopes: Tensor, hidden: Tensor) -> None:
+    """total += slopes^T hidden."""
+    if slopes.dtype == torch.float32:
+        total_VH.addmm_(slopes.T, hidden)
+    else:
+        total_VH += slopes.T @ hidden
 
 
 def _logits(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -18,6 +19,8 @@ class Piece(NamedTuple):
 
     text: str
     is_content: bool
+    is_user: bool = False
+    """Whether it is a user's content."""
 
 
 class Turn(NamedTuple):
@@ -39,7 +42,10 @@ def lab_turns(messages: Sequence[Message], answered: bool) -> list[Turn]:
     pieces: list[Piece] = []
     for message in messages:
         if message.role != "assistant":
-            pieces += [Piece(f"<|{message.role}|>\n", False), Piece(message.content, True)]
+            pieces += [
+                Piece(f"<|{message.role}|>\n", False),
+                Piece(message.content, True, message.role == "user"),
+            ]
             pieces.append(Piece("\n", False))
             continue
         pieces.append(Piece("<|assistant|>\n", False))
@@ -87,6 +93,11 @@ class OwnLayout:
         self.lead = self._skeleton(("user", "assistant"), True)[-1].lead
         """What the template writes before an answer that its generation prompt lacks."""
 
+    @property
+    def key(self) -> str:
+        """Of all that decides where turns stand."""
+        return json.dumps([self._tokenizer.chat_template, self._tokenizer.special_tokens_map])
+
     def __call__(self, messages: Sequence[Message], answered: bool) -> list[Turn]:
         while answered and messages and messages[-1].role != "assistant":
             messages = messages[:-1]
@@ -96,7 +107,12 @@ class OwnLayout:
         skeleton = self._skeleton(tuple(m.role for m in messages), answered)
         filled = []
         for turn in skeleton:
-            pieces = [Piece(contents[int(t)] if inside else t, inside) for t, inside in turn.prompt]
+            pieces = [
+                Piece(contents[int(p.text)], True, messages[int(p.text)].role == "user")
+                if p.is_content
+                else p
+                for p in turn.prompt
+            ]
             answer = None if turn.answer is None else contents[int(turn.answer)]
             filled.append(Turn(tuple(pieces), answer, turn.lead))
         return filled

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from huggingface_hub import snapshot_download
@@ -22,6 +22,7 @@ from transformers.utils import logging as transformers_logging
 from feldspar.config import StudentConfig
 from feldspar.errors import DiskError, TrainingError
 from feldspar.records import Checkpoint
+from feldspar.student.adapted import merged_weights
 from feldspar.student.head import Head, check_head, head_of
 from feldspar.student.layout import Layout, OwnLayout, lab_chat_template, lab_turns
 from feldspar.student.render import STOP, Template
@@ -29,7 +30,7 @@ from feldspar.student.whole import whole_folder
 
 log = logging.getLogger(__name__)
 
-_LAB_TOKENS = ("<|system|>", "<|user|>", "<|assistant|>", STOP)
+LAB_TOKENS = ("<|system|>", "<|user|>", "<|assistant|>", STOP)
 _PAD = "<|pad|>"
 _ONE_THREAD_PARAMETERS = 5_000_000
 """Below this, threads wait for each other longer than they compute (benchmarks/LOG.md)."""
@@ -62,6 +63,8 @@ class Student:
     device: torch.device
     dtype: torch.dtype
     """Of the computation."""
+    trained_rows: torch.Tensor | None = None
+    """Of embeddings and head, whose other rows are frozen. None: they are as other weights."""
 
     @property
     def head(self) -> Head:
@@ -92,6 +95,19 @@ def load_student(path: str, config: StudentConfig) -> Student:
     Only safetensors are read and no code from the directory is run. Raises TrainingError with the
     cure when it cannot be loaded.
     """
+    model, tokenizer = read_model(path)
+    return make_student(model, tokenizer, config)
+
+
+class ModelFiles(NamedTuple):
+    """What a model directory holds, as transformers reads it."""
+
+    model: Any
+    tokenizer: Any
+
+
+def read_model(path: str) -> ModelFiles:
+    """The model and tokenizer of a directory, or hub id, as they are. Raises TrainingError."""
     folder = _find_model(path)
     try:
         with _quiet():
@@ -102,7 +118,7 @@ def load_student(path: str, config: StudentConfig) -> Student:
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().split("\n")[0]
         raise TrainingError(f"{path}: no causal language model can be loaded: {reason}") from error
-    return make_student(model, tokenizer, config)
+    return ModelFiles(model, tokenizer)
 
 
 def make_student(model: Any, tokenizer: Any, config: StudentConfig) -> Student:
@@ -118,17 +134,22 @@ def make_student(model: Any, tokenizer: Any, config: StudentConfig) -> Student:
     check_head(model)
     if device.type == "cpu" and sum(p.numel() for p in model.parameters()) < _ONE_THREAD_PARAMETERS:
         torch.set_num_threads(1)
-    dtype = _find_dtype(config, device)
+    dtype = find_dtype(config, device)
     for where_it_came_from in ("is_local", "local_files_only"):
         tokenizer.init_kwargs.pop(where_it_came_from, None)
     return Student(model=model, tokenizer=tokenizer, template=template, device=device, dtype=dtype)
 
 
-def save_checkpoint(student: Student, path: Path, *, phase: str, step: int) -> Checkpoint:
+def save_checkpoint(
+    student: Student, path: Path, *, phase: str, step: int, max_shard_mb: int = 5000
+) -> Checkpoint:
     """Write a directory that plain transformers loads: whole or absent."""
     try:
         with whole_folder(path) as folder, _quiet():
-            student.model.save_pretrained(folder)
+            weights = merged_weights(student.model)
+            student.model.save_pretrained(
+                folder, state_dict=weights, max_shard_size=f"{max_shard_mb}MB"
+            )
             student.tokenizer.save_pretrained(folder)
     except (OSError, SafetensorError) as error:
         raise DiskError(f"{path}: the checkpoint cannot be written: {error}") from error
@@ -161,7 +182,8 @@ def find_device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
-def _find_dtype(config: StudentConfig, device: torch.device) -> torch.dtype:
+def find_dtype(config: StudentConfig, device: torch.device) -> torch.dtype:
+    """Of the computation, as the recipe says or as suits the device."""
     if config.dtype == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.dtype]
@@ -194,12 +216,12 @@ def _download(name: str) -> Path:
 
 
 def _make_template(model: Any, tokenizer: Any, config: StudentConfig) -> Template:
-    uses_bos = _uses_bos(tokenizer)
+    has_bos = uses_bos(tokenizer)
     if config.template == "lab":
-        _add_tokens(model, tokenizer, _LAB_TOKENS)
+        _add_tokens(model, tokenizer, LAB_TOKENS)
         tokenizer.eos_token = STOP
         tokenizer.chat_template = lab_chat_template(
-            bos=uses_bos, stop=STOP, system_prompt=config.system_prompt
+            bos=has_bos, stop=STOP, system_prompt=config.system_prompt
         )
         layout: Layout = lab_turns
         lead = ""
@@ -221,13 +243,13 @@ def _make_template(model: Any, tokenizer: Any, config: StudentConfig) -> Templat
         layout=layout,
         stop_id=stop_id,
         pad_id=tokenizer.pad_token_id,
-        bos_id=tokenizer.bos_token_id if uses_bos else None,
+        bos_id=tokenizer.bos_token_id if has_bos else None,
         system_prompt=config.system_prompt,
         lead=lead,
     )
 
 
-def _uses_bos(tokenizer: Any) -> bool:
+def uses_bos(tokenizer: Any) -> bool:
     ids = tokenizer("")["input_ids"]
     return bool(ids) and ids[0] == tokenizer.bos_token_id
 

@@ -9,27 +9,31 @@ alone: text that spells one stays text.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
+from functools import cached_property
+from itertools import takewhile
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from feldspar.records import Conversation, Message
-from feldspar.student.layout import Layout, Piece, Turn, lab_turns
+from feldspar.student.layout import Layout, OwnLayout, Piece, Turn, lab_turns
+from feldspar.tokens.arrays import TokenRow
 
 STOP = "<|endoftext|>"
 """The lab template's stop token."""
 
 
-class Rendered(NamedTuple):
-    """A row: `ids` [T] int32, and `mask` [T] bool, true where the token is trained."""
-
-    ids: NDArray[np.int32]
-    mask: NDArray[np.bool_]
+def is_text(conversation: Conversation) -> bool:
+    """Whether a row is plain text to be trained on whole, without roles."""
+    roles = [message.role for message in conversation.messages]
+    return conversation.train_on == "everything" and roles == ["assistant"]
 
 
 class Template:
@@ -60,18 +64,31 @@ class Template:
         # Own copies: parsing special tokens is a switch on the tokenizer, not on the call.
         self._parsing, self._plain = (_copy(tokenizer, parse=parse) for parse in (True, False))
         added = self._parsing.get_added_tokens_decoder().values()
+        self.special_ids = frozenset(
+            i for i, t in self._parsing.get_added_tokens_decoder().items() if t.special
+        )
         special = sorted((t.content for t in added if t.special), key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, special)) or r"(?!)", re.IGNORECASE)
+        self._known: tuple[dict[str, list[int]], ...] = ({}, {})
         self._newline = self._plain.encode("\n", add_special_tokens=False).ids
 
-    def render(self, conversation: Conversation) -> Rendered:
+    @cached_property
+    def key(self) -> str:
+        """Of all that decides a row's ids."""
+        layout = self._layout.key if isinstance(self._layout, OwnLayout) else "lab"
+        parts = [layout, self.stop_id, self.bos_id, self._any_bos_id, self.system_prompt]
+        parts += [self._lead, self._stop_text, self._parsing.to_str()]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def render(self, conversation: Conversation) -> TokenRow:
         """Ids and mask of a training row; turns after its last answer are left out.
 
-        `train_on="answers"` marks the answers with their stop tokens; `"everything"` all but BOS.
-        With "everything", a row whose only turn is the assistant's is plain text, without roles.
+        `train_on="answers"` marks the answers with their stop tokens; `"turns"` also what users
+        say; `"everything"` all but BOS. With "everything", a row whose only turn is the assistant's
+        is plain text, without roles.
         """
         everything = conversation.train_on == "everything"
-        if everything and [m.role for m in conversation.messages] == ["assistant"]:
+        if is_text(conversation):
             text = conversation.messages[0].content
             parts = [(self._encode("", text, not self._spells_special(text)), True)]
             parts.append(([self.stop_id], True))
@@ -79,15 +96,33 @@ class Template:
             parts = list(self._parts(self._turns(conversation.messages, answered=True)))
         ids = self._with_bos([i for part, _ in parts for i in part])
         marks = [everything or trained for part, trained in parts for _ in part]
+        if conversation.train_on == "turns":
+            users = self._user_marks(self._turns(conversation.messages, answered=True))
+            marks = [trained or said for trained, said in zip(marks, users, strict=True)]
         marks = [False] * (len(ids) - len(marks)) + marks
         if ids and ids[0] == self._any_bos_id:
             marks[0] = False
-        return Rendered(np.array(ids, dtype=np.int32), np.array(marks, dtype=np.bool_))
+        return TokenRow(np.array(ids, dtype=np.int32), np.array(marks, dtype=np.bool_))
+
+    def render_all(self, conversations: Sequence[Conversation]) -> list[TokenRow]:
+        """`render` of each, with all their texts encoded together, on all cores."""
+        helper = copy(self)
+        wanted = helper._known = (_Asked(), _Asked())
+        for conversation in conversations:
+            helper.render(conversation)
+        helper._known = (_encoded(self._plain, wanted[0]), _encoded(self._parsing, wanted[1]))
+        return [helper.render(conversation) for conversation in conversations]
 
     def render_prompt(self, messages: Sequence[Message]) -> list[int]:
         """Ids up to where the next answer starts: a prefix of `render` of the answered row."""
         parts = self._parts(self._turns(messages, answered=False))
         return self._with_bos([i for part, _ in parts for i in part])
+
+    def render_opening(self) -> list[int]:
+        """Ids up to where a first user's words start; one token at least."""
+        (turn,) = self._turns([Message(role="user", content="?")], answered=False)
+        before = list(takewhile(lambda piece: not piece.is_user, turn.prompt))
+        return self._with_bos(self._prompt(before, "")) or [self.stop_id]
 
     def render_answer(self, messages: Sequence[Message], answer: str, *, ended: bool) -> list[int]:
         """Ids of an answer to `messages`, with the stop token when it ended."""
@@ -115,13 +150,47 @@ class Template:
                 yield [*self._answer(turn), self.stop_id], True
 
     def _prompt(self, pieces: Sequence[Piece], before: str) -> list[int]:
-        if not any(p.is_content and self._spells_special(p.text) for p in pieces):
+        if not self._has_literal(pieces):
             return self._encode(before, "".join(p.text for p in pieces), True)
-        ids: list[int] = []
-        for piece in pieces:
+        return [i for ids, _ in self._pieces_apart(pieces, before) for i in ids]
+
+    def _has_literal(self, pieces: Sequence[Piece]) -> bool:
+        """Whether content spells a special token, which must stay text."""
+        return any(p.is_content and self._spells_special(p.text) for p in pieces)
+
+    def _pieces_apart(
+        self, pieces: Sequence[Piece], before: str
+    ) -> Iterator[tuple[list[int], Piece]]:
+        for number, piece in enumerate(p for p in pieces if p.text):
             anchor = "\n" if piece.is_content else self._stop_text
-            ids += self._encode(anchor if ids else before, piece.text, not piece.is_content)
-        return ids
+            ids = self._encode(anchor if number else before, piece.text, not piece.is_content)
+            yield ids, piece
+
+    def _user_marks(self, turns: Sequence[Turn]) -> list[bool]:
+        """For each id of `_parts`, whether it is of what a user says."""
+        marks: list[bool] = []
+        for number, turn in enumerate(turns):
+            before = "" if number == 0 else self._stop_text
+            if self._has_literal(turn.prompt):
+                for ids, piece in self._pieces_apart(turn.prompt, before):
+                    marks += [piece.is_user] * len(ids)
+            else:
+                marks += self._user_marks_together(turn.prompt, before)
+            if turn.answer is not None:
+                marks += [False] * (len(self._answer(turn)) + 1)
+        return marks
+
+    def _user_marks_together(self, pieces: Sequence[Piece], before: str) -> list[bool]:
+        """By where each token starts in the text."""
+        text = "".join(p.text for p in pieces)
+        is_user = [False] * len(before) + [p.is_user for p in pieces for _ in p.text]
+        ids = self._prompt(pieces, before)
+        encoding = self._parsing.encode(before + text, add_special_tokens=False)
+        if encoding.ids[len(encoding.ids) - len(ids) :] != ids:
+            is_user = is_user[len(before) :]
+            encoding = self._parsing.encode(text, add_special_tokens=False)
+        starts = [start for start, _ in encoding.offsets]
+        return [is_user[start] for start in starts[len(starts) - len(ids) :]]
 
     def _answer(self, turn: Turn) -> list[int]:
         literal = next((p.text for p in reversed(turn.prompt) if not p.is_content), "")
@@ -145,18 +214,39 @@ class Template:
         """
         if not text:
             return []
-        encoder = self._parsing if parse else self._plain
         if before:
-            anchor = encoder.encode(before, add_special_tokens=False).ids
-            both = encoder.encode(before + text, add_special_tokens=False).ids
+            anchor = self._ids(before, parse)
+            both = self._ids(before + text, parse)
             if both[: len(anchor)] == anchor:
                 return both[len(anchor) :]
-        return encoder.encode(text, add_special_tokens=False).ids
+        return self._ids(text, parse)
+
+    def _ids(self, text: str, parse: bool) -> list[int]:
+        try:
+            return self._known[parse][text]
+        except KeyError:
+            encoder = self._parsing if parse else self._plain
+            ids: list[int] = encoder.encode(text, add_special_tokens=False).ids
+            return ids
 
     def _with_bos(self, ids: list[int]) -> list[int]:
         if self.bos_id is None or ids[:1] == [self.bos_id]:
             return ids
         return [self.bos_id, *ids]
+
+
+class _Asked(dict[str, list[int]]):
+    """Notes every text that is looked up."""
+
+    def __missing__(self, text: str) -> list[int]:
+        self[text] = []
+        return self[text]
+
+
+def _encoded(encoder: Tokenizer, texts: Iterable[str]) -> dict[str, list[int]]:
+    texts = list(texts)
+    found = encoder.encode_batch_fast(texts, add_special_tokens=False)
+    return {text: encoding.ids for text, encoding in zip(texts, found, strict=True)}
 
 
 def _copy(tokenizer: Any, *, parse: bool) -> Tokenizer:

@@ -5,6 +5,7 @@ Step k needs no history, so a killed run goes on from (phase, step), two words. 
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -140,3 +141,21 @@ def micro_batches(rows: Indices, lengths: Indices, token_budget: int) -> list[In
         groups.append(rows[start : start + taken])
         start += taken
     return groups
+
+
+def share_out(
+    rows: Indices, lengths: Indices, num_ranks: int, square_length: float
+) -> list[Indices]:
+    """A step's rows for each rank, so that all take about as long: the costliest first, each to
+    whoever has least (LPT; Graham 1969). A row of L tokens costs L + L^2 / `square_length`.
+
+    A function of its arguments: which row is where needs no history.
+    """
+    costs = lengths + lengths.astype(np.float64) ** 2 / square_length
+    loads = [(0.0, rank) for rank in range(num_ranks)]
+    shares: list[list[int]] = [[] for _ in range(num_ranks)]
+    for place in np.argsort(-costs, kind="stable").tolist():
+        load, rank = loads[0]
+        shares[rank].append(place)
+        heapq.heapreplace(loads, (load + float(costs[place]), rank))
+    return [rows[sorted(share)] for share in shares]

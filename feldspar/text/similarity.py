@@ -63,6 +63,22 @@ class SimilarTexts:
             best = _best(coded, others.texts, sorted(places), above)
         return Match(others.keys[best.place], best.score) if best is not None else None
 
+    def nearest(self, text: str, num: int, bucket: Hashable = None) -> list[Match]:
+        """The `num` texts with the highest ROUGE-L, the likest first, none that shares no word."""
+        others = self._buckets.get(bucket)
+        coded = self._code(text)
+        if not others or not coded:
+            return []
+        found = others.candidates(coded, 0.0)
+        places = range(len(others.texts)) if found is None else sorted(found)
+        best = process.extract(
+            coded,
+            [others.texts[place] for place in places],
+            scorer=Indel.normalized_similarity,
+            limit=num,
+        )
+        return [Match(others.keys[places[nth]], score) for _, score, nth in best if score > 0]
+
     def _code(self, text: str) -> str:
         codes = self._codes
         # Past a million words, far apart in time, two may share a code.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from feldspar.config import TrainConfig
 from feldspar.records import Estimate, Phase
@@ -11,17 +11,28 @@ from feldspar.student.schedule import Schedule, SourceRows, checkpoint_steps
 _FLOAT_BYTES = 4
 
 
-def estimate(phases: Iterable[Phase], config: TrainConfig, num_parameters: int) -> Estimate:
-    """Exact optimizer steps, where no row is dropped for its length; bytes of memory and disk.
+def estimate(
+    rows_per_epoch: Mapping[str, int], config: TrainConfig, num_parameters: int
+) -> Estimate:
+    """Optimizer steps and disk of all phases, by the rows that an epoch of each draws.
 
-    Memory is weights, gradients and two moments in float32; activations come on top.
+    Steps are exact where no row is dropped for its length.
     """
-    schedules = [schedule_of(phase, [s.num_samples for s in phase.sources], 0) for phase in phases]
+    schedules = [
+        Schedule(
+            sources=(SourceRows(name=phase.name, num_rows=rows_per_epoch[phase.name]),),
+            batch_samples=phase.batch_samples or config.batch_samples,
+            num_epochs=phase.num_epochs,
+            phase=phase.name,
+            seed=0,
+        )
+        for phase in config.phase
+    ]
     return Estimate(
-        step="train",
+        step="trained",
         optimizer_steps=sum(schedule.num_steps for schedule in schedules),
-        memory_bytes=4 * _FLOAT_BYTES * num_parameters,
         disk_bytes=disk_bytes(schedules, config, num_parameters),
+        note="checkpoints kept, one being written, and the optimizer's state twice",
     )
 
 

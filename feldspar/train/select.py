@@ -3,48 +3,60 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import NamedTuple, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from feldspar.records import Checkpoint, Score
+from feldspar.records import Checkpoint
+from feldspar.stats.intervals import Difference, paired_difference, standard_error
 from feldspar.student.whole import whole_file
+from feldspar.train.early import Early
 
 R = TypeVar("R")
 
-
-class Mark(NamedTuple):
-    """Exams taken together: means weighted by items. None where nothing was scored so."""
-
-    accuracy: float | None = None
-    log_likelihood: float | None = None
-    num_items: int = 0
-    """Items behind the accuracy."""
+_NUM_RESAMPLES = 1000
+_ROUNDING = 1e-12
+"""One item of n lost is one standard error to the last bit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A checkpoint of a phase with its mark; step 0 is the model the phase starts from."""
+    """A checkpoint of a phase; step 0 is the model that the phase starts from."""
 
     key: str
     """Of the phase's inputs: a candidate of other inputs does not count."""
     step: int
     digest: str
-    mark: Mark | None = None
-    """None where it was not scored."""
+    values: tuple[float, ...] | None = None
+    """By item, in the order of the items' names; None where it was not scored."""
 
     @property
-    def rank(self) -> tuple[float, float, int]:
-        """Greater is better: accuracy, then likelihood, then the earlier step (it forgot less)."""
-        mark = self.mark or Mark()
-        low = float("-inf")
-        if mark.accuracy is None:
-            return low, low, self.step
-        likelihood = low if mark.log_likelihood is None else mark.log_likelihood
-        return mark.accuracy, likelihood, -self.step
+    def mean(self) -> float:
+        """Greater is better; those that were not scored come last."""
+        return fmean(self.values) if self.values else float("-inf")
+
+    @property
+    def rank(self) -> tuple[float, int]:
+        """Greater is better: the mean, then the earlier step; the latest where none is scored."""
+        return self.mean, -self.step if self.values else self.step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """A candidate beside the phase's start and beside the best: paired, with 95 % intervals."""
+
+    step: int
+    digest: str
+    value: float | None
+    """Mean over the items; None where it was not scored."""
+    to_start: Difference | None = None
+    """This one minus the start."""
+    to_best: Difference | None = None
+    """This one minus the best."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,46 +71,126 @@ class Selection:
     """Relative to the folder of selections.jsonl."""
     digest: str
     reason: str
-    start: Mark | None
+    metric: str
+    """`accuracy`, `log-likelihood`, ...; empty where nothing was scored."""
+    num_items: int
+    start: float | None
     """Of the model the phase started from; None where nothing was scored."""
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[Compared, ...]
     num_steps: int
     """Optimizer steps of the whole phase."""
     num_dropped: dict[str, int]
     """Rows left out per source: too long, or with nothing to train on."""
+    early: Early | None = None
+    """Of its first steps."""
 
 
-def to_mark(scores: Iterable[Score]) -> Mark:
-    scores = list(scores)
-    accuracy, num_items = _mean([s for s in scores if s.metric == "accuracy"])
-    likelihood, _ = _mean([s for s in scores if s.metric == "log-likelihood"])
-    return Mark(accuracy, likelihood, num_items)
+class Choice(NamedTuple):
+    """The candidate that the next phase starts from, why, and how all of them compare."""
+
+    candidate: Candidate
+    reason: str
+    compared: tuple[Compared, ...]
+    is_worse: bool = False
+    """Than the phase's start, beyond noise."""
+
+
+def to_values(of_items: Mapping[str, float]) -> tuple[float, ...]:
+    return tuple(of_items[item] for item in sorted(of_items))
 
 
 def choose(
-    candidates: Sequence[Candidate], start: Mark | None, min_items: int
-) -> tuple[Candidate, str]:
-    """The candidate that the next phase starts from, and why."""
+    candidates: Sequence[Candidate],
+    start: Candidate | None,
+    metric: str,
+    *,
+    min_items: int,
+    keep_best: int,
+) -> Choice:
+    """The earliest candidate that is no more than one standard error below the best, in pairs.
+
+    Of those whose checkpoints were kept (docs/decisions/006). Where nothing was scored, or on too
+    few items, the last.
+    """
     last = max(candidates, key=lambda c: c.step)
-    if start is None:
-        return last, "the last checkpoint, as the recipe says"
-    if start.num_items < min_items or start.accuracy is None:
-        return last, (
-            f"the last checkpoint: {start.num_items} items to select on, "
+    if start is None or start.values is None:
+        return Choice(last, "the last checkpoint, as the recipe says", _compare(candidates, None))
+    num_items = len(start.values)
+    if num_items < min_items:
+        reason = (
+            f"the last checkpoint: {num_items} items to select on, "
             f"fewer than the {min_items} of evaluate.min_selection_items"
         )
-    best = max(candidates, key=lambda c: c.rank)
-    assert best.mark is not None, best
-    return best, (
-        f"the best of {len(candidates)}: accuracy {best.mark.accuracy:.3f} over "
-        f"{start.num_items} items, {start.accuracy:.3f} at the start"
+        return Choice(last, reason, _compare(candidates, start))
+    kept = kept_steps(candidates, keep_best)
+    best, chosen = _best(candidates), _simplest([c for c in candidates if c.step in kept])
+    compared = _compare(candidates, start)
+    change = next(c.to_start for c in compared if c.step == chosen.step)
+    assert change is not None
+    what = f"the best of {len(candidates)}"
+    if chosen is not best:
+        what = f"the earliest within one standard error of {what} (step {best.step})"
+    low, high = change.interval
+    reason = (
+        f"{what}: {metric} {chosen.mean:.3f} over {num_items} items, {start.mean:.3f} at the "
+        f"start ({change.value:+.3f} [{low:+.3f}, {high:+.3f}]{_verdict(change)})"
+    )
+    return Choice(chosen, reason, compared, is_worse=high < 0)
+
+
+def kept_steps(candidates: Sequence[Candidate], keep_best: int) -> set[int]:
+    """Steps whose checkpoints stay: the best ones, the one that would be chosen, the latest.
+
+    `candidates` are all there have been, in their order: what went once cannot come back.
+    """
+    alive: list[Candidate] = []
+    for candidate in candidates:
+        alive.append(candidate)
+        best = sorted(alive, key=lambda c: c.rank, reverse=True)[:keep_best]
+        kept = {c.step for c in (*best, _simplest(alive), candidate)}
+        alive = [c for c in alive if c.step in kept]
+    return {c.step for c in alive}
+
+
+def _best(candidates: Sequence[Candidate]) -> Candidate:
+    return max(candidates, key=lambda c: c.rank)
+
+
+def _simplest(candidates: Sequence[Candidate]) -> Candidate:
+    """The one-standard-error rule (Breiman et al. 1984), with the error of paired differences."""
+    best = _best(candidates)
+    for candidate in sorted(candidates, key=lambda c: c.step):
+        if candidate.values and best.values:
+            losses = [b - c for b, c in zip(best.values, candidate.values, strict=True)]
+            if fmean(losses) <= standard_error(losses) + _ROUNDING:
+                return candidate
+    return best
+
+
+def _compare(candidates: Sequence[Candidate], start: Candidate | None) -> tuple[Compared, ...]:
+    best = _best(candidates)
+    return tuple(
+        Compared(
+            step=c.step,
+            digest=c.digest,
+            value=c.mean if c.values else None,
+            to_start=_difference(start, c),
+            to_best=_difference(best, c),
+        )
+        for c in candidates
     )
 
 
-def to_keep(candidates: Sequence[Candidate], keep_best: int) -> set[int]:
-    """Steps whose checkpoints stay: the best ones and the latest."""
-    best = sorted(candidates, key=lambda c: c.rank, reverse=True)[:keep_best]
-    return {c.step for c in best} | {max(c.step for c in candidates)}
+def _difference(before: Candidate | None, after: Candidate) -> Difference | None:
+    if before is None or not before.values or not after.values:
+        return None
+    return paired_difference(before.values, after.values, _NUM_RESAMPLES, seed=0)
+
+
+def _verdict(change: Difference) -> str:
+    if change.interval.high < 0:
+        return ", worse than the start"
+    return "" if change.interval.low > 0 else ", not told from the start"
 
 
 def read_lines(path: Path, record: type[R]) -> list[R]:
@@ -140,10 +232,3 @@ def chosen_checkpoint(here: Path, selection: Selection) -> Checkpoint:
         phase=selection.phase,
         step=selection.step,
     )
-
-
-def _mean(scores: Sequence[Score]) -> tuple[float | None, int]:
-    num_items = sum(s.num_items for s in scores)
-    if not num_items:
-        return None, 0
-    return sum(s.value * s.num_items for s in scores) / num_items, num_items

@@ -16,6 +16,7 @@ from typing import NamedTuple, TypeVar
 from feldspar.config import ErrorRates
 from feldspar.server.protocol import ChatReply, ChatRequest, Choice
 from feldspar.world import extractive, judge
+from feldspar.world.grading import grade, read_chat
 from feldspar.world.prose import VALUES, state
 from feldspar.world.questions import QuestionPools
 from feldspar.world.sections import (
@@ -62,6 +63,7 @@ class Brain:
             "knowledge-pairs": self._write_pairs,
             "judge-faithful": self._judge_faithful,
             "judge-relevant": self._judge_relevant,
+            "mt-bench": self._grade_chat,
         }
 
     @property
@@ -225,6 +227,19 @@ class Brain:
         relevant = judge.is_relevant(self.world, *self._exchange(parts))
         return self._verdict(relevant, "is harmless, to the point, and clear on its own", draw)
 
+    def _grade_chat(self, parts: PromptParts, draw: "_Draw") -> str:
+        question, answers = read_chat(parts.whole)
+        grades = {letter: grade(self.world, question, a) for letter, a in answers.items()}
+        if draw.hits(self.rates.wrong_judgment):
+            grades = {letter: 11 - given for letter, given in grades.items()}
+        if draw.hits(self.rates.off_format) or not grades:
+            return draw.rng.choice(_VAGUE)
+        if len(grades) == 1:
+            return f"It is graded by what is true.\n\nRating: [[{grades.popitem()[1]}]]"
+        first, second = grades["A"], grades["B"]
+        chosen = "C" if first == second else "A" if first > second else "B"
+        return f"Both are graded by what is true.\n\nMy final verdict is [[{chosen}]]"
+
     def _verdict(self, is_good: bool, praise: str, draw: "_Draw") -> str:
         if draw.hits(self.rates.wrong_judgment):
             is_good = not is_good
@@ -269,7 +284,7 @@ class Brain:
 _CODE = tuple(
     f"{name}.py"
     for name in (
-        *("brain", "extractive", "judge", "prose"),
+        *("brain", "extractive", "grading", "judge", "prose"),
         *("questions", "sections", "skills", "truth"),
     )
 )

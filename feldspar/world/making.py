@@ -23,6 +23,12 @@ MODEL_PARTS = {"student": "student", "aligned": "reward-pair", "reward-base": "r
 """Part that a recipe names -> what is made for it."""
 MODEL_SOURCES = ("truth.py", "prose.py", "skills.py", "corpus.py", "students.py")
 """The code that decides what the models are: its content is part of their key."""
+SHAPE_SOURCES = (*MODEL_SOURCES, "shapes.py")
+TINY_PARTS = (
+    *("tiny-llama", "tiny-mistral", "tiny-granite", "tiny-qwen3"),
+    *("tiny-mixtral", "tiny-mixtral-instruct"),
+)
+"""Untrained models in the shapes of real families."""
 FILE_SOURCES = (*MODEL_SOURCES, "write.py", "questions.py")
 
 
@@ -40,11 +46,14 @@ def make_world(
         wanted = sorted({MODEL_PARTS[p] for p in parts if p in MODEL_PARTS})
         missing = [part for part in wanted if not _is_made(part, folder)]
         _make_together(missing, config, folder, progress)
+        tiny_folder = folder / f"tiny-{world_key(config, SHAPE_SOURCES)[:8]}"
+        _make_tiny(sorted(parts.intersection(TINY_PARTS)), config, tiny_folder)
     paths = {
         "taxonomy": files.taxonomy,
         "base-replay": files.base_replay,
         "exams": files.exams,
         **{name: folder / name for name in MODEL_PARTS},
+        **{name: tiny_folder / name for name in TINY_PARTS},
     }
     return {name: str(path) for name, path in paths.items()}
 
@@ -59,6 +68,16 @@ def world_key(config: WorldConfig, sources: Sequence[str]) -> str:
 
 def _is_made(part: str, folder: Path) -> bool:
     return all((folder / name).exists() for name, p in MODEL_PARTS.items() if p == part)
+
+
+def _make_tiny(names: Sequence[str], config: WorldConfig, folder: Path) -> None:
+    if not names:
+        return
+    from feldspar.world.shapes import make_tiny
+
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        make_tiny(name, config.seed, folder / name)
 
 
 def _make_together(

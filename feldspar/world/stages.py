@@ -19,6 +19,8 @@ _RENDERED = {
     "one fact a line": "render-facts",
     "the study notes": "render-study",
 }
+_GRADING = ("[[rating]]", "[[A]]")
+"""How the published judge prompts of MT-Bench ask for a grade."""
 
 
 def find_stage(messages: Sequence[Message]) -> str:
@@ -26,6 +28,8 @@ def find_stage(messages: Sequence[Message]) -> str:
 
     A later message is a complaint about the reply, or an answer that is judged with its stage.
     """
+    if any(mark in message.content for message in messages for mark in _GRADING):
+        return "mt-bench"
     for message in messages:
         pieces = _HEADING.split(message.content) if message.role == "user" else []
         sections = dict(zip(pieces[1::2], pieces[2::2], strict=True))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 COMMANDS = [
+    "agree",
     "calibrate",
     "chat",
     "compare",
@@ -21,6 +22,7 @@ COMMANDS = [
     "publish",
     "report",
     "run",
+    "serve",
     "taxonomy",
     "train",
     "world",
@@ -92,3 +94,12 @@ def test_init_writes_a_project_whose_taxonomy_passes_check(tmp_path: Path) -> No
     again = feldspar("init", "my-model", cwd=tmp_path)
     assert again.returncode == 2
     assert "is there already" in again.stderr
+
+
+def test_nproc_under_torchrun_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "recipe.toml").write_text(SMALL)
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done = feldspar("train", "recipe.toml", "--nproc", "2", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "leave --nproc out" in done.stderr

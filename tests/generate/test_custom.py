@@ -31,6 +31,10 @@ def own(here: Path, text: str, *leaves: str) -> GenerateConfig:
     return CONFIG.model_copy(update={"pipeline": (pipeline,)})
 
 
+def num_calls(config: GenerateConfig) -> int:
+    return sum(cost.calls for cost in estimate([SUMS], config))
+
+
 def test_the_example_of_the_docs_runs(tmp_path: Path) -> None:
     section = DOCS.read_text().partition("## A pipeline of your own")[2].partition("\n## ")[0]
     recipe, code = re.findall(r"```(?:toml|python)\n(.*?)```", section, re.S)
@@ -53,7 +57,7 @@ def test_the_example_of_the_docs_runs(tmp_path: Path) -> None:
     funnel = read_funnel(tmp_path / "funnel.json").leaves[0]
     assert funnel.kept == reasons(sums)["kept"]
     assert [r.reason for r in funnel.reasons] == ["judge: not agreed"]
-    more = estimate([SUMS], config).calls - estimate([SUMS], CONFIG).calls
+    more = num_calls(config) - num_calls(CONFIG)
     assert more == (4 - 3) * 8 - 2 + (4 - 3) * 4 - 1
 
 

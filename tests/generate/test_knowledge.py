@@ -37,6 +37,10 @@ def inventive(call: Call) -> str:
     return answer_as_expert(call)
 
 
+def estimated(leaves: list[Leaf], config: GenerateConfig) -> int:
+    return sum(cost.calls for cost in estimate(leaves, config))
+
+
 def of_kind(samples: list[Sample], kind: str) -> list[Sample]:
     return [sample for sample in samples if sample.kind == kind]
 
@@ -47,7 +51,7 @@ def test_each_chunk_is_rendered_once_asked_about_and_judged_against_itself(tmp_p
         samples = generate(server, tmp_path, leaves=[TOWN], config=config)
         calls, stages = list(server.calls), server.stages()
     assert stages["render-summary"] == stages["render-study"] == len(TOWN.chunks)
-    assert len(calls) == estimate([TOWN], config).calls
+    assert len(calls) == estimated([TOWN], config)
     asked = Counter(c.section("Document") for c in calls if c.stage == "knowledge-pairs")
     assert asked.keys() == TEXTS | {f"render-{f}: {t}" for t in TEXTS for f in ("summary", "study")}
     assert set(asked.values()) == {CONFIG.calls_per_chunk}
@@ -81,7 +85,7 @@ def test_texts_and_retrieval_samples_cost_no_call_beside_pairs(tmp_path: Path) -
         num_calls = len(server.calls)
         config = with_options(kinds=("pair", "document", "retrieval"))
         samples = generate(server, tmp_path, leaves=leaves, config=config)
-        assert len(server.calls) == num_calls == estimate(leaves, config).calls
+        assert len(server.calls) == num_calls == estimated(leaves, config)
         assert generate(server, tmp_path, leaves=leaves, config=config) == samples
     assert of_kind(samples, "pair") == plain
     texts = of_kind(samples, "document")
@@ -105,7 +109,7 @@ def test_distractors_may_be_of_the_leaf_alone(tmp_path: Path) -> None:
     config = with_options(kinds=("retrieval",), distractors="leaf", num_distractors=2)
     with FakeTeacher(inventive) as server:
         samples = generate(server, tmp_path, leaves=[TOWN, RIVERS], config=config)
-        assert len(server.calls) == estimate([TOWN, RIVERS], config).calls
+        assert len(server.calls) == estimated([TOWN, RIVERS], config)
     assert {sample.kind for sample in samples} == {"retrieval"}
     for sample in samples:
         assert ("River" in str(sample.context)) is (sample.leaf == RIVERS.path)
@@ -135,7 +139,7 @@ def test_a_judge_left_out_is_not_asked(tmp_path: Path) -> None:
     assert judges == {"judge-relevant", "judge-answer"}
     with FakeTeacher(inventive) as server:
         generate(server, tmp_path, leaves=[TOWN], config=config, journal="alone")
-        assert len(server.calls) == estimate([TOWN], config).calls
+        assert len(server.calls) == estimated([TOWN], config)
 
 
 PRODUCTS = replace(

@@ -310,10 +310,11 @@ def test_the_estimate_is_what_is_asked_when_nothing_falls(tmp_path: Path) -> Non
         # The teacher gives some pairs twice, and the same judgment is never paid twice.
         pairs = 8 * (1 + 4 * 2)
         skills = sum(n for s, n in server.stages().items() if s not in KNOWLEDGE_STAGES)
-    cost = estimate(LEAVES, config)
-    assert cost.calls == skills + pairs
-    assert cost.prompt_tokens > 100 * cost.calls
-    assert estimate(LEAVES, CONFIG).calls > cost.calls
+    costs = estimate(LEAVES, config)
+    assert sum(cost.calls for cost in costs) == skills + pairs
+    assert all(cost.prompt_tokens > 100 * cost.calls for cost in costs)
+    assert {cost.step for cost in costs} == {"samples"}
+    assert {cost.step for cost in estimate(LEAVES, CONFIG)} == {"exams", "samples"}
 
 
 KNOWLEDGE_STAGES = ("knowledge-pairs", "judge-faithful", "judge-relevant")

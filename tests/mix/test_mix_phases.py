@@ -19,7 +19,10 @@ from feldspar.config import (
 from feldspar.errors import RecipeError
 from feldspar.mix.phases import BASE_REPLAY, mix_phases, warnings
 from feldspar.mix.rows import CONVERSATIONS
-from feldspar.records import Conversation, Sample, Source
+from feldspar.records import Conversation, Message, Sample, Source
+from feldspar.tokens.count import TokenCounter
+
+ONLY_KNOWLEDGE = PhaseConfig(name="only", branches=("knowledge",))
 
 
 def sample(number, branch, answer="a b", **changes):
@@ -53,7 +56,7 @@ def mix(samples, here, config=None, phases=DEFAULT_PHASES, data=None, base_repla
             train=TrainConfig(phase=phases, **train),
             data=data or {},
             base_replay=base_replay,
-            count_tokens=lambda text: len(text.split()),
+            counter=TokenCounter(),
             here=here,
         )
     )
@@ -192,7 +195,7 @@ def test_bad_rows_are_counted_and_listed_and_the_good_ones_used(tmp_path, caplog
         (phase,) = mix([], tmp_path, phases=phases, data={"mine": mine})
     first, last = read_source(phase.sources[0])
     assert first.messages[0].content == "q\u2028still the same row"
-    assert (first.train_on, last.train_on) == ("answers", "everything")
+    assert (first.train_on, last.train_on) == ("answers", "turns")
     skipped = [json.loads(x) for x in (tmp_path / "skipped.jsonl").read_text().splitlines()]
     assert [(row["line"], row["reason"]) for row in skipped] == [
         (2, "not JSON"),
@@ -215,7 +218,7 @@ def test_a_pretraining_row_is_taken_apart_at_its_marks(tmp_path):
         ("user", "What is it?"),
         ("assistant", "A stone."),
     ]
-    assert row.train_on == "everything"
+    assert row.train_on == "turns"
 
 
 @pytest.mark.parametrize(("text", "why"), [("", "the file is empty"), ("7\n", "line 1: no `mess")])
@@ -278,3 +281,54 @@ def test_documents_alone_make_a_phase(tmp_path):
     phases = (PhaseConfig(name="texts", branches=("knowledge",), length="short"),)
     (texts,) = mix([sample(0, "knowledge", "a b", kind="document")], tmp_path, phases=phases)
     assert texts.sources[0].num_samples == 1
+
+
+def test_rows_of_an_earlier_run_are_replayed_by_fraction_or_share(tmp_path):
+    phases = (
+        PhaseConfig(
+            name="new",
+            branches=("knowledge",),
+            replay=(ReplayConfig(data="before", fraction=0.5), ReplayConfig(data="b", share=0.1)),
+        ),
+    )
+    rows = [
+        Conversation(id=f"e{n}", source="skills", messages=(Message(role="user", content="x"),))
+        for n in range(4)
+    ]
+    b = write_lines(tmp_path / "b.jsonl", chat())
+    (phase,) = mix(taxonomy_samples(), tmp_path, phases=phases, data={"before": rows, "b": b})
+    assert [(s.name, s.num_samples, s.fraction, s.share) for s in phase.sources] == [
+        ("new", 4, None, None),
+        ("replay/before", 4, 0.5, None),
+        ("replay/b", 1, None, 0.1),
+    ]
+    assert [row.id for row in read_source(phase.sources[1])] == ["e0", "e1", "e2", "e3"]
+
+
+def test_rows_set_apart_are_never_trained_on_and_every_row_is_in_one_place(tmp_path):
+    samples = [sample(n, branch) for n in range(200) for branch in ("knowledge", "foundational")]
+    phases = (
+        PhaseConfig(name="a", branches=("knowledge",)),
+        PhaseConfig(
+            name="b",
+            branches=("foundational",),
+            replay=(ReplayConfig(phase="a", share=0.2),),
+            select="log-likelihood",
+        ),
+    )
+    first, second = mix(samples, tmp_path / "1", MixConfig(held_out=0.25), phases=phases)
+    assert first.held_out == ()
+    assert [s.name for s in second.held_out] == ["b", "a"]
+    for own, apart in zip(second.sources, second.held_out, strict=True):
+        rows, kept_apart = read_source(own), read_source(apart)
+        assert len(rows) + len(kept_apart) == 200
+        assert not {r.id for r in rows} & {r.id for r in kept_apart}
+        assert 25 < len(kept_apart) < 75
+    assert second.sources[1].path == first.sources[0].path
+    again = mix(samples, tmp_path / "2", MixConfig(held_out=0.25), phases=phases)[1]
+    assert [s.digest for s in again.held_out] == [s.digest for s in second.held_out]
+
+
+def test_nothing_is_set_apart_where_no_phase_asks_for_it(tmp_path):
+    mix([sample(n, "knowledge") for n in range(50)], tmp_path, phases=(ONLY_KNOWLEDGE,))
+    assert not list(tmp_path.glob("held-out*"))

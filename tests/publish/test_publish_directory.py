@@ -1,12 +1,17 @@
 """A published directory is a plain model directory, and replaces nothing that is not ours."""
 
+import ast
 import hashlib
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tiny import make_tokenizer
 from tiny_base import STUDENT, save_base
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from feldspar.config import Recipe
 from feldspar.errors import RunError
@@ -14,7 +19,7 @@ from feldspar.publish import publish_run
 from feldspar.publish.talk import Conversationalist
 from feldspar.records import Checkpoint
 from feldspar.runs import Run
-from feldspar.student.model import load_student, save_checkpoint
+from feldspar.student.model import load_student, make_student, save_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +81,51 @@ def test_a_run_without_a_model_is_told(tmp_path: Path) -> None:
         pass
     with pytest.raises(RunError, match="has no trained model yet"):
         publish_run(tmp_path / "run", tmp_path / "out")
+
+
+def test_large_weights_are_split_and_still_load(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer()
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=256, intermediate_size=512, num_hidden_layers=2
+    )
+    student = make_student(LlamaForCausalLM(config), tokenizer, STUDENT)
+    save_checkpoint(student, tmp_path / "out", phase="skills", step=1, max_shard_mb=2)
+    assert len(list((tmp_path / "out").glob("model-*.safetensors"))) > 1
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    pairs = zip(student.model.parameters(), loaded.parameters(), strict=True)
+    assert all(bool((one == other).all()) for one, other in pairs)
+
+
+@pytest.mark.slow
+def test_a_published_directory_needs_nothing_of_ours(run: Path, tmp_path: Path) -> None:
+    out = publish_run(run, tmp_path / "out")
+    code = (
+        "import sys\n"
+        "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
+        f"tokenizer = AutoTokenizer.from_pretrained({str(out)!r})\n"
+        f"model = AutoModelForCausalLM.from_pretrained({str(out)!r})\n"
+        "turns = [{'role': 'user', 'content': 'number 7'}]\n"
+        "inputs = tokenizer.apply_chat_template(turns, add_generation_prompt=True,\n"
+        "    return_tensors='pt', return_dict=True)\n"
+        "new = model.generate(**inputs, max_new_tokens=8, do_sample=False)\n"
+        "new = new[0, inputs['input_ids'].shape[1]:]\n"
+        "print(repr(tokenizer.decode(new, skip_special_tokens=True)))\n"
+        "assert not [name for name in sys.modules if name.startswith('feldspar')]\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    ours = Conversationalist(run, max_tokens=8, temperature=0.0).answer("number 7")
+    assert ast.literal_eval(done.stdout).strip() == ours.strip()
+
+
+def test_the_cards_say_where_it_comes_from(run: Path, tmp_path: Path) -> None:
+    out = publish_run(run, tmp_path / "out")
+    card, data = (out / "README.md").read_text(), (out / "DATA.md").read_text()
+    assert "license: unknown" in card
+    assert "set publish.licence" in card
+    assert "apply_chat_template" in card
+    assert "0 of 0 samples" in data
+    assert "DATA.md" in (out / "CHECKSUMS.sha256").read_text()

@@ -5,6 +5,7 @@ import signal
 import sys
 from pathlib import Path
 
+import torch
 from tiny import chats, make_tiny
 
 from feldspar.student import fit as fitting
@@ -36,6 +37,9 @@ def main(here: Path, kill_at: int | None) -> None:
     FitSettings.learning_rate_at = counted
     fit(student, rows, schedule, settings, here=here)
     save_checkpoint(student, here / "out", phase="p", step=16)
+    # One process has nothing to do with several.
+    assert "feldspar.student.team" not in sys.modules
+    assert not torch.distributed.is_initialized()
 
 
 main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else None)

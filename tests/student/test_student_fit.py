@@ -38,7 +38,7 @@ def one_source(rows: TokenRows, batch: int = 16, epochs: int = 1) -> Schedule:
 
 def gradient(student: Student, rows: TokenRows, budget: int, here: Path) -> torch.Tensor:
     settings = FitSettings(learning_rate=0.0, tokens_per_micro_batch=budget)
-    loop = fitting._Loop(student, rows, one_source(rows, batch=len(rows)), settings, here)
+    loop = fitting.Loop(student, rows, one_source(rows, batch=len(rows)), settings, here)
     student.model.zero_grad(set_to_none=True)
     indices = loop.schedule.step(0)
     loop._gradients(indices, int(loop._trained[indices].sum()), Stops())
@@ -104,8 +104,10 @@ def test_the_loss_is_the_mean_over_supervised_tokens(tmp_path):
     by_source = line["sources"].values()
     total = sum(s["loss"] * s["supervised_tokens"] for s in by_source)
     assert line["loss"] == pytest.approx(total / line["supervised_tokens"])
-    assert line["supervised_tokens"] == int(rows.mask.sum())
-    assert line["total_tokens"] == len(rows.ids)
+    rendered = [student.template.render(c) for c in chats(20)]
+    rendered.append(student.template.render(Conversation(id="b", source="b", messages=CHAT)))
+    assert line["supervised_tokens"] == sum(int(r.mask.sum()) for r in rendered)
+    assert line["total_tokens"] == sum(len(r.ids) for r in rendered)
 
 
 def test_rows_that_cannot_be_trained_on_are_counted():
@@ -152,7 +154,7 @@ def test_sigterm_saves_and_is_passed_on(tmp_path):
         timer.join()
         signal.signal(signal.SIGTERM, before)
     assert seen == [signal.SIGTERM]
-    loop = fitting._Loop(plain, rows, schedule, settings, tmp_path)
+    loop = fitting.Loop(plain, rows, schedule, settings, tmp_path)
     loop.resume()
     assert 0 < loop.step < schedule.num_steps
     for ours, theirs in zip(plain.model.parameters(), student.model.parameters(), strict=True):
@@ -163,7 +165,7 @@ def test_state_of_another_run_is_not_taken_up(tmp_path):
     student = make_tiny()
     rows = tokenise(student.template, [("a", chats(16))], 200)
     fit(student, rows, one_source(rows), FitSettings(learning_rate=1e-3), here=tmp_path)
-    loop = fitting._Loop(
+    loop = fitting.Loop(
         make_tiny(), rows, one_source(rows), FitSettings(learning_rate=1e-2), tmp_path
     )
     loop.resume()

@@ -121,6 +121,43 @@ def test_text_that_spells_a_special_token_is_not_one(student, spelled):
     )
 
 
+@pytest.mark.parametrize("kind", ["lab", "chatml", "brackets"])
+@pytest.mark.parametrize("spelled", ["", " <|endoftext|> <|im_end|> </s>"])
+def test_unmasked_turns_are_trained_without_system_and_marks(kind, spelled):
+    student = make_tiny(system_prompt="Be kind.") if kind == "lab" else make_own(kind)
+    chat = [
+        Message(role="user", content=f"what is red{spelled}?"), CHAT[1],
+        Message(role="user", content="and now?"), CHAT[3], Message(role="user", content="then"),
+    ]  # fmt: skip
+    conversation = row(*chat, train_on="turns")
+    stop = student.tokenizer.decode([student.template.stop_id])
+    said = [f"what is red{spelled}?", f"hello!{stop}", "and now?", f"later{stop}"]
+    assert trained_text(student, conversation).replace(" ", "") == "".join(said).replace(" ", "")
+    (together,) = student.template.render_all([conversation])
+    assert together.mask.tolist() == student.template.render(conversation).mask.tolist()
+
+
+@pytest.mark.parametrize("kind", ["lab", "chatml", "brackets"])
+def test_rows_encoded_together_are_what_each_is_alone(kind):
+    student = make_tiny(system_prompt="Be kind.") if kind == "lab" else make_own(kind)
+    asked = Message(role="user", content="say <|endoftext|> and <|im_end|> twice")
+    told = Message(role="assistant", content="</s> then <|USER|>\n")
+    text = row(Message(role="assistant", content="A text of its own."), train_on="everything")
+    rows = [row(*CHAT), row(asked, told), text, row(*CHAT[:1]), row(asked, *CHAT[1:], told)]
+    together = student.template.render_all(rows)
+    for conversation, found in zip(rows, together, strict=True):
+        alone = student.template.render(conversation)
+        assert found.ids.tolist() == alone.ids.tolist()
+        assert found.mask.tolist() == alone.mask.tolist()
+
+
+def test_a_template_is_known_by_what_decides_its_rows():
+    keys = {make_tiny().template.key, make_tiny(system_prompt="Be kind.").template.key}
+    keys |= {make_own(kind).template.key for kind in OWN_TEMPLATES}
+    assert len(keys) == 4
+    assert make_tiny().template.key in keys
+
+
 def test_everything_is_all_but_bos():
     student = make_tiny()
     assert trained_text(student, row(*CHAT[:2], train_on="everything")) == (

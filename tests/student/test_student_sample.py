@@ -9,7 +9,7 @@ from tiny import COLOURS, make_tiny
 from feldspar.records import Message
 from feldspar.student.log_probs import AnswerRow, answer_log_probs
 from feldspar.student.model import Student
-from feldspar.student.sample import sample_answers
+from feldspar.student.sample import sample_answers, sample_questions
 
 
 @pytest.fixture(scope="module")
@@ -107,3 +107,17 @@ def test_the_stop_token_is_scored_only_when_it_ended(student):
 def test_an_empty_answer_without_its_stop_scores_nothing(student):
     (scored,) = answer_log_probs(student, [AnswerRow(PROMPTS[0], "", ended=False)])
     assert scored == (0.0, 0)
+
+
+def test_a_student_asks_questions_of_its_own_up_to_a_special_token():
+    student = make_tiny()
+    keys = [str(n) for n in range(8)]
+    asked = sample_questions(student, keys=keys, temperature=1.0, max_new_tokens=20, seed=1)
+    assert len(set(asked)) > 1
+    assert not any("<|" in question for question in asked)
+    more = sample_questions(student, keys=keys[3:], temperature=1.0, max_new_tokens=20, seed=1)
+    assert more == asked[3:]
+    opening = student.template.render_opening()
+    prompt = student.template.render_prompt([Message(role="user", content="hello")])
+    assert prompt[: len(opening)] == opening
+    assert student.tokenizer.decode(opening) == "<|user|>\n"

@@ -35,7 +35,7 @@ def main(here: Path, kill_at: int) -> None:
         phases,
         CONFIG,
         student=STUDENT,
-        score=score,
+        scores={"exams": score},
         min_selection_items=100,
         seed=1,
         here=here / "trained",

@@ -6,20 +6,18 @@ import sys
 
 from tiny_base import CONFIG, STUDENT, FakeScore, phase, save_base, source
 
-from feldspar.config import TrainConfig
-from feldspar.records import Phase, Source
+from feldspar.config import PhaseConfig, TrainConfig
 from feldspar.train.estimate import estimate
 from feldspar.train.phases import train_phases
 
 
-def planned(name: str, num_samples: int, *replayed: Source) -> Phase:
-    own = Source(name=name, path="", digest="", num_samples=num_samples)
-    return phase(name, own, *replayed, batch_samples=3840, num_epochs=1)
+def planned(*names: str, **settings: object) -> TrainConfig:
+    return TrainConfig(phase=tuple(PhaseConfig(name=name) for name in names), **settings)
 
 
 def test_the_papers_volumes_give_the_papers_steps():
-    phases = [planned("kt1", 630_000), planned("kt2", 230_000), planned("st", 550_000)]
-    steps = [estimate([p], TrainConfig(), 0).optimizer_steps for p in phases]
+    rows = {"kt1": 630_000, "kt2": 230_000, "st": 550_000}
+    steps = [estimate(rows, planned(name), 0).optimizer_steps for name in rows]
     assert steps == [165, 60, 144]
 
 
@@ -31,18 +29,25 @@ def test_steps_are_those_that_are_done(tmp_path):
     base = save_base(tmp_path / "base")
     score = FakeScore(lambda name, step: 0.5)
     for _ in train_phases(
-        base, phases, CONFIG, student=STUDENT, score=score, min_selection_items=1, seed=1,
-        here=tmp_path / "t",
+        base, phases, CONFIG, student=STUDENT, scores={"exams": score}, min_selection_items=1,
+        seed=1, here=tmp_path / "t",
     ):  # fmt: skip
         pass
     done = [json.loads(t) for t in (tmp_path / "t" / "metrics.jsonl").read_text().splitlines()]
-    assert estimate(phases, CONFIG, 0).optimizer_steps == len(done)
+    config = CONFIG.model_copy(
+        update={
+            "phase": tuple(
+                PhaseConfig(name=p.name, num_epochs=p.num_epochs, batch_samples=p.batch_samples)
+                for p in phases
+            )
+        }
+    )
+    assert estimate({"one": 37, "two": 20 + 15}, config, 0).optimizer_steps == len(done)
 
 
 def test_disk_holds_what_is_kept_and_the_state_twice():
-    found = estimate([planned("a", 10_000), planned("b", 10_000)], TrainConfig(), 1_000_000)
+    found = estimate({"a": 10_000, "b": 10_000}, planned("a", "b"), 1_000_000)
     assert found.disk_bytes == (1 + 1 + 1) * 4_000_000 + 2 * 12_000_000
-    assert found.memory_bytes == 16_000_000
 
 
 def test_estimating_loads_no_torch():

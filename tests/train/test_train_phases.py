@@ -10,6 +10,7 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 from tiny_base import CONFIG, STUDENT, FakeScore, phase, save_base, source
 
 from feldspar.errors import DiskError, TrainingError
@@ -22,7 +23,7 @@ MODELS = Path(__file__).parents[2].parent / "shared" / "data" / "models"
 def train(base: Checkpoint, phases: list[Phase], here: Path, **more: object) -> list[Checkpoint]:
     settings = {
         "student": STUDENT,
-        "score": FakeScore(lambda name, step: 0.5),
+        "scores": {"exams": more.pop("score", FakeScore(lambda name, step: 0.5))},
         "min_selection_items": 100,
         "seed": 1,
     }
@@ -53,8 +54,8 @@ def test_each_phase_starts_from_the_winner_before(base, tmp_path):
     one, two = lines(here / "selections.jsonl")
     assert one["digest"] == first.digest
     assert "best of 4" in one["reason"]
-    assert one["candidates"][0]["mark"][0] == pytest.approx(0.7)
-    assert two["start"][0] == pytest.approx(0.7)
+    assert one["candidates"][0]["value"] == pytest.approx(0.7)
+    assert two["start"] == pytest.approx(0.7)
     rates = [line["learning_rate"] for line in lines(here / "metrics.jsonl")]
     assert rates[:4] == pytest.approx([0.00075, 0.0015, 0.00225, 0.003])
     assert rates[6] == 0.003
@@ -162,3 +163,31 @@ def test_a_run_killed_three_times_ends_with_the_same_bytes(tmp_path):
         steps = [(line["phase"], line["step"]) for line in lines(trained / "metrics.jsonl")]
         results.append(([c["digest"] for c in chosen], weights, steps))
     assert results[0] == results[1]
+
+
+def test_early_signs_are_of_the_first_tenth_of_a_phase(base, tmp_path):
+    here = tmp_path / "t"
+    train(base, [phase("one", source(tmp_path, "first", 200), batch_samples=20)], here)
+    (selection,) = lines(here / "selections.jsonl")
+    first = lines(here / "metrics.jsonl")[:2]
+    assert selection["early"] == {
+        "num_steps": 2,
+        "loss": pytest.approx(sum(line["loss"] for line in first) / 2),
+        "grad_norm": pytest.approx(sum(line["grad_norm"] for line in first) / 2),
+    }
+
+
+@pytest.mark.slow
+def test_two_processes_train_a_phase_as_one(base, tmp_path):
+    phases = [phase("one", source(tmp_path, "first", 40))]
+    chosen = [
+        train(base, phases, tmp_path / name, num_processes=num)[0]
+        for name, num in (("alone", 1), ("two", 2))
+    ]
+    assert (chosen[0].phase, chosen[0].step) == (chosen[1].phase, chosen[1].step)
+    alone, two = (load_file(Path(c.path) / "model.safetensors") for c in chosen)
+    for name, weight in alone.items():
+        assert (two[name] - weight).norm() / weight.norm() < 1e-5
+    assert sorted(p.name for p in (tmp_path / "two").iterdir()) == [
+        "1-one", "candidates.jsonl", "metrics.jsonl", "selections.jsonl",
+    ]  # fmt: skip

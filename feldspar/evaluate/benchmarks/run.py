@@ -1,0 +1,268 @@
+"""Benchmarks over checkpoints and servers: each task asked once per model and settings, ever."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import random
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from feldspar.config import BenchmarkConfig, StudentConfig, TeacherConfig
+from feldspar.evaluate.benchmarks.scores import BenchmarkItem, TaskResult, benchmark_scores
+from feldspar.evaluate.benchmarks.tasks import (
+    data_files,
+    find_tasks,
+    harness_version,
+    load_harness,
+    load_task,
+    metric_of,
+    num_fewshot,
+)
+from feldspar.progress import SILENT, Progress
+from feldspar.records import Checkpoint, Score
+from feldspar.runs import read_rows, write_json, write_rows
+
+VERSION = 1
+"""Of the way tasks are asked: part of what results are kept under."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examined:
+    """A model to be put through benchmarks: who it is, and how to get at it when it is needed."""
+
+    name: str
+    key: str
+    """Content digest, or a server's model and revision, with what else decides its answers."""
+    open: Callable[[BenchmarkConfig], Any]
+    """Gives an lm_eval `LM` for the settings."""
+    settings: str = ""
+
+
+def examined_checkpoints(
+    named: Sequence[tuple[str, Checkpoint]], student: StudentConfig, progress: Progress
+) -> list[Examined]:
+    """Local checkpoints; a model is loaded when a task is not in the cache."""
+
+    def opening(checkpoint: Checkpoint) -> Callable[[BenchmarkConfig], Any]:
+        def opened(config: BenchmarkConfig) -> Any:
+            load_harness()
+            from feldspar.evaluate.benchmarks.model import StudentLM
+
+            return StudentLM(
+                checkpoint.path, student, chat_template=config.chat_template, progress=progress
+            )
+
+        return opened
+
+    how = f"{student.dtype} {student.template} {student.system_prompt!r}"
+    return [
+        Examined(name=name, key=f"{checkpoint.digest} {how}", open=opening(checkpoint))
+        for name, checkpoint in named
+    ]
+
+
+def examined_server(server: TeacherConfig, progress: Progress) -> Examined:
+    """The model that a server has. Raises TeacherError where nobody answers."""
+    from feldspar.evaluate.benchmarks.server import find_served
+
+    served = find_served(server)
+
+    def opened(config: BenchmarkConfig) -> Any:
+        load_harness()
+        from feldspar.evaluate.benchmarks.served_model import ServedLM
+
+        return ServedLM(served, chat_template=config.chat_template, progress=progress)
+
+    return Examined(name=served.model, key=served.key, open=opened, settings=served.settings)
+
+
+def score_benchmarks(
+    named_checkpoints: Sequence[tuple[str, Checkpoint]],
+    configs: Sequence[BenchmarkConfig],
+    *,
+    student: StudentConfig,
+    server: TeacherConfig | None = None,
+    harness: str,
+    here: Path,
+    cache_path: Path,
+    progress: Progress = SILENT,
+) -> Iterator[Score]:
+    """Each benchmark's score on each model, with its settings; items in `here/items/NAME/`.
+
+    Results are found again under `cache_path` by model, task, settings, data and lm_eval's version
+    (`harness`), task by task: a second run, or one that was killed, asks only for what is not
+    there.
+    """
+    assert harness == harness_version()
+    models = examined_checkpoints(named_checkpoints, student, progress)
+    if server is not None:
+        models.append(examined_server(server, progress))
+    for model in models:
+        opened = _Opened(model)
+        for config in configs:
+            names = find_tasks(config)
+            results = []
+            with progress.task(f"{config.task} on {model.name}", len(names), "tasks") as bar:
+                for name in names:
+                    results.append(_result(name, config, model, opened, cache_path))
+                    bar.advance(1)
+            folder = here / "items" / _file_name(model.name) / config.task
+            folder.mkdir(parents=True, exist_ok=True)
+            for result in results:
+                shutil.copyfile(result.items_path, folder / result.items_name)
+            yield from benchmark_scores(
+                model.name, config.task, results, settings=_settings(config, model), folder=folder
+            )
+
+
+class _Opened:
+    """A model loaded at most once for each way of asking."""
+
+    def __init__(self, model: Examined) -> None:
+        self._model = model
+        self._lms: dict[bool, Any] = {}
+
+    def lm(self, config: BenchmarkConfig) -> Any:
+        if config.chat_template not in self._lms:
+            self._lms = {config.chat_template: self._model.open(config)}
+        return self._lms[config.chat_template]
+
+
+def _result(
+    name: str, config: BenchmarkConfig, model: Examined, opened: _Opened, cache_path: Path
+) -> TaskResult:
+    key = _key(name, config, model)
+    folder = cache_path / key[:2] / key
+    summary_path, items_path = folder / "result.json", folder / "items.jsonl.zst"
+    if not summary_path.exists():
+        asked = ask(opened.lm(config), name, config)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_rows(items_path, asked.items)
+        write_json(summary_path, asked.summary)
+    summary = json.loads(summary_path.read_text(encoding="utf-8"))
+    return TaskResult(
+        name=name,
+        metric=summary["metric"],
+        value=summary["value"],
+        stderr=summary["stderr"],
+        items=tuple(read_rows(items_path, BenchmarkItem)),
+        items_path=items_path,
+        items_name=f"{name}-{key[:8]}.jsonl.zst",
+    )
+
+
+class Asked(NamedTuple):
+    """What a task gave: its figure with lm_eval's standard error and settings, and its items."""
+
+    summary: dict[str, object]
+    items: list[BenchmarkItem]
+
+
+def ask(lm: Any, name: str, config: BenchmarkConfig) -> Asked:
+    """One of lm_eval's tasks, asked through its own `evaluate`, as its command line would."""
+    harness = load_harness()
+    task = load_task(name, config)
+    random.seed(0)
+    with _without_bars():
+        found = harness.evaluate(
+            lm=lm,
+            task_dict={"tasks": {name: task}, "groups": {}, "group_map": {}},
+            limit=config.limit,
+            bootstrap_iters=1000,
+            log_samples=True,
+            apply_chat_template=config.chat_template,
+            fewshot_as_multiturn=config.chat_template,
+        )
+    result = found["results"][name]
+    metric, filtered = metric_of(name, result)
+    stderr = result.get(f"{metric}_stderr,{filtered}")
+    summary = {
+        "task": name,
+        "metric": metric if filtered == "none" else f"{metric} ({filtered})",
+        "value": result[f"{metric},{filtered}"],
+        "stderr": stderr if isinstance(stderr, (int, float)) else None,
+        "num_fewshot": found["n-shot"][name],
+        "version": found["versions"][name],
+        "lm_eval": harness_version(),
+    }
+    samples = [s for s in found["samples"][name] if s["filter"] == filtered]
+    return Asked(summary, [_item(name, task, sample, metric) for sample in samples])
+
+
+def _item(name: str, task: Any, sample: dict[str, Any], metric: str) -> BenchmarkItem:
+    doc, target = sample["doc"], sample["target"]
+    question: Any = task.doc_to_text(doc)
+    choices = task.doc_to_choice(doc) if task.config.doc_to_choice is not None else []
+    if isinstance(question, int):
+        # Contexts differ and what follows is one: winogrande.
+        right, question, reference = question, f"{choices[question]} {target}", choices[question]
+    else:
+        right = choices.index(target) if target in choices else target
+        reference = choices[right] if choices and isinstance(right, int) else str(target)
+    said = str(sample["filtered_resps"][0])
+    if choices:
+        totals = [response[0] for response in sample["filtered_resps"]]
+        lengths = [len(choice) if metric == "acc_norm" else 1.0 for choice in choices]
+        weighed = [total / length for total, length in zip(totals, lengths, strict=False)]
+        said = choices[weighed.index(max(weighed))]
+    value = sample.get(metric)
+    return BenchmarkItem(
+        id=f"{name} {sample['doc_id']} {sample['doc_hash'][:12]}",
+        task=name,
+        question=str(question),
+        reference=str(reference),
+        said=str(said),
+        value=float(value) if isinstance(value, (int, float)) else None,
+    )
+
+
+def _key(name: str, config: BenchmarkConfig, model: Examined) -> str:
+    digests = []
+    for path in data_files(config):
+        with path.open("rb") as file:
+            digests.append([path.name, hashlib.file_digest(file, "sha256").hexdigest()])
+    parts = [VERSION, harness_version(), model.key, name, num_fewshot(config), config.limit]
+    parts += [config.chat_template, digests]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _file_name(model: str) -> str:
+    """A served model is called `owner/name`."""
+    return model.replace("/", "__")
+
+
+def _settings(config: BenchmarkConfig, model: Examined) -> str:
+    """`5-shot, no chat template, lm_eval 0.4.13`."""
+    shots = num_fewshot(config)
+    parts = ["the task's own shots" if shots is None else f"{shots}-shot"]
+    parts.append("chat template" if config.chat_template else "no chat template")
+    if config.limit is not None:
+        parts.append(f"first {config.limit} items of a task")
+    if config.data is not None:
+        parts.append(f"data of {Path(config.data).name}")
+    parts.append(f"lm_eval {harness_version()}")
+    return ", ".join([*parts, *filter(None, [model.settings])])
+
+
+class _without_bars:
+    """lm_eval draws bars of its own over ours."""
+
+    _module: Any
+
+    def __enter__(self) -> None:
+        importlib.import_module("datasets").disable_progress_bars()
+        self._module = importlib.import_module("lm_eval.api.task")
+        self._bars = self._module.tqdm
+        self._module.tqdm = _no_bar
+
+    def __exit__(self, *_: object) -> None:
+        self._module.tqdm = self._bars
+
+
+def _no_bar(rows: Any, **_: object) -> Any:
+    return rows

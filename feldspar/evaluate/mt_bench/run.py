@@ -1,0 +1,145 @@
+"""MT-Bench over checkpoints: answered, judged, kept, and scored."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from feldspar.config import MTBenchConfig, StudentConfig
+from feldspar.errors import RecipeError
+from feldspar.evaluate.mt_bench.answers import Answers, Drawing, answer_questions
+from feldspar.evaluate.mt_bench.files import MTBench, read_answers
+from feldspar.evaluate.mt_bench.judging import Compared, Rated, compare_answers, rate_answers
+from feldspar.evaluate.mt_bench.scores import mt_bench_scores
+from feldspar.progress import SILENT, Progress
+from feldspar.records import Checkpoint, Score
+from feldspar.runs import write_rows
+from feldspar.student.model import load_student
+from feldspar.teacher import Teacher
+
+log = logging.getLogger(__name__)
+MANY_ERRORS = 0.1
+"""Share of judge errors from which a run says so."""
+
+
+def score_mt_bench(
+    named_checkpoints: Sequence[tuple[str, Checkpoint]],
+    bench: MTBench,
+    config: MTBenchConfig,
+    *,
+    judge: Teacher,
+    student: StudentConfig,
+    num_resamples: int,
+    here: Path,
+    seed: int,
+    progress: Progress = SILENT,
+) -> Iterator[Score]:
+    """Ratings, or rates of wins over `config.baseline`, of each checkpoint.
+
+    Answers lie in `here/answers/DIGEST/`, the judge's words in `here/judgments/NAME.jsonl.zst`;
+    answers that an earlier try left are used again, and judgments come out of the journal.
+    """
+    drawing = Drawing(config.max_new_tokens, seed)
+    settings = (
+        f"judge {judge.key}, {config.mode}, category temperatures, up to {config.max_new_tokens} "
+        f"new tokens, {student.template} template"
+    )
+    answers = {
+        name: _answers_of(checkpoint, bench, config, drawing, student, here, progress)
+        for name, checkpoint in named_checkpoints
+    }
+    baseline = None
+    if config.mode == "pairwise":
+        baseline = _baseline(config, bench, answers)
+        settings += f", against {Path(config.baseline).stem if config.baseline else 'base'}"
+    for name, _ in named_checkpoints:
+        if config.mode == "pairwise" and config.baseline is None and name == "base":
+            continue
+        judged = asyncio.run(_judge(judge, bench, answers[name], baseline, progress))
+        path = here / "judgments" / f"{name}.jsonl.zst"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_rows(path, judged)
+        scores = list(
+            mt_bench_scores(
+                name,
+                judged,
+                num_resamples=num_resamples,
+                seed=seed,
+                settings=settings,
+                answers_path=str(path),
+            )
+        )
+        _say_errors(name, scores[-1])
+        yield from scores
+
+
+def _answers_of(
+    checkpoint: Checkpoint,
+    bench: MTBench,
+    config: MTBenchConfig,
+    drawing: Drawing,
+    student: StudentConfig,
+    here: Path,
+    progress: Progress,
+) -> list[Answers]:
+    """One set of answers a run. The checkpoint is loaded even where all is kept: it may be gone."""
+    model = load_student(checkpoint.path, student)
+    return [
+        answer_questions(
+            model,
+            bench.questions,
+            drawing,
+            run=run,
+            kept_path=here / "answers" / checkpoint.digest[:16],
+            progress=progress,
+        )
+        for run in range(1, config.num_runs + 1)
+    ]
+
+
+def _baseline(
+    config: MTBenchConfig, bench: MTBench, answers: dict[str, list[Answers]]
+) -> list[Answers]:
+    if config.baseline is None:
+        return answers["base"]
+    said = read_answers(Path(config.baseline))
+    for question in bench.questions:
+        if len(said.get(question.id, ())) < len(question.turns):
+            raise RecipeError(
+                f"{config.baseline}: no answers to question {question.id}; name a file that "
+                "has all, in FastChat's layout"
+            )
+    flat = {(q, turn): text for q, texts in said.items() for turn, text in enumerate(texts, 1)}
+    return [flat] * config.num_runs
+
+
+async def _judge(
+    judge: Teacher,
+    bench: MTBench,
+    runs: Sequence[Answers],
+    baseline: Sequence[Answers] | None,
+    progress: Progress,
+) -> list[Rated] | list[Compared]:
+    if baseline is None:
+        rated: list[Rated] = []
+        for run, answers in enumerate(runs, start=1):
+            rated += await rate_answers(judge, bench, answers, run, progress)
+        return rated
+    compared: list[Compared] = []
+    for run, pair in enumerate(zip(runs, baseline, strict=True), start=1):
+        compared += await compare_answers(judge, bench, pair, run, progress)
+    return compared
+
+
+def _say_errors(name: str, errors: Score) -> None:
+    if errors.value >= MANY_ERRORS:
+        log.warning(
+            "MT-Bench of %s: %.0f %% of %d judgments could not be read and count for nothing; see "
+            "%s, or name another judge",
+            name,
+            100 * errors.value,
+            errors.num_items,
+            errors.answers_path,
+        )

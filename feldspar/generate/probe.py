@@ -1,0 +1,54 @@
+"""A few of a run's own calls, timed: how fast its teacher is. The run finds their answers again."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from feldspar.config import GenerateConfig
+from feldspar.generate.ordered import run_stream
+from feldspar.generate.prompting import read_prompts
+from feldspar.generate.samples import write_all
+from feldspar.generate.staff import Staff
+from feldspar.generate.works import generation_works
+from feldspar.records import Leaf
+from feldspar.teacher import Teacher
+
+
+class Probed(NamedTuple):
+    """What a server answered in a time."""
+
+    calls: float
+    completion_tokens: float
+    seconds: float
+
+
+def probe(
+    leaves: Sequence[Leaf],
+    config: GenerateConfig,
+    *,
+    teacher: Teacher,
+    judge: Teacher,
+    seed: int,
+) -> Probed:
+    """Ask as many of the run's first calls as `config.budget` and the teacher's allow.
+
+    No calls: all that the budget covers is in the journal. Raises TeacherError.
+    """
+    staff = Staff(teacher, judge, read_prompts(config), config)
+    of_leaves = [generation_works(leaf, config, seed) for leaf in leaves]
+    # One of each leaf in turn, so that few calls see every kind of leaf.
+    turns = itertools.zip_longest(*of_leaves)
+    works = (work for turn in turns for work in turn if work is not None)
+    started = time.monotonic()
+    for _ in run_stream(write_all(itertools.takewhile(lambda _: not staff.is_spent, works), staff)):
+        pass
+    seconds = time.monotonic() - started
+    people = {teacher, judge}
+    return Probed(
+        calls=sum(one.num_asked for one in people),
+        completion_tokens=sum(one.completion_tokens for one in people),
+        seconds=seconds,
+    )

@@ -1,0 +1,122 @@
+"""Base replay without data of one's own: what the base itself says, sampled once."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from feldspar.config import BaseReplayConfig, StudentConfig
+from feldspar.errors import RecipeError
+from feldspar.progress import SILENT, Progress
+from feldspar.records import Checkpoint, Conversation, Message
+from feldspar.student.model import load_student
+from feldspar.student.sample import sample_answers, sample_questions
+
+log = logging.getLogger(__name__)
+
+_SOURCE = "base replay"
+
+
+def sample_base(
+    base: Checkpoint,
+    config: BaseReplayConfig,
+    *,
+    student: StudentConfig,
+    seed: int,
+    progress: Progress = SILENT,
+) -> Iterator[Conversation]:
+    """Answers of the base to the prompts of a file, or to questions of its own.
+
+    Its own questions are what it writes after the template's opening of a user's turn. Questions
+    and answers without text are left out and counted. Raises RecipeError where nothing is left.
+    """
+    model = load_student(base.path, student)
+    keys = [f"{_SOURCE} {number}" for number in range(config.num_rows)]
+    longest = config.max_new_tokens
+    if config.prompts is None:
+        asked = sample_questions(
+            model,
+            keys=keys,
+            temperature=config.temperature,
+            max_new_tokens=longest,
+            seed=seed,
+            progress=progress,
+        )
+    else:
+        given = read_prompts(Path(config.prompts))
+        # Where there are fewer prompts than rows, each is answered several times.
+        asked = [given[number % len(given)] for number in range(config.num_rows)]
+    questions = [question for question in asked if question.strip()]
+    drawn = sample_answers(
+        model,
+        [(Message(role="user", content=question),) for question in questions],
+        keys=keys[: len(questions)],
+        temperature=config.temperature,
+        max_new_tokens=longest,
+        seed=seed,
+        progress=progress,
+    )
+    rows = [
+        _row(number, question, answer.text)
+        for number, (question, (answer,)) in enumerate(zip(questions, drawn, strict=True))
+        if answer.text.strip()
+    ]
+    _tell(len(rows), config.num_rows, base)
+    yield from rows
+
+
+def read_prompts(path: Path) -> list[str]:
+    """Questions, one a line: plain, or JSON with `prompt`, `question`, or `messages`.
+
+    Raises RecipeError naming file and line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: prompts cannot be read: {error}") from error
+    is_json = path.suffix == ".jsonl"
+    prompts = [
+        _prompt(line, f"{path}:{number}") if is_json else line.strip()
+        for number, line in enumerate(lines, start=1)
+        if line.strip()
+    ]
+    if not prompts:
+        raise RecipeError(f"{path}: holds no prompt; write one a line")
+    return prompts
+
+
+def _prompt(line: str, place: str) -> str:
+    try:
+        row = json.loads(line)
+        found = row.get("prompt", row.get("question"))
+        if found is None:
+            found = next(m["content"] for m in row["messages"] if m["role"] == "user")
+    except (ValueError, AttributeError, KeyError, TypeError, StopIteration):
+        found = None
+    if not isinstance(found, str) or not found.strip():
+        raise RecipeError(f"{place}: no prompt; write `prompt`, `question`, or `messages`")
+    return found
+
+
+def _row(number: int, question: str, answer: str) -> Conversation:
+    turns: Sequence[Message] = (
+        Message(role="user", content=question),
+        Message(role="assistant", content=answer),
+    )
+    return Conversation(id=f"{_SOURCE}:{number}", source=_SOURCE, messages=tuple(turns))
+
+
+def _tell(num_kept: int, num_asked: int, base: Checkpoint) -> None:
+    if not num_kept:
+        raise RecipeError(
+            f"mix.base_replay: {base.path} says nothing in this template; name a file of "
+            "`prompts`, or a `source` of general data"
+        )
+    if num_kept < num_asked:
+        log.warning(
+            "base replay: %d of %d rows that the base was asked for have no text",
+            num_asked - num_kept,
+            num_asked,
+        )

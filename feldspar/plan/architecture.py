@@ -1,0 +1,53 @@
+"""The sizes of a model from its config.json, in a folder or in the hub's cache. No torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from feldspar.config import ArchitectureConfig
+
+_SUMMED = ("llama", "mistral", "granite", "qwen2", "qwen3")
+"""Families whose layers are what `ArchitectureConfig` counts."""
+
+
+def read_architecture(base: str) -> ArchitectureConfig | None:
+    """Of a model folder or a hub id; None where it is not at hand or of another kind."""
+    path = find_config(base)
+    if path is None:
+        return None
+    try:
+        told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if told.get("model_type") not in _SUMMED:
+            return None
+        return ArchitectureConfig(
+            hidden_size=told["hidden_size"],
+            num_layers=told["num_hidden_layers"],
+            intermediate_size=told["intermediate_size"],
+            vocabulary=told["vocab_size"],
+            num_heads=told["num_attention_heads"],
+            num_kv_heads=told.get("num_key_value_heads"),
+            head_size=told.get("head_dim"),
+            qk_norm=told["model_type"] == "qwen3",
+            tied=told.get("tie_word_embeddings", False),
+        )
+    except (ValueError, KeyError):
+        return None
+
+
+def find_config(base: str) -> Path | None:
+    """config.json of a folder, or of a hub id that was fetched before."""
+    path = Path(base) / "config.json"
+    if path.is_file():
+        return path
+    if base.count("/") != 1 or base.startswith((".", "/", "~")):
+        return None
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        cached = try_to_load_from_cache(base, "config.json")
+    except HFValidationError:
+        return None
+    return Path(cached) if isinstance(cached, str) else None

@@ -1,0 +1,68 @@
+"""The data card: what the samples were made of, and what became of those that were asked for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import jinja2
+
+from feldspar.records import Leaf, Sample
+from feldspar.runs import open_step
+
+NUM_EXAMPLES = 3
+CARD = """\
+# Data of {{ name }}
+
+{{ "{:,}".format(kept.total()) }} of {{ "{:,}".format(kept.total() + rejected.total()) }} samples \
+were kept. All were written by {{ teachers or "no teacher" }} from the seeds and documents of the \
+leaves below; exams and held-out seeds were never shown to it.
+
+| leaf | kept | rejected | licence | attribution | made by |
+|---|---:|---:|---|---|---|
+{% for leaf in leaves -%}
+| `{{ leaf.path }}` | {{ kept[leaf.path] }} | {{ rejected[leaf.path] }} | \
+{{ leaf.licence or "not stated" }} | {{ leaf.attribution.split("\\n")[0] }} | \
+{{ leaf.created_by }} |
+{% endfor %}
+| rejected because of | samples |
+|---|---:|
+{% for reason, num in reasons.most_common() -%}
+| {{ reason }} | {{ num }} |
+{% endfor %}
+## Examples
+
+{% for sample in examples -%}
+- `{{ sample.leaf }}`: {{ sample.question | replace("\\n", " ") }} \
+→ {{ sample.answer | replace("\\n", " ") }}
+{% endfor %}"""
+
+
+def data_card(run_path: Path, name: str) -> str:
+    """The card as Markdown; of a run without samples it says so."""
+    kept: Counter[str] = Counter()
+    rejected: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    teachers: set[str] = set()
+    examples: list[Sample] = []
+    for sample in open_step(run_path, "samples") or ():
+        assert isinstance(sample, Sample)
+        teachers.add(sample.teacher)
+        if sample.rejected_because is None:
+            if not kept[sample.leaf] and len(examples) < NUM_EXAMPLES:
+                examples.append(sample)
+            kept[sample.leaf] += 1
+        else:
+            rejected[sample.leaf] += 1
+            reasons[sample.rejected_because.partition(" (")[0]] += 1
+    leaves: list[Leaf] = list(open_step(run_path, "leaves") or ())
+    environment = jinja2.Environment(autoescape=False, undefined=jinja2.StrictUndefined)
+    return environment.from_string(CARD).render(
+        name=name,
+        leaves=leaves,
+        kept=kept,
+        rejected=rejected,
+        reasons=reasons,
+        teachers=" and ".join(f"`{t}`" for t in sorted(filter(None, teachers))),
+        examples=examples,
+    )

@@ -1,0 +1,72 @@
+"""A published directory given on: to the hub, and to llama.cpp."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from feldspar.errors import RunError
+
+CONVERTER = "convert_hf_to_gguf.py"
+CONVERTER_FOLDER = "LLAMA_CPP"
+"""Environment variable with llama.cpp's folder, where its converter is not on the path."""
+
+
+def push_to_hub(folder: Path, repository: str) -> str:
+    """Upload a published directory as a model repository of the hub; gives its address.
+
+    The token is the environment's HF_TOKEN, or that of `hf auth login`; HF_ENDPOINT names another
+    hub. Raises RunError where the hub refuses or cannot be reached.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
+    try:
+        made = api.create_repo(repository, exist_ok=True)
+        done = api.upload_folder(
+            folder_path=folder,
+            repo_id=made.repo_id,
+            commit_message="Upload a model made with Feldspar",
+            ignore_patterns=["*.gguf.part"],
+        )
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise RunError(
+            f"{repository}: not pushed: {reason}; a token with the right to write belongs into the "
+            "environment as HF_TOKEN"
+        ) from error
+    return str(done.commit_url)
+
+
+def write_gguf(folder: Path, name: str) -> Path:
+    """Convert a published directory with llama.cpp's own converter; gives `NAME.gguf` in it.
+
+    Raises RunError where the converter is not there, or cannot convert this model.
+    """
+    converter = find_converter()
+    path = folder / f"{name}.gguf"
+    beside = folder / f"{name}.gguf.part"
+    command = [sys.executable, str(converter), str(folder), "--outfile", str(beside)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode or not beside.exists():
+        beside.unlink(missing_ok=True)
+        said = (done.stderr or done.stdout).strip().splitlines() or ["it said nothing"]
+        raise RunError(f"{converter}: could not convert {folder}: {said[-1]}")
+    beside.replace(path)
+    return path
+
+
+def find_converter() -> Path:
+    """llama.cpp's converter. Raises RunError with the cure where there is none."""
+    folder = os.environ.get(CONVERTER_FOLDER)
+    found = str(Path(folder) / CONVERTER) if folder else shutil.which(CONVERTER)
+    if not found or not Path(found).is_file():
+        raise RunError(
+            f"no {CONVERTER} here; clone llama.cpp, install its requirements, and set "
+            f"{CONVERTER_FOLDER} to its folder"
+        )
+    return Path(found)

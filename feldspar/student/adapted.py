@@ -1,0 +1,31 @@
+"""Weights with low-rank weights beside them, written as plain transformers names them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+_INNER = ".base_layer"
+
+
+def merged_weights(model: Any) -> dict[str, Tensor] | None:
+    """Weights as plain transformers names them, with what was added; None where nothing was."""
+    adapted = {name: m for name, m in model.named_modules() if is_adapted(m)}
+    if not adapted:
+        return None
+    weights = {}
+    for name, tensor in model.state_dict().items():
+        owner, _, rest = name.partition(_INNER)
+        if owner in adapted and not rest:
+            continue
+        if owner in adapted:
+            delta = adapted[owner].get_delta_weight("default") if rest == ".weight" else 0
+            weights[owner + rest] = (tensor + delta).detach()
+        else:
+            weights[name] = tensor
+    return weights
+
+
+def is_adapted(module: Any) -> bool:
+    return hasattr(module, "base_layer") and hasattr(module, "get_delta_weight")

@@ -1,0 +1,144 @@
+"""Causal attention inside each row of a packed micro-batch, never across their boundaries.
+
+Boundaries come from our own batch, as a keyword that transformers hands through to its attention
+function; there is never an attention mask (transformers leaks across packed rows without a word
+when it is given one).
+
+Shapes: T tokens, S rows, A heads, K key-value heads, D head size.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import AttentionInterface
+
+from feldspar.errors import TrainingError
+
+NAME = "feldspar_packed"
+"""Of the attention function, where transformers looks for it."""
+
+_NOT_KNOWN = ("softcap", "s_aux", "position_bias")
+"""What some families ask of attention and this one does not do."""
+_SHORT_ROW = 320
+"""On a CPU in bfloat16 plain matrix products are faster up to here than the fused kernel."""
+
+
+class Boundaries(NamedTuple):
+    """Where the rows of a packed micro-batch end."""
+
+    lengths: tuple[int, ...]
+    starts: Tensor
+    """Where each row starts, and the end: int32 [S + 1] on the device."""
+
+    @property
+    def longest(self) -> int:
+        return max(self.lengths)
+
+
+def packed_attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    boundaries: Boundaries | None = None,
+    **more: Any,
+) -> tuple[Tensor, None]:
+    """Attention [1, T, A, D] of packed rows, in the form transformers asks for.
+
+    `query` is [1, A, T, D], `key` and `value` [1, K, T, D]. Raises TrainingError for what it would
+    have to leave out.
+    """
+    unknown = [name for name in _NOT_KNOWN if more.get(name) is not None]
+    if boundaries is None or attention_mask is not None or dropout or unknown:
+        what = ", ".join(unknown) or "other boundaries"
+        raise TrainingError(
+            f"{type(module).__name__} asks attention for {what}, which packed rows do not have; "
+            "set train.packing = false"
+        )
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    window = sliding_window if sliding_window and boundaries.longest > sliding_window else None
+    if query.is_cuda and query.dtype != torch.float32:
+        return _varlen(query, key, value, boundaries, scale, window), None
+    if key.shape[1] != query.shape[1]:
+        repeats = query.shape[1] // key.shape[1]
+        key, value = (x.repeat_interleave(repeats, dim=1) for x in (key, value))
+    rows = zip(
+        *(torch.split(x, list(boundaries.lengths), dim=2) for x in (query, key, value)), strict=True
+    )
+    outputs = [_one_row(q, k, v, scale, window).transpose(1, 2) for q, k, v in rows]
+    return torch.cat(outputs, dim=1), None
+
+
+AttentionInterface.register(NAME, packed_attention)
+
+
+def _varlen(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    boundaries: Boundaries,
+    scale: float,
+    window: int | None,
+) -> Tensor:
+    # Its keywords grew from torch 2.10 to 2.13.
+    from torch.nn.attention.varlen import varlen_attn
+
+    knows = inspect.signature(varlen_attn).parameters
+    query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))
+    keywords: dict[str, Any] = {}
+    if "enable_gqa" in knows:
+        keywords["enable_gqa"] = key.shape[1] != query.shape[1]
+    elif key.shape[1] != query.shape[1]:
+        repeats = query.shape[1] // key.shape[1]
+        key, value = (x.repeat_interleave(repeats, dim=1) for x in (key, value))
+    if "scale" in knows:
+        keywords["scale"] = scale
+    else:
+        query = query * (scale * query.shape[-1] ** 0.5)
+    if "window_size" in knows:
+        keywords["window_size"] = (-1 if window is None else window - 1, 0)
+    elif window is not None:
+        raise TrainingError(
+            f"rows longer than the model's sliding window of {window} tokens need torch 2.11; "
+            "upgrade it, lower student.max_length, or set train.packing = false"
+        )
+    if "is_causal" in knows:
+        keywords["is_causal"] = True
+    longest = boundaries.longest
+    output = varlen_attn(
+        query, key, value, boundaries.starts, boundaries.starts, longest, longest, **keywords
+    )
+    assert isinstance(output, Tensor)
+    return output[None]
+
+
+def _one_row(query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
+    length = query.shape[2]
+    if window is not None and length > window:
+        mask = _band(length, window, query)
+        return functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, scale=scale
+        )
+    if query.dtype == torch.float32 or length > _SHORT_ROW or query.device.type != "cpu":
+        return functional.scaled_dot_product_attention(
+            query, key, value, is_causal=True, scale=scale
+        )
+    mask = _band(length, length, query)
+    scores = torch.baddbmm(mask, query[0], key[0].transpose(1, 2), alpha=scale)
+    return (torch.softmax(scores, dim=-1) @ value[0])[None]
+
+
+def _band(length: int, window: int, like: Tensor) -> Tensor:
+    """What is added to scores: nothing where a token sees another, else minus infinity."""
+    seen = torch.ones(length, length, dtype=torch.bool, device=like.device)
+    seen = seen.tril() & seen.triu(1 - window)
+    return torch.zeros_like(seen, dtype=like.dtype).masked_fill_(~seen, float("-inf"))

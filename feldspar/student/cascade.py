@@ -1,0 +1,170 @@
+"""Attention over packed trees: a prompt's keys are read once for all that follows it.
+
+A pack is one row of tokens, `[prompt | c1 | c2 | .. | prompt | c1 | ..]`, in which each
+continuation stands at the positions after its prompt. Its tokens look at the prompt and at what
+came before them in their own continuation; the two parts are computed apart and merged by their
+log-sum-exp, which is what one softmax over both would give.
+
+Shapes: A heads, K key heads, T tokens of the pack, D head size, C continuations, L their longest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface
+
+_NAME = "feldspar_tree"
+
+
+class Block(NamedTuple):
+    """Where one tree lies in its pack."""
+
+    start: int
+    num_prompt: int
+    index_CL: Tensor
+    """Which of the tree's continuation tokens stands where when they are laid side by side; padding
+    repeats the first."""
+    places: Tensor
+    """Where each continuation token stands in the flattened [C * L]."""
+
+    @property
+    def num_continued(self) -> int:
+        return len(self.places)
+
+
+class Attended(NamedTuple):
+    """Outputs [.., A, T, D], and the log-sum-exp [.., A, T] of the scores behind them."""
+
+    out: Tensor
+    lse: Tensor
+
+
+_blocks: ContextVar[Sequence[Block]] = ContextVar("blocks of the pack being computed")
+
+
+def make_block(start: int, num_prompt: int, lengths: Sequence[int], device: torch.device) -> Block:
+    """The block of a tree of continuations so long, each at least 1; it may have none."""
+    longest = max(lengths, default=0)
+    within = torch.arange(longest)[None]
+    lengths_C = torch.tensor(lengths, dtype=torch.int64)[:, None]
+    starts_C = lengths_C.cumsum(0) - lengths_C
+    is_there = within < lengths_C
+    index_CL = torch.where(is_there, starts_C + within, 0)
+    places = is_there.flatten().nonzero()[:, 0]
+    return Block(start, num_prompt, index_CL.to(device), places.to(device))
+
+
+@contextmanager
+def attending(model: Any, blocks: Sequence[Block]) -> Iterator[None]:
+    """Within it, the model's attention is that of the pack that `blocks` describe."""
+    before = model.config._attn_implementation
+    token = _blocks.set(blocks)
+    model.set_attn_implementation(_NAME)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+        _blocks.reset(token)
+
+
+def is_replaceable(model: Any, longest: int) -> bool:
+    """Whether the model lets its attention be replaced by a plain causal one over `longest`."""
+    config = model.config.get_text_config()
+    window = getattr(config, "sliding_window", None)
+    chunk = getattr(config, "attention_chunk_size", None)
+    capped = getattr(config, "attn_logit_softcapping", None)
+    return bool(
+        model._can_set_attn_implementation()
+        and capped is None
+        and all(size is None or longest <= size for size in (window, chunk))
+    )
+
+
+def _attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """A transformers attention function: [1, A or K, T, D] in, [1, T, A, D] out."""
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    out = torch.empty_like(query)
+    for block in _blocks.get():
+        cut = slice(block.start, block.start + block.num_prompt)
+        end = cut.stop + block.num_continued
+        prompt = _attend(query[:, :, cut], key[:, :, cut], value[:, :, cut], scale, causal=True)
+        out[:, :, cut] = prompt.out
+        if block.num_continued:
+            rest = [tensor[:, :, cut.stop : end] for tensor in (query, key, value)]
+            seen = _attend_all(rest[0], key[:, :, cut], value[:, :, cut], scale)
+            out[:, :, cut.stop : end] = _merged(seen, _own(block, rest, scale))
+    return out.transpose(1, 2), None
+
+
+def _own(block: Block, rest: Sequence[Tensor], scale: float) -> Attended:
+    """Each continuation's attention to itself: laid side by side, padded on the right."""
+    num, longest = block.index_CL.shape
+    index = block.index_CL.flatten()
+    query, key, value = (
+        tensor[0].index_select(1, index).view(tensor.shape[1], num, longest, -1).transpose(0, 1)
+        for tensor in rest
+    )
+    found = _attend(query, key, value, scale, causal=True)
+    out = found.out.transpose(0, 1).flatten(1, 2).index_select(1, block.places)
+    lse = found.lse.transpose(0, 1).flatten(1, 2).index_select(1, block.places)
+    return Attended(out[None], lse[None])
+
+
+def _merged(first: Attended, second: Attended) -> Tensor:
+    share = torch.sigmoid(first.lse - second.lse)[..., None]
+    return torch.lerp(second.out, first.out, share.to(first.out.dtype))
+
+
+def _attend_all(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Attended:
+    """Every query looks at every key. Queries of one key head are laid end to end."""
+    num_heads, num_queries = query.shape[1:3]
+    num_keys = key.shape[1]
+    grouped = query.reshape(len(query), num_keys, -1, query.shape[-1])
+    out, lse = _attend(grouped, key, value, scale, causal=False)
+    return Attended(
+        out.reshape(len(query), num_heads, num_queries, -1),
+        lse.reshape(len(query), num_heads, num_queries),
+    )
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, scale: float, *, causal: bool) -> Attended:
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = (tensor.repeat_interleave(groups, dim=1) for tensor in (key, value))
+    if query.device.type == "cpu" and value.shape[-1] == query.shape[-1]:
+        return Attended(
+            *torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+                query, key, value, 0.0, causal, scale=scale
+            )
+        )
+    return _attend_plainly(query, key, value, scale, causal)
+
+
+def _attend_plainly(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, causal: bool
+) -> Attended:
+    """Scores whole, for devices whose kernels do not give their log-sum-exp."""
+    scores = (query @ key.transpose(-1, -2)).float() * scale
+    if causal:
+        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+        scores.masked_fill_(later, float("-inf"))
+    lse = scores.logsumexp(dim=-1)
+    weights = (scores - lse[..., None]).exp().to(value.dtype)
+    return Attended(weights @ value, lse)
+
+
+AttentionInterface.register(_NAME, _attention)

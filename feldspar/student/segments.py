@@ -1,0 +1,388 @@
+"""Keys and values of rows that come and go: each row's own, and prompts that rows share.
+
+A row attends to one or two *segments*: its own, which grows by a token a step, and that of a prompt
+of which several answers are drawn, computed and read once for all of them (cascade attention). A
+store holds the segments of up to one width side by side, without gaps; a segment that outgrows its
+store moves to one of twice the width. So rows join and leave between any two steps.
+
+Shapes: R rows, S segments of a store, P prompts, N rows of a prompt, T tokens, H heads, K heads of
+keys and values, G = H / K, D head size, L layers. Stores are [2 L, S, K, T, D], keys before values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from feldspar.student.model import Student
+
+IMPLEMENTATION = "feldspar_segments"
+_LEAST_WIDTH = 64
+_LEAST_SEGMENTS = 8
+
+
+@dataclass(eq=False, slots=True)
+class Segment:
+    """Keys and values of `length` tokens, at `slot` of the store of its width."""
+
+    length: int
+    width: int = 0
+    slot: int = 0
+    prefix: Segment | None = None
+    """The shared segment of the prompt; a prompt's own has none."""
+    num_rows: int = 1
+    """Of a prompt's segment: rows that still attend to it."""
+
+    @property
+    def position(self) -> int:
+        """Of the token that comes next."""
+        return self.length + (self.prefix.length if self.prefix else 0)
+
+
+class CannotAttend(Exception):
+    """The model's attention does something that segments do not know."""
+
+
+class Segments:
+    """All rows under way, in the order of `rows`."""
+
+    def __init__(self, student: Student) -> None:
+        self._student = student
+        self._model = student.model.base_model
+        self._own: dict[int, _Store] = {}
+        self._shared: dict[int, _Store] = {}
+
+    @property
+    def rows(self) -> list[Segment]:
+        return [row for _, store in sorted(self._own.items()) for row in store.segments]
+
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Last hidden states [P, H] of prompts, and their keys and values [2 L, P, K, T, D]."""
+        lengths = np.array([len(ids) for ids in prompts])
+        ids_PT = np.full((len(prompts), lengths.max()), self._student.template.pad_id)
+        for row, ids in enumerate(prompts):
+            ids_PT[row, : len(ids)] = ids
+        device = self._student.device
+        # Padded on the right: a causal model's tokens do not see what comes after them.
+        output = self._model(
+            input_ids=torch.from_numpy(ids_PT).to(device),
+            past_key_values=DynamicCache(),
+            use_cache=True,
+        )
+        layers = output.past_key_values.layers
+        if any(type(layer) is not DynamicLayer for layer in layers):
+            raise CannotAttend("a layer keeps something else than keys and values")
+        keys_values = torch.stack(
+            [tensor for each in layers for tensor in (each.keys, each.values)]
+        )
+        hidden_PH = output.last_hidden_state[
+            torch.arange(len(prompts), device=device), torch.from_numpy(lengths - 1).to(device)
+        ]
+        return hidden_PH, keys_values
+
+    def join(self, keys_values: Tensor, length: int, num_rows: int) -> list[Segment]:
+        """Let rows begin after a prompt: its keys and values [2 L, K, T, D], `length` of T."""
+        if num_rows == 1:
+            row = Segment(length)
+            self._put(self._own, [row], length + 1)
+            self._own[row.width].write(row, keys_values)
+            return [row]
+        prompt = Segment(length, num_rows=num_rows)
+        self._put(self._shared, [prompt], length)
+        self._shared[prompt.width].write(prompt, keys_values)
+        rows = [Segment(0, prefix=prompt) for _ in range(num_rows)]
+        self._put(self._own, rows, 1, like=keys_values)
+        return rows
+
+    @torch.inference_mode()
+    def leave(self, gone: Sequence[Segment]) -> None:
+        """Let rows end; a prompt's segment goes with its last row."""
+        for width in {row.width for row in gone}:
+            self._own[width].drop([row for row in gone if row.width == width])
+        prompts = [row.prefix for row in gone if row.prefix]
+        for prompt in prompts:
+            prompt.num_rows -= 1
+        done = {id(prompt): prompt for prompt in prompts if prompt.num_rows == 0}.values()
+        for width in {prompt.width for prompt in done}:
+            self._shared[width].drop([prompt for prompt in done if prompt.width == width])
+        if not any(store.segments for store in self._own.values()):
+            self._own.clear()
+            self._shared.clear()
+
+    def advance(self, tokens: Sequence[int]) -> Tensor:
+        """Compute one token more of each row, in the order of `rows`; hidden states [R, H]."""
+        device = self._student.device
+        rows = self.rows
+        places = torch.tensor([[row.position] for row in rows], device=device)
+        plan = _plan(rows, self._own, self._shared, device)
+        with _attending(self._model):
+            output = self._model(
+                input_ids=torch.tensor(tokens, device=device)[:, None],
+                position_ids=places,
+                past_key_values=_Passing(),
+                use_cache=True,
+                segments=plan,
+            )
+        for row in rows:
+            row.length += 1
+        self._widen()
+        hidden: Tensor = output.last_hidden_state[:, -1]
+        return hidden
+
+    def _put(
+        self,
+        stores: dict[int, _Store],
+        segments: list[Segment],
+        room: int,
+        like: Tensor | None = None,
+    ) -> None:
+        width = _LEAST_WIDTH
+        while width < room:
+            width *= 2
+        store = stores.setdefault(width, _Store(width))
+        store.take(segments)
+        if like is not None:
+            store.reserve(like)
+
+    def _widen(self) -> None:
+        """Move rows that fill their segments to twice the width."""
+        for width, store in list(self._own.items()):
+            full = [row for row in store.segments if row.length == width]
+            if full:
+                slots = [row.slot for row in full]
+                held = store.held[:, slots]
+                store.drop(full)
+                wider = self._own.setdefault(2 * width, _Store(2 * width))
+                wider.take(full)
+                wider.reserve(held[:, 0])
+                wider.held[:, full[0].slot : full[0].slot + len(full), :, :width] = held
+
+
+class _Store:
+    """Segments of one width, without gaps between them."""
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+        self.segments: list[Segment] = []
+        self.held: Tensor = torch.empty(0)
+
+    def take(self, segments: Sequence[Segment]) -> None:
+        for segment in segments:
+            segment.width, segment.slot = self.width, len(self.segments)
+            self.segments.append(segment)
+
+    def reserve(self, like: Tensor) -> None:
+        """Room for all segments, of the kind of keys and values [2 L, K, T, D]."""
+        num_held = self.held.shape[1] if self.held.dim() > 1 else 0
+        if num_held >= len(self.segments):
+            return
+        num = max(_LEAST_SEGMENTS, len(self.segments), 2 * num_held)
+        # Zeros: what lies beyond a segment's end is multiplied by zero, and must be a number.
+        wider = like.new_zeros((like.shape[0], num, like.shape[1], self.width, like.shape[3]))
+        if num_held:
+            wider[:, :num_held] = self.held
+        self.held = wider
+
+    def write(self, segment: Segment, keys_values: Tensor) -> None:
+        self.reserve(keys_values)
+        length = segment.length
+        self.held[:, segment.slot, :, :length] = keys_values[:, :, :length]
+
+    def drop(self, gone: Sequence[Segment]) -> None:
+        """Fill the gaps with the last segments."""
+        holes = {segment.slot for segment in gone}
+        left = len(self.segments) - len(holes)
+        movers = [s for s in self.segments[left:] if s.slot not in holes]
+        free = sorted(slot for slot in holes if slot < left)
+        if movers:
+            self.held[:, free] = self.held[:, [s.slot for s in movers]]
+        for slot, mover in zip(free, movers, strict=True):
+            mover.slot = slot
+            self.segments[slot] = mover
+        del self.segments[left:]
+
+
+class _Own(NamedTuple):
+    """Rows `at` to `at + S` grow in `held`."""
+
+    held: Tensor
+    at: int
+    num: int
+    longest: int
+    """Tokens of the longest, the new one with it."""
+    places_S: Tensor | None
+    """Where each row's new token goes; None where that is `longest - 1` for all."""
+    mask_ST: Tensor | None
+
+
+class _Shared(NamedTuple):
+    """Prompts in `held` and the rows that attend to them."""
+
+    held: Tensor
+    num: int
+    longest: int
+    rows_PN: Tensor
+    """Rows of each prompt, the first repeated where a prompt has fewer than N."""
+    taken_R: Tensor
+    """Which of the P * N are real."""
+    targets_R: Tensor
+    """The row that each of these is."""
+    mask_PT: Tensor | None
+
+
+@dataclass
+class _Plan:
+    own: list[_Own] = field(default_factory=list)
+    shared: list[_Shared] = field(default_factory=list)
+
+
+def _plan(
+    rows: Sequence[Segment],
+    own: dict[int, _Store],
+    shared: dict[int, _Store],
+    device: torch.device,
+) -> _Plan:
+    plan = _Plan()
+    at = 0
+    for _, store in sorted(own.items()):
+        lengths = [row.length for row in store.segments]
+        if lengths:
+            places = None
+            if min(lengths) < max(lengths):
+                places = torch.tensor(lengths, device=device)
+            mask = _mask([n + 1 for n in lengths], device)
+            plan.own.append(_Own(store.held, at, len(lengths), max(lengths) + 1, places, mask))
+        at += len(lengths)
+    of_prompt: dict[int, list[int]] = {}
+    for number, row in enumerate(rows):
+        if row.prefix:
+            of_prompt.setdefault(id(row.prefix), []).append(number)
+    for _, store in sorted(shared.items()):
+        groups = [of_prompt[id(prompt)] for prompt in store.segments]
+        if groups:
+            most = max(map(len, groups))
+            lengths = [prompt.length for prompt in store.segments]
+            rows_PN = [group + group[:1] * (most - len(group)) for group in groups]
+            taken = [p * most + n for p, group in enumerate(groups) for n in range(len(group))]
+            plan.shared.append(
+                _Shared(
+                    store.held,
+                    len(groups),
+                    max(lengths),
+                    torch.tensor(rows_PN, device=device),
+                    torch.tensor(taken, device=device),
+                    torch.tensor([row for group in groups for row in group], device=device),
+                    _mask(lengths, device),
+                )
+            )
+    return plan
+
+
+def _mask(lengths: list[int], device: torch.device) -> Tensor | None:
+    """0 at a segment's tokens, -inf after them; None where all are equally long."""
+    if min(lengths) == max(lengths):
+        return None
+    beyond = (
+        torch.arange(max(lengths), device=device) >= torch.tensor(lengths, device=device)[:, None]
+    )
+    return torch.zeros(beyond.shape, device=device).masked_fill_(beyond, -torch.inf)
+
+
+class _Passing(DynamicCache):  # type: ignore[misc]
+    """Hands new keys and values on to the attention function, which keeps them."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> Any:
+        return key_states, value_states
+
+
+@contextmanager
+def _attending(model: Any) -> Iterator[None]:
+    config = model.config
+    before = config._attn_implementation
+    config._attn_implementation = IMPLEMENTATION
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+
+
+def _attend(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    segments: _Plan | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attention [R, 1, H, D] of one new token per row to its own segment and its prompt's."""
+    odd = [name for name in ("softcap", "s_aux", "sinks") if kwargs.get(name) is not None]
+    if segments is None or odd or attention_mask is not None:
+        raise CannotAttend(f"attention with {', '.join(odd) or 'a mask of its own'}")
+    num_rows, num_heads, _, size = query.shape
+    kind = segments.own[0].held.dtype
+    query, key, value = query.to(kind), key.to(kind), value.to(kind)
+    query = query.reshape(num_rows, key.shape[1], -1, size) * (scaling or size**-0.5)
+    parts = [_attend_own(own, module.layer_idx, query, key, value) for own in segments.own]
+    out = torch.cat([part[0] for part in parts]) if len(parts) > 1 else parts[0][0]
+    weight = torch.cat([part[1] for part in parts]) if len(parts) > 1 else parts[0][1]
+    for shared in segments.shared:
+        theirs, their_weight = _attend_shared(shared, module.layer_idx, query)
+        rows = shared.targets_R
+        part = torch.sigmoid(their_weight - weight[rows]).to(out.dtype)
+        out[rows] = torch.lerp(out[rows], theirs, part.expand_as(theirs))
+    return out.reshape(num_rows, 1, num_heads, size), None
+
+
+AttentionInterface.register(IMPLEMENTATION, _attend)
+
+
+def _attend_own(
+    own: _Own, layer: int, query: Tensor, key: Tensor, value: Tensor
+) -> tuple[Tensor, Tensor]:
+    rows = slice(own.at, own.at + own.num)
+    keys, values = (own.held[2 * layer + i, : own.num, :, : own.longest] for i in (0, 1))
+    if own.places_S is None:
+        keys[:, :, -1], values[:, :, -1] = key[rows, :, 0], value[rows, :, 0]
+    else:
+        index = torch.arange(own.num, device=key.device)
+        keys[index, :, own.places_S] = key[rows, :, 0]
+        values[index, :, own.places_S] = value[rows, :, 0]
+    return _softmax(query[rows], keys, values, own.mask_ST)
+
+
+def _attend_shared(shared: _Shared, layer: int, query: Tensor) -> tuple[Tensor, Tensor]:
+    keys, values = (shared.held[2 * layer + i, : shared.num, :, : shared.longest] for i in (0, 1))
+    num_prompts, most = shared.rows_PN.shape
+    asked = query[shared.rows_PN].transpose(1, 2)
+    num_heads, group, size = asked.shape[1], asked.shape[3], asked.shape[4]
+    asked = asked.reshape(num_prompts, num_heads, most * group, size)
+    parts = _softmax(asked, keys, values, shared.mask_PT)
+    out, weight = (
+        part.view(num_prompts, num_heads, most, group, -1)
+        .transpose(1, 2)
+        .reshape(num_prompts * most, num_heads, group, -1)[shared.taken_R]
+        for part in parts
+    )
+    return out, weight
+
+
+def _softmax(
+    query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Attention [.., D] over one segment, and the log of its summed weights [.., 1] in float32."""
+    scores = torch.matmul(query, keys.transpose(-1, -2)).float()
+    if mask is not None:
+        scores += mask[:, None, None]
+    weight = scores.logsumexp(-1, keepdim=True)
+    out = torch.matmul(scores.sub_(weight).exp_().to(values.dtype), values)
+    return out, weight

@@ -1,0 +1,86 @@
+"""Where a step's time goes, and how it compares with the matmul peak of the device."""
+
+from __future__ import annotations
+
+import time
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+_PEAK_SIZE = {"cpu": 768, "cuda": 8192, "mps": 2048}
+
+
+class Laps:
+    """Seconds between marks, by name; on a GPU read once, after the step."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._is_cuda = device.type == "cuda"
+        self._marks: list[tuple[str, Any]] = []
+        self.mark("start")
+
+    def mark(self, name: str) -> None:
+        """Say what ended now."""
+        now: Any = time.perf_counter()
+        if self._is_cuda:
+            now = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            now.record()
+        self._marks.append((name, now))
+
+    def seconds(self) -> dict[str, float]:
+        """Sums by name since the last call. Waits for a GPU to come to the last mark."""
+        if self._is_cuda:
+            self._marks[-1][1].synchronize()
+        sums: dict[str, float] = {}
+        for (_, before), (name, after) in pairwise(self._marks):
+            took = before.elapsed_time(after) / 1e3 if self._is_cuda else after - before
+            sums[name] = sums.get(name, 0.0) + took
+        del self._marks[:-1]
+        return sums
+
+
+class Work:
+    """Floating-point operations that steps of a model need, whatever is computed beyond them.
+
+    Six per weight and token (forward two, backward four) in the layers; the head at trained tokens
+    only; causal attention 6 * layers * width * length^2. Frozen weights take four.
+    """
+
+    def __init__(self, model: Any) -> None:
+        config = model.config.get_text_config()
+        ends = (model.get_input_embeddings(), model.get_output_embeddings())
+        counted = {id(layer.weight) for layer in ends}
+        matrices = [p for p in model.parameters() if p.ndim >= 2 and id(p) not in counted]
+        self._per_token = sum((6 if p.requires_grad else 4) * p.numel() for p in matrices)
+        head = ends[1].weight
+        self._per_trained = (6 if head.requires_grad else 4) * head.numel()
+        heads = getattr(config, "num_attention_heads", 0)
+        head_size = getattr(config, "head_dim", None) or config.hidden_size // max(heads, 1)
+        self._per_square = 6 * getattr(config, "num_hidden_layers", 0) * heads * head_size
+
+    def flops(self, lengths: NDArray[np.int64], num_trained: int) -> float:
+        squares = float((lengths.astype(np.float64) ** 2).sum())
+        layers = self._per_token * float(lengths.sum())
+        return float(layers + self._per_trained * num_trained + self._per_square * squares)
+
+
+@lru_cache(maxsize=8)
+def matmul_peak(device: torch.device, dtype: torch.dtype, num_threads: int) -> float:
+    """FLOP/s of the best of a few square products, at the threads that are set."""
+    assert num_threads > 0, num_threads
+    size = _PEAK_SIZE[device.type]
+    # Its own numbers: the global generator is the caller's.
+    drawn = torch.Generator(device).manual_seed(0)
+    a, b = (torch.randn(size, size, device=device, generator=drawn).to(dtype) for _ in range(2))
+    laps = Laps(device)
+    best = 0.0
+    for _ in range(4):
+        laps.mark("between")
+        functional.linear(a, b)
+        laps.mark("matmul")
+        best = max(best, 2 * size**3 / max(laps.seconds()["matmul"], 1e-5))
+    return best

@@ -1,0 +1,64 @@
+import json
+
+import pytest
+from toy_models import ask
+
+from feldspar.config import PreferConfig, StudentConfig
+from feldspar.errors import RecipeError
+from feldspar.prefer.agree import agree, read_pairs
+
+STUDENT = StudentConfig(base="tiny")
+
+
+def pairs_file(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def pair(number, chosen, rejected, **more):
+    return {"prompt": ask(number), "chosen": chosen, "rejected": rejected, **more}
+
+
+def test_the_reward_agrees_where_the_control_without_reference_does_not(toy, tmp_path):
+    """The aligned model was taught one answer: long or short makes no difference to the ratio."""
+    rows = [pair(n, "It is lovely.", "It is dreadful.", subset="kind") for n in range(6)]
+    rows += [pair(n, "It is dreadful.", "It is lovely.", subset="unkind") for n in range(3)]
+    found = agree(
+        read_pairs(pairs_file(tmp_path / "pairs.jsonl", rows)),
+        PreferConfig(aligned=toy["aligned"], base=toy["base"]),
+        student=STUDENT,
+    )
+    by = {(a.subset, a.by): a for a in found}
+    assert [a.subset for a in found[::3]] == ["kind", "unkind", "all"]
+    assert by["kind", "log ratio"].share == 1
+    assert by["unkind", "log ratio"].share == 0
+    assert by["all", "log ratio"].share == pytest.approx(6 / 9)
+    assert by["all", "log ratio"].num_pairs == 9
+    assert by["kind", "log ratio"].interval.low < 1 == by["kind", "log ratio"].interval.high
+    assert {by["kind", "without reference"].share, by["kind", "shorter"].share} <= {0, 1}
+
+
+def test_pairs_longer_than_the_models_read_are_left_out_and_told(toy, tmp_path, caplog):
+    rows = [pair(1, "It is lovely.", "It is dreadful."), pair(2, "It is lovely. " * 99, "No.")]
+    pairs = read_pairs(pairs_file(tmp_path / "pairs.jsonl", rows))
+    config = PreferConfig(aligned=toy["aligned"], base=toy["base"])
+    assert [a.num_pairs for a in agree(pairs, config, student=STUDENT)] == [1, 1, 1]
+    assert "1 of 2 pairs are longer than the models read" in caplog.text
+    with pytest.raises(RecipeError, match="all pairs are longer"):
+        agree(pairs[1:], config, student=STUDENT)
+
+
+@pytest.mark.parametrize("line", ['{"prompt": "a"}', "no json", '{"prompt": 1, "chosen": "a"}'])
+def test_a_line_that_is_no_pair_is_refused_with_its_number(tmp_path, line):
+    path = tmp_path / "pairs.jsonl"
+    path.write_text('{"prompt": "a", "chosen": "b", "rejected": "c", "id": 7}\n\n' + line + "\n")
+    with pytest.raises(RecipeError, match=r"pairs.jsonl:3: a pair is"):
+        read_pairs(path)
+
+
+def test_no_pairs_are_refused(tmp_path):
+    (tmp_path / "empty.jsonl").write_text("\n")
+    with pytest.raises(RecipeError, match="no pairs"):
+        read_pairs(tmp_path / "empty.jsonl")
+    with pytest.raises(RecipeError, match="cannot be read"):
+        read_pairs(tmp_path / "none.jsonl")

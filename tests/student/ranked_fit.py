@@ -1,0 +1,113 @@
+"""Trains a tiny base over processes: `FOLDER [NUM_PROCESSES] [--slow]`.
+
+The base is FOLDER/../base. Run by itself, so that it may be killed; slowly, so that there is time.
+"""
+
+import argparse
+import signal
+import sys
+import time
+from pathlib import Path
+
+import torch
+from tiny import chats
+
+from feldspar.cli.processes import training_processes
+from feldspar.config import StudentConfig
+from feldspar.errors import TrainingError
+from feldspar.student import fit as fitting
+from feldspar.student.batch import TokenRows, tokenise
+from feldspar.student.fit import FitSettings, fit
+from feldspar.student.model import load_student, save_checkpoint
+from feldspar.student.peers import Ranks
+from feldspar.student.schedule import Schedule, SourceRows
+
+
+def train(
+    here: Path,
+    num: int,
+    *,
+    shard: str = "auto",
+    epochs: int = 4,
+    batch_samples: int = 16,
+    num_rows: int = 60,
+    stop_at: int = 0,
+    start: str = "base",
+    **settings: object,
+) -> None:
+    """Rows in steps of sixteen, the last of an epoch partial; checkpoints after 4 and at the end.
+
+    The training ends in an InterruptedError at the checkpoint `stop_at`.
+    """
+    config = StudentConfig(base="tiny", device="cpu")
+    base = here.parent / "base"
+    student = load_student(str(base), config)
+    sources = [("a", chats(num_rows * 2 // 3)), ("b", chats(num_rows // 3, seed=2))]
+    rows = tokenise(student.template, sources, 200)
+    schedule = plan(rows, epochs, batch_samples)
+
+    def checkpoint(step: int) -> None:
+        save_checkpoint(student, here / f"step-{step}", phase="p", step=step)
+        if step == stop_at:
+            raise InterruptedError
+
+    every = {"learning_rate": 1e-2, "warmup_steps": 3, "tokens_per_micro_batch": 60}
+    every |= {"checkpoint_steps": (min(4, schedule.num_steps), schedule.num_steps)}
+    fit(
+        student,
+        rows,
+        schedule,
+        FitSettings(**(every | settings)),
+        here=here,
+        ranks=Ranks(num=num, start=str(here.parent / start), config=config, shard=shard),
+        on_checkpoint=checkpoint,
+    )
+
+
+def plan(rows: TokenRows, epochs: int, batch_samples: int) -> Schedule:
+    sources = tuple(
+        SourceRows(name=name, num_rows=num)
+        for name, num in zip(rows.source_names, rows.num_rows, strict=True)
+    )
+    return Schedule(
+        sources=sources, batch_samples=batch_samples, num_epochs=epochs, phase="p", seed=3
+    )
+
+
+def slow_down() -> None:
+    """The first process waits before each step, and the others for it."""
+    do_step = fitting.Loop.do_step
+
+    def waiting(self: fitting.Loop, held: object) -> float:
+        time.sleep(0.4)
+        return do_step(self, held)
+
+    fitting.Loop.do_step = waiting
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("here", type=Path)
+    parser.add_argument("num", type=int, nargs="?")
+    parser.add_argument("--slow", action="store_true")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    # As the command line does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    fitting._STATE_SECONDS = 0.2
+    try:
+        if asked.slow:
+            slow_down()
+        with training_processes(asked.num) as num:
+            if num is not None:
+                train(asked.here, num)
+    except TrainingError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,230 @@
+"""Several processes that share each step: the same curve, the same weights, and an end to all."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ranked_fit import train
+from safetensors.torch import load_file
+from tiny import save_base
+
+from feldspar.errors import TrainingError
+from feldspar.student.schedule import micro_batches, share_out
+
+SCRIPT = str(Path(__file__).parent / "ranked_fit.py")
+NUM_STEPS = 16
+
+
+def metrics(here: Path) -> list[dict]:
+    return [json.loads(text) for text in (here / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(here: Path, step: int = NUM_STEPS) -> dict[str, torch.Tensor]:
+    return load_file(here / f"step-{step}" / "model.safetensors")
+
+
+def assert_same(here: Path, alone: Path) -> None:
+    """The same losses to 1e-5, gradient norms alike, and the same weights to rounding."""
+    lines, expected = metrics(here), metrics(alone)
+    assert [line["step"] for line in lines] == list(range(1, NUM_STEPS + 1))
+    for line, other in zip(lines, expected, strict=True):
+        assert line["loss"] == pytest.approx(other["loss"], rel=1e-5)
+        assert line["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-4)
+        assert line["supervised_tokens"] == other["supervised_tokens"]
+        for name, source in line["sources"].items():
+            assert source["loss"] == pytest.approx(other["sources"][name]["loss"], rel=1e-5)
+    for step in (4, NUM_STEPS):
+        found, wanted = weights(here, step), weights(alone, step)
+        for name, tensor in wanted.items():
+            assert (found[name] - tensor).norm() / tensor.norm() < 1e-5
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of one process, and beside it the base that all start from."""
+    here = tmp_path_factory.mktemp("ranks") / "alone"
+    save_base(here.parent / "base")
+    train(here, 1)
+    return here
+
+
+def started(here: Path, num: int, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, SCRIPT, str(here), str(num), *more]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def followers(leader: subprocess.Popen[str]) -> list[int]:
+    """Processes that the leader started."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            number, rest = stat.read_text().split(" ", 1)
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(rest.rsplit(") ", 1)[1].split()[1]) == leader.pid:
+            found.append(int(number))
+    return sorted(found)
+
+
+def wait_for_steps(here: Path, num: int, leader: subprocess.Popen[str]) -> None:
+    """Until a state and some steps are on disk."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and leader.poll() is None:
+        if (here / "state.json").exists() and len(metrics(here)) >= num:
+            return
+        time.sleep(0.02)
+    leader.kill()
+    raise AssertionError(leader.communicate()[1])
+
+
+def is_alive(number: int) -> bool:
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rsplit(") ", 1)[1][0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_rows_are_shared_by_cost_and_none_is_lost() -> None:
+    rng = np.random.default_rng(1)
+    for num_ranks in (1, 2, 3, 7):
+        lengths = rng.lognormal(4, 1, 200).astype(np.int64) + 1
+        rows = rng.permutation(1000)[:200]
+        shares = share_out(rows, lengths, num_ranks, 400.0)
+        assert sorted(np.concatenate(shares).tolist()) == sorted(rows.tolist())
+        cost = dict(zip(rows.tolist(), (lengths + lengths**2 / 400).tolist(), strict=True))
+        loads = [sum(cost[row] for row in share.tolist()) for share in shares]
+        # LPT: no load is above the mean by more than the costliest row.
+        assert max(loads) <= np.mean(loads) + max(cost.values())
+        again = share_out(rows, lengths, num_ranks, 400.0)
+        assert all(np.array_equal(a, b) for a, b in zip(shares, again, strict=True))
+
+
+def test_one_long_row_is_as_much_as_many_short_ones() -> None:
+    rows, lengths = np.arange(41), np.array([2000, *[50] * 40])
+    long, short = share_out(rows, lengths, 2, 1e9)
+    assert long.tolist() == [0]
+    assert len(short) == 40
+    assert len(micro_batches(long, lengths[long], 100)) == 1
+    assert len(micro_batches(short, lengths[short], 100)) == 20
+    assert [len(s) for s in share_out(rows[:1], lengths[:1], 3, 1e9)] == [1, 0, 0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("num", "shard"), [(2, "step"), (3, "layer")])
+def test_processes_train_as_one(alone: Path, num: int, shard: str) -> None:
+    here = alone.parent / f"{num}-{shard}"
+    train(here, num, shard=shard)
+    assert_same(here, alone)
+    assert not (here / "ranks").exists()
+
+
+@pytest.mark.slow
+def test_more_processes_than_rows_of_a_step(alone: Path) -> None:
+    """One row a step: two of three processes have nothing to compute."""
+    one, three = alone.parent / "single-1", alone.parent / "single-3"
+    for here, num in ((one, 1), (three, 3)):
+        train(here, num, shard="step", epochs=1, batch_samples=1, num_rows=3)
+    for line, other in zip(metrics(three), metrics(one), strict=True):
+        assert line["loss"] == pytest.approx(other["loss"], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_the_others_stop_when_one_is_killed_and_one_process_goes_on(alone: Path) -> None:
+    here = alone.parent / "killed"
+    leader = started(here, 3, "--slow")
+    wait_for_steps(here, 6, leader)
+    children = followers(leader)
+    assert len(children) == 2
+    os.kill(children[1], signal.SIGKILL)
+    since = time.monotonic()
+    _, told = leader.communicate(timeout=60)
+    assert time.monotonic() - since < 15
+    assert leader.returncode == TrainingError.exit_code
+    assert "process 3 of 3 was killed by SIGKILL; the same command goes on" in told
+    assert not any(map(is_alive, children))
+    done = len(metrics(here))
+    train(here, 1)
+    assert_same(here, alone)
+    assert 6 <= done < NUM_STEPS
+
+
+@pytest.mark.slow
+def test_the_others_end_with_the_first(alone: Path) -> None:
+    here = alone.parent / "orphaned"
+    leader = started(here, 2, "--slow")
+    wait_for_steps(here, 2, leader)
+    children = followers(leader)
+    leader.kill()
+    leader.communicate()
+    deadline = time.monotonic() + 15
+    while any(map(is_alive, children)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(map(is_alive, children))
+
+
+@pytest.mark.slow
+def test_a_signal_saves_one_state_of_all(alone: Path) -> None:
+    here = alone.parent / "stopped"
+    leader = started(here, 2, "--slow")
+    wait_for_steps(here, 2, leader)
+    # As a terminal sends it: to all of them.
+    os.killpg(leader.pid, signal.SIGINT)
+    stopped_at = assert_saved_once(here, leader)
+    leader = started(here, 2, "--slow")
+    wait_for_steps(here, stopped_at + 2, leader)
+    leader.terminate()
+    assert stopped_at < assert_saved_once(here, leader) < NUM_STEPS
+    train(here, 1)
+    assert_same(here, alone)
+
+
+def assert_saved_once(here: Path, leader: subprocess.Popen[str]) -> int:
+    """The command ended as interrupted, with one whole state of its last step: gives the step."""
+    _, told = leader.communicate(timeout=60)
+    assert leader.returncode == 130, told
+    state = json.loads((here / "state.json").read_text())
+    assert state["step"] == len(metrics(here))
+    assert sorted(p.name for p in here.glob("state-*")) == state["parts"]
+    return int(state["step"])
+
+
+@pytest.mark.slow
+def test_what_one_process_saved_several_go_on_from(alone: Path) -> None:
+    here = alone.parent / "grown"
+    with pytest.raises(InterruptedError):
+        train(here, 1, stop_at=4)
+    assert (here / "state.safetensors").exists()
+    train(here, 2)
+    assert_same(here, alone)
+    assert not (here / "state.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_all_stop_at_a_loss_that_is_no_number(alone: Path) -> None:
+    here = alone.parent / "nonsense"
+    with pytest.raises(TrainingError, match=r"loss is (nan|inf).*model the phase started from"):
+        train(here, 2, learning_rate=1e38, warmup_steps=1, earlier_steps=0)
+
+
+@pytest.mark.slow
+def test_a_process_that_cannot_take_part_says_why(alone: Path) -> None:
+    here = alone.parent / "faulty"
+    here.mkdir()
+    with pytest.raises(TrainingError, match=r"process 2 of 2 stopped: .*no such model"):
+        train(here, 2, start="gone")
+
+
+@pytest.mark.slow
+def test_torchrun_starts_them_too(alone: Path) -> None:
+    here = alone.parent / "torchrun"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", "2", SCRIPT, str(here)]
+    subprocess.run(command, check=True, capture_output=True)
+    assert_same(here, alone)
