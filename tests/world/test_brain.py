@@ -322,10 +322,10 @@ def test_prompts_without_sections_are_searched_whole() -> None:
 def test_stop_and_max_tokens_cut_and_say_so() -> None:
     messages = (Message(role="user", content="What is 12 + 5?"),)
     cut = RIGHT.complete(ChatRequest(model="m", messages=messages, max_tokens=2))
-    assert cut.choices[0] == ("12 + 5 =", "length")
+    assert cut.choices[0][:2] == ("12 + 5 =", "length")
     assert cut.completion_tokens == 2
     stopped = RIGHT.complete(ChatRequest(model="m", messages=messages, stop=(" =",)))
-    assert stopped.choices[0] == ("12 + 5", "stop")
+    assert stopped.choices[0][:2] == ("12 + 5", "stop")
 
 
 def test_the_revision_names_world_rates_and_seed() -> None:
