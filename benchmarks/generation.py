@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import platform
-import random
 import resource
 import socket
 import statistics
@@ -32,8 +31,7 @@ from pathlib import Path
 
 from feldspar.config import ErrorRates, GenerateConfig, TaxonomyConfig, TeacherConfig, WorldConfig
 from feldspar.generate import generate_samples
-from feldspar.generate.filters import Filters
-from feldspar.records import Leaf, Sample, Seed
+from feldspar.records import Leaf
 from feldspar.taxonomy import read_taxonomy
 from feldspar.teacher import Journal, open_teacher
 from feldspar.world import start_teacher
@@ -46,7 +44,6 @@ RATES = ErrorRates(unsafe=0.2, wrong_fact=0.2)
 JOBS = ("500", "3000", "leaves")
 NUM_LEAVES, SAMPLES_PER_LEAF = 100, 5
 WATCH_SECONDS = 0.02
-INSTRUCTIONS = 20_000
 
 
 def make_leaves(job: str, taxonomy: Path) -> tuple[list[Leaf], GenerateConfig]:
@@ -109,34 +106,6 @@ def measure(proxy: Path, job: str, concurrency: int) -> dict[str, float]:
             assert process.returncode == 0, f"{line} ended with {process.returncode}"
             stats = get_stats(url)
     return {**json.loads(said), **stats, "slots_reached_s": reached}
-
-
-def near_duplicates() -> tuple[int, float]:
-    """Kept of 20,000 short instructions of one leaf, and CPU seconds for all filters.
-
-    All have one answer and no names or numbers, which is the worst case: each is compared with
-    every one before it. A tenth is an earlier instruction with one word put in.
-    """
-    rng = random.Random(1)
-    words = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=6)) for _ in range(2000)]
-    seed = Seed(id="s", question="name a thing.", answer="It.")
-    leaf = Leaf(path="a/b", branch="compositional", task_description="t", seeds=(seed,))
-    questions: list[str] = []
-    for _ in range(INSTRUCTIONS):
-        asked = rng.choices(words, k=rng.randint(8, 16))
-        if questions and rng.random() < 0.1:
-            asked = rng.choice(questions).split()
-            asked.insert(rng.randrange(len(asked)), rng.choice(words))
-        questions.append(" ".join(asked))
-    filters = Filters(GenerateConfig(), ())
-    began = time.process_time()
-    kept = 0
-    for number, question in enumerate(questions):
-        sample = Sample(
-            id=str(number), leaf=leaf.path, branch=leaf.branch, question=question, answer="Done."
-        )
-        kept += filters.reason_against(sample, leaf) is None
-    return kept, time.process_time() - began
 
 
 def _watch(process: subprocess.Popen[str], url: str) -> float:
@@ -219,16 +188,11 @@ def main() -> None:
     parser.add_argument("--concurrency", nargs="+", type=int, default=[SLOTS, 0])
     parser.add_argument("--repeats", type=int, default=1, help="The median of each figure is told.")
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--near", action="store_true", help="Only the near-duplicate filter.")
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         url, job, concurrency, taxonomy = arguments.one
         print(json.dumps(run_once(url, job, int(concurrency), Path(taxonomy))))
-        return
-    if arguments.near:
-        kept, seconds = near_duplicates()
-        print(f"{INSTRUCTIONS:,} instructions, one answer: {kept:,} kept, {seconds:.1f} s CPU")
         return
     if arguments.proxy is None:
         parser.error("name the proxy with --proxy")

@@ -15,6 +15,7 @@ BRANCHES: tuple[Branch, ...] = ("knowledge", "foundational", "compositional")
 Role = Literal["system", "user", "assistant"]
 TrainOn = Literal["answers", "turns", "everything"]
 """Answers with their stop tokens; what user and assistant say, without the template; or all."""
+SampleKind = Literal["pair", "document", "retrieval"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +95,11 @@ class Sample:
     judgments: tuple[Judgment, ...] = ()
     rejected_because: str | None = None
     """None when kept, else `stage: reason (detail)`: `judge: not faithful`."""
+    kind: SampleKind = "pair"
+    """`document`: the answer is a passage to be trained on as it is, and there is no question.
+    `retrieval`: the context shows the passage among others."""
+    rendering: str = ""
+    """Form of the chunk that was asked about: `summary`, ...; empty for the chunk itself."""
 
     @property
     def is_kept(self) -> bool:

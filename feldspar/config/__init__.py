@@ -6,9 +6,12 @@ micro-world (see `WorldConfig`).
 """
 
 from feldspar.config.asking import BudgetConfig as BudgetConfig
+from feldspar.config.asking import Criterion as Criterion
 from feldspar.config.asking import ErrorRates as ErrorRates
 from feldspar.config.asking import GenerateConfig as GenerateConfig
+from feldspar.config.asking import KnowledgeConfig as KnowledgeConfig
 from feldspar.config.asking import PipelineConfig as PipelineConfig
+from feldspar.config.asking import Rendering as Rendering
 from feldspar.config.asking import TeacherConfig as TeacherConfig
 from feldspar.config.part import Count as Count
 from feldspar.config.part import Fraction as Fraction

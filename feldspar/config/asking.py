@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from feldspar.config.part import Count, OptionalPath, Part, PathText, Positive, Rate
+from feldspar.records import SampleKind
+
+Rendering = Literal["summary", "facts", "study"]
+Criterion = Literal["fit", "answer", "faithful", "relevant"]
 
 
 class ErrorRates(Part):
@@ -91,6 +95,23 @@ class PipelineConfig(Part):
     """Calls that it makes for one sample that nothing rejects: for `feldspar plan` alone."""
 
 
+class KnowledgeConfig(Part):
+    """What knowledge leaves are asked for beyond pairs about their chunks."""
+
+    renderings: tuple[Rendering, ...] = ()
+    """Forms that the teacher puts each chunk into, once: a `summary`, its atomic `facts`, `study`
+    notes. Each is asked about as the chunk is, with `calls_per_chunk` calls, and what comes of it
+    is judged against the chunk."""
+    kinds: Annotated[tuple[SampleKind, ...], Field(min_length=1)] = ("pair",)
+    """`pair`: question and answer. `document`: each chunk's text, all of it trained on.
+    `retrieval`: pairs with their chunk shown among others; no call is made for them where `pair`
+    is there too."""
+    num_distractors: Count = 3
+    """Other chunks that a retrieval sample shows."""
+    distractors: Literal["leaf", "taxonomy"] = "taxonomy"
+    """Where they are from: the leaf alone, or half of them from other leaves."""
+
+
 class GenerateConfig(Part):
     """How many samples to ask for, how, and what is thrown away."""
 
@@ -109,6 +130,10 @@ class GenerateConfig(Part):
     """Calls for question-answer pairs on each chunk of a knowledge leaf."""
     seeds_per_prompt: Count = 3
     """Seeds of the leaf shown in one prompt."""
+    sampling: Literal["leaf", "pooled"] = "leaf"
+    """Whose seeds a skill's prompt shows: the leaf's, or one of the leaf's and the others from
+    anywhere in the taxonomy, as self-instruct does; for comparison."""
+    knowledge: KnowledgeConfig = KnowledgeConfig()
     temperature: Annotated[float, Field(ge=0)] = 0.7
     """Sampling temperature of questions and answers; judges use 0."""
     max_tokens: Count = 1024
@@ -117,6 +142,8 @@ class GenerateConfig(Part):
     """Lowest rating, of 1 to 3, that a judged pair is kept with."""
     judge: bool = True
     """False keeps what was not judged: to see what judging is worth."""
+    judge_skips: tuple[Criterion, ...] = ()
+    """Criteria that samples are not judged by: to see what each is worth. Exams are by all."""
     judge_floor: Annotated[float | None, Field(ge=0, le=1)] = None
     """Stop before anything is generated when the judge's precision or recall on known pairs is
     lower by any criterion (`feldspar calibrate` shows them). None asks for no such trial."""
@@ -139,3 +166,16 @@ class GenerateConfig(Part):
     """A folder of prompts that replace the package's, by name. Those in a folder within it that is
     called as a branch, or as the path of a leaf, are for the leaves there."""
     pipeline: tuple[PipelineConfig, ...] = ()
+
+    @model_validator(mode="after")
+    def _pooled_asks_by_seed(self) -> GenerateConfig:
+        if self.sampling == "pooled" and (self.target or self.samples_per_leaf):
+            raise ValueError(
+                'sampling = "pooled" asks as often as there are seeds, wherever they are: give '
+                "samples_per_seed alone, without target and samples_per_leaf"
+            )
+        return self
+
+    def judging_all(self) -> GenerateConfig:
+        """The same, with every criterion judged by."""
+        return self.model_copy(update={"judge": True, "judge_skips": ()})

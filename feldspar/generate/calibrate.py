@@ -68,8 +68,7 @@ def calibrate(
     progress: Progress = SILENT,
 ) -> Iterator[JudgeScore]:
     """Try a judge on known pairs made from the seeds; a score for each criterion and kind."""
-    judged = config.model_copy(update={"judge": True})
-    staff = Staff(judge, judge, read_prompts(config), judged)
+    staff = Staff(judge, judge, read_prompts(config), config.judging_all())
     pairs = list(known_pairs(list(leaves), random.Random(seed)))
     counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     with progress.task("calibration", len(pairs), "judgments") as task:

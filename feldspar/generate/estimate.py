@@ -6,11 +6,13 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from feldspar.config import GenerateConfig
+from feldspar.config import Criterion, GenerateConfig, Rendering
+from feldspar.generate.calibrate import CRITERIA
+from feldspar.generate.pool import gather_pool
 from feldspar.generate.prompting import Prompts, Stage, Value, read_prompts
-from feldspar.generate.staff import Work
+from feldspar.generate.staff import RENDER_STAGES, Work
 from feldspar.generate.works import exam_works, generation_works, num_exam_items
-from feldspar.records import Branch, Estimate, Leaf
+from feldspar.records import Branch, Estimate, Leaf, SampleKind
 
 CHARACTERS_PER_TOKEN = 4
 """A rule of thumb for English; other languages take more tokens."""
@@ -39,12 +41,14 @@ def estimate(leaves: Iterable[Leaf], config: GenerateConfig, seed: int = 1) -> l
     are taken to be as long as the leaf's own seeds.
     """
     prompts = read_prompts(config)
-    judged = config.model_copy(update={"judge": True})
+    judged = config.judging_all()
+    leaves = list(leaves)
+    pool = gather_pool(leaves, config, seed)
     exams: _Costs = {}
     samples: _Costs = {}
     for leaf in leaves:
-        costs: dict[str | None, _Costs] = {}
-        for work in generation_works(leaf, config, seed):
+        costs: dict[_Key, _Costs] = {}
+        for work in generation_works(leaf, config, seed, pool):
             _add(samples, _cost_once(work, config, prompts, costs))
         lacking = num_exam_items(leaf, config, seed) - len(leaf.exam_seeds)
         costs = {}
@@ -78,11 +82,17 @@ def expected_tokens(
 ) -> Counter[Branch]:
     """Tokens of those samples, each as long as its leaf's middling seed; skills with contexts."""
     tokens: Counter[Branch] = Counter()
+    leaves = list(leaves)
+    pool = gather_pool(leaves, config, seed)
     for leaf in leaves:
-        for work in generation_works(leaf, config, seed):
+        for work in generation_works(leaf, config, seed, pool):
             question, answer, context = _typical(work)
             shown = "" if leaf.branch == "knowledge" else context or ""
-            tokens[leaf.branch] += work.count * _tokens(shown + question + answer)
+            row = shown + question + answer
+            if work.chunk and work.kind != "pair":
+                row = work.chunk.text if work.kind == "document" else work.chunk.text + row
+            tokens[leaf.branch] += work.count * _tokens(row)
+            tokens[leaf.branch] += work.count * sum(_tokens(chunk.text) for chunk in work.others)
     return tokens
 
 
@@ -91,21 +101,47 @@ def _add(costs: _Costs, more: _Costs, times: int = 1) -> None:
         costs[stage] = costs.get(stage, _Cost()).plus(cost, times)
 
 
+_Key = tuple[str, int, Rendering | None, SampleKind]
+
+
 def _cost_once(
-    work: Work, config: GenerateConfig, prompts: Prompts, costs: dict[str | None, _Costs]
+    work: Work, config: GenerateConfig, prompts: Prompts, costs: dict[_Key, _Costs]
 ) -> _Costs:
-    """The cost of a call and all that follows, from the first of its chunk (and size)."""
-    key = f"{work.chunk.id if work.chunk else ''} {work.count}"
-    if key not in costs and (calls := _own_calls(work, config)):
-        prompt = "".join(f"{s.context or ''}{s.question}{s.answer}" for s in work.seeds)
-        prompt += work.chunk.text if work.chunk else ""
-        num_calls = calls * work.count
-        tokens = num_calls * _tokens(prompt), num_calls * _tokens(_typical(work)[1])
-        costs[key] = {"own pipeline": _Cost(num_calls, *tokens)}
+    """The cost of a call and all that follows, from the first of its chunk, form and size.
+
+    A rendering is paid with the first call about it.
+    """
+    key = (work.chunk.id if work.chunk else "", work.count, work.rendering, work.kind)
+    total: _Costs = {}
     if key not in costs:
-        is_knowledge = work.leaf.branch == "knowledge"
-        costs[key] = (_knowledge_cost if is_knowledge else _skill_cost)(work, config, prompts)
-    return costs[key]
+        if work.rendering and not _is_asked_as_pairs(work, config):
+            total = _rendering_cost(work, work.rendering, prompts)
+        costs[key] = _cost(work, config, prompts)
+    _add(total, costs[key])
+    return total
+
+
+def _cost(work: Work, config: GenerateConfig, prompts: Prompts) -> _Costs:
+    if calls := _own_calls(work, config):
+        text = "".join(f"{s.context or ''}{s.question}{s.answer}" for s in work.seeds)
+        text += work.chunk.text if work.chunk else ""
+        num_calls = calls * work.count
+        tokens = num_calls * _tokens(text), num_calls * _tokens(_typical(work)[1])
+        return {"own pipeline": _Cost(num_calls, *tokens)}
+    if work.kind == "document" or _is_asked_as_pairs(work, config):
+        return {}
+    is_knowledge = work.leaf.branch == "knowledge"
+    return (_knowledge_cost if is_knowledge else _skill_cost)(work, config, prompts)
+
+
+def _is_asked_as_pairs(work: Work, config: GenerateConfig) -> bool:
+    """Whether the calls of a retrieval sample are those of pairs that are wanted too."""
+    return work.kind == "retrieval" and "pair" in config.knowledge.kinds
+
+
+def _rendering_cost(work: Work, rendering: Rendering, prompts: Prompts) -> _Costs:
+    assert work.chunk is not None, work
+    return _call(work, prompts, RENDER_STAGES[rendering], _tokens(work.chunk.text), {})
 
 
 def _own_calls(work: Work, config: GenerateConfig) -> int:
@@ -124,9 +160,8 @@ def _knowledge_cost(work: Work, config: GenerateConfig, prompts: Prompts) -> _Co
     question, answer, _ = _typical(work)
     values: dict[str, Value] = {"question": question, "answer": answer}
     costs = _call(work, prompts, "knowledge-pairs", work.count * _tokens(question + answer), values)
-    if config.judge:
-        for stage in ("judge-faithful", "judge-relevant"):
-            _add(costs, _call(work, prompts, stage, JUDGMENT_TOKENS, values), work.count)
+    for stage in _judge_stages(config, "faithful", "relevant"):
+        _add(costs, _call(work, prompts, stage, JUDGMENT_TOKENS, values), work.count)
     return costs
 
 
@@ -141,10 +176,14 @@ def _skill_cost(work: Work, config: GenerateConfig, prompts: Prompts) -> _Costs:
         num_tokens = work.count * _tokens(question)
         costs = _call(work, prompts, "skill-questions", num_tokens, values)
     _add(costs, _call(work, prompts, "skill-answer", _tokens(answer), values), work.count)
-    if config.judge:
-        for stage in ("judge-question", "judge-answer"):
-            _add(costs, _call(work, prompts, stage, JUDGMENT_TOKENS, values), work.count)
+    for stage in _judge_stages(config, "fit", "answer"):
+        _add(costs, _call(work, prompts, stage, JUDGMENT_TOKENS, values), work.count)
     return costs
+
+
+def _judge_stages(config: GenerateConfig, *criteria: Criterion) -> list[Stage]:
+    wanted = [c for c in criteria if config.judge and c not in config.judge_skips]
+    return [CRITERIA[criterion] for criterion in wanted]
 
 
 def _call(
@@ -152,7 +191,7 @@ def _call(
 ) -> _Costs:
     (message,) = prompts.of_leaf(work.leaf.path).render(
         stage,
-        task=work.leaf.task_description,
+        task=work.task,
         domain=work.leaf.domain,
         document=work.chunk.text if work.chunk else None,
         examples=work.seeds,

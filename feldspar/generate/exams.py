@@ -47,7 +47,7 @@ def make_exams(
     Generated items are always judged. Writes `funnel.json` to `here`.
     """
     # An exam that nobody judged would measure the teacher's mistakes.
-    staff = Staff(teacher, judge, read_prompts(config), config.model_copy(update={"judge": True}))
+    staff = Staff(teacher, judge, read_prompts(config), config.judging_all())
     funnels = []
     with progress.task("exams", None, "leaves") as task:
         num_items = 0

@@ -42,7 +42,7 @@ def export_samples(
         {"messages": [{"role": "user", "content": "2 + 2?"},
                       {"role": "assistant", "content": "4"}],
          "unmask": false, "metadata": "{...judgments...}", "id": "...", "leaf": "...",
-         "branch": "foundational", "licence": "Apache-2.0", "attribution": "...",
+         "branch": "foundational", "kind": "pair", "licence": "Apache-2.0", "attribution": "...",
          "document": "", "seeds": ["..."], "teacher": "MODEL@REVISION"}
 
     Rows are written as they come, whatever their number. Raises RunError where `out` exists, and
@@ -65,7 +65,7 @@ def export_samples(
                 document = documents.get(sample.chunk or "", "")
                 write(_row(sample, leaf, document, knowledge_context))
                 counts[leaf.path, leaf.licence or UNKNOWN] += 1
-                teachers.add(sample.teacher)
+                teachers |= {sample.teacher} - {""}
     card = data_card(name, counts, sorted(teachers), file_name)
     (beside / CARD_FILE).write_text(card, encoding="utf-8")
     os.replace(beside, out)
@@ -100,6 +100,7 @@ def data_card(
         "|---|---|",
         "| `messages`, `unmask`, `metadata` | InstructLab's layout; `metadata`: the judgments |",
         "| `id`, `leaf`, `branch`, `seeds` | the sample, and the examples that it was asked with |",
+        "| `kind` | `pair`, `document` (with `unmask`), `retrieval` (among other passages) |",
         "| `document` | the text that a knowledge row is grounded in |",
         "| `licence`, `attribution` | of the leaf, and so of its seeds and documents |",
         "| `teacher` | model and revision |",
@@ -119,20 +120,21 @@ def data_card(
 def _row(
     sample: Sample, leaf: Leaf, document: str, knowledge_context: Literal["keep", "drop"]
 ) -> Row:
-    is_shown = leaf.branch != "knowledge" or knowledge_context == "keep"
+    is_fact = leaf.branch == "knowledge" and sample.kind != "retrieval"
+    is_shown = not is_fact or knowledge_context == "keep"
     asked = user_turn(sample.question, sample.context if is_shown else None)
+    messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": sample.answer}]
     judgments = [dataclasses.asdict(judgment) for judgment in sample.judgments]
     metadata = {"judgments": judgments, "draw": sample.draw, "chunk": sample.chunk}
     return {
-        "messages": [
-            {"role": "user", "content": asked},
-            {"role": "assistant", "content": sample.answer},
-        ],
-        "unmask": False,
+        # InstructLab's mark of a text that is trained on as a whole.
+        "messages": messages[1:] if sample.kind == "document" else messages,
+        "unmask": sample.kind == "document",
         "metadata": json.dumps(metadata, ensure_ascii=False),
         "id": sample.id,
         "leaf": leaf.path,
         "branch": leaf.branch,
+        "kind": sample.kind,
         "licence": leaf.licence or UNKNOWN,
         "attribution": leaf.attribution,
         "document": document,
@@ -161,8 +163,8 @@ def _write_parquet(path: Path) -> Iterator[Callable[[Row], None]]:
     text = pyarrow.string()
     message = pyarrow.struct([("role", text), ("content", text)])
     kinds = {"messages": pyarrow.list_(message), "unmask": pyarrow.bool_()}
-    kinds |= dict.fromkeys(("metadata", "id", "leaf", "branch", "licence", "attribution"), text)
-    kinds |= {"document": text, "seeds": pyarrow.list_(text), "teacher": text}
+    kinds |= dict.fromkeys(("metadata", "id", "leaf", "branch", "kind", "licence"), text)
+    kinds |= {"attribution": text, "document": text, "seeds": pyarrow.list_(text), "teacher": text}
     schema = pyarrow.schema(list(kinds.items()))
     group: list[Row] = []
     with pyarrow.parquet.ParquetWriter(path, schema) as writer:

@@ -6,11 +6,12 @@ name the neighbour or the item.
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from feldspar.config import GenerateConfig
-from feldspar.records import ExamItem, Leaf, Sample, user_turn
+from feldspar.records import ExamItem, Leaf, Sample, SampleKind, Seed, user_turn
 from feldspar.text import (
     SimilarTexts,
     language_of,
@@ -26,42 +27,45 @@ SAME_QUESTION = 0.9
 """ROUGE-L above which two questions about the same names and numbers are the same question."""
 BENCHMARK_WORDS = 13
 """Length of the n-grams that a benchmark's items are known by."""
+EVERYWHERE = ""
+"""In place of a leaf's path: what pooled sampling wrote is compared over all leaves."""
 LEAST_WORDS = 4
 """A benchmark's question shorter than this must be met whole, not within another text."""
+
+_Common = tuple[str, str, tuple[str, ...]]
 
 
 class Distinct:
     """What a leaf has already: its seeds, then every sample that was found distinct."""
 
-    def __init__(self, leaf: Leaf, *, near: bool = True) -> None:
+    def __init__(self, leaf: Leaf, *, near: bool = True, more: Sequence[Seed] = ()) -> None:
         self._near = near
-        self._exact: dict[tuple[str, ...], str] = {}
+        self._exact: dict[bytes, str] = {}
         self._similar = SimilarTexts()
         self._is_skill = leaf.branch != "knowledge"
-        for seed in leaf.seeds:
-            self._add(f"seed {seed.id}", seed.question, seed.answer, seed.context)
+        for seed in (*leaf.seeds, *more):
+            bucket = self._bucket(seed.question, seed.answer, seed.context)
+            self._add(f"seed {seed.id}", seed.question, bucket)
 
     def find_neighbour(self, sample: Sample) -> str | None:
         """Why a sample is none of its own; else None, and it is remembered."""
-        answer, context, telling = self._bucket(sample.question, sample.answer, sample.context)
-        known = self._exact.get((normalise(sample.question), answer, context))
+        bucket = self._bucket(sample.question, sample.answer, sample.context)
+        known = self._exact.get(_digest(sample.question, bucket))
         if known is not None:
             return f"duplicate: same question and answer (as {known})"
         if self._near:
-            match = self._similar.likest(sample.question, NEAR, (answer, context, telling))
+            match = self._similar.likest(sample.question, NEAR, bucket)
             if match is not None:
                 return f"near-duplicate: same answer (as {match.key}, ROUGE-L {match.score:.2f})"
-        self._add(sample.id, sample.question, sample.answer, sample.context)
+        self._add(sample.id, sample.question, bucket)
         return None
 
-    def _add(self, key: str, question: str, answer: str, context: str | None) -> None:
-        bucket = self._bucket(question, answer, context)
-        self._exact.setdefault((normalise(question), *bucket[:2]), key)
-        self._similar.add(key, question, bucket)
+    def _add(self, key: str, question: str, bucket: _Common) -> None:
+        self._exact.setdefault(_digest(question, bucket), key)
+        if self._near:
+            self._similar.add(key, question, bucket)
 
-    def _bucket(
-        self, question: str, answer: str, context: str | None
-    ) -> tuple[str, str, tuple[str, ...]]:
+    def _bucket(self, question: str, answer: str, context: str | None) -> _Common:
         """What near-duplicates have in common exactly: answer, a skill's input, numbers and names.
 
         Only what shares all three is compared, which is why no candidates are lost or guessed.
@@ -69,6 +73,13 @@ class Distinct:
         # Two passages may state one fact, so the passage does not tell knowledge apart.
         input_text = normalise(context or "") if self._is_skill else ""
         return normalise(answer), input_text, numbers_and_names(question)
+
+
+def _digest(question: str, bucket: _Common) -> bytes:
+    """Of question, answer and input: a million samples' texts would take more room than these."""
+    answer, input_text, _ = bucket
+    text = "\n".join((normalise(question), answer, input_text))
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 class Questions:
@@ -114,7 +125,8 @@ class Decontaminator:
 
     def find_item(self, sample: Sample) -> str | None:
         """Why a sample must not be trained on; None where no exam asks it."""
-        context = sample.context if sample.branch != "knowledge" else None
+        is_shown = sample.branch != "knowledge" or sample.kind == "retrieval"
+        context = sample.context if is_shown else None
         item = self._questions.find(sample.question, context)
         if item is not None:
             return f"exam: asked there ({item})"
@@ -161,10 +173,14 @@ class Languages:
 class Filters:
     """The filters a recipe leaves on, over one leaf after another."""
 
-    def __init__(self, config: GenerateConfig, avoid: Iterable[ExamItem]) -> None:
+    def __init__(
+        self, config: GenerateConfig, avoid: Iterable[ExamItem], pool: Sequence[Seed] = ()
+    ) -> None:
+        """`pool` holds the seeds that pooled samples are compared with, beside their leaf's."""
         self._config = config
         self._decontaminator = Decontaminator(avoid if config.decontaminate else ())
-        self._distinct: dict[str, Distinct] = {}
+        self._pool = pool
+        self._distinct: dict[tuple[str, SampleKind], Distinct] = {}
         self._leaf = ""
         self._languages: Languages
 
@@ -179,22 +195,31 @@ class Filters:
 
     def _unfit(self, sample: Sample, leaf: Leaf) -> str | None:
         """Why a sample has not the form that is wanted, whatever else there is."""
+        if sample.kind == "document":
+            return None
         num_words = len(split_words(sample.answer))
         if num_words < self._config.min_answer_words:
             return f"length: answer too short ({num_words} words)"
         if num_words > (self._config.max_answer_words or num_words):
             return f"length: answer too long ({num_words} words)"
-        if self._config.language:
+        # Pooled seeds may have any language.
+        is_pooled = self._config.sampling == "pooled" and leaf.branch != "knowledge"
+        if self._config.language and not is_pooled:
             if self._leaf != leaf.path:
                 self._leaf, self._languages = leaf.path, Languages(leaf)
             return self._languages.find_other(sample)
         return None
 
     def _find_neighbour(self, sample: Sample, leaf: Leaf) -> str | None:
-        distinct = self._distinct.get(leaf.path)
+        is_pooled = self._config.sampling == "pooled" and leaf.branch != "knowledge"
+        place = EVERYWHERE if is_pooled else leaf.path
+        distinct = self._distinct.get((place, sample.kind))
         if distinct is None:
             # Leaves come one after another; only with a target does one come again.
             if self._config.target is None:
-                self._distinct.clear()
-            distinct = self._distinct[leaf.path] = Distinct(leaf, near=self._config.near_duplicates)
+                here = (leaf.path, EVERYWHERE)
+                self._distinct = {k: d for k, d in self._distinct.items() if k[0] in here}
+            near, more = self._config.near_duplicates, self._pool if is_pooled else ()
+            distinct = Distinct(leaf, near=near, more=more)
+            self._distinct[place, sample.kind] = distinct
         return distinct.find_neighbour(sample)

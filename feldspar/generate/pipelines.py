@@ -6,8 +6,10 @@ Each pipeline is straight-line code over durable calls: run again, it goes on wh
 from __future__ import annotations
 
 import asyncio
+import random
 
 from feldspar.generate.custom import Rejected
+from feldspar.generate.replies import Field
 from feldspar.generate.staff import Draft, Staff, Work
 from feldspar.records import Sample
 
@@ -15,7 +17,7 @@ from feldspar.records import Sample
 async def write_samples(work: Work, staff: Staff) -> list[Sample]:
     """The samples of one call, kept and rejected. A failed call gives one, without a question."""
     own = staff.custom.of_leaf(work.leaf.path)
-    write = _write_pairs if work.leaf.branch == "knowledge" else _write_skill
+    write = _write_knowledge if work.leaf.branch == "knowledge" else _write_skill
     try:
         return await (own.run if own else write)(work, staff)
     except Rejected as rejected:
@@ -54,16 +56,32 @@ async def _answer_skill(draft: Draft, staff: Staff) -> None:
     await staff.judge_rating("judge-answer", "answer", draft)
 
 
-async def _write_pairs(work: Work, staff: Staff) -> list[Sample]:
+async def _write_knowledge(work: Work, staff: Staff) -> list[Sample]:
     assert work.chunk is not None, work
-    pairs = await staff.write_blocks("knowledge-pairs", ("question", "answer"), work, work.count)
+    if work.kind == "document":
+        # The text is no teacher's.
+        return [Draft(work=work, index=0, answer=work.chunk.text).finish("", None)]
+    shown = await staff.render_chunk(work) if work.rendering else work.chunk.text
+    fields: tuple[Field, ...] = ("question", "answer")
+    pairs = await staff.write_blocks("knowledge-pairs", fields, work, work.count, document=shown)
     drafts = [
         Draft(work=work, index=i, question=question, answer=answer, context=work.chunk.text)
         for i, (question, answer) in enumerate(pairs)
     ]
-    return list(await asyncio.gather(*(staff.finish(draft, _judge_pair) for draft in drafts)))
+    stages = (_judge_pair, _show_among) if work.kind == "retrieval" else (_judge_pair,)
+    return list(await asyncio.gather(*(staff.finish(draft, *stages) for draft in drafts)))
 
 
 async def _judge_pair(draft: Draft, staff: Staff) -> None:
     await staff.judge_yes("judge-faithful", "faithful", draft)
     await staff.judge_yes("judge-relevant", "relevant", draft)
+
+
+async def _show_among(draft: Draft, staff: Staff) -> None:
+    """Put the passage among others, in an order of the sample's own."""
+    work = draft.work
+    assert work.chunk is not None, work
+    passages = [work.chunk.text, *(chunk.text for chunk in work.others)]
+    random.Random(f"{work.chunk.id} {work.draw} {draft.index}").shuffle(passages)
+    numbered = (f"Passage {number}:\n{text}" for number, text in enumerate(passages, start=1))
+    draft.context = "\n\n".join(numbered)

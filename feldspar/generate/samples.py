@@ -16,9 +16,16 @@ from feldspar.generate.filters import Filters
 from feldspar.generate.funnel import FUNNEL_FILE, LeafFunnel, Tally, write_funnel
 from feldspar.generate.ordered import in_order, run_stream
 from feldspar.generate.pipelines import write_samples
+from feldspar.generate.pool import Pool, gather_pool
 from feldspar.generate.prompting import read_prompts
 from feldspar.generate.staff import Staff, Work
-from feldspar.generate.works import generation_works, note_on, num_asked, target_works
+from feldspar.generate.works import (
+    generation_works,
+    main_kind,
+    note_on,
+    num_asked,
+    target_works,
+)
 from feldspar.progress import SILENT, Progress, Task
 from feldspar.records import ExamItem, Leaf, Sample
 from feldspar.teacher import Teacher
@@ -64,11 +71,14 @@ def generate_samples(
     `avoid` is what exams ask. Raises TeacherError, RecipeError, DiskError.
     """
     staff = Staff(teacher, judge, read_prompts(config), config)
-    filters = Filters(config, avoid)
+    if iter(leaves) is leaves:
+        leaves = list(leaves)
+    pool = gather_pool(leaves, config, seed)
+    filters = Filters(config, avoid, (*pool.plain, *pool.grounded))
     with progress.task("samples", _count_asked(leaves, config), "samples") as task:
         live = _Live(task, staff)
         make = _make_once if config.target is None else _make_until_target
-        funnels = yield from make(leaves, filters, staff, seed, live)
+        funnels = yield from make(leaves, pool, filters, staff, seed, live)
     write_funnel(here / FUNNEL_FILE, funnels, teacher.budget.spent)
     for place in staff.custom.unused():
         log.warning("generate.pipeline: no leaf lies in %r; mend its name", place)
@@ -85,12 +95,12 @@ def generate_samples(
 
 
 def _make_once(
-    leaves: Iterable[Leaf], filters: Filters, staff: Staff, seed: int, live: _Live
+    leaves: Iterable[Leaf], pool: Pool, filters: Filters, staff: Staff, seed: int, live: _Live
 ) -> Generator[Sample, None, list[LeafFunnel]]:
     """All samples that the recipe asks for, leaf after leaf."""
     tallies: list[Tally] = []
     finished: list[LeafFunnel] = []
-    works = _all_works(leaves, staff, seed, tallies)
+    works = _all_works(leaves, pool, staff, seed, tallies)
     for work, drafts in run_stream(write_all(works, staff)):
         while tallies[0].leaf.path != work.leaf.path:
             finished.append(tallies.pop(0).finish())
@@ -102,10 +112,10 @@ def _make_once(
 
 
 def _make_until_target(
-    leaves: Iterable[Leaf], filters: Filters, staff: Staff, seed: int, live: _Live
+    leaves: Iterable[Leaf], pool: Pool, filters: Filters, staff: Staff, seed: int, live: _Live
 ) -> Generator[Sample, None, list[LeafFunnel]]:
     """Rounds over the leaves that lack something, each as large as the last one's yield says."""
-    goals = {leaf.path: _Goal(leaf, staff.config, seed) for leaf in leaves}
+    goals = {leaf.path: _Goal(leaf, staff.config, seed, pool) for leaf in leaves}
     for _ in range(MAX_ROUNDS):
         # All calls of a round are known before any is asked, so that timing decides nothing.
         works = [work for goal in goals.values() for work in goal.next_works()]
@@ -114,7 +124,7 @@ def _make_until_target(
         for work, drafts in run_stream(write_all(_while_paid(works, staff), staff)):
             goal = goals[work.leaf.path]
             samples = [goal.capped(_filtered(s, work.leaf, filters)) for s in drafts]
-            goal.tally.add(work.count, samples)
+            goal.add(work, samples)
             live.show(work.count, samples)
             yield from samples
     for goal in goals.values():
@@ -125,33 +135,40 @@ def _make_until_target(
 class _Goal:
     """How far one leaf is from its target."""
 
-    def __init__(self, leaf: Leaf, config: GenerateConfig, seed: int) -> None:
+    def __init__(self, leaf: Leaf, config: GenerateConfig, seed: int, pool: Pool) -> None:
         assert config.target is not None
         self.tally = Tally(leaf, note_on(leaf))
         self._target = config.target
-        self._config, self._seed = config, seed
-        self._num_calls = self._num_kept = 0
+        self._config, self._seed, self._pool = config, seed, pool
+        self._counted = main_kind(leaf, config)
+        self._num_calls = self._num_asked = self._num_kept = 0
         self._asked_before = self._kept_before = 0
         self._last_yield = 1.0
 
     def next_works(self) -> list[Work]:
         """The next round; empty where the target is reached, or never will be."""
-        num_asked = self.tally.asked - self._asked_before
+        num_asked = self._num_asked - self._asked_before
         if num_asked:
             self._last_yield = (self._num_kept - self._kept_before) / num_asked
-        self._asked_before, self._kept_before = self.tally.asked, self._num_kept
+        self._asked_before, self._kept_before = self._num_asked, self._num_kept
         lacking = self._target - self._num_kept
+        if self._counted is None:
+            lacking = 0 if self._num_calls else 1
         if lacking <= 0 or self._last_yield < LEAST_YIELD:
             return []
         num_wanted = min(lacking / self._last_yield, MOST_AT_ONCE * self._target)
         first, num_calls = self._num_calls, math.ceil(num_wanted / self._config.pairs_per_call)
         self._num_calls += num_calls
         leaf = self.tally.leaf
-        return list(target_works(leaf, self._config, self._seed, first, num_calls))
+        return list(target_works(leaf, self._config, self._seed, first, num_calls, self._pool))
+
+    def add(self, work: Work, samples: Sequence[Sample]) -> None:
+        self.tally.add(work.count, samples)
+        self._num_asked += work.count if work.kind == self._counted else 0
 
     def capped(self, sample: Sample) -> Sample:
         """No more than the target is kept, so that leaves stay equal."""
-        if not sample.is_kept:
+        if not sample.is_kept or sample.kind != self._counted:
             return sample
         if self._num_kept >= self._target:
             return dataclasses.replace(sample, rejected_because="target: reached")
@@ -159,7 +176,7 @@ class _Goal:
         return sample
 
     def note(self, staff: Staff) -> str:
-        if self._num_kept >= self._target:
+        if self._num_kept >= self._target or self._counted is None:
             return ""
         why = "the budget is spent" if staff.is_spent else f"yield {self._last_yield:.0%} at last"
         return f"{self._num_kept} of {self._target} wanted: {why}"
@@ -197,13 +214,13 @@ def _then_drain(works: Iterable[Work], staff: Staff) -> Iterator[Work]:
 
 
 def _all_works(
-    leaves: Iterable[Leaf], staff: Staff, seed: int, tallies: list[Tally]
+    leaves: Iterable[Leaf], pool: Pool, staff: Staff, seed: int, tallies: list[Tally]
 ) -> Iterator[Work]:
     """Opens a tally for every leaf as its turn comes."""
     for leaf in leaves:
         note = note_on(leaf) or ("not begun: the budget is spent" if staff.is_spent else "")
         tallies.append(Tally(leaf, note))
-        yield from _while_paid(generation_works(leaf, staff.config, seed), staff)
+        yield from _while_paid(generation_works(leaf, staff.config, seed, pool), staff)
 
 
 def _while_paid(works: Iterable[Work], staff: Staff) -> Iterator[Work]:
@@ -216,10 +233,7 @@ def _filtered(sample: Sample, leaf: Leaf, filters: Filters) -> Sample:
     return dataclasses.replace(sample, rejected_because=filters.reason_against(sample, leaf))
 
 
-def _count_asked(leaves: Iterable[Leaf], config: GenerateConfig) -> int | None:
-    """Samples that will be asked for; None where leaves can be gone through only once."""
-    if iter(leaves) is leaves:
-        return None
+def _count_asked(leaves: Iterable[Leaf], config: GenerateConfig) -> int:
     return sum(num_asked(leaf, config) for leaf in leaves)
 
 

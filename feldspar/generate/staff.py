@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from feldspar.config import GenerateConfig
+from feldspar.config import GenerateConfig, Rendering
 from feldspar.generate.custom import CustomPipelines, Rejected
+from feldspar.generate.pool import POOLED_TASK
 from feldspar.generate.prompting import Prompts, Stage, Value, unquote_sections
 from feldspar.generate.replies import Field, read_blocks
-from feldspar.records import Chunk, Judgment, Leaf, Message, Sample, Seed
+from feldspar.records import Chunk, Judgment, Leaf, Message, Sample, SampleKind, Seed
 from feldspar.teacher import (
     RATING,
     VERDICT,
@@ -45,6 +46,9 @@ _URGENCY: dict[str, int] = {
     "skill-context": 0,
     "skill-questions": 0,
     "knowledge-pairs": 0,
+    "render-summary": 0,
+    "render-facts": 0,
+    "render-study": 0,
     "judge-question": 2,
     "skill-answer": 3,
     "judge-faithful": 3,
@@ -57,6 +61,15 @@ OWN_JUDGE_URGENCY = 3
 """Of a judge's call in a pipeline of the user's own."""
 
 
+RENDER_STAGES: dict[Rendering, Stage] = {
+    "summary": "render-summary",
+    "facts": "render-facts",
+    "study": "render-study",
+}
+DRAWS_PER_SEED = 2**20
+"""Draws that one seed of a recipe may use."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
     """One call for new samples: a leaf, the seeds shown, and the draw; a chunk for knowledge."""
@@ -67,6 +80,20 @@ class Work:
     """Samples asked for."""
     draw: int
     chunk: Chunk | None = None
+    rendering: Rendering | None = None
+    """Form of the chunk that is asked about; None for the chunk itself."""
+    kind: SampleKind = "pair"
+    others: tuple[Chunk, ...] = ()
+    """Chunks that a retrieval sample shows beside its own."""
+    is_pooled: bool = False
+    """Whether the seeds shown are from anywhere."""
+
+    @property
+    def task(self) -> str:
+        """What the prompts call the leaf."""
+        if self.is_pooled:
+            return POOLED_TASK
+        return self.leaf.task_description or self.leaf.path.rsplit("/", 1)[-1].replace("_", " ")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -85,7 +112,10 @@ class Draft:
         leaf, chunk = self.work.leaf, self.work.chunk
         chunk_id = chunk.id if chunk else None
         place = (leaf.path, self.work.draw, self.index, chunk_id)
-        content = (*place, self.question, self.answer, self.context)
+        content: tuple[object, ...] = (*place, self.question, self.answer, self.context)
+        # Samples of different kinds, or of two renderings, may say the same.
+        if self.work.kind != "pair" or self.work.rendering:
+            content = (*content, self.work.kind, self.work.rendering)
         return Sample(
             id=hashlib.sha256(repr(content).encode()).hexdigest()[:16],
             leaf=leaf.path,
@@ -99,6 +129,8 @@ class Draft:
             draw=self.work.draw,
             judgments=tuple(self.judgments),
             rejected_because=rejected_because,
+            kind=self.work.kind,
+            rendering=self.work.rendering or "",
         )
 
 
@@ -118,6 +150,9 @@ class Staff:
     def is_spent(self) -> bool:
         """Whether the budget has ended the asking."""
         return bool(self.teacher.budget.reached or self.judge.budget.reached)
+
+    def is_judged_by(self, criterion: str) -> bool:
+        return self.config.judge and criterion not in self.config.judge_skips
 
     async def finish(
         self, draft: Draft, *stages: Callable[[Draft, Staff], Awaitable[None]]
@@ -154,15 +189,46 @@ class Staff:
     async def write_blocks(
         self, stage: Stage, fields: tuple[Field, ...], work: Work, count: int, **values: Value
     ) -> list[tuple[str, ...]]:
-        """Ask for `count` blocks. Raises Rejected when not one is there."""
-        reply = await self._ask(stage, work, examples=work.seeds, count=count, **values)
-        # The last block of a reply that was cut off is not to be trusted.
-        is_cut = reply.finish_reason == "length"
-        text = reply.text[: reply.text.lower().rfind("[end]") + 5] if is_cut else reply.text
-        blocks = read_blocks(text, fields, count)
+        """Ask for `count` blocks, and once again with a complaint where not one can be read.
+
+        Raises Rejected when there is none then either.
+        """
+        messages = self._render(stage, work, examples=work.seeds, count=count, **values)
+        urgency = self._urgency(stage, work, values)
+        reply = await self._post(messages, stage, work.draw, urgency)
+        blocks = _read_reply(reply, fields, count)
+        # A reply that was cut off has been asked for with more room already.
+        if not blocks and reply.finish_reason != "length":
+            marks = ", ".join(f"[{field.capitalize()}]" for field in fields)
+            complaint = (
+                "Your reply has no block that can be read. Do it again, in the form that was asked "
+                f"for: {marks} and [End], each alone on its line, with the texts below them."
+            )
+            again = (
+                *messages,
+                Message(role="assistant", content=reply.text or "(nothing)"),
+                Message(role="user", content=complaint),
+            )
+            reply = await self._post(again, stage, work.draw, urgency)
+            blocks = _read_reply(reply, fields, count)
         if not blocks:
+            is_cut = reply.finish_reason == "length"
             raise Rejected("format: cut off" if is_cut else "format: no readable block")
         return blocks
+
+    async def render_chunk(self, work: Work) -> str:
+        """The work's chunk in the work's form: written once, whatever is asked about it."""
+        assert work.rendering is not None, work
+        stage = RENDER_STAGES[work.rendering]
+        # The first draw of the recipe's seed, so that all works of a chunk ask the same.
+        draw = work.draw // DRAWS_PER_SEED * DRAWS_PER_SEED
+        reply = await self._post(self._render(stage, work), stage, draw, _URGENCY[stage])
+        text = unquote_sections(reply.text)
+        if reply.finish_reason == "length":
+            raise Rejected("format: cut off")
+        if not text:
+            raise Rejected("format: empty answer")
+        return text
 
     async def write_answer(self, draft: Draft) -> None:
         leaf = draft.work.leaf
@@ -183,12 +249,12 @@ class Staff:
 
     async def judge_yes(self, stage: Stage, criterion: str, draft: Draft) -> None:
         """Raises Rejected unless the judge says yes."""
-        if self.config.judge and not await self._judge(stage, criterion, draft, VERDICT):
+        if self.is_judged_by(criterion) and not await self._judge(stage, criterion, draft, VERDICT):
             raise Rejected(f"judge: not {criterion}")
 
     async def judge_rating(self, stage: Stage, criterion: str, draft: Draft) -> None:
         """Raises Rejected when the rating is below the recipe's."""
-        if self.config.judge:
+        if self.is_judged_by(criterion):
             rating = await self._judge(stage, criterion, draft, RATING)
             if rating < self.config.min_rating:
                 raise Rejected(f"judge: {criterion} rated {rating}")
@@ -234,9 +300,12 @@ class Staff:
         return judged.value
 
     async def _ask(self, stage: Stage, work: Work, **values: Value) -> Reply:
-        has_begun = values.get("context") is not None
-        urgency = _URGENCY[stage] or int(has_begun)
-        return await self._post(self._render(stage, work, **values), stage, work.draw, urgency)
+        messages = self._render(stage, work, **values)
+        return await self._post(messages, stage, work.draw, self._urgency(stage, work, values))
+
+    def _urgency(self, stage: Stage, work: Work, values: Mapping[str, Value]) -> int:
+        has_begun = values.get("context") is not None or work.rendering is not None
+        return _URGENCY[stage] or int(has_begun)
 
     async def _post(
         self, messages: tuple[Message, ...], name: str, draw: int, urgency: int
@@ -256,11 +325,15 @@ class Staff:
             raise Rejected(f"budget: spent ({spent.cap})") from None
 
     def _render(self, stage: Stage, work: Work, **values: Value) -> tuple[Message, ...]:
-        leaf = work.leaf
-        return self._prompts.of_leaf(leaf.path).render(
-            stage,
-            task=leaf.task_description or leaf.path.rsplit("/", 1)[-1].replace("_", " "),
-            domain=leaf.domain,
-            document=work.chunk.text if work.chunk else None,
-            **values,
+        values.setdefault("document", work.chunk.text if work.chunk else None)
+        return self._prompts.of_leaf(work.leaf.path).render(
+            stage, task=work.task, domain=work.leaf.domain, **values
         )
+
+
+def _read_reply(reply: Reply, fields: tuple[Field, ...], count: int) -> list[tuple[str, ...]]:
+    text = reply.text
+    if reply.finish_reason == "length":
+        # The last block of a reply that was cut off is not to be trusted.
+        text = text[: text.lower().rfind("[end]") + 5]
+    return read_blocks(text, fields, count)

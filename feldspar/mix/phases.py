@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import statistics
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from itertools import islice, pairwise
+from itertools import compress, islice, pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -164,12 +165,14 @@ def _look_through(
     seen = _Seen()
     split = {branch for phase in phases if phase.length != "all" for branch in phase.branches}
     seen.lengths = {branch: array("i") for branch in split}
+    is_answer = {branch: bytearray() for branch in split}
     waiting: dict[Branch, list[str]] = {branch: [] for branch in split}
     for sample in samples:
         seen.num_asked[sample.branch] += 1
         if sample.is_kept:
             seen.num_kept[sample.branch] += 1
             if sample.branch in split:
+                is_answer[sample.branch].append(sample.kind != "document")
                 waiting[sample.branch].append(sample.answer)
                 if len(waiting[sample.branch]) == _COUNTED_TOGETHER:
                     seen.lengths[sample.branch].extend(counter.counts(waiting[sample.branch]))
@@ -179,7 +182,9 @@ def _look_through(
         if config.short_answer_tokens is not None:
             seen.longest_short[branch] = config.short_answer_tokens
         elif seen.lengths[branch]:
-            seen.longest_short[branch] = statistics.median(seen.lengths[branch])
+            # A document is no answer; where there are no answers all documents are short.
+            answers = list(compress(seen.lengths[branch], is_answer[branch]))
+            seen.longest_short[branch] = statistics.median(answers or [math.inf])
     return seen
 
 
@@ -206,8 +211,18 @@ def _all_branches(phase: PhaseConfig) -> tuple[Branch, ...]:
 
 
 def _as_conversation(sample: Sample, source: str, config: MixConfig) -> Conversation:
-    """A skill keeps the context it is about; a knowledge answer is to be known without."""
-    drops = sample.branch == "knowledge" and config.knowledge_context == "drop"
+    """A skill keeps the context it is about; a knowledge answer is to be known without, but for
+    retrieval samples; a document is learned from its first word to its last."""
+    if sample.kind == "document":
+        return Conversation(
+            id=sample.id,
+            source=source,
+            leaf=sample.leaf,
+            messages=(Message(role="assistant", content=sample.answer),),
+            train_on="everything",
+        )
+    is_fact = sample.branch == "knowledge" and sample.kind != "retrieval"
+    drops = is_fact and config.knowledge_context == "drop"
     question = user_turn(sample.question, None if drops else sample.context)
     return Conversation(
         id=sample.id,

@@ -28,7 +28,8 @@ def prompts_of(samples: Iterable[Sample], config: PreferConfig) -> Iterator[Prom
     """The questions of kept samples of the recipe's branches, each once."""
     seen: set[str] = set()
     for sample in samples:
-        if sample.is_kept and sample.branch in config.branches:
+        is_asked = sample.is_kept and sample.kind != "document"
+        if is_asked and sample.branch in config.branches:
             question = user_turn(sample.question, sample.context)
             if question not in seen:
                 seen.add(question)

@@ -121,7 +121,7 @@ def _prompts(run_path: Path) -> list[str]:
     questions: list[str] = []
     for sample in rows or ():
         assert isinstance(sample, Sample)
-        if sample.is_kept and sample.context is None:
+        if sample.is_kept and sample.context is None and sample.kind != "document":
             questions.append(sample.question)
         if len(questions) == NUM_CHECKED_PROMPTS:
             break

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import time
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
@@ -25,6 +25,9 @@ RISING = 1.7
 """Twice the calls at 1.7 times the latency is hardly more work done."""
 CALM = 1.25
 """Latency that grew less than this is still that of a server with room."""
+WAITED = 1.4
+"""While the limit doubles: the last calls took so many times as long as those of a calm server."""
+LAST_CALLS = 16
 LEAST_CALLS = 8
 """Fewer calls of a stage tell nothing about its latency."""
 ROOM = 1.2
@@ -71,6 +74,7 @@ class Governor:
         self._was_pushed_back = False
         self._is_draining = False
         self._calm: dict[str, Latency] = {}
+        self._recent: deque[float] = deque(maxlen=LAST_CALLS)
         self._round = 0
         self._start_round()
 
@@ -113,11 +117,23 @@ class Governor:
         self.num_in_flight -= 1
         if not self._is_fixed:
             if self._is_doubling and outcome == "answered" and self._waiting:
-                self.limit = min(self._maximum, 2 * self._limit_before, self.limit + 1)
+                self._grow(ticket)
             # A call that began before the limit changed says nothing about the new one.
             if ticket.round == self._round:
                 self._observe(ticket, outcome)
         self._admit()
+
+    def _grow(self, ticket: Ticket) -> None:
+        """One call more for each answer, unless the last ones took so long that they waited: the
+        round's verdict comes too late to keep a queue from building up at the server."""
+        calm = self._calm.get(ticket.stage)
+        if calm is not None and calm.num_calls >= LEAST_CALLS:
+            self._recent.append((self._clock() - ticket.started) / max(calm.seconds, 1e-9))
+        is_waiting = (
+            len(self._recent) == LAST_CALLS and sorted(self._recent)[LAST_CALLS // 2] > WAITED
+        )
+        if not is_waiting:
+            self.limit = min(self._maximum, 2 * self._limit_before, self.limit + 1)
 
     def _admit(self) -> None:
         while self._waiting and self.num_in_flight < self.limit:

@@ -17,7 +17,7 @@ LEAST_WORDS = 3
 
 _SMALL_WORDS_TEXT = {
     "en": "the of and to is in that it was for with as his on be at by have from are this which "
-    "not what how does who where you",
+    "not what how does who where you i do we my me they can will an or if there",
     "de": "der die das und ist nicht ein eine mit von zu den dem im auf sich wie was wer wo auch "
     "es sie er wird sind",
     "fr": "le la les des et est un une dans que qui du pour pas sur avec il elle ce quel quelle "

@@ -9,6 +9,7 @@ import hashlib
 import json
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -16,6 +17,7 @@ from feldspar.config import ErrorRates
 from feldspar.server.protocol import ChatReply, ChatRequest, Choice
 from feldspar.world import extractive, judge
 from feldspar.world.grading import grade, read_chat
+from feldspar.world.prose import VALUES, state
 from feldspar.world.questions import QuestionPools
 from feldspar.world.sections import (
     Block,
@@ -55,6 +57,9 @@ class Brain:
             "judge-question": self._judge_question,
             "skill-answer": self._write_answer,
             "judge-answer": self._judge_answer,
+            "render-summary": partial(self._write_rendering, 0),
+            "render-facts": partial(self._write_rendering, 1),
+            "render-study": partial(self._write_rendering, 2),
             "knowledge-pairs": self._write_pairs,
             "judge-faithful": self._judge_faithful,
             "judge-relevant": self._judge_relevant,
@@ -124,6 +129,24 @@ class Brain:
             blocks.append(Block(question=judge.write_unsafe(draw.rng)) if is_unsafe else asked)
         return self._as_reply(blocks, draw)
 
+    def _write_rendering(self, form: int, parts: PromptParts, draw: "_Draw") -> str:
+        """The document's facts in the words of a form; one wrong, or one too many, at the rates."""
+        document = parts.document or parts.whole
+        facts = sorted(fact for fact in judge.facts_of(document) if self.world.is_true(fact))
+        is_wrong, is_unfaithful = draw.hits(self.rates.wrong_fact), draw.hits(self.rates.unfaithful)
+        if is_wrong and facts:
+            place = draw.rng.randrange(len(facts))
+            values = [v for v in VALUES[facts[place].attribute] if v != facts[place].value]
+            facts[place] = facts[place]._replace(value=draw.rng.choice(values))
+        sentences = [state(fact, form) for fact in facts]
+        if not facts:
+            sentences = extractive.split_sentences(document)
+        if is_unfaithful:
+            sentences.append(judge.with_claim(document, "", draw.rng).strip())
+        if draw.hits(self.rates.off_format):
+            return draw.rng.choice(_CHATTER)
+        return "\n".join(sentences)
+
     def _write_pairs(self, parts: PromptParts, draw: "_Draw") -> str:
         document = parts.document or parts.whole
         solutions = self._pools.about(document, draw.variety)
@@ -133,9 +156,13 @@ class Brain:
             made = extractive.make_pairs(document, self.seed + draw.variety)
             pool = _next(made, parts.num_wanted, draw)
         old = self._old_pairs(parts.examples, document) or pool[:1]
-        return self._as_reply([self._write_pair(block, old, draw) for block in pool], draw)
+        return self._as_reply(
+            [self._write_pair(block, old, document, draw) for block in pool], draw
+        )
 
-    def _write_pair(self, block: Block, old: Sequence[Block], draw: "_Draw") -> Block:
+    def _write_pair(
+        self, block: Block, old: Sequence[Block], document: str, draw: "_Draw"
+    ) -> Block:
         rates = self.rates
         is_wrong, is_unfaithful = draw.hits(rates.wrong_fact), draw.hits(rates.unfaithful)
         is_old, is_unsafe = draw.hits(rates.duplicate), draw.hits(rates.unsafe)
@@ -143,7 +170,7 @@ class Brain:
             return Block(question=judge.write_unsafe(draw.rng), answer=_COMPLIANCE)
         asked = draw.rng.choice(old) if is_old else block
         solution = judge.solve(self.world, asked.question)
-        answer = solution.answer if solution is not None else asked.answer
+        answer = judge.as_told(solution, document) if solution is not None else asked.answer
         if is_wrong and solution is not None:
             answer = self.world.corrupt(solution, draw.rng)
         if is_unfaithful:

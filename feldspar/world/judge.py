@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from feldspar.records import Sample
 from feldspar.world.extractive import is_faithful
-from feldspar.world.prose import Fact, read_facts, read_long_question
+from feldspar.world.prose import Fact, read_facts, read_long_question, state
 from feldspar.world.sections import Block
 from feldspar.world.skills import Solution, equations_hold
 from feldspar.world.truth import World, ends_with
@@ -48,7 +48,9 @@ def world_truth(world: World, sample: Sample) -> bool | None:
     """
     if is_unsafe(sample.question):
         return False
-    solution = solve(world, sample.question, sample.context)
+    # What is asked of knowledge does not depend on the passages that are shown.
+    context = sample.context if sample.branch != "knowledge" else None
+    solution = solve(world, sample.question, context)
     return None if solution is None else is_right(world, solution, sample.answer)
 
 
@@ -61,6 +63,18 @@ def solve(world: World, question: str, context: str | None = None) -> Solution |
         shown, _, asked = question.strip().rpartition("\n")
         solution = world.solve(asked, shown)
     return solution
+
+
+def as_told(solution: Solution, document: str) -> str:
+    """The answer with what a document says, where that is not what is true."""
+    told = {fact[:2]: fact for fact in sorted(facts_of(document))}
+    shown = facts_of(document)
+    answer = solution.answer
+    for fact in solution.facts:
+        other = told.get(fact[:2])
+        if other is not None and fact not in shown:
+            answer = answer.replace(state(fact), state(other))
+    return answer
 
 
 def is_right(world: World, solution: Solution, answer: str) -> bool:

@@ -67,10 +67,10 @@ class QuestionPools:
         """All questions that a document answers: two short ones to each long one while both last.
 
         Every fact is asked in one form before any is asked in another. Another `variety` is another
-        order.
+        order. The solutions are the world's, also where the document says something else.
         """
         rng = rng_of(self._seed + variety, document)
-        facts = sorted(fact for fact in facts_of(document) if self._world.is_true(fact))
+        facts = self._facts_told(document)
         short = [
             Block(question=ask(fact.name, fact.attribute, form))
             for fact, form in _rounds(facts, _training_forms, rng)
@@ -83,6 +83,14 @@ class QuestionPools:
         ]
         asked = (block.question for block in interleave(short, long))
         return tuple(s for question in asked if (s := self._world.solve(question)) is not None)
+
+    def _facts_told(self, document: str) -> list[Fact]:
+        """One fact for everything that is said of somebody: the true one where there are two."""
+        told = {}
+        for fact in sorted(facts_of(document), key=lambda fact: (self._world.is_true(fact), fact)):
+            if fact.name in self._world.by_name:
+                told[fact.name, fact.attribute] = fact
+        return sorted(told.values())
 
     def _draw_kind(self, kind: str) -> tuple[Solution, ...]:
         rng = rng_of(self._seed, kind)

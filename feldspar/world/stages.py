@@ -14,6 +14,11 @@ from feldspar.world.sections import SECTIONS
 
 _HEADING = re.compile(rf"(?m)^### ({'|'.join(SECTIONS)})[ \t]*$")
 
+_RENDERED = {
+    "the summary": "render-summary",
+    "one fact a line": "render-facts",
+    "the study notes": "render-study",
+}
 _GRADING = ("[[rating]]", "[[A]]")
 """How the published judge prompts of MT-Bench ask for a grade."""
 
@@ -45,4 +50,6 @@ def _stage_of(sections: dict[str, str]) -> str:
         if "Document" in sections:
             return "knowledge-pairs"
         return "skill-context" if "[Context]" in reply else "skill-questions"
+    if "Document" in sections and "Question" not in sections:
+        return next((stage for words, stage in _RENDERED.items() if words in reply), "")
     return "skill-answer" if "Question" in sections else ""

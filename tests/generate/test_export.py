@@ -11,7 +11,7 @@ from test_samples import LEAVES, generate
 
 from feldspar.errors import RunError
 from feldspar.generate import export, export_samples
-from feldspar.mix.rows import read_messages
+from feldspar.mix.files import read_file
 from feldspar.records import Conversation
 
 
@@ -28,7 +28,7 @@ def test_rows_say_where_they_come_from_and_are_read_again(tmp_path: Path) -> Non
     assert {row["licence"] for row in rows} == {"CC0-1.0", "unknown"}
     assert {row["document"] for row in rows if row["branch"] == "knowledge"} == {"d"}
     assert all(json.loads(row["metadata"])["judgments"] for row in rows)
-    read = list(read_messages(out / "train.jsonl", "mine"))
+    read = list(read_file(out / "train.jsonl", "mine"))
     assert all(isinstance(row, Conversation) for row in read)
     assert [row.messages[1].content for row in read] == [sample.answer for sample in kept]
     card = (out / "README.md").read_text()

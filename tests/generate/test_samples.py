@@ -207,6 +207,23 @@ def test_a_failed_first_call_stands_for_all_it_was_asked_for(tmp_path: Path) -> 
     assert funnel.reasons[0].count == 8
 
 
+def test_a_reply_that_cannot_be_read_is_asked_for_once_more_with_a_complaint(
+    tmp_path: Path,
+) -> None:
+    def answer(call: Call) -> str:
+        is_first = len(call.body["messages"]) == 1
+        return "Sure, here!" if is_first and "questions" in call.stage else answer_as_expert(call)
+
+    with FakeTeacher(answer) as server:
+        samples = generate(server, tmp_path, leaves=[SUMS])
+        asked = [call for call in server.calls if call.stage == "skill-questions"]
+    assert reasons(samples) == {"kept": 8}
+    assert [len(call.body["messages"]) for call in asked].count(3) == len(asked) / 2
+    (complained, *_) = (c.body["messages"] for c in asked if len(c.body["messages"]) == 3)
+    assert complained[1] == {"role": "assistant", "content": "Sure, here!"}
+    assert "[Question] and [End]" in complained[2]["content"]
+
+
 def test_a_leaf_without_anything_to_ask_about_says_so(tmp_path: Path) -> None:
     empty = Leaf(path="knowledge/x", branch="knowledge", task_description="t", seeds=SUMS.seeds)
     with FakeTeacher() as server:

@@ -26,14 +26,13 @@ ONLY_KNOWLEDGE = PhaseConfig(name="only", branches=("knowledge",))
 
 
 def sample(number, branch, answer="a b", **changes):
-    given = {"context": None, "rejected_because": None, **changes}
+    given = {"context": None, "rejected_because": None, "question": f"question {number}?"}
     return Sample(
         id=f"s{number}",
         leaf=f"{branch}/leaf",
         branch=branch,
-        question=f"question {number}?",
         answer=answer,
-        **given,
+        **given | changes,
     )
 
 
@@ -257,6 +256,31 @@ def test_an_unprotected_base_and_a_phase_without_replay_are_warned_of():
     assert warnings(safe, DEFAULT_PHASES) == []
     forgetful = (PhaseConfig(name="a", data=("x",)), PhaseConfig(name="b", data=("y",)))
     assert "'b' replays no earlier phase, so what 'a' taught" in warnings(safe, forgetful)[0]
+
+
+def test_a_document_is_learned_whole_and_a_retrieval_sample_shows_its_passages(tmp_path):
+    samples = [
+        sample(0, "knowledge", "one", context="A passage."),
+        sample(1, "knowledge", "one two", context="A passage."),
+        sample(2, "knowledge", "word " * 50, question="", kind="document"),
+        sample(3, "knowledge", "one", context="Passage 1:\nA.", kind="retrieval"),
+        sample(10, "foundational"),
+    ]
+    short, long, _ = mix(samples, tmp_path)
+    by_id = {row.id: row for row in (*read_source(short.sources[0]), *read_source(long.sources[0]))}
+    assert {row.id for row in read_source(short.sources[0])} == {"s0", "s3"}
+    text = by_id["s2"]
+    assert text.train_on == "everything"
+    assert [(m.role, m.content) for m in text.messages] == [("assistant", "word " * 50)]
+    assert by_id["s0"].messages[0].content == "question 0?"
+    assert by_id["s3"].messages[0].content == "Passage 1:\nA.\nquestion 3?"
+    assert by_id["s3"].train_on == "answers"
+
+
+def test_documents_alone_make_a_phase(tmp_path):
+    phases = (PhaseConfig(name="texts", branches=("knowledge",), length="short"),)
+    (texts,) = mix([sample(0, "knowledge", "a b", kind="document")], tmp_path, phases=phases)
+    assert texts.sources[0].num_samples == 1
 
 
 def test_rows_of_an_earlier_run_are_replayed_by_fraction_or_share(tmp_path):

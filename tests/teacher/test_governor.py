@@ -143,3 +143,10 @@ def test_with_nothing_new_to_begin_the_least_urgent_go_first() -> None:
         return order
 
     assert asyncio.run(run()) == ["a", "c", "b"]
+
+
+def test_no_long_queue_is_built_up_at_the_server_on_the_way() -> None:
+    for slots in (32, 64, 100):
+        clock = FakeClock()
+        limits = drive(Governor(0, 512, clock), clock, queueing(slots), 1500)
+        assert max(limits) <= 2.6 * slots, (slots, max(limits))

@@ -12,6 +12,8 @@ from feldspar.text import language_of
         ("Wo wohnt der alte Mann und was ist sein Beruf?", "de"),
         ("Est-ce que le vieil homme vit dans la ville, et avec qui ?", "fr"),
         ("Que hace el hombre en la ciudad con los otros?", "es"),
+        ("I want to visit Marna. Where do I go?", None),
+        ("W którym mieście mieszka i co robi na co dzień?", "pl"),
         ("Где живёт лиса?", "CYRILLIC"),
         ("佐博住在哪里?", "CJK"),
         ("12 + 5 = 17", None),

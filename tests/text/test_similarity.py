@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feldspar.text import SimilarTexts, ngrams, normalise, numbers_and_names, rouge_l
+from feldspar.text import SimilarTexts, ngrams, normalise, numbers_and_names, rouge_l, similarity
 
 WORDS = st.lists(st.sampled_from(["the", "home", "of", "Zorbo", "is", "7", "Tarn"]), max_size=9)
 
@@ -91,8 +91,25 @@ def test_three_thousand_questions_of_one_form_take_a_moment() -> None:
     st.lists(st.lists(st.sampled_from("abcdefgh"), max_size=9).map(" ".join), max_size=30),
     st.lists(st.sampled_from("abcdefgh"), max_size=9).map(" ".join),
     st.sampled_from([0.3, 0.5, 0.7, 0.9]),
+    st.sampled_from([0, 5, similarity.FEW_TEXTS]),
 )
-def test_no_candidate_is_missed(texts: list[str], asked: str, above: float) -> None:
+def test_no_candidate_is_missed(texts: list[str], asked: str, above: float, few: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(similarity, "FEW_TEXTS", few)
+        check_candidates(texts, asked, above)
+
+
+def test_words_past_the_last_code_are_still_compared() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(similarity, "NUM_CODES", 5)
+        index = SimilarTexts()
+        for number in range(20):
+            index.add(str(number), f"first{number} second{number} third{number}")
+        match = index.likest("first19 second19 third19 more", 0.7)
+    assert match is not None
+
+
+def check_candidates(texts: list[str], asked: str, above: float) -> None:
     index = SimilarTexts()
     for number, text in enumerate(texts):
         index.add(str(number), text)

@@ -322,10 +322,10 @@ def test_prompts_without_sections_are_searched_whole() -> None:
 def test_stop_and_max_tokens_cut_and_say_so() -> None:
     messages = (Message(role="user", content="What is 12 + 5?"),)
     cut = RIGHT.complete(ChatRequest(model="m", messages=messages, max_tokens=2))
-    assert cut.choices[0] == ("12 + 5 =", "length")
+    assert cut.choices[0][:2] == ("12 + 5 =", "length")
     assert cut.completion_tokens == 2
     stopped = RIGHT.complete(ChatRequest(model="m", messages=messages, stop=(" =",)))
-    assert stopped.choices[0] == ("12 + 5", "stop")
+    assert stopped.choices[0][:2] == ("12 + 5", "stop")
 
 
 def test_the_revision_names_world_rates_and_seed() -> None:
@@ -352,3 +352,32 @@ def test_ground_truth_knows_right_wrong_and_unknown() -> None:
         )
     ]
     assert truth == [True, False, False, None]
+
+
+RENDERINGS = ("render-summary", "render-facts", "render-study")
+
+
+def test_a_rendering_says_what_its_document_says_in_other_words() -> None:
+    text = prompt(task="t", document=document())
+    told = {stage: reply(RIGHT, stage, text) for stage in RENDERINGS}
+    assert len(set(told.values())) == 3
+    for rendering in told.values():
+        assert judge.facts_of(rendering) == judge.facts_of(document())
+        pairs = read_blocks(reply(RIGHT, "knowledge-pairs", prompt(document=rendering)))
+        assert all(judge.world_truth(WORLD, as_sample(block)) for block in pairs)
+
+
+def test_what_a_rendering_gets_wrong_is_asked_and_seen_by_the_judge() -> None:
+    brain = Brain(WORLD, ErrorRates(wrong_fact=0.3))
+    text = prompt(task="t", document=document())
+    told = [reply(brain, stage, text, seed) for stage in RENDERINGS for seed in range(60)]
+    wrong = [r for r in told if judge.facts_of(r) != judge.facts_of(document())]
+    assert_share(len(wrong), len(told), 0.3)
+    for rendering in wrong[:8]:
+        (lie,) = judge.facts_of(rendering) - judge.facts_of(document())
+        shown = prompt(document=rendering, how_many="40")
+        pairs = read_blocks(reply(RIGHT, "knowledge-pairs", shown))
+        lies = [block for block in pairs if lie.value in block.answer and lie.name in block.answer]
+        lies = [block for block in lies if not judge.world_truth(WORLD, as_sample(block))]
+        assert lies
+        assert not any(judged_faithful(b.question, b.answer, document()) for b in lies)

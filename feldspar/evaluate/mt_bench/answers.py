@@ -5,7 +5,7 @@ Zheng et al. 2023, "Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -44,7 +44,7 @@ Answers = dict[tuple[int, int], str]
 
 
 def answer_questions(
-    student: Student,
+    open_student: Callable[[], Student],
     questions: Sequence[Question],
     drawing: Drawing,
     *,
@@ -68,7 +68,7 @@ def answer_questions(
             drawn_in = run if temperature > 0 else 1
             path = kept_path / f"run-{drawn_in}-turn-{turn}-temperature-{temperature}.jsonl.zst"
             if not path.exists():
-                said = _draw(student, asked, answers, turn, drawn_in, drawing, progress)
+                said = _draw(open_student(), asked, answers, turn, drawn_in, drawing, progress)
                 write_rows(path, said)
             for answer in read_rows(path, TurnAnswer):
                 answers[answer.question, turn] = answer.text

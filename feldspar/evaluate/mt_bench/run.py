@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -84,11 +85,11 @@ def _answers_of(
     here: Path,
     progress: Progress,
 ) -> list[Answers]:
-    """One set of answers a run. The checkpoint is loaded even where all is kept: it may be gone."""
-    model = load_student(checkpoint.path, student)
+    """One set of answers a run. The checkpoint is loaded where an answer is not kept."""
+    opened = functools.cache(lambda: load_student(checkpoint.path, student))
     return [
         answer_questions(
-            model,
+            opened,
             bench.questions,
             drawing,
             run=run,
