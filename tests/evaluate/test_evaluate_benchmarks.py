@@ -19,6 +19,7 @@ from feldspar.student.model import base_checkpoint
 pytest.importorskip("lm_eval", reason="benchmarks need the extra `eval`")
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(900),  # lm_eval gathers what it can about the machine
     pytest.mark.filterwarnings("ignore"),  # of lm_eval's and its data sets' packages
     pytest.mark.skipif(
         not hub_files.SOURCE.is_dir(), reason="benchmark data lies in shared/, for development"
