@@ -174,7 +174,8 @@ class Phase:
     batch_samples: int
     learning_rate: float
     warmup_steps: int
-    select: Literal["exams", "log-likelihood", "last"]
+    select: str
+    """`exams`, `log-likelihood`, `last`, or a benchmark's task."""
     held_out: tuple[Source, ...] = ()
     """Rows of the same sources that are set apart from training, where any are."""
 

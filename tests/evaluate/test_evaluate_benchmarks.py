@@ -172,15 +172,22 @@ def test_with_the_chat_template_other_prompts_are_asked_and_it_is_recorded(data,
 
 def test_checkpoints_are_chosen_by_the_validation_part(data, tmp_path):
     config = BenchmarkConfig(task="mmlu_anatomy", data=str(data["mmlu"]))
-    score = ScoreOnBenchmark(config, student=STUDENT, here=tmp_path, cache_path=tmp_path / "cache")
-    (found,) = score(base_checkpoint(MODEL))
-    assert (found.metric, found.exam, found.checkpoint) == ("accuracy", "mmlu_anatomy", "base/0")
-    assert "validation part" in found.settings
+    cache_path = tmp_path / "cache"
+    values = ScoreOnBenchmark(config, student=STUDENT, cache_path=cache_path).values(
+        base_checkpoint(MODEL)
+    )
     validation = [row for row in hub_files.rows("mmlu/val.jsonl") if row["subject"] == "anatomy"]
-    items = read_rows(Path(found.answers_path), BenchmarkItem)
+    items = list(read_rows(next(cache_path.rglob("items.jsonl.zst")), BenchmarkItem))
     asked = " ".join(item.question for item in items)
-    assert found.num_items == len(validation)
+    assert values == {item.id: item.value for item in items}
+    assert len(values) == len(validation)
     assert all(row["question"].strip() in asked for row in validation)
+
+
+def test_what_is_reported_chooses_no_checkpoint(data, tmp_path):
+    for task in ("winogrande", "gsm8k", "hellaswag"):
+        with pytest.raises(RecipeError, match=f"{task}' has no validation part beside"):
+            ScoreOnBenchmark(configured(task, data), student=STUDENT, cache_path=tmp_path)
 
 
 def test_what_cannot_be_is_one_clear_line(data, tmp_path):
