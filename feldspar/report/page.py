@@ -31,6 +31,7 @@ from feldspar.report.published import (
     own_settings,
 )
 from feldspar.runs import Rows, open_step, read_rows
+from feldspar.stats.intervals import FEWEST_TO_TELL
 
 STEPS = (
     *("leaves", "leaf-exams", "own-exams", "samples", "phases", "trained", "preferred", "scores"),
@@ -107,10 +108,11 @@ class Page:
 
     @staticmethod
     def direction(grid: Grid, exam: str, checkpoint: str) -> str:
-        """`up` or `down` where the interval does not meet the first checkpoint's, else nothing."""
+        """`up` or `down` where the interval does not meet the first checkpoint's, else nothing; one
+        of too few items says nothing."""
         first = grid.cells.get((exam, grid.checkpoints[0]))
         score = grid.cells.get((exam, checkpoint))
-        if first is None or score is None:
+        if first is None or score is None or score.num_items < FEWEST_TO_TELL:
             return ""
         if score.interval.low > first.interval.high:
             return "up"
