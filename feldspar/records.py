@@ -216,6 +216,8 @@ class ExamItem:
     origin: Literal["held-out", "generated", "file"] = "file"
     use: Literal["select", "report"] = "report"
     """What it is for: choosing checkpoints, or the final table. Never both."""
+    is_retention: bool = False
+    """Whether it asks for what was known before and is to be kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,7 @@ def exam_files(config: ExamConfig) -> list[ExamConfig]:
         earlier = open_step(path, "leaf-exams")
         if earlier is None:
             raise RecipeError(f"evaluate.exam {config.name!r}: the run {path} made no leaf exams")
-        return [config.model_copy(update={"path": str(earlier.folder / ROWS)})]
+        return [config.model_copy(update={"path": str(earlier.folder / ROWS), "retention": True})]
     files = sorted(path.glob("*.jsonl"))
     if not files:
         raise RecipeError(f"evaluate.exam {config.name!r}: {path} holds no .jsonl file")
@@ -35,7 +35,8 @@ def exam_files(config: ExamConfig) -> list[ExamConfig]:
 def read_exams(configs: list[ExamConfig]) -> Iterator[ExamItem]:
     """The items of all the user's own exams."""
     for config in configs:
-        yield from read_exam(config, Path(config.path))
+        for item in read_exam(config, Path(config.path)):
+            yield dataclasses.replace(item, is_retention=config.retention)
 
 
 def read_exam(config: ExamConfig, path: Path) -> Iterator[ExamItem]:
