@@ -8,6 +8,7 @@ from pathlib import Path
 
 from feldspar.config import DataConfig, ExamConfig, PhaseConfig, Recipe, ReplayConfig, lay_settings
 from feldspar.errors import RunError
+from feldspar.evaluate.scores import RETENTION
 from feldspar.flow import run_recipe
 from feldspar.progress import Progress
 from feldspar.records import ExamItem
@@ -59,7 +60,7 @@ def learning_recipe(
     folder = run_path.with_name(name) / "exams"
     branches = sorted({item.branch for item in _leaf_exams(run_path) if item.branch})
     exams = [
-        ExamConfig(name=f"{EARLIER} {branch}", path=str(folder / f"{branch}.jsonl"))
+        ExamConfig(name=f"{EARLIER} {branch}", path=str(folder / f"{branch}.jsonl"), retention=True)
         for branch in branches
     ]
     train = first.train.model_copy(
@@ -80,7 +81,7 @@ def learning_recipe(
 
 def is_new(exam: str, recipe: Recipe) -> bool:
     """Whether an exam asks for what a run made by `learn_leaf` was to learn."""
-    return exam not in {known.name for known in recipe.evaluate.exam}
+    return exam not in {RETENTION, *(known.name for known in recipe.evaluate.exam)}
 
 
 def _leaf_exams(run_path: Path) -> Iterable[ExamItem]:
