@@ -6,7 +6,7 @@ import pytest
 from tiny_run import ROOT
 
 from feldspar.config import Recipe, read_recipe
-from feldspar.flow import run_recipe
+from feldspar.flow import Until, run_recipe
 from feldspar.progress import SILENT
 from feldspar.records import Checkpoint, Phase
 from feldspar.runs import Rows, open_step, result_of
@@ -19,6 +19,10 @@ SMALL = (
     *("generate.pairs_per_call=2", "train.batch_samples=32", "train.warmup_steps=1"),
     *("evaluate.max_new_tokens=8", "evaluate.num_resamples=50"),
     *("evaluate.min_selection_items=1", 'student.device="cpu"'),
+)
+FEW_LEAVES = (
+    '["knowledge/people/register_1", "foundational_skills/choosing", '
+    '"compositional_skills/people/older"]'
 )
 OLD_LEAVES = '["knowledge/people/register_1", "foundational_skills/choosing"]'
 
@@ -49,10 +53,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("variants")
 
 
-def run(name: str, folder: Path, run_name: str, *settings: str) -> Path:
+def run(name: str, folder: Path, run_name: str, *settings: str, until: Until = "scores") -> Path:
     small = [s for s in SMALL if s != "prefer=none" or name in ("quickstart", "paper", "stacked")]
     recipe = variant(name, *small, f"journal={folder / 'journal.sqlite'}", *settings)
-    run_recipe(recipe, RECIPES, folder / "runs" / run_name, SILENT)
+    run_recipe(recipe, RECIPES, folder / "runs" / run_name, SILENT, until=until)
     return folder / "runs" / run_name
 
 
@@ -66,7 +70,7 @@ def phases_of(run_path: Path) -> list[Phase]:
 @pytest.mark.parametrize("name", ["paper", "stacked", "single-phase"])
 def test_a_variant_runs(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FELDSPAR_CACHE", str(folder / "cache"))
-    done = run(name, folder, name)
+    done = run(name, folder, name, f"taxonomy.leaves={FEW_LEAVES}")
     phases = phases_of(done)
     assert [p.name for p in phases] == [p.name for p in variant(name).train.phase]
     assert all(s.num_samples for p in phases for s in p.sources)
@@ -79,9 +83,10 @@ def test_a_run_goes_on_from_an_earlier_one_and_replays_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FELDSPAR_CACHE", str(folder / "cache"))
-    before = run("quickstart", folder, "before", f"taxonomy.leaves={OLD_LEAVES}")
+    old = f"taxonomy.leaves={OLD_LEAVES}"
+    before = run("quickstart", folder, "before", old, until="trained")
     settings = [f"student.base={before}", f"data.0.run={before}"]
-    after = run("incremental", folder, "after", *settings)
+    after = run("incremental", folder, "after", *settings, until="trained")
     (phase,) = phases_of(after)
     own, replayed, general = phase.sources
     assert (own.name, replayed.name, replayed.fraction) == ("new-knowledge", "replay/before", 0.25)
@@ -91,5 +96,6 @@ def test_a_run_goes_on_from_an_earlier_one_and_replays_it(
     assert trained is not None
     assert result_of(before) == trained.last()
     # A third run replays the first through the second.
-    third = run("incremental", folder, "third", f"student.base={after}", f"data.0.run={after}")
+    settings = [f"student.base={after}", f"data.0.run={after}"]
+    third = run("incremental", folder, "third", *settings, until="phases")
     assert phases_of(third)[0].sources[1].num_samples == own.num_samples + replayed.num_samples
