@@ -382,10 +382,11 @@ def prefer_answers(
 ) -> Rows[Checkpoint]:
     """Best-of-N by the log-ratio reward of two models, and fine-tuning on it."""
     from feldspar.prefer.prompts import prompts_of
+    from feldspar.prefer.reward import find_pair
     from feldspar.prefer.rounds import tune_preferences
-    from feldspar.student.model import base_checkpoint
 
     assert recipe.prefer is not None
+    pair = find_pair(recipe.prefer)
     prompts: Rows[Prompt] = run.step("prompts", prompts_of, samples, recipe.prefer)
     return run.step(
         "preferred",
@@ -397,8 +398,8 @@ def prefer_answers(
         student=recipe.student,
         score=score,
         seed=recipe.seed,
-        # Found first: either may be a hub id, and one that is nowhere is said as for the base.
-        reads=[Path(base_checkpoint(p).path) for p in (recipe.prefer.aligned, recipe.prefer.base)],
+        # Found first: either may be a hub id, or a tokenizer alone beside its server.
+        reads=[Path(pair.aligned.path), Path(pair.base.path)],
     )
 
 

@@ -56,6 +56,10 @@ def learning_recipe(
         batch_samples=first.learn.batch_samples,
         select="last",
     )
+    # A run that was moved without its journal goes on with one of its own.
+    journal = Path(first.journal)
+    if not journal.exists():
+        journal = run_path.parent.absolute() / ".feldspar" / "journal.sqlite"
     name = f"{run_path.name}+{leaf.resolve().name}"
     folder = run_path.with_name(name) / "exams"
     branches = sorted({item.branch for item in _leaf_exams(run_path) if item.branch})
@@ -69,6 +73,7 @@ def learning_recipe(
     return first.model_copy(
         update={
             "name": name,
+            "journal": str(journal),
             "taxonomy": taxonomy,
             "student": first.student.model_copy(update={"base": result.path}),
             "data": (DataConfig(name=EARLIER, run=str(run_path.resolve())),),

@@ -11,6 +11,31 @@ from feldspar.config.part import Count, OptionalPath, Part, PathText, Positive
 from feldspar.records import Branch
 
 
+class RewardServerConfig(Part):
+    """A server that computes one model of the reward pair: vLLM, `feldspar serve`, or another whose
+    `/v1/completions` takes token ids and tells the log-probabilities of a prompt."""
+
+    endpoint: str
+    """A URL that ends in /v1."""
+    model: str | None = None
+    """None takes the first model that the server lists."""
+    revision: str = ""
+    """Change it when the weights behind a name do: rewards are then read again."""
+    key_variable: str = "OPENAI_API_KEY"
+    """Environment variable that holds the key. Keys never stand in a recipe."""
+    concurrency: Count = 16
+    """Answers under way at once."""
+    timeout_seconds: Positive = 300.0
+    """Longest wait for one answer."""
+    max_retries: Annotated[int, Field(ge=0)] = 8
+    """Attempts after the first, with growing pauses, at a server that is busy or gone."""
+
+    @property
+    def key(self) -> str:
+        """Of what answers, wherever it is served; without a name there is only the place."""
+        return f"{self.model or self.endpoint}@{self.revision}"
+
+
 class PreferConfig(Part):
     """Best-of-N by the log-ratio reward, then fine-tuning on the best, in rounds."""
 
@@ -18,6 +43,11 @@ class PreferConfig(Part):
     """Model directory of the aligned model."""
     base: PathText
     """Model directory of the base it was aligned from."""
+    aligned_server: RewardServerConfig | None = None
+    """Who computes the aligned model. `aligned` then names the folder, or hub id, of its tokenizer
+    and chat template alone. None: it is computed here."""
+    base_server: RewardServerConfig | None = None
+    """The same for the base."""
     num_prompts: Count = 30_000
     method: Literal["best-of-n", "dpo"] = "best-of-n"
     """What a round does with the rewards: fine-tune on the best answer, or direct preference

@@ -222,7 +222,9 @@ def _memory_warnings(given: Given) -> list[str]:
 def _reward_warnings(recipe: Recipe, machine: Machine) -> list[str]:
     """The reward pair is loaded one model at a time, in bf16."""
     parameters, room = recipe.plan.reward_parameters, machine.room_bytes
-    if recipe.prefer is None or parameters is None or room is None or 2 * parameters <= room:
+    if recipe.prefer is None or (recipe.prefer.aligned_server and recipe.prefer.base_server):
+        return []
+    if parameters is None or room is None or 2 * parameters <= room:
         return []
     return [
         f"a model of the reward pair takes {2 * parameters / 2**30:.0f} GiB in bf16, and "

@@ -18,18 +18,20 @@ from pydantic import BaseModel, ValidationError
 from feldspar.config import PreferConfig, StudentConfig
 from feldspar.errors import RecipeError
 from feldspar.prefer.reward import (
+    ROLES,
+    Scorer,
     find_pair,
     free_memory,
-    load_scorer,
     log_ratio,
     longest_read,
+    name_of,
+    open_scorer,
     score_answers,
 )
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Interval, Message
 from feldspar.stats.intervals import proportion_interval
 from feldspar.student.log_probs import AnswerLogProb, AnswerRow, answer_trees
-from feldspar.student.model import Student
 
 log = logging.getLogger(__name__)
 
@@ -98,8 +100,8 @@ def agree(
     models = find_pair(config)
     kept = list(pairs)
     found: list[dict[tuple[int, bool], AnswerLogProb]] = []
-    for model in models:
-        scorer = load_scorer(model, models, student)
+    for role in ROLES:
+        scorer = open_scorer(role, models, student)
         kept = _read_by(scorer, kept)
         rows = [row for pair in kept for row in _rows(pair)]
         found.append(dict(zip(_keys(kept), score_answers(scorer, rows, progress), strict=True)))
@@ -123,7 +125,7 @@ def _keys(pairs: Sequence[Pair]) -> list[tuple[int, bool]]:
     return [(id(pair), is_chosen) for pair in pairs for is_chosen in (True, False)]
 
 
-def _read_by(scorer: Student, pairs: Sequence[Pair]) -> list[Pair]:
+def _read_by(scorer: Scorer, pairs: Sequence[Pair]) -> list[Pair]:
     """Those whose two answers the model reads whole. Raises RecipeError where there are none."""
     longest = longest_read(scorer)
     kept = [
@@ -134,7 +136,7 @@ def _read_by(scorer: Student, pairs: Sequence[Pair]) -> list[Pair]:
     ]
     if not kept:
         raise RecipeError(
-            f"all pairs are longer than the {longest:.0f} tokens that {scorer.model.name_or_path} "
+            f"all pairs are longer than the {longest:.0f} tokens that {name_of(scorer)} "
             "reads; name shorter pairs, or models that read more"
         )
     return kept

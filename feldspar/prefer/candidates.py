@@ -10,10 +10,9 @@ One model is in memory at a time: the policy, then the aligned model, then its b
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from feldspar.config import PreferConfig, StudentConfig, TrainConfig
-from feldspar.prefer.reward import RewardPair, free_memory, load_scorer, score_answers
+from feldspar.prefer.reward import RewardPair, Role, free_memory, open_scorer, score_answers
 from feldspar.progress import Progress
 from feldspar.records import Candidate, Checkpoint, Prompt, ScoreCheckpoint
 from feldspar.runs import read_rows, write_rows
@@ -112,7 +111,7 @@ def _draw(
 
 
 def _score(
-    role: Literal["aligned", "base"],
+    role: Role,
     shards: Sequence[Sequence[Prompt]],
     folder: Path,
     shop: Workshop,
@@ -120,7 +119,7 @@ def _score(
     missing = _missing(len(shards), folder / role)
     if not missing:
         return
-    model = load_scorer(getattr(shop.pair, role), shop.pair, shop.student)
+    model = open_scorer(role, shop.pair, shop.student)
     total = len(shards)
     name = f"{folder.name}: {role} model's reading"
     with shop.progress.task(name, total, "shards", done=total - len(missing)) as task:

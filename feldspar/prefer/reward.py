@@ -1,57 +1,95 @@
 """The log-ratio reward: how much likelier the aligned model finds an answer than its base does."""
 
 import gc
+import hashlib
 import logging
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from feldspar.config import PreferConfig, StudentConfig
+from feldspar.config import PreferConfig, RewardServerConfig, StudentConfig
 from feldspar.errors import RecipeError, TrainingError
+from feldspar.prefer.served import ServedModel, connect
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Checkpoint
 from feldspar.student.head import check_head
 from feldspar.student.layout import OwnLayout
 from feldspar.student.log_probs import AnswerLogProb, AnswerRow, answer_trees
-from feldspar.student.model import Student, base_checkpoint, find_device
+from feldspar.student.model import Student, base_checkpoint, find_device, words_checkpoint
 from feldspar.student.render import Template
 from feldspar.student.tree import Tree, score_trees
 
 log = logging.getLogger(__name__)
 
 
+Role = Literal["aligned", "base"]
+ROLES: tuple[Role, ...] = ("aligned", "base")
+Scorer = Student | ServedModel
+"""One model of the pair: computed here, or by a server."""
+
+
 class RewardPair(NamedTuple):
-    """The two models, by content."""
+    """The two models, by content, and the servers that compute them, where these do."""
 
     aligned: Checkpoint
     base: Checkpoint
+    aligned_server: RewardServerConfig | None = None
+    base_server: RewardServerConfig | None = None
 
 
 def find_pair(config: PreferConfig) -> RewardPair:
-    """Find both models. Raises where one is missing, or where both are one and the same."""
+    """Find both models. Raises where one is missing, or where both are one and the same.
+
+    No server is asked here.
+    """
     found = []
-    for role in ("aligned", "base"):
+    servers = (config.aligned_server, config.base_server)
+    for role, server in zip(ROLES, servers, strict=True):
         path = getattr(config, role)
         try:
-            found.append(base_checkpoint(path))
+            found.append(base_checkpoint(path) if server is None else _served(path, server))
         except TrainingError as error:
             raise TrainingError(
                 f"prefer.{role}: {error}; the reward needs both models: without its reference it "
                 "collapses to the shortest answers"
             ) from error
-    pair = RewardPair(*found)
-    if pair.aligned.digest == pair.base.digest:
+    pair = RewardPair(found[0], found[1], *servers)
+    places = {server.endpoint if server else "" for server in servers}
+    if pair.aligned.digest == pair.base.digest and len(places) == 1:
         raise RecipeError(
             f"prefer.aligned and prefer.base are the same model ({config.aligned}), so every "
             "reward would be 0; name the base that the aligned model was made from"
         )
+    if (pair.aligned_server is None) != (pair.base_server is None):
+        log.warning(
+            "one model of the reward pair is computed by a server and one here: engines differ in "
+            "their rounding, and that difference goes into the reward; have both computed alike"
+        )
     return pair
+
+
+def _served(path: str, server: RewardServerConfig) -> Checkpoint:
+    """A model by its tokenizer's files and its server's name for it."""
+    words = words_checkpoint(path)
+    digest = hashlib.sha256(f"{words.digest} {server.key}".encode()).hexdigest()
+    return replace(words, digest=digest)
+
+
+def open_scorer(role: Role, pair: RewardPair, student: StudentConfig) -> Scorer:
+    """One model of the pair, ready to score. Raises as `load_scorer` and `connect` do."""
+    model: Checkpoint = getattr(pair, role)
+    server: RewardServerConfig | None = getattr(pair, f"{role}_server")
+    if server is None:
+        return load_scorer(model, pair, student)
+    tokenizer, template = _words(model, pair)
+    return connect(server, tokenizer, template, _longest_of(Path(model.path)))
 
 
 def load_scorer(model: Checkpoint, pair: RewardPair, student: StudentConfig) -> Student:
@@ -60,13 +98,7 @@ def load_scorer(model: Checkpoint, pair: RewardPair, student: StudentConfig) -> 
     Each reads the text with its own tokenizer, which is one where the two are equal. Weights are
     taken as they are: a token added for padding would change what the softmax is over.
     """
-    aligned_tokenizer = _load(AutoTokenizer, pair.aligned)
-    if not aligned_tokenizer.chat_template:
-        raise TrainingError(
-            f"prefer.aligned: {pair.aligned.path} has no chat template, so there is no telling how "
-            "it is spoken to; add chat_template.jinja beside its tokenizer.json"
-        )
-    tokenizer = aligned_tokenizer if model == pair.aligned else _load(AutoTokenizer, pair.base)
+    tokenizer, template = _words(model, pair)
     device = find_device(student.device)
     dtype = _dtype(student, device)
     _check_memory(model, device, dtype)
@@ -76,19 +108,39 @@ def load_scorer(model: Checkpoint, pair: RewardPair, student: StudentConfig) -> 
     return Student(
         model=weights,
         tokenizer=tokenizer,
-        template=_template(OwnLayout(aligned_tokenizer), tokenizer),
+        template=template,
         device=device,
         dtype=dtype,
     )
 
 
+class _Words(NamedTuple):
+    """How one model of the pair is spoken to; the tokenizer is transformers'."""
+
+    tokenizer: Any
+    template: Template
+
+
+def _words(model: Checkpoint, pair: RewardPair) -> _Words:
+    aligned_tokenizer = _load(AutoTokenizer, pair.aligned)
+    if not aligned_tokenizer.chat_template:
+        raise TrainingError(
+            f"prefer.aligned: {pair.aligned.path} has no chat template, so there is no telling how "
+            "it is spoken to; add chat_template.jinja beside its tokenizer.json"
+        )
+    tokenizer = aligned_tokenizer if model == pair.aligned else _load(AutoTokenizer, pair.base)
+    return _Words(tokenizer, _template(OwnLayout(aligned_tokenizer), tokenizer))
+
+
 def score_answers(
-    scorer: Student, rows: Sequence[AnswerRow], progress: Progress = SILENT
+    scorer: Scorer, rows: Sequence[AnswerRow], progress: Progress = SILENT
 ) -> list[AnswerLogProb]:
     """What one model of the pair finds of answers. Nothing is cut: raises TrainingError for a
     prompt and answer longer than the model reads, and for a text it has no tokens for."""
     trees = answer_trees(scorer, rows)
     _check_readable(scorer, rows, trees)
+    if isinstance(scorer, ServedModel):
+        return scorer.read(trees, progress)
     scored = score_trees(scorer, trees, progress)
     return [AnswerLogProb(s.total, s.num_tokens) for of_tree in scored for s in of_tree]
 
@@ -112,14 +164,30 @@ def log_ratio(
     return aligned.total / max(1, aligned.num_tokens) - base.total / max(1, base.num_tokens)
 
 
-def longest_read(scorer: Student) -> float:
+def longest_read(scorer: Scorer) -> float:
     """Tokens of a prompt and its answer together; infinite where the model does not say."""
-    config = scorer.model.config.get_text_config()
-    return float(getattr(config, "max_position_embeddings", None) or math.inf)
+    return scorer.longest if isinstance(scorer, ServedModel) else _longest(scorer.model.config)
 
 
-def _check_readable(scorer: Student, rows: Sequence[AnswerRow], trees: Sequence[Tree]) -> None:
-    name = scorer.model.name_or_path
+def name_of(scorer: Scorer) -> str:
+    return scorer.name if isinstance(scorer, ServedModel) else str(scorer.model.name_or_path)
+
+
+def _longest(config: Any) -> float:
+    text = config.get_text_config()
+    return float(getattr(text, "max_position_embeddings", None) or math.inf)
+
+
+def _longest_of(folder: Path) -> float:
+    """The same by a folder's config.json, which a tokenizer's folder may lack."""
+    try:
+        return _longest(AutoConfig.from_pretrained(folder, trust_remote_code=False))
+    except (OSError, ValueError, KeyError):
+        return math.inf
+
+
+def _check_readable(scorer: Scorer, rows: Sequence[AnswerRow], trees: Sequence[Tree]) -> None:
+    name = name_of(scorer)
     longest = longest_read(scorer)
     unknown = {scorer.tokenizer.unk_token_id} - {None, scorer.template.stop_id}
     every = ((len(t.prompt), ids) for t in trees for ids in t.continuations)

@@ -17,11 +17,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from feldspar.records import Leaf, Phase, Sample, Score, Touched
-from feldspar.report.changes import Turn, find_turns
-from feldspar.report.figures import loss_figure
-from feldspar.report.grid import Grid, markdown_table, score_grid
-from feldspar.report.published import (
+from feldspar.published import (
     COLUMNS,
     FOOTNOTES,
     PUBLISHED_ROWS,
@@ -31,6 +27,10 @@ from feldspar.report.published import (
     own_rows,
     own_settings,
 )
+from feldspar.records import Leaf, Phase, Sample, Score, Touched
+from feldspar.report.changes import Turn, find_turns
+from feldspar.report.figures import loss_figure
+from feldspar.report.grid import Grid, markdown_table, score_grid
 from feldspar.runs import Rows, open_step
 from feldspar.stats.intervals import FEWEST_TO_TELL
 

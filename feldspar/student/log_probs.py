@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Message
 from feldspar.student.model import Student
+from feldspar.student.render import Template
 from feldspar.student.tree import Tree, score_trees
 
 
@@ -18,6 +19,13 @@ class AnswerRow(NamedTuple):
     messages: Sequence[Message]
     answer: str
     ended: bool = True
+
+
+class Speaker(Protocol):
+    """Whatever has a template: a student, or a model that a server computes."""
+
+    @property
+    def template(self) -> Template: ...
 
 
 class AnswerLogProb(NamedTuple):
@@ -38,13 +46,13 @@ def answer_log_probs(
     return [AnswerLogProb(s.total, s.num_tokens) for of_tree in scored for s in of_tree]
 
 
-def answer_trees(student: Student, rows: Sequence[AnswerRow]) -> list[Tree]:
+def answer_trees(student: Speaker, rows: Sequence[AnswerRow]) -> list[Tree]:
     """The token ids behind `rows`, a tree for each run of answers to one prompt."""
     groups = groupby(rows, key=lambda row: row.messages)
     return [_tree(student, list(group)) for _, group in groups]
 
 
-def _tree(student: Student, rows: Sequence[AnswerRow]) -> Tree:
+def _tree(student: Speaker, rows: Sequence[AnswerRow]) -> Tree:
     messages = rows[0].messages
     render = student.template.render_answer
     return Tree(

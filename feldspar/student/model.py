@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +49,8 @@ _CONTENT = (
     "merges.txt",
 )
 """The files that decide what a checkpoint says. Others (README, pickles) are not read."""
+_WORDS = tuple(pattern for pattern in _CONTENT if "safetensors" not in pattern)
+"""Those of them that decide how it is spoken to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,9 +158,9 @@ def save_checkpoint(
     return Checkpoint(path=str(path), digest=digest_checkpoint(path), phase=phase, step=step)
 
 
-def digest_checkpoint(path: Path) -> str:
+def digest_checkpoint(path: Path, patterns: Sequence[str] = _CONTENT) -> str:
     """sha256 of the names and contents of a checkpoint's weights, tokenizer and configuration."""
-    files = sorted({file for pattern in _CONTENT for file in path.glob(pattern)})
+    files = sorted({file for pattern in patterns for file in path.glob(pattern)})
     digests = []
     for file in files:
         with file.open("rb") as stream:
@@ -170,6 +172,19 @@ def base_checkpoint(path: str) -> Checkpoint:
     """The model that a run starts from, by directory or hub id. Raises TrainingError."""
     folder = _find_model(path)
     return Checkpoint(path=str(folder), digest=digest_checkpoint(folder))
+
+
+def words_checkpoint(path: str) -> Checkpoint:
+    """A model that is computed elsewhere, by its tokenizer's folder or hub id; it may lack weights.
+
+    Raises TrainingError.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        folder = _download(path, _WORDS)
+    if not (folder / "tokenizer.json").is_file():
+        raise TrainingError(f"{path}: no tokenizer.json; name the folder of the model's tokenizer")
+    return Checkpoint(path=str(folder), digest=digest_checkpoint(folder, _WORDS))
 
 
 def find_device(wanted: str) -> torch.device:
@@ -203,11 +218,11 @@ def _find_model(path: str) -> Path:
     return folder
 
 
-def _download(name: str) -> Path:
+def _download(name: str, patterns: Sequence[str] = _CONTENT) -> Path:
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise TrainingError(f"{name}: no such model directory")
     try:
-        return Path(snapshot_download(name, allow_patterns=list(_CONTENT)))
+        return Path(snapshot_download(name, allow_patterns=list(patterns)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().split("\n")[0]
         raise TrainingError(
