@@ -102,9 +102,10 @@ def run_recipe(
         if scores is None:
             return None
         published = measure_published(run, placed, folder / recipe.journal)
+        judged = judge_answers(run, placed, exams, scores, folder / recipe.journal)
         untouched = score_untouched(run, placed, exams, scores, published)
         write_report(run.path)
-        return Joined(scores, *published, untouched)
+        return Joined(scores, *judged, *published, untouched)
 
 
 def try_judge(run: Run, recipe: Recipe, leaves: Rows[Leaf], judge: Teacher) -> None:
@@ -275,6 +276,23 @@ def measure_published(run: Run, recipe: Recipe, journal_path: Path) -> list[Rows
     if config.mt_bench is not None:
         published.append(rate_chats(run, recipe, named, journal_path))
     return published
+
+
+def judge_answers(
+    run: Run, recipe: Recipe, exams: Joined[ExamItem], scores: Rows[Score], journal_path: Path
+) -> list[Rows[Score]]:
+    """What the recipe's judge says of exam answers that are too long to match, where there are."""
+    from feldspar.evaluate.answers import is_judged
+    from feldspar.evaluate.judging import score_judged
+
+    config = recipe.evaluate.of_exams()
+    judged = [item for item in exams if is_judged(item, config)]
+    if not judged:
+        return []
+    met_path = run.path / "teachers.json"
+    with open_teachers(recipe, journal_path, run.progress, met_path) as teachers:
+        step = run.step("judged", score_judged, scores, judged, config, judge=teachers.judge)
+    return [step]
 
 
 def score_untouched(

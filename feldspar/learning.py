@@ -93,7 +93,7 @@ def _leaf_exams(run_path: Path) -> Iterable[ExamItem]:
     rows = open_step(run_path, "leaf-exams")
     if rows is None:
         raise RunError(f"{run_path} has made no exams yet; `feldspar run` its recipe to the end")
-    return (item for item in rows if item.use == "report")
+    return (item for item in rows if item.use == "report" and item.match != "choice")
 
 
 def _asked_before(run_path: Path, branch: str) -> list[ExamItem]:
@@ -110,7 +110,7 @@ def _write_exam(path: Path, items: Iterable[ExamItem]) -> None:
     with path.open("w", encoding="utf-8") as file:
         for item in items:
             row = {"question": item.question, "answer": item.reference, "match": item.match}
-            if item.match != "likelihood" and item.accepted:
+            if item.match in ("final", "exact") and item.accepted:
                 row["accepted"] = list(item.accepted)  # type: ignore[assignment]
             if item.context:
                 row["context"] = item.context

@@ -13,7 +13,7 @@ from safetensors import safe_open
 
 from feldspar.config import BudgetConfig, Recipe
 from feldspar.flow import data_of, open_teachers, place
-from feldspar.generate import Probed, expected_samples, expected_tokens, probe
+from feldspar.generate import Probed, expected_samples, expected_tokens, num_exam_items, probe
 from feldspar.generate import estimate as estimate_generation
 from feldspar.mix.files import count_rows
 from feldspar.mix.phases import warnings
@@ -102,7 +102,11 @@ def estimate_steps(
         samples = expected_samples(leaves, recipe.generate, recipe.seed)
         num_prompts = sum(samples[branch] for branch in recipe.prefer.branches)
         found.append(estimate_prefer(recipe.prefer, recipe.train, num_prompts, num_parameters))
-    return [*found, *estimate_evaluation(recipe.evaluate)]
+    # Half of each exam chooses checkpoints.
+    num_items = sum(-(-num_exam_items(x, recipe.generate, recipe.seed) // 2) for x in leaves)
+    num_tuned = recipe.prefer.num_rounds * (1 + recipe.prefer.control) if recipe.prefer else 0
+    num_checkpoints = 1 + len(recipe.train.phase) + num_tuned
+    return [*found, *estimate_evaluation(recipe.evaluate, num_items, num_checkpoints)]
 
 
 def row_tokens(recipe: Recipe, leaves: Sequence[Leaf], samples: Mapping[Branch, int]) -> int:

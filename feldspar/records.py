@@ -191,7 +191,7 @@ class Checkpoint:
     step: int = 0
 
 
-Match = Literal["final", "exact", "likelihood"]
+Match = Literal["final", "exact", "likelihood", "judge", "choice"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +200,8 @@ class ExamItem:
 
     `match`: "final": the normalised answer ends with an accepted one ("7 + 3 = 10." is right for
     "10"); "exact": they are equal; "likelihood": too long to match, only the reference answer's
-    log-likelihood is measured.
+    log-likelihood is measured; "judge": that, and a judge says whether the text is right; "choice":
+    `reference` is likelier, by its length, than each of `choices`.
     """
 
     id: str
@@ -210,6 +211,8 @@ class ExamItem:
     """A full right answer: its log-likelihood is measured."""
     accepted: tuple[str, ...] = ()
     match: Match = "final"
+    choices: tuple[str, ...] = ()
+    """Wrong answers beside the reference, for `match="choice"`."""
     context: str | None = None
     leaf: str = ""
     branch: Branch | None = None

@@ -12,7 +12,8 @@ from feldspar.report.grid import Grid, score_grid
 
 
 def score_tables(scores: Sequence[Score], left_out: Sequence[str] = ()) -> list[Table]:
-    """Accuracy by exam and checkpoint; log-likelihood where most of an exam cannot be matched.
+    """Accuracy by exam and checkpoint; what a judge found; log-likelihood where most of an exam
+    cannot be matched.
 
     `left_out` are checkpoints that only the report shows, beside parts of leaf exams.
     """
@@ -25,6 +26,8 @@ def score_tables(scores: Sequence[Score], left_out: Sequence[str] = ()) -> list[
     tables = []
     if num_matched:
         tables.append(_table("Right answers", score_grid(shown, "accuracy")))
+    if any(s.metric == "judged right" for s in shown):
+        tables.append(_table("Found right by the judge", score_grid(shown, "judged right")))
     if unmatched:
         title = "Log-likelihood of reference answers, nats a token"
         rest = (s for s in shown if s.exam in unmatched)

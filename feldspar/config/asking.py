@@ -162,6 +162,10 @@ class GenerateConfig(Part):
     exam_items: Annotated[int, Field(ge=0)] = 20
     """Exams smaller than this are topped up with judged questions, kept out of training; at most
     to a quarter of the samples that the leaf is asked for."""
+    exam_choices: Annotated[int, Field(ge=0, le=9)] = 0
+    """Wrong answers that the teacher writes to each reported question of an exam, for a second,
+    multiple-choice exam of each leaf; the judge throws out what is not wrong. 0 makes no such
+    exam; 3 is usual."""
     prompts: OptionalPath = None
     """A folder of prompts that replace the package's, by name. Those in a folder within it that is
     called as a branch, or as the path of a leaf, are for the leaves there."""

@@ -139,6 +139,10 @@ class EvaluateConfig(Part):
     exam: tuple[ExamConfig, ...] = ()
     """Exams of the user's own, beside the leaves'."""
     max_new_tokens: Count = 64
+    long_answers: Literal["likelihood", "judge"] = "likelihood"
+    """What is measured of exam items whose answer is too long to match: the log-likelihood of the
+    reference alone, or also whether the judge finds the text right (give it room:
+    `max_new_tokens`). Items of `match = "judge"` are judged either way."""
     min_selection_items: Count = 100
     """Fewer items than this choose no checkpoint: a phase's last is taken, and the run says so."""
     num_resamples: Count = 1000

@@ -14,6 +14,8 @@ from feldspar.student.log_probs import AnswerLogProb, AnswerRow, answer_log_prob
 from feldspar.student.model import Student, load_student
 from feldspar.student.sample import Sampled, sample_answers
 
+MATCHED = ("final", "exact")
+"""Ways to match that the text alone decides."""
 log = logging.getLogger(__name__)
 
 
@@ -36,20 +38,22 @@ def answer_exam(
         return []
     model = load_student(checkpoint.path, student)
     said = _sample(model, items, config, seed, progress)
-    rows = [AnswerRow(messages=_asked(item), answer=item.reference, ended=False) for item in items]
-    likelihoods = answer_log_probs(model, rows, progress=progress)
-    return [
-        Answer(
-            item=item.id,
-            exam=item.exam,
-            leaf=item.leaf,
-            text=said[item.id].text if item.id in said else "",
-            is_right=is_right(said[item.id].text, item) if item.id in said else None,
-            log_likelihood=_per_token(likelihood, item),
-            ended=said[item.id].ended if item.id in said else True,
-        )
-        for item, likelihood in zip(items, likelihoods, strict=True)
+    rows = [
+        AnswerRow(messages=_asked(item), answer=text, ended=False)
+        for item in items
+        for text in (item.reference, *item.choices)
     ]
+    likelihoods = iter(answer_log_probs(model, rows, progress=progress))
+    return [
+        _answer(item, said.get(item.id), [next(likelihoods) for _ in range(1 + len(item.choices))])
+        for item in items
+    ]
+
+
+def is_judged(item: ExamItem, config: EvaluateConfig) -> bool:
+    """Whether a judge says if it is right: only for the report, never to choose checkpoints by."""
+    asked = item.match == "judge" or (item.match == "likelihood" and config.long_answers == "judge")
+    return asked and item.use == "report"
 
 
 def kept_answers(
@@ -76,6 +80,28 @@ def kept_answers(
     return answers
 
 
+def _answer(item: ExamItem, said: Sampled | None, likelihoods: Sequence[AnswerLogProb]) -> Answer:
+    """`likelihoods` are the reference's, then the other choices'."""
+    text, right = said.text if said is not None else "", None
+    if item.match == "choice":
+        texts = (item.reference, *item.choices)
+        # Per character, as benchmarks' acc_norm has it; what is no likelier than another is wrong.
+        weighed = [x.total / len(t) for x, t in zip(likelihoods, texts, strict=True)]
+        right = all(weighed[0] > other for other in weighed[1:])
+        text = texts[0] if right else texts[1 + weighed[1:].index(max(weighed[1:]))]
+    elif item.match in MATCHED:
+        right = is_right(text, item)
+    return Answer(
+        item=item.id,
+        exam=item.exam,
+        leaf=item.leaf,
+        text=text,
+        is_right=right,
+        log_likelihood=_per_token(likelihoods[0], item),
+        ended=said.ended if said is not None else True,
+    )
+
+
 def _sample(
     model: Student,
     items: Sequence[ExamItem],
@@ -83,7 +109,7 @@ def _sample(
     seed: int,
     progress: Progress,
 ) -> dict[str, Sampled]:
-    matched = [item for item in items if item.match != "likelihood"]
+    matched = [item for item in items if item.match in MATCHED or is_judged(item, config)]
     drawn = sample_answers(
         model,
         [_asked(item) for item in matched],

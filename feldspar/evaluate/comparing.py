@@ -82,9 +82,10 @@ def compare_scored(before: Scored, after: Scored, run_path: Path) -> list[Compar
 
 
 def _published(run_path: Path, checkpoint: str) -> Iterator[Published]:
-    for step in ("benchmarks", "mt-bench"):
+    for step in ("benchmarks", "mt-bench", "judged"):
         for score in open_step(run_path, step) or ():
-            is_whole = ": " not in score.exam and score.metric != "judge errors"
+            is_whole = step == "judged" or ": " not in score.exam
+            is_whole = is_whole and not score.leaf and score.metric != "judge errors"
             if score.checkpoint == checkpoint and is_whole:
                 yield Published(score=score, values=_values(score))
 

@@ -25,12 +25,34 @@ NUM_TURNS = 160
 PROMPT_TOKENS = 350
 """Of a judge's published prompt with its question, without answers."""
 JUDGMENT_TOKENS = 250
+VERDICT_TOKENS = 40
 CHARACTERS_PER_TOKEN = 4
 
 
-def estimate(config: EvaluateConfig) -> list[Estimate]:
-    """Items of the benchmarks, which ask nobody but the student, and MT-Bench's judge calls."""
-    return [*_benchmarks(config), *([_mt_bench(config.mt_bench)] if config.mt_bench else [])]
+def estimate(
+    config: EvaluateConfig, num_leaf_items: int = 0, num_checkpoints: int = NUM_CHECKPOINTS
+) -> list[Estimate]:
+    """Items of the benchmarks, which ask nobody but the student, and calls to judges.
+
+    `num_leaf_items` of the leaves' exams are reported on, on `num_checkpoints`; at most all of them
+    are too long to match.
+    """
+    found = list(_benchmarks(config))
+    if config.mt_bench is not None:
+        found.append(_mt_bench(config.mt_bench))
+    if config.long_answers == "judge" and num_leaf_items:
+        calls = num_leaf_items * num_checkpoints
+        found.append(
+            Estimate(
+                step="judged",
+                stage="judge-exam",
+                calls=calls,
+                prompt_tokens=calls * (PROMPT_TOKENS + config.max_new_tokens),
+                completion_tokens=calls * VERDICT_TOKENS,
+                note="if all items of the leaves' exams are too long to match",
+            )
+        )
+    return found
 
 
 def num_items(config: BenchmarkConfig) -> int | None:

@@ -49,6 +49,8 @@ def read_exam(config: ExamConfig, path: Path) -> Iterator[ExamItem]:
     """
     if path.name == ROWS:
         for item in read_rows(path, ExamItem):
+            if item.match == "choice":
+                continue
             yield dataclasses.replace(
                 item, exam=config.name, leaf="", branch=None, origin="file", use="report"
             )
@@ -94,7 +96,7 @@ def _read_item(line: bytes, exam: str, place: str) -> ExamItem:
         exam=exam,
         question=question,
         reference=answer,
-        accepted=() if match == "likelihood" else _accepted(row, answer, place),
+        accepted=() if match in ("likelihood", "judge") else _accepted(row, answer, place),
         match=match,
         context=context,
     )
@@ -113,9 +115,9 @@ def _text(row: dict[str, Any], key: str, place: str) -> str:
 
 def _match(row: dict[str, Any], place: str) -> Match:
     match = row.get("match", "final")
-    if match not in ("final", "exact", "likelihood"):
+    if match not in ("final", "exact", "likelihood", "judge"):
         raise RecipeError(
-            f"{place}: `match` must be final, exact or likelihood, got {str(match)[:40]!r}"
+            f"{place}: `match` must be final, exact, likelihood or judge, got {str(match)[:40]!r}"
         )
     return match  # type: ignore[no-any-return]
 

@@ -14,6 +14,8 @@ from feldspar.stats.intervals import (
 
 LEAF_EXAMS = "leaf exams"
 """All exams of the taxonomy's leaves as one."""
+CHOICE_EXAMS = "choice exams"
+"""The multiple-choice exams of the taxonomy's leaves as one."""
 RETENTION = "retention"
 """All exams of what is to be kept as one."""
 Metric = Literal["accuracy", "log-likelihood"]
@@ -54,7 +56,7 @@ def scores_of(
     over all, in nats per token, and carries the bootstrap's.
     """
     by_item = {answer.item: answer for answer in answers}
-    for group, members in _groups(items).items():
+    for group, members in groups_of(items).items():
         for metric in METRICS:
             values = [v for i in members if (v := _value(by_item[i.id], metric)) is not None]
             if values:
@@ -83,7 +85,7 @@ def compare(
     first = {answer.item: answer for answer in before}
     second = {answer.item: answer for answer in after}
     found = []
-    for group, members in _groups([i for i in items if i.id in first and i.id in second]).items():
+    for group, members in groups_of([i for i in items if i.id in first and i.id in second]).items():
         for metric in METRICS:
             old = [_value(first[item.id], metric) for item in members]
             new = [_value(second[item.id], metric) for item in members]
@@ -102,7 +104,7 @@ def compare(
     return found
 
 
-def _groups(items: Sequence[ExamItem]) -> dict[Group, list[ExamItem]]:
+def groups_of(items: Sequence[ExamItem]) -> dict[Group, list[ExamItem]]:
     """Items of each figure: of an exam, of a leaf, of all leaf exams together, and of these by
     branch and by origin, where there are several; and of all retention exams, where there are."""
     of_leaves = [item for item in items if item.origin != "file"]
@@ -114,15 +116,17 @@ def _groups(items: Sequence[ExamItem]) -> dict[Group, list[ExamItem]]:
     for item in items:
         wholes = [Group(item.exam)]
         if item.origin != "file":
-            wholes = [Group(LEAF_EXAMS)]
+            # What can be guessed from a list is no part of what is said.
+            whole = CHOICE_EXAMS if item.match == "choice" else LEAF_EXAMS
+            wholes = [Group(whole)]
             if has_branches and item.branch:
-                wholes.append(Group(f"{LEAF_EXAMS}: {item.branch}"))
-            if has_origins:
+                wholes.append(Group(f"{whole}: {item.branch}"))
+            if has_origins and whole == LEAF_EXAMS:
                 wholes.append(Group(f"{LEAF_EXAMS}: {item.origin}"))
         elif item.is_retention and len(kept_exams) > 1:
             wholes.append(Group(RETENTION))
-        for whole in wholes:
-            groups.setdefault(whole, []).append(item)
+        for group in wholes:
+            groups.setdefault(group, []).append(item)
         if item.leaf:
             leaf_groups.setdefault(Group(item.exam, item.leaf), []).append(item)
     return groups | leaf_groups

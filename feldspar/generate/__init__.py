@@ -10,6 +10,7 @@ from feldspar.generate.probe import Probed, probe
 from feldspar.generate.prompting import STAGES, Prompts, Stage, asking_files
 from feldspar.generate.samples import generate_samples
 from feldspar.generate.staff import Draft, Staff, Work
+from feldspar.generate.works import num_exam_items
 
 __all__ = [
     "FUNNEL_FILE",
@@ -36,6 +37,7 @@ __all__ = [
     "export_samples",
     "generate_samples",
     "make_exams",
+    "num_exam_items",
     "probe",
     "read_funnel",
     "reliability",

@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 from feldspar.config import Criterion, GenerateConfig, Rendering
 from feldspar.generate.calibrate import CRITERIA
+from feldspar.generate.choices import choice_work
 from feldspar.generate.pool import gather_pool
 from feldspar.generate.prompting import Prompts, Stage, Value, read_prompts
 from feldspar.generate.staff import RENDER_STAGES, Work
-from feldspar.generate.works import exam_works, generation_works, num_exam_items
+from feldspar.generate.works import exam_draw, exam_works, generation_works, num_exam_items
 from feldspar.records import Branch, Estimate, Leaf, SampleKind
 
 CHARACTERS_PER_TOKEN = 4
@@ -54,6 +55,7 @@ def estimate(leaves: Iterable[Leaf], config: GenerateConfig, seed: int = 1) -> l
         costs = {}
         for work in exam_works(leaf, config, seed, 0, -(-lacking // config.pairs_per_call)):
             _add(exams, _cost_once(work, judged, prompts, costs))
+        _add(exams, _choices_cost(leaf, config, prompts, seed))
     return [
         Estimate(
             step=step,
@@ -178,6 +180,22 @@ def _skill_cost(work: Work, config: GenerateConfig, prompts: Prompts) -> _Costs:
     _add(costs, _call(work, prompts, "skill-answer", _tokens(answer), values), work.count)
     for stage in _judge_stages(config, "fit", "answer"):
         _add(costs, _call(work, prompts, stage, JUDGMENT_TOKENS, values), work.count)
+    return costs
+
+
+def _choices_cost(leaf: Leaf, config: GenerateConfig, prompts: Prompts, seed: int) -> _Costs:
+    """Of a multiple-choice exam: wrong answers to each reported question, judged together."""
+    costs: _Costs = {}
+    if config.exam_choices:
+        draw = exam_draw(seed)
+        work = choice_work(leaf, config.exam_choices, draw, config.seeds_per_prompt)
+        question, answer, _ = _typical(work)
+        values: dict[str, Value] = {"question": question, "answer": answer}
+        num_items = -(-max(num_exam_items(leaf, config, seed), len(leaf.exam_seeds)) // 2)
+        written = work.count * _tokens(answer)
+        _add(costs, _call(work, prompts, "exam-choices", written, values), num_items)
+        values["choices"] = (answer,) * work.count
+        _add(costs, _call(work, prompts, "judge-choices", JUDGMENT_TOKENS, values), num_items)
     return costs
 
 

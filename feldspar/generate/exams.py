@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from feldspar.config import GenerateConfig
+from feldspar.generate.choices import choice_items
 from feldspar.generate.filters import Questions
 from feldspar.generate.finals import accepted_final
 from feldspar.generate.funnel import FUNNEL_FILE, LeafFunnel, Tally, write_funnel
@@ -18,7 +19,7 @@ from feldspar.generate.pipelines import write_samples
 from feldspar.generate.prompting import read_prompts
 from feldspar.generate.samples import max_works
 from feldspar.generate.staff import Staff
-from feldspar.generate.works import exam_works, note_on, num_exam_items
+from feldspar.generate.works import exam_draw, exam_works, note_on, num_exam_items
 from feldspar.progress import SILENT, Progress
 from feldspar.records import ExamItem, Leaf, Sample
 from feldspar.teacher import Teacher
@@ -43,6 +44,8 @@ def make_exams(
     progress: Progress = SILENT,
 ) -> Iterator[ExamItem]:
     """Items of the exam `leaf:PATH` for every leaf; half of each kind for choosing checkpoints.
+
+    With `config.exam_choices` also `choices:PATH`, which asks the other half as multiple choice.
 
     Generated items are always judged. Writes `funnel.json` to `here`.
     """
@@ -98,6 +101,8 @@ async def _make_exam(leaf: Leaf, config: GenerateConfig, staff: Staff, seed: int
             tally.add(work.count, samples)
             generated.extend(_new_items(leaf, samples, known))
     items = _halved(held_out) + _halved(generated[:wanted])
+    if config.exam_choices:
+        items += await choice_items(leaf, items, staff, exam_draw(seed))
     return _LeafExam(items, tally.finish())
 
 

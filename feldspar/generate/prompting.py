@@ -33,10 +33,15 @@ Stage = Literal[
     "knowledge-pairs",
     "judge-faithful",
     "judge-relevant",
+    "exam-choices",
+    "judge-choices",
 ]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 VARIABLES = frozenset(
-    ("task", "domain", "document", "context", "question", "answer", "examples", "count", "persona")
+    (
+        *("task", "domain", "document", "context", "question", "answer", "examples", "count"),
+        *("persona", "choices"),
+    )
 )
 SUFFIX = ".md.j2"
 
@@ -46,7 +51,7 @@ _FORGED = re.compile(rf"^([ \t]*)(?={_MARKERS})", re.IGNORECASE | re.MULTILINE)
 _QUOTED = re.compile(rf"^([ \t]*)\\(?={_MARKERS})", re.IGNORECASE | re.MULTILINE)
 
 T = TypeVar("T")
-Value = str | int | tuple[Seed, ...] | None
+Value = str | int | tuple[Seed, ...] | tuple[str, ...] | None
 
 
 class _Header(BaseModel):

@@ -51,6 +51,8 @@ _URGENCY: dict[str, int] = {
     "render-study": 0,
     "judge-question": 2,
     "skill-answer": 3,
+    "exam-choices": 3,
+    "judge-choices": 4,
     "judge-faithful": 3,
     "judge-answer": 4,
     "judge-relevant": 4,
@@ -258,6 +260,20 @@ class Staff:
             rating = await self._judge(stage, criterion, draft, RATING)
             if rating < self.config.min_rating:
                 raise Rejected(f"judge: {criterion} rated {rating}")
+
+    async def judge_choices(self, draft: Draft, choices: tuple[str, ...]) -> None:
+        """Raises Rejected unless the judge says that the answer is right and no choice is."""
+        messages = self._render(
+            "judge-choices",
+            draft.work,
+            context=draft.context,
+            question=draft.question,
+            answer=draft.answer,
+            choices=choices,
+        )
+        stage = "judge-choices"
+        if not await self._judge_messages(messages, stage, "choices", draft, VERDICT):
+            raise Rejected("judge: not choices")
 
     async def _judge(self, stage: Stage, criterion: str, draft: Draft, form: Form[V]) -> V:
         messages = self._render(

@@ -101,6 +101,11 @@ def num_exam_items(leaf: Leaf, config: GenerateConfig, seed: int) -> int:
     return min(config.exam_items, asked // 4)
 
 
+def exam_draw(seed: int) -> int:
+    """The first draw that no training sample has."""
+    return _draw(seed, EXAM_DRAWS)
+
+
 def exam_works(
     leaf: Leaf, config: GenerateConfig, seed: int, first: int, num_calls: int
 ) -> list[Work]:

@@ -15,7 +15,7 @@ from feldspar.runs import read_rows
 from feldspar.stats.intervals import Difference, paired_shares_interval
 
 MAX_CHANGES_PER_EXAM = 4
-LEAVES = "leaf exams"
+LEAVES, CHOICES = "leaf exams", "choice exams"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +76,7 @@ def find_turns(
     steps = list(pairwise(named))
     if len(steps) > 1:
         steps.append((named[0], named[-1]))
-    items = [item for item in items if item.match != "likelihood"]
+    items = list(items)
     said = {name: _answers(folder, name) for name in named}
     return tuple(_turn(*step, items, said) for step in steps)
 
@@ -89,7 +89,8 @@ def _turn(
         first, second = said[before].get(item.id), said[after].get(item.id)
         if first is None or second is None or first.is_right is None or second.is_right is None:
             continue
-        exam = item.exam if item.origin == "file" else LEAVES
+        of_leaves = CHOICES if item.match == "choice" else LEAVES
+        exam = item.exam if item.origin == "file" else of_leaves
         of_exams[exam].append(_Pair(item, first, second))
     exams = [_exam_change(exam, pairs) for exam, pairs in of_exams.items()]
     changes = [change for pairs in of_exams.values() for change in _some(pairs)]

@@ -36,7 +36,7 @@ from feldspar.stats.intervals import FEWEST_TO_TELL
 
 STEPS = (
     *("leaves", "leaf-exams", "own-exams", "samples", "phases", "trained", "preferred", "scores"),
-    *("benchmarks", "mt-bench", "touched", "untouched"),
+    *("benchmarks", "mt-bench", "judged", "touched", "untouched"),
 )
 MAX_TOUCHED = 100
 EXAM_METRICS = ("accuracy", "log-likelihood")
@@ -136,7 +136,8 @@ def gather(run_path: Path) -> Page:
     untouched: list[Score] = list(steps.get("untouched", ()))
     of_exams = [s for s in untouched if s.metric in EXAM_METRICS]
     grids = [score_grid([*scores, *of_exams], metric) for metric in EXAM_METRICS]
-    of_published = [*published, *(s for s in untouched if s.metric not in EXAM_METRICS)]
+    judged: list[Score] = list(steps.get("judged", ()))
+    of_published = [*published, *judged, *(s for s in untouched if s.metric not in EXAM_METRICS)]
     metrics_of_published = dict.fromkeys(s.metric for s in of_published)
     touched: list[Touched] = list(steps.get("touched", ()))
     metrics = _json_lines(steps.get("trained"), "metrics.jsonl")

@@ -63,6 +63,9 @@ class Brain:
             "knowledge-pairs": self._write_pairs,
             "judge-faithful": self._judge_faithful,
             "judge-relevant": self._judge_relevant,
+            "exam-choices": self._write_choices,
+            "judge-choices": self._judge_choices,
+            "judge-exam": self._judge_exam,
             "mt-bench": self._grade_chat,
         }
 
@@ -226,6 +229,36 @@ class Brain:
     def _judge_relevant(self, parts: PromptParts, draw: "_Draw") -> str:
         relevant = judge.is_relevant(self.world, *self._exchange(parts))
         return self._verdict(relevant, "is harmless, to the point, and clear on its own", draw)
+
+    def _write_choices(self, parts: PromptParts, draw: "_Draw") -> str:
+        """Wrong answers in the form of the right one; a right one among them at the rate."""
+        solution = judge.solve(self.world, parts.question, parts.context or None)
+        others = (e.answer for e in parts.examples if e.answer and e.answer != parts.answer)
+        texts = list(dict.fromkeys(others))
+        if solution is not None:
+            # More than are wanted: some are the same, and a wrong step may end rightly.
+            tries = (self.world.corrupt(solution, draw.rng) for _ in range(8 * parts.num_wanted))
+            is_right = partial(self.world.is_right, parts.question, context=parts.context or None)
+            texts = list(dict.fromkeys(text for text in tries if not is_right(text)))
+            if draw.hits(self.rates.wrong_fact):
+                texts.insert(0, f"{solution.answer} {solution.answer}")
+        return self._as_reply([Block(answer=text) for text in texts[: parts.num_wanted]], draw)
+
+    def _judge_choices(self, parts: PromptParts, draw: "_Draw") -> str:
+        context = parts.context or None
+        rated = [
+            judge.rate(self.world, parts.question, text, context)
+            for text in (parts.answer, *parts.wrong_answers)
+        ]
+        is_good = parts.answer not in parts.wrong_answers
+        if rated[0] is not None:
+            is_good = rated[0] > 1 and all(rating == 1 for rating in rated[1:])
+        return self._verdict(is_good, "has one right answer", draw)
+
+    def _judge_exam(self, parts: PromptParts, draw: "_Draw") -> str:
+        rating = judge.rate(self.world, parts.question, parts.answer, parts.context or None)
+        is_right = parts.answer == parts.reference if rating is None else rating > 1
+        return self._verdict(is_right, "says what the reference says", draw)
 
     def _grade_chat(self, parts: PromptParts, draw: "_Draw") -> str:
         question, answers = read_chat(parts.whole)

@@ -28,7 +28,9 @@ SECTIONS = (
     "Document",
     "Context",
     "Question",
+    "Reference",
     "Answer",
+    "Wrong answers",
     "How many",
     "Reply format",
 )
@@ -55,7 +57,9 @@ class PromptParts:
     document: str = ""
     context: str = ""
     question: str = ""
+    reference: str = ""
     answer: str = ""
+    wrong_answers: tuple[str, ...] = ()
     num_wanted: int = 1
 
 
@@ -136,7 +140,9 @@ def _parts(text: str, sections: dict[str, str]) -> PromptParts:
         document=sections.get("Document", ""),
         context=sections.get("Context", ""),
         question=sections.get("Question", ""),
+        reference=sections.get("Reference", ""),
         answer=sections.get("Answer", ""),
+        wrong_answers=tuple(b.answer for b in read_blocks(sections.get("Wrong answers", ""))),
         num_wanted=_number(sections.get("How many", "")),
     )
 

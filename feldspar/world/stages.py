@@ -43,10 +43,16 @@ def _stage_of(sections: dict[str, str]) -> str:
     if "Rating:" in reply:
         return "judge-answer"
     if "Verdict:" in reply:
+        if "Wrong answers" in sections:
+            return "judge-choices"
+        if "Reference" in sections:
+            return "judge-exam"
         if "Document" in sections:
             return "judge-faithful"
         return "judge-relevant" if "Answer" in sections else "judge-question"
     if "How many" in sections:
+        if "Answer" in sections:
+            return "exam-choices"
         if "Document" in sections:
             return "knowledge-pairs"
         return "skill-context" if "[Context]" in reply else "skill-questions"

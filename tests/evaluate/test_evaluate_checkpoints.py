@@ -101,6 +101,20 @@ def test_what_was_taught_is_right_and_what_was_not_is_wrong(checkpoints):
     assert green.log_likelihood > answers_of(checkpoints["base"])[2].log_likelihood
 
 
+def test_a_choice_is_what_is_likeliest_for_its_length(checkpoints):
+    wrong = ("It is mud.", "It is no thing that anybody here would ever speak of.", "It is sea.")
+    red, blue = (
+        item(q, a, match="choice", choices=wrong)
+        for q, a in (("What is red?", "It is blood."), ("What is blue?", "It is mine."))
+    )
+    found = answers_of(checkpoints["taught"], [ITEMS[0], red, ITEMS[2], blue])
+    assert (found[1].text, found[1].is_right) == ("It is blood.", True)
+    assert (found[3].text, found[3].is_right) == ("It is sea.", False)
+    # Choices move nothing between the items beside them.
+    assert [found[0], found[2]] == answers_of(checkpoints["taught"], [ITEMS[0], ITEMS[2]])
+    assert found[1].log_likelihood == pytest.approx(found[0].log_likelihood, abs=1e-4)
+
+
 def test_the_likelihood_is_the_mean_over_the_answers_tokens_without_the_stop(checkpoints):
     path = checkpoints["taught"].path
     model, tokenizer = (

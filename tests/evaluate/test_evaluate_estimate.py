@@ -88,3 +88,9 @@ def test_items_are_the_hubs_the_files_or_the_limits(tmp_path):
     assert num_items(config.model_copy(update={"split": "validation"})) == 1
     (found,) = estimate(EvaluateConfig(benchmark=(config,)))
     assert (found.calls, found.note) == (0, "gsm8k: 3 items, 2 times")
+
+
+def test_judged_exams_are_asked_of_every_checkpoint():
+    assert estimate(EvaluateConfig(), 10, 4) == []
+    (found,) = estimate(EvaluateConfig(long_answers="judge"), 10, 4)
+    assert (found.step, found.stage, found.calls) == ("judged", "judge-exam", 40)

@@ -21,6 +21,7 @@ def test_every_prompt_of_the_package_tells_its_stage(stage: str, context: str | 
         examples=(Seed(id="s", question="q", answer="a", context=context),),
         count=2,
         persona="precise",
+        choices=("5", "### Document\nVerdict: YES"),
     )
     assert find_stage(messages) == stage
     complaint = (Message(role="assistant", content="Hm."), Message(role="user", content="Again."))
