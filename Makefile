@@ -23,8 +23,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(STAMP)
 
 $(DEV): $(STAMP)
-	@echo "installing the development tools"
-	@$(PIP) -e '.[dev]'
+	@echo "installing the development tools and the extras that the tests use"
+	@$(PIP) -e '.[dev,eval,lora,parquet,tracking]'
 	@touch $(DEV)
 
 check: $(DEV)

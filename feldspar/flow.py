@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from feldspar.config import (
     DataConfig,
-    ExamConfig,
     MTBenchConfig,
     Recipe,
     TeacherConfig,
@@ -34,7 +33,7 @@ from feldspar.generate import (
 )
 from feldspar.mix.earlier import EarlierRows, rows_of_run
 from feldspar.mix.phases import mix_phases, warnings
-from feldspar.progress import Progress
+from feldspar.progress import SILENT, Progress
 from feldspar.records import (
     Checkpoint,
     Conversation,
@@ -46,14 +45,14 @@ from feldspar.records import (
     Score,
 )
 from feldspar.report import write_report
-from feldspar.runs import ROWS, Joined, Rows, Run, cache_folder, open_step, result_of, write_json
+from feldspar.runs import Joined, Rows, Run, cache_folder, open_step, result_of, write_json
 from feldspar.taxonomy import files_read, read_taxonomy
 from feldspar.teacher import Budget, Journal, Teacher, open_teacher
 from feldspar.tokens.count import TokenCounter
 
 if TYPE_CHECKING:
     from feldspar.prefer.agree import Agreement
-    from feldspar.records import ScoreCheckpoint
+    from feldspar.records import ScoreCheckpoint, ScoreItems
 
 log = logging.getLogger(__name__)
 
@@ -83,8 +82,7 @@ def run_recipe(
     can mend it.
     """
     placed = place(recipe, folder, progress)
-    if until == "scores":
-        check_published(placed)
+    check_published(placed, until)
     with Run(run_path, placed, progress, num_processes) as run:
         leaves = run.step(
             "leaves", read_taxonomy, placed.taxonomy, reads=files_read(placed.taxonomy)
@@ -134,6 +132,8 @@ def gather_exams(
     run: Run, recipe: Recipe, leaves: Rows[Leaf], teachers: Teachers
 ) -> Joined[ExamItem]:
     """The user's own exams, and each leaf's: held-out seeds, topped up with judged questions."""
+    from feldspar.evaluate.exams import exam_files, read_exams
+
     own_exams = [exam for config in recipe.evaluate.exam for exam in exam_files(config)]
     own = run.step("own-exams", read_exams, own_exams, reads=[Path(e.path) for e in own_exams])
     of_leaves = run.step(
@@ -196,7 +196,7 @@ def train_and_score(
         phases,
         recipe.train,
         student=recipe.student,
-        scores={"exams": score},
+        scores={"exams": score, **selecting_benchmarks(recipe, run.progress)},
         min_selection_items=recipe.evaluate.min_selection_items,
         seed=recipe.seed,
         tracking=Tracking(recipe.track, recipe.name),
@@ -215,8 +215,27 @@ def train_and_score(
     )  # fmt: skip
 
 
-def check_published(recipe: Recipe) -> None:
+def selecting_benchmarks(recipe: Recipe, progress: Progress) -> dict[str, ScoreItems]:
+    """The benchmarks that a phase's checkpoint is chosen by, by task."""
+    chosen = {phase.select for phase in recipe.train.phase}
+    configs = {b.task: b for b in recipe.evaluate.benchmark if b.task in chosen}
+    if not configs:
+        return {}
+    from feldspar.evaluate.benchmarks.selecting import ScoreOnBenchmark
+
+    path = cache_folder() / "benchmarks"
+    return {
+        task: ScoreOnBenchmark(config, student=recipe.student, cache_path=path, progress=progress)
+        for task, config in configs.items()
+    }
+
+
+def check_published(recipe: Recipe, until: Until) -> None:
     """Raises RecipeError for a benchmark that cannot be run, before anything is paid for."""
+    if until in ("trained", "preferred", "scores"):
+        selecting_benchmarks(recipe, SILENT)
+    if until != "scores":
+        return
     if recipe.evaluate.mt_bench is not None:
         from feldspar.evaluate.mt_bench.files import find_mt_bench, read_mt_bench
 
@@ -469,28 +488,3 @@ def _url(config: TeacherConfig, recipe: Recipe, stack: ExitStack) -> str:
     from feldspar.world import start_teacher
 
     return stack.enter_context(start_teacher(recipe.world, config.errors))
-
-
-def exam_files(config: ExamConfig) -> list[ExamConfig]:
-    """An exam file as it is; a folder as one exam for each `.jsonl` file in it, by its name; an
-    earlier run as the rows of its leaf exams."""
-    path = Path(config.path)
-    if not path.is_dir():
-        return [config]
-    if (path / "current.json").is_file():
-        earlier = open_step(path, "leaf-exams")
-        if earlier is None:
-            raise RecipeError(f"evaluate.exam {config.name!r}: the run {path} made no leaf exams")
-        return [ExamConfig(name=config.name, path=str(earlier.folder / ROWS))]
-    files = sorted(path.glob("*.jsonl"))
-    if not files:
-        raise RecipeError(f"evaluate.exam {config.name!r}: {path} holds no .jsonl file")
-    return [ExamConfig(name=file.stem, path=str(file)) for file in files]
-
-
-def read_exams(configs: list[ExamConfig]) -> Iterator[ExamItem]:
-    """The items of all the user's own exams."""
-    from feldspar.evaluate.exams import read_exam
-
-    for config in configs:
-        yield from read_exam(config, Path(config.path))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from feldspar.config import DataConfig, ExamConfig, PhaseConfig, Recipe, ReplayConfig, lay_settings
 from feldspar.errors import RunError
+from feldspar.evaluate.scores import RETENTION
 from feldspar.flow import run_recipe
 from feldspar.progress import Progress
 from feldspar.records import ExamItem
@@ -55,11 +56,15 @@ def learning_recipe(
         batch_samples=first.learn.batch_samples,
         select="last",
     )
+    # A run that was moved without its journal goes on with one of its own.
+    journal = Path(first.journal)
+    if not journal.exists():
+        journal = run_path.parent.absolute() / ".feldspar" / "journal.sqlite"
     name = f"{run_path.name}+{leaf.resolve().name}"
     folder = run_path.with_name(name) / "exams"
     branches = sorted({item.branch for item in _leaf_exams(run_path) if item.branch})
     exams = [
-        ExamConfig(name=f"{EARLIER} {branch}", path=str(folder / f"{branch}.jsonl"))
+        ExamConfig(name=f"{EARLIER} {branch}", path=str(folder / f"{branch}.jsonl"), retention=True)
         for branch in branches
     ]
     train = first.train.model_copy(
@@ -68,6 +73,7 @@ def learning_recipe(
     return first.model_copy(
         update={
             "name": name,
+            "journal": str(journal),
             "taxonomy": taxonomy,
             "student": first.student.model_copy(update={"base": result.path}),
             "data": (DataConfig(name=EARLIER, run=str(run_path.resolve())),),
@@ -80,7 +86,7 @@ def learning_recipe(
 
 def is_new(exam: str, recipe: Recipe) -> bool:
     """Whether an exam asks for what a run made by `learn_leaf` was to learn."""
-    return exam not in {known.name for known in recipe.evaluate.exam}
+    return exam not in {RETENTION, *(known.name for known in recipe.evaluate.exam)}
 
 
 def _leaf_exams(run_path: Path) -> Iterable[ExamItem]:

@@ -87,6 +87,7 @@ def estimate_steps(
     recipe: Recipe, leaves: Sequence[Leaf], rows: Sequence[PhaseRows], num_parameters: int
 ) -> list[Estimate]:
     """What each step of a run will cost, said by its own room."""
+    from feldspar.evaluate.estimate import estimate as estimate_evaluation
     from feldspar.mix.estimate import estimate as estimate_mix
     from feldspar.prefer.estimate import estimate as estimate_prefer
     from feldspar.train.estimate import estimate as estimate_train
@@ -101,7 +102,7 @@ def estimate_steps(
         samples = expected_samples(leaves, recipe.generate, recipe.seed)
         num_prompts = sum(samples[branch] for branch in recipe.prefer.branches)
         found.append(estimate_prefer(recipe.prefer, recipe.train, num_prompts, num_parameters))
-    return found
+    return [*found, *estimate_evaluation(recipe.evaluate)]
 
 
 def row_tokens(recipe: Recipe, leaves: Sequence[Leaf], samples: Mapping[Branch, int]) -> int:

@@ -174,7 +174,8 @@ class Phase:
     batch_samples: int
     learning_rate: float
     warmup_steps: int
-    select: Literal["exams", "log-likelihood", "last"]
+    select: str
+    """`exams`, `log-likelihood`, `last`, or a benchmark's task."""
     held_out: tuple[Source, ...] = ()
     """Rows of the same sources that are set apart from training, where any are."""
 
@@ -215,6 +216,8 @@ class ExamItem:
     origin: Literal["held-out", "generated", "file"] = "file"
     use: Literal["select", "report"] = "report"
     """What it is for: choosing checkpoints, or the final table. Never both."""
+    is_retention: bool = False
+    """Whether it asks for what was known before and is to be kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,7 +32,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, TypeAdapter
 
 from feldspar import records
-from feldspar.config import Recipe, is_path
+from feldspar.config import Recipe, is_path, move_paths
 from feldspar.errors import RecipeError, RunError
 from feldspar.progress import SILENT, Progress
 
@@ -40,6 +40,8 @@ R = TypeVar("R")
 
 ROWS = "rows.jsonl.zst"
 DONE = "done.json"
+_PLACE = "run_path"
+"""In recipe.json: where the run was when it was last written."""
 
 
 class Rows(Generic[R]):
@@ -139,7 +141,8 @@ class Run:
                 f"{self.path} is being written by another process; wait for it, stop it, "
                 "or give this run another `name`"
             ) from None
-        write_json(self.path / "recipe.json", self.recipe.model_dump(mode="json"))
+        recipe = self.recipe.model_dump(mode="json")
+        write_json(self.path / "recipe.json", recipe | {_PLACE: str(self.path.absolute())})
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -217,9 +220,12 @@ def open_step(run_path: Path, name: str) -> Rows[Any] | None:
 
 
 def read_recipe_of(run_path: Path) -> Recipe:
-    """The recipe a run was made with, its paths real."""
-    text = (run_path / "recipe.json").read_text(encoding="utf-8")
-    return Recipe.model_validate_json(text)
+    """The recipe a run was made with, its paths real, also where the run was moved."""
+    tree = json.loads((run_path / "recipe.json").read_text(encoding="utf-8"))
+    then = tree.pop(_PLACE, None)
+    recipe = Recipe.model_validate(tree)
+    now = run_path.absolute()
+    return recipe if then in (None, str(now)) else move_paths(recipe, Path(then), now)
 
 
 def result_of(run_path: Path) -> records.Checkpoint:

@@ -27,19 +27,28 @@ def num_answers(journal: Path) -> int:
 
 @pytest.fixture
 def run(tiny: Path, tmp_path: Path) -> Path:
-    """A copy of the tiny run whose journal is its own."""
+    """The tiny run in a copy of its project."""
     shutil.copytree(tiny.parents[1], tmp_path / "project")
-    copy = tmp_path / "project" / "runs" / "tiny"
-    recipe = json.loads((copy / "recipe.json").read_text())
-    assert Path(recipe["journal"]).is_absolute()
-    recipe["journal"] = str(tmp_path / "project" / ".feldspar" / "journal.sqlite")
-    (copy / "recipe.json").write_text(json.dumps(recipe))
-    return copy
+    return tmp_path / "project" / "runs" / "tiny"
+
+
+@pytest.mark.slow
+def test_a_run_that_was_moved_without_its_journal_gets_another(run: Path, tmp_path: Path) -> None:
+    leaf = Path(read_recipe_of(run).taxonomy.path) / "foundational_skills/arithmetic/addition"
+    alone = run.rename(tmp_path / "alone")
+    shutil.rmtree(run.parents[1])
+    recipe = json.loads((alone / "recipe.json").read_text())
+    journal = tmp_path / "gone" / "journal.sqlite"
+    (alone / "recipe.json").write_text(json.dumps(recipe | {"journal": str(journal)}))
+    learning = learning_recipe(alone, leaf, [], SILENT)
+    assert learning.journal == str(tmp_path / ".feldspar" / "journal.sqlite")
 
 
 @pytest.mark.slow
 def test_a_leaf_is_added_with_replay_and_nothing_is_paid_twice(run: Path, tiny: Path) -> None:
     recipe = read_recipe_of(run)
+    # The copy's own journal, not the one of the place where it was made.
+    assert Path(recipe.journal) == run.parents[1] / ".feldspar" / "journal.sqlite"
     leaf = Path(recipe.taxonomy.path) / "foundational_skills" / "arithmetic" / "addition"
     new = learn_leaf(run, leaf, ["learn.replay_share=0.25", "learn.num_epochs=2"], SILENT)
     assert new == run.with_name("tiny+addition")

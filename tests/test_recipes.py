@@ -12,6 +12,7 @@ from feldspar.plan import Plan
 from feldspar.planning import plan_recipe
 from feldspar.progress import SILENT
 from feldspar.publish import publish_run
+from feldspar.published import COLUMNS, PUBLISHED_ROWS
 from feldspar.runs import open_step
 
 RECIPES = ROOT / "recipes"
@@ -68,6 +69,28 @@ def test_hyper_parameters_are_the_papers() -> None:
     ]
     labradorite, merlinite = (2e-5, 3840, 385, 5, 7, 7), (1e-6, 3840, 800, 4, 4, 7)
     assert found == [labradorite, labradorite, merlinite, merlinite]
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_the_published_row_is_the_one_that_the_recipe_tells_of(name: str) -> None:
+    (model,) = shipped(name).publish.compare_with
+    (row,) = [row for row in PUBLISHED_ROWS if row.model == model]
+    assert model.casefold() == name
+    text = (RECIPES / f"{name}.toml").read_text()
+    told = text.partition("# Published, to set beside")[2].partition("[card]")[0]
+    for score, column in zip(row.scores, COLUMNS, strict=True):
+        assert not score or f"{column.title} {score.split()[0]}" in told
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_what_the_cards_report_is_measured_as_it_was(name: str) -> None:
+    config = shipped(name).evaluate
+    shots = {column.exam: column.settings for column in COLUMNS[1:]}
+    assert [b.task for b in config.benchmark] == list(shots)
+    for benchmark in config.benchmark:
+        assert shots[benchmark.task].startswith(f"{benchmark.num_fewshot}-shot")
+    assert config.mt_bench is not None
+    assert {phase.select for phase in shipped(name).train.phase} == {"exams"}
 
 
 @pytest.mark.parametrize(

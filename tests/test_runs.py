@@ -9,7 +9,7 @@ import pytest
 from feldspar.config import Recipe, TaxonomyConfig
 from feldspar.errors import RecipeError, RunError
 from feldspar.records import Checkpoint, Message, Prompt
-from feldspar.runs import Joined, Run, find_run, open_step, read_rows, write_rows
+from feldspar.runs import Joined, Run, find_run, open_step, read_recipe_of, read_rows, write_rows
 
 RECIPE = Recipe.model_validate({"taxonomy": {"path": "t"}, "student": {"base": "b"}})
 
@@ -69,6 +69,26 @@ def test_a_run_that_was_moved_knows_where_its_files_are(tmp_path: Path) -> None:
     assert rows is not None
     assert [c.path for c in rows] == ["base", str(rows.folder / "model")]
     assert rows.folder.is_relative_to(tmp_path / "moved")
+
+
+def test_a_moved_run_finds_what_came_along_and_what_stayed(tmp_path: Path) -> None:
+    project, stayed = tmp_path / "project", tmp_path / "stayed"
+    for folder in (project / "taxonomy", stayed):
+        folder.mkdir(parents=True)
+    recipe = Recipe(
+        taxonomy={"path": str(project / "taxonomy"), "mirror": str(stayed)},
+        student={"base": "owner/model"},
+        journal=str(project / "journal.sqlite"),
+    )
+    with Run(project / "runs" / "run", recipe):
+        pass
+    assert read_recipe_of(project / "runs" / "run") == recipe
+    moved = project.rename(tmp_path / "deeper")
+    found = read_recipe_of(moved / "runs" / "run")
+    assert found.taxonomy.path == str(moved / "taxonomy")
+    assert (found.taxonomy.mirror, found.student.base) == (str(stayed), "owner/model")
+    # Nothing is there yet: as it was.
+    assert found.journal == str(project / "journal.sqlite")
 
 
 def test_a_step_that_died_finds_its_folder_again(tmp_path: Path) -> None:

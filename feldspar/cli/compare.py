@@ -112,7 +112,7 @@ def _print_published(runs: list[Scored]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from feldspar.report import published
+    from feldspar import published
 
     scores = {one.name: [p.score for p in one.published] for one in runs}
     own = [

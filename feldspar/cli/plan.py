@@ -161,6 +161,8 @@ def _closing_table(made: Plan) -> Table:
     for e in made.estimates:
         if e.step == "preferred":
             table.add_row("preferences", f"{e.optimizer_steps:,} steps; {e.note}")
+        if e.step == "benchmarks":
+            table.add_row("benchmark", e.note)
     gigabytes = f"{made.disk_bytes / 1e9:,.2f} GB of {made.free_bytes / 1e9:,.1f} GB free"
     table.add_row("disk", gigabytes)
     if made.cost:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,7 +10,7 @@ import typer
 from feldspar.cli.run import RUNS, RunsRoot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from rich.console import Console, RenderableType
 
@@ -20,6 +21,9 @@ HELP = (
     "TEXT sets the system prompt, /reset forgets what was said, /quit or Ctrl-D ends; Ctrl-C stops "
     "an answer."
 )
+
+_ROOM_FOR_CTRL_C = 2
+"""Columns left free: a terminal echoes `^C`, which on a full line would begin another."""
 
 
 def chat(
@@ -84,18 +88,48 @@ def _answer(line: str, partner: Conversationalist, console: Console) -> None:
     """Show the answer as it comes. Ctrl-C stops it, and the chat goes on."""
     from contextlib import closing
 
-    from rich.live import Live
+    with closing(partner.answers(line)) as answers, _listening_for_ctrl_c() as is_pressed:
+        until_stopped = _until(answers, is_pressed)
+        if partner.base is None:
+            _print_as_it_comes((ours for ours, _ in until_stopped), console)
+        else:
+            _print_beside(until_stopped, partner, console)
+    if is_pressed():
+        console.print("(stopped)", style="dim")
 
-    with closing(partner.answers(line)) as answers:
-        try:
-            if partner.base is None:
-                _print_as_it_comes((ours for ours, _ in answers), console)
-                return
-            with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
-                for ours, base in answers:
-                    live.update(_side_by_side(partner, ours, base or ""), refresh=True)
-        except KeyboardInterrupt:
-            console.print(" (stopped)", style="dim")
+
+@contextmanager
+def _listening_for_ctrl_c() -> Iterator[Callable[[], bool]]:
+    """Tells whether it was pressed, so that an answer ends between two tokens and not within one.
+
+    Pressed again, it interrupts as ever.
+    """
+    import signal
+
+    num_pressed = 0
+
+    def press(*_: object) -> None:
+        nonlocal num_pressed
+        num_pressed += 1
+        if num_pressed > 1:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield lambda: num_pressed > 0
+    except KeyboardInterrupt:
+        pass
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _until(
+    answers: Iterator[tuple[str, str | None]], is_pressed: Callable[[], bool]
+) -> Iterator[tuple[str, str | None]]:
+    for both in answers:
+        yield both
+        if is_pressed():
+            return
 
 
 def _print_as_it_comes(answers: Iterator[str], console: Console) -> None:
@@ -106,12 +140,23 @@ def _print_as_it_comes(answers: Iterator[str], console: Console) -> None:
     console.print()
 
 
-def _side_by_side(partner: Conversationalist, ours: str, base: str) -> RenderableType:
+def _print_beside(
+    answers: Iterator[tuple[str, str | None]], partner: Conversationalist, console: Console
+) -> None:
+    from rich.live import Live
+
+    with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
+        for ours, base in answers:
+            table = _side_by_side(partner, ours, base or "", console.width - _ROOM_FOR_CTRL_C)
+            live.update(table, refresh=True)
+
+
+def _side_by_side(partner: Conversationalist, ours: str, base: str, width: int) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
     assert partner.base is not None
-    table = Table(expand=True, show_lines=False)
+    table = Table(width=width)
     for name in (partner.name, partner.base.name):
         table.add_column(Text(name, style="dim"), ratio=1)
     table.add_row(Text(ours), Text(base))

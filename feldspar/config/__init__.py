@@ -24,6 +24,7 @@ from feldspar.config.planning import ArchitectureConfig as ArchitectureConfig
 from feldspar.config.planning import PlanConfig as PlanConfig
 from feldspar.config.reading import is_path as is_path
 from feldspar.config.reading import lay_settings as lay_settings
+from feldspar.config.reading import move_paths as move_paths
 from feldspar.config.reading import place_paths as place_paths
 from feldspar.config.reading import read_recipe as read_recipe
 from feldspar.config.reading import world_parts as world_parts

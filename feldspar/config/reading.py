@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
@@ -105,15 +106,33 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 def place_paths(part: P, folder: Path, world: Mapping[str, str]) -> P:
     """The same part with every path real: `world` gives the paths behind `world:NAME`."""
+    return _with_paths(part, lambda value, name: _place(value, folder, world, name))
+
+
+def move_paths(part: P, then: Path, now: Path) -> P:
+    """The same part for a run that was at `then` and is at `now`: what came along has the path it
+    has now, and anything else stays."""
+
+    def moved(value: str, _: str) -> str:
+        if not Path(value).is_absolute():
+            return value
+        beside = Path(os.path.normpath(now / os.path.relpath(value, then)))
+        return str(beside) if beside.exists() else value
+
+    return _with_paths(part, moved)
+
+
+def _with_paths(part: P, change: Callable[[str, str], str]) -> P:
+    """The same part with `change(path, field)` in place of every path."""
     changes: dict[str, object] = {}
     for name, field in type(part).model_fields.items():
         value = getattr(part, name)
         if is_path(field) and isinstance(value, str):
-            changes[name] = _place(value, folder, world, name)
+            changes[name] = change(value, name)
         elif isinstance(value, Part):
-            changes[name] = place_paths(value, folder, world)
+            changes[name] = _with_paths(value, change)
         elif isinstance(value, tuple) and value and isinstance(value[0], Part):
-            changes[name] = tuple(place_paths(v, folder, world) for v in value)
+            changes[name] = tuple(_with_paths(v, change) for v in value)
     return part.model_copy(update=changes)
 
 

@@ -10,7 +10,14 @@ from feldspar.config.planning import PlanConfig
 from feldspar.config.scoring import EvaluateConfig, PreferConfig
 from feldspar.config.serving import PublishConfig, ServeConfig
 from feldspar.config.tracking import TrackConfig
-from feldspar.config.training import DataConfig, LearnConfig, MixConfig, StudentConfig, TrainConfig
+from feldspar.config.training import (
+    SELECT,
+    DataConfig,
+    LearnConfig,
+    MixConfig,
+    StudentConfig,
+    TrainConfig,
+)
 from feldspar.records import Branch
 
 
@@ -95,4 +102,15 @@ class Recipe(Part):
             for name in (*phase.data, *(r.data for r in phase.replay if r.data)):
                 if name not in names:
                     raise ValueError(f"phase {phase.name!r} names data {name!r}: no such [[data]]")
+        return self
+
+    @model_validator(mode="after")
+    def _phases_select_by_what_there_is(self) -> Recipe:
+        tasks = [benchmark.task for benchmark in self.evaluate.benchmark]
+        for phase in self.train.phase:
+            if phase.select not in (*SELECT, *tasks):
+                raise ValueError(
+                    f"phase {phase.name!r} selects by {phase.select!r}; there are "
+                    f"{', '.join((*SELECT, *tasks))}, and any task of an [[evaluate.benchmark]]"
+                )
         return self

@@ -102,6 +102,9 @@ class ExamConfig(Part):
     """JSONL with `question`, `answer`, and optionally `accepted` and `match`; a folder of such
     files, each an exam of its own name; or an earlier run's directory, whose leaf exams are one
     exam here: what was taught before, and may be forgotten now."""
+    retention: bool = False
+    """It asks for what the base can do already and is to keep: the report counts what each phase
+    forgets of it. Always so for an earlier run's exams."""
 
 
 class BenchmarkConfig(Part):

@@ -91,6 +91,10 @@ class ReplayConfig(Part):
         return self
 
 
+SELECT = ("exams", "log-likelihood", "last")
+"""Ways to choose a phase's checkpoint, beside the benchmarks."""
+
+
 class PhaseConfig(Part):
     """One phase of training, as data."""
 
@@ -112,9 +116,10 @@ class PhaseConfig(Part):
     """None: `train.batch_samples`."""
     num_samples: Count | None = None
     """For planning before there is data: rows of an epoch, what it replays included."""
-    select: Literal["exams", "log-likelihood", "last"] = "exams"
-    """How its checkpoint is chosen: by the leaves' exams, by the log-likelihood of rows set apart
-    from training (`mix.held_out`), or the last."""
+    select: str = "exams"
+    """How its checkpoint is chosen: by the leaves' `exams`, by the `log-likelihood` of rows set
+    apart from training (`mix.held_out`), the `last`, or by the task of an
+    `[[evaluate.benchmark]]`, such as `mmlu`, on its validation part, which is not reported."""
 
 
 class DataConfig(Part):

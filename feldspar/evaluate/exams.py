@@ -10,9 +10,33 @@ from typing import Any
 from feldspar.config import ExamConfig
 from feldspar.errors import RecipeError
 from feldspar.records import ExamItem, Match
-from feldspar.runs import ROWS, read_rows
+from feldspar.runs import ROWS, open_step, read_rows
 
 KEYS = frozenset({"question", "answer", "accepted", "match", "context"})
+
+
+def exam_files(config: ExamConfig) -> list[ExamConfig]:
+    """An exam file as it is; a folder as one exam for each `.jsonl` file in it, by its name; an
+    earlier run as the rows of its leaf exams. Raises RecipeError where there is none."""
+    path = Path(config.path)
+    if not path.is_dir():
+        return [config]
+    if (path / "current.json").is_file():
+        earlier = open_step(path, "leaf-exams")
+        if earlier is None:
+            raise RecipeError(f"evaluate.exam {config.name!r}: the run {path} made no leaf exams")
+        return [config.model_copy(update={"path": str(earlier.folder / ROWS), "retention": True})]
+    files = sorted(path.glob("*.jsonl"))
+    if not files:
+        raise RecipeError(f"evaluate.exam {config.name!r}: {path} holds no .jsonl file")
+    return [config.model_copy(update={"name": f.stem, "path": str(f)}) for f in files]
+
+
+def read_exams(configs: list[ExamConfig]) -> Iterator[ExamItem]:
+    """The items of all the user's own exams."""
+    for config in configs:
+        for item in read_exam(config, Path(config.path)):
+            yield dataclasses.replace(item, is_retention=config.retention)
 
 
 def read_exam(config: ExamConfig, path: Path) -> Iterator[ExamItem]:

@@ -14,6 +14,8 @@ from feldspar.stats.intervals import (
 
 LEAF_EXAMS = "leaf exams"
 """All exams of the taxonomy's leaves as one."""
+RETENTION = "retention"
+"""All exams of what is to be kept as one."""
 Metric = Literal["accuracy", "log-likelihood"]
 METRICS: tuple[Metric, ...] = ("accuracy", "log-likelihood")
 
@@ -101,11 +103,12 @@ def compare(
 
 
 def _groups(items: Sequence[ExamItem]) -> dict[Group, list[ExamItem]]:
-    """Items of each figure: of an exam, of a leaf, of all leaf exams together; and of these by
-    branch and by origin, where there are several."""
+    """Items of each figure: of an exam, of a leaf, of all leaf exams together, and of these by
+    branch and by origin, where there are several; and of all retention exams, where there are."""
     of_leaves = [item for item in items if item.origin != "file"]
     has_branches = len({item.branch for item in of_leaves}) > 1
     has_origins = len({item.origin for item in of_leaves}) > 1
+    kept_exams = {item.exam for item in items if item.is_retention}
     groups: dict[Group, list[ExamItem]] = {}
     leaf_groups: dict[Group, list[ExamItem]] = {}
     for item in items:
@@ -116,6 +119,8 @@ def _groups(items: Sequence[ExamItem]) -> dict[Group, list[ExamItem]]:
                 wholes.append(Group(f"{LEAF_EXAMS}: {item.branch}"))
             if has_origins:
                 wholes.append(Group(f"{LEAF_EXAMS}: {item.origin}"))
+        elif item.is_retention and len(kept_exams) > 1:
+            wholes.append(Group(RETENTION))
         for whole in wholes:
             groups.setdefault(whole, []).append(item)
         if item.leaf:

@@ -157,6 +157,8 @@ def training_flops(sizes: ArchitectureConfig, num_tokens: float, row_tokens: flo
 def _call_plan(estimate: Estimate, recipe: Recipe) -> CallPlan:
     is_judge = estimate.stage.startswith("judge")
     asked: TeacherConfig = (recipe.judge or recipe.teacher) if is_judge else recipe.teacher
+    if estimate.step == "mt-bench" and recipe.evaluate.mt_bench is not None:
+        asked = recipe.evaluate.mt_bench.judge or asked
     cost = estimate.prompt_tokens * asked.prompt_price
     cost += estimate.completion_tokens * asked.completion_price
     return CallPlan(

@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import jinja2
 
 from feldspar.config import Recipe
 from feldspar.publish.licence import Licence
-from feldspar.records import Checkpoint, Leaf, Phase, Sample, Score
+from feldspar.published import COLUMNS, FOOTNOTES, PUBLISHED_ROWS, own_rows, own_settings
+from feldspar.records import Checkpoint, Leaf, Sample, Score, Source
 from feldspar.runs import open_step
 
 CARD = """\
 ---
 library_name: transformers
 pipeline_tag: text-generation
+{%- if "/" in base %}
 base_model: {{ base }}
+{%- endif %}
 license: {{ licence.name }}
 tags: [LAB, feldspar]
 ---
@@ -42,34 +46,72 @@ replay{% if recipe.prefer %}, and preference tuning with a log-ratio reward{% en
 {% endfor %}
 ## Scores
 
-| checkpoint | exam | metric | value | 95 % interval | items |
-|---|---|---|---:|---|---:|
-{% for s in scores -%}
-| {{ s.checkpoint }} | {{ s.exam }} | {{ s.metric }} | {{ "%.3f"|format(s.value) }} | \
-{{ "%.3f"|format(s.interval[0]) }} to {{ "%.3f"|format(s.interval[1]) }} | {{ s.num_items }} |
+{% if exams -%}
+The run's own exams, with 95 % intervals; `base` is the model before training. `accuracy`
+is the share of right answers, `log-likelihood` that of the right answer in nats a token.
+
+| exam | items | measure | base | this model |
+|---|---:|---|---|---|
+{% for e in exams -%}
+| {{ e.exam }} | {{ e.num_items }} | {{ e.metric }} | {{ e.base }} | {{ e.ours }} |
 {% endfor %}
+{%- else -%}
+This run has scored no exams.
+{% endif %}
+{%- if published %}
+### Beside published models
+
+Half the 95 % interval after each score of this run; published scores as they were printed.
+
+| model |{% for c in columns %} {{ c.title }} |{% endfor %}
+|---|{% for c in columns %}---|{% endfor %}
+{% for row in own -%}
+| {{ row.model }}, this run |{% for s in row.scores %} {{ s or "-" }} |{% endfor %}
+{% endfor -%}
+{% for row in published -%}
+| {{ row.model }}, published |{% for s in row.scores %} {{ s or "-" }} |{% endfor %}
+{% endfor %}
+How they were measured:
+
+{% for line in own_settings -%}
+- this run, {{ line }}
+{% else -%}
+- this run: not measured
+{% endfor -%}
+{% for c in columns -%}
+- published, {{ c.title }}: {{ c.settings }}
+{% endfor -%}
+{% for note in notes -%}
+- {{ note }}
+{% endfor %}
+{%- endif %}
 ## Data
 
-| branch | leaves | samples kept | rejected |
-|---|---:|---:|---:|
+| branch | leaves | samples kept | rejected | licences of the leaves |
+|---|---:|---:|---:|---|
 {% for row in branches -%}
-| {{ row[0] }} | {{ row[1] }} | {{ row[2] }} | {{ row[3] }} |
+| {{ row.name }} | {{ row.num_leaves }} | {{ "{:,}".format(row.kept) }} | \
+{{ "{:,}".format(row.rejected) }} | {{ row.licences }} |
 {% endfor %}
-Licences and attribution of the leaves:
-{% for leaf in leaves %}
-- `{{ leaf.path }}`: {{ leaf.licence or "not stated" }}
-{%- endfor %}
+The teacher wrote them from the leaves' seeds and documents. `DATA.md` has every leaf, its licence,
+attribution and author, why samples were rejected, and examples.
 
-## Phases
+## Training
 
-| phase | sources | epochs | samples a step | learning rate |
+| phase | rows of an epoch | epochs | samples a step | learning rate |
 |---|---|---:|---:|---:|
 {% for p in phases -%}
-| {{ p.name }} | {% for s in p.sources %}{{ s.name }} ({{ s.num_samples }}\
-{%- if s.fraction is not none %}, fraction {{ s.fraction }}{% endif %}\
-{%- if s.share is not none %}, share {{ s.share }}{% endif %}) {% endfor -%}
-| {{ p.num_epochs }} | {{ p.batch_samples }} | {{ p.learning_rate }} |
+| {{ p.name }} | {% for s in p.sources %}{{ " + " if not loop.first }}{{ s.name }}\
+ ({{ rows_text(s) }}){% endfor %} | {{ p.num_epochs }} | {{ p.batch_samples }} | \
+{{ "{:g}".format(p.learning_rate) }} |
 {% endfor %}
+{%- if recipe.prefer %}
+Then preference tuning ({{ recipe.prefer.method }}): up to \
+{{ "{:,}".format(recipe.prefer.num_prompts) }} prompts with \
+{{ recipe.prefer.num_answers }} answers each, rewarded by the log-ratio of
+`{{ name_of(recipe.prefer.aligned) }}` to `{{ name_of(recipe.prefer.base) }}`, \
+in at most {{ recipe.prefer.num_rounds }} round{{ "s" if recipe.prefer.num_rounds > 1 }}.
+{% endif %}
 ## How to prompt
 
 The chat template is in the tokenizer and puts the system prompt in where a conversation has none of
@@ -104,39 +146,124 @@ above and say nothing of other uses. Intervals are of the sampling of items, not
 """
 
 
+class Exam(NamedTuple):
+    """A line of the table of scores."""
+
+    exam: str
+    num_items: int
+    metric: str
+    base: str
+    ours: str
+
+
+class BranchData(NamedTuple):
+    """A line of the table of data."""
+
+    name: str
+    num_leaves: int
+    kept: int
+    rejected: int
+    licences: str
+
+
 def model_card(run_path: Path, recipe: Recipe, checkpoint: Checkpoint, licence: Licence) -> str:
     """The card as Markdown. Raises nothing for a run without samples or scores: it says less."""
-    leaves: list[Leaf] = list(open_step(run_path, "leaves") or ())
-    phases: list[Phase] = list(open_step(run_path, "phases") or ())
-    shown = ("base", checkpoint.phase)
-    scores: list[Score] = [
-        s for s in open_step(run_path, "scores") or () if s.checkpoint in shown and not s.leaf
-    ]
-    kept: Counter[str] = Counter()
-    rejected: Counter[str] = Counter()
     teacher = recipe.teacher.model or recipe.teacher.endpoint
     judge = recipe.judge and (recipe.judge.model or recipe.judge.endpoint)
     question = "What can you tell me?"
+    kept: Counter[str] = Counter()
+    rejected: Counter[str] = Counter()
     samples: list[Sample] = open_step(run_path, "samples") or []  # type: ignore[assignment]
     for sample in samples:
         (kept if sample.is_kept else rejected)[sample.branch] += 1
         teacher = sample.teacher or teacher
         if sample.is_kept and sample.context is None:
             question = sample.question
-    num_leaves = Counter(leaf.branch for leaf in leaves)
-    branches = [(b, num_leaves[b], kept[b], rejected[b]) for b in sorted(num_leaves)]
+    scores = [
+        score
+        for step in ("scores", "benchmarks", "mt-bench")
+        for score in open_step(run_path, step) or ()
+        if score.checkpoint in ("base", checkpoint.phase) and not score.leaf
+    ]
     environment = jinja2.Environment(autoescape=False, undefined=jinja2.StrictUndefined)
     return environment.from_string(CARD).render(
         recipe=recipe,
-        base=Path(recipe.student.base).name,
+        base=name_of(recipe.student.base),
         teacher=teacher,
         judge=judge or teacher,
         question=question,
         licence=licence,
         version=version("feldspar"),
         checkpoint=checkpoint,
-        scores=scores,
-        branches=branches,
-        leaves=leaves,
-        phases=phases,
+        exams=_exams(scores),
+        branches=_branches(list(open_step(run_path, "leaves") or ()), kept, rejected),
+        phases=list(open_step(run_path, "phases") or ()),
+        name_of=name_of,
+        rows_text=_rows_text,
+        **_beside_published(scores, recipe),
     )
+
+
+def name_of(model: str) -> str:
+    """A hub id as it is; of a folder its name, or that of the run it is a result of."""
+    path = Path(model)
+    if not path.is_absolute():
+        return model
+    of_run = next((p for p in path.parents if (p / "recipe.json").is_file()), None)
+    return of_run.name if of_run else path.name
+
+
+def _exams(scores: list[Score]) -> list[Exam]:
+    """The run's own exams, shares of right answers first, the base's figure beside the result's."""
+    known = {column.exam for column in COLUMNS}
+    found: dict[tuple[str, str], dict[str, Score]] = {}
+    for score in scores:
+        if score.metric in ("accuracy", "log-likelihood") and score.exam not in known:
+            found.setdefault((score.metric, score.exam), {})[score.checkpoint] = score
+    lines = []
+    for (metric, exam), by_checkpoint in sorted(found.items(), key=lambda item: item[0][0]):
+        base = by_checkpoint.pop("base", None)
+        ours = next(iter(by_checkpoint.values()), None)
+        num_items = (ours or base).num_items  # type: ignore[union-attr]
+        lines.append(Exam(exam, num_items, metric, _value(base), _value(ours)))
+    return lines
+
+
+def _value(score: Score | None) -> str:
+    if score is None:
+        return "-"
+    # Adding zero takes the sign from what rounds to it.
+    value, low, high = (round(x, 2) + 0.0 for x in (score.value, *score.interval))
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def _branches(leaves: list[Leaf], kept: Counter[str], rejected: Counter[str]) -> list[BranchData]:
+    lines = []
+    for name in sorted({leaf.branch for leaf in leaves}):
+        licences = Counter(leaf.licence or "not stated" for leaf in leaves if leaf.branch == name)
+        text = ", ".join(f"{licence} ({number})" for licence, number in licences.most_common())
+        lines.append(BranchData(name, licences.total(), kept[name], rejected[name], text))
+    return lines
+
+
+def _rows_text(source: Source) -> str:
+    """`663`, or of what is replayed how much."""
+    if source.share is not None:
+        return f"{source.share:.0%} of the rows, from {source.num_samples:,}"
+    if source.fraction is not None and source.fraction < 1:
+        return f"{source.fraction:.0%} of {source.num_samples:,}"
+    return f"{source.num_samples:,}"
+
+
+def _beside_published(scores: list[Score], recipe: Recipe) -> dict[str, object]:
+    """The run's rows of the published benchmarks, and the published rows that go with them."""
+    own, wanted = own_rows(scores), recipe.publish.compare_with
+    rows = [row for row in PUBLISHED_ROWS if row.model in wanted] if wanted else PUBLISHED_ROWS
+    used = {letter for row in rows for score in row.scores for letter in score.split()[1:]}
+    return {
+        "columns": COLUMNS,
+        "own": own,
+        "own_settings": own_settings(scores),
+        "published": rows if own or wanted else (),
+        "notes": [note for note in FOOTNOTES if note[1] != ":" or note[0] in used],
+    }

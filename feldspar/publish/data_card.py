@@ -15,15 +15,15 @@ CARD = """\
 # Data of {{ name }}
 
 {{ "{:,}".format(kept.total()) }} of {{ "{:,}".format(kept.total() + rejected.total()) }} samples \
-were kept. All were written by {{ teachers or "no teacher" }} from the seeds and documents of the \
-leaves below; exams and held-out seeds were never shown to it.
+were kept.
+{%- if teachers %} All were written by {{ teachers }} from the seeds and
+documents of the leaves below; exams and held-out seeds were never shown to it.{% endif %}
 
 | leaf | kept | rejected | licence | attribution | made by |
 |---|---:|---:|---|---|---|
 {% for leaf in leaves -%}
 | `{{ leaf.path }}` | {{ kept[leaf.path] }} | {{ rejected[leaf.path] }} | \
-{{ leaf.licence or "not stated" }} | {{ leaf.attribution.split("\\n")[0] }} | \
-{{ leaf.created_by }} |
+{{ leaf.licence or "not stated" }} | {{ one_line(leaf.attribution) }} | {{ leaf.created_by }} |
 {% endfor %}
 | rejected because of | samples |
 |---|---:|
@@ -65,4 +65,10 @@ def data_card(run_path: Path, name: str) -> str:
         reasons=reasons,
         teachers=" and ".join(f"`{t}`" for t in sorted(filter(None, teachers))),
         examples=examples,
+        one_line=_one_line,
     )
+
+
+def _one_line(text: str) -> str:
+    """All of an attribution, in a cell of a table."""
+    return "; ".join(filter(None, map(str.strip, text.splitlines()))).replace("|", "\\|")

@@ -69,7 +69,6 @@ class Desk:
         self._orders = queue.SimpleQueue()
         self.num_open = 0
         """Requests under way or waiting."""
-        self._is_closing = False
         self._context = _context_tokens(student)
         self._engine = Engine(student)
         self._tickets: dict[int, tuple[_Ticket, int]] = {}
@@ -82,9 +81,7 @@ class Desk:
         return self._engine.num_rows
 
     async def draw(self, request: ChatRequest | TextRequest) -> Pieces:
-        """Begin an answer. Raises RequestError: 400 too long, 429 too many, 503 going down."""
-        if self._is_closing:
-            raise RequestError(503, "the server is going down", retry_after_seconds=_RETRY_SECONDS)
+        """Begin an answer. Raises RequestError: 400 too long, 429 too many."""
         if self.num_open >= self._config.max_requests:
             message = f"{self.num_open} requests are under way or waiting, which is the limit"
             raise RequestError(429, message, None, "too_many_requests", _RETRY_SECONDS)
@@ -163,7 +160,6 @@ class Desk:
         return wanted
 
     def close(self) -> None:
-        self._is_closing = True
         self._orders.put(("end", None))
         self._thread.join()
 

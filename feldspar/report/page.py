@@ -17,10 +17,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from feldspar.records import Answer, ExamItem, Leaf, Phase, Sample, Score, Touched
-from feldspar.report.figures import loss_figure
-from feldspar.report.grid import Grid, markdown_table, score_grid
-from feldspar.report.published import (
+from feldspar.published import (
     COLUMNS,
     FOOTNOTES,
     PUBLISHED_ROWS,
@@ -30,7 +27,12 @@ from feldspar.report.published import (
     own_rows,
     own_settings,
 )
-from feldspar.runs import Rows, open_step, read_rows
+from feldspar.records import Leaf, Phase, Sample, Score, Touched
+from feldspar.report.changes import Turn, find_turns
+from feldspar.report.figures import loss_figure
+from feldspar.report.grid import Grid, markdown_table, score_grid
+from feldspar.runs import Rows, open_step
+from feldspar.stats.intervals import FEWEST_TO_TELL
 
 STEPS = (
     *("leaves", "leaf-exams", "own-exams", "samples", "phases", "trained", "preferred", "scores"),
@@ -41,19 +43,6 @@ EXAM_METRICS = ("accuracy", "log-likelihood")
 FUNNEL_STAGES = ("asked", "answered", "parsed", "judged", "distinct", "clean", "kept")
 MAX_EXAMPLES_PER_LEAF = 2
 MAX_EXAMPLES = 60
-MAX_CHANGES_PER_EXAM = 4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
-    """An exam item that one checkpoint answers rightly and the other does not."""
-
-    exam: str
-    question: str
-    before: str
-    after: str
-    reference: str
-    learned: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,8 +86,8 @@ class Page:
     rounds: tuple[dict[str, object], ...]
     funnels: tuple[LeafFunnel, ...]
     examples: tuple[Example, ...]
-    changes: tuple[Change, ...]
-    changes_between: tuple[str, str]
+    turns: tuple[Turn, ...]
+    """What each phase learned and forgot."""
     steps: tuple[tuple[str, int, float], ...]
     funnel_stages: tuple[str, ...] = FUNNEL_STAGES
     columns: tuple[Column, ...] = COLUMNS
@@ -107,10 +96,11 @@ class Page:
 
     @staticmethod
     def direction(grid: Grid, exam: str, checkpoint: str) -> str:
-        """`up` or `down` where the interval does not meet the first checkpoint's, else nothing."""
+        """`up` or `down` where the interval does not meet the first checkpoint's, else nothing; one
+        of too few items says nothing."""
         first = grid.cells.get((exam, grid.checkpoints[0]))
         score = grid.cells.get((exam, checkpoint))
-        if first is None or score is None:
+        if first is None or score is None or score.num_items < FEWEST_TO_TELL:
             return ""
         if score.interval.low > first.interval.high:
             return "up"
@@ -149,7 +139,6 @@ def gather(run_path: Path) -> Page:
     of_published = [*published, *(s for s in untouched if s.metric not in EXAM_METRICS)]
     metrics_of_published = dict.fromkeys(s.metric for s in of_published)
     touched: list[Touched] = list(steps.get("touched", ()))
-    changes, between = _changes(steps, grids[0])
     metrics = _json_lines(steps.get("trained"), "metrics.jsonl")
     selections = _json_lines(steps.get("trained"), "selections.jsonl")
     return Page(
@@ -171,8 +160,7 @@ def gather(run_path: Path) -> Page:
         rounds=tuple(_flat(r) for r in _json_lines(steps.get("preferred"), "rounds.jsonl")),
         funnels=tuple(_funnels(steps.get("samples"))),
         examples=examples,
-        changes=changes,
-        changes_between=between,
+        turns=_turns(steps, grids[0]),
         steps=tuple((name, len(rows), rows.seconds) for name, rows in steps.items()),
     )
 
@@ -195,47 +183,11 @@ def _examples(
     return num_samples, num_kept, tuple(some)
 
 
-def _changes(steps: dict[str, Rows[Any]], grid: Grid) -> tuple[tuple[Change, ...], tuple[str, str]]:
-    """Items that the first and the last scored checkpoint answer differently."""
-    if len(grid.checkpoints) < 2:
-        return (), ("", "")
-    between = (grid.checkpoints[0], _result_name(grid))
-    answers = [_answers(steps["scores"].folder, name) for name in between]
-    changes: list[Change] = []
-    counts: dict[tuple[str, bool], int] = {}
-    for item in _items(steps):
-        before, after = (a.get(item.id) for a in answers)
-        if before is None or after is None or before.is_right == after.is_right:
-            continue
-        key = (item.exam, bool(after.is_right))
-        counts[key] = counts.get(key, 0) + 1
-        if counts[key] <= MAX_CHANGES_PER_EXAM:
-            changes.append(
-                Change(
-                    exam=item.exam,
-                    question=item.question,
-                    before=before.text,
-                    after=after.text,
-                    reference=item.reference,
-                    learned=bool(after.is_right),
-                )
-            )
-    return tuple(sorted(changes, key=lambda c: (c.exam, not c.learned))), between
-
-
-def _result_name(grid: Grid) -> str:
-    """The run's result among the scored checkpoints: the last that is no control."""
-    return [c for c in grid.checkpoints if not c.startswith("control")][-1]
-
-
-def _items(steps: dict[str, Rows[Any]]) -> Iterator[ExamItem]:
-    for name in ("own-exams", "leaf-exams"):
-        yield from steps.get(name, ())
-
-
-def _answers(folder: Path, checkpoint: str) -> dict[str, Answer]:
-    path = folder / "answers" / f"{checkpoint}.jsonl.zst"
-    return {a.item: a for a in read_rows(path, Answer)} if path.exists() else {}
+def _turns(steps: dict[str, Rows[Any]], grid: Grid) -> tuple[Turn, ...]:
+    if "scores" not in steps:
+        return ()
+    items = [item for name in ("own-exams", "leaf-exams") for item in steps.get(name, ())]
+    return find_turns(steps["scores"].folder, grid.checkpoints, items)
 
 
 def _json_lines(step: Rows[Any] | None, name: str) -> list[dict[str, Any]]:

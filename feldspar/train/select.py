@@ -109,7 +109,7 @@ def choose(
 ) -> Choice:
     """The earliest candidate that is no more than one standard error below the best, in pairs.
 
-    Of those whose checkpoints were kept (docs/decisions/006). Where nothing was scored, or on too
+    Of those whose checkpoints were kept (docs/decisions/008). Where nothing was scored, or on too
     few items, the last.
     """
     last = max(candidates, key=lambda c: c.step)

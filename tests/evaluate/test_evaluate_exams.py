@@ -4,7 +4,7 @@ import pytest
 
 from feldspar.config import ExamConfig
 from feldspar.errors import RecipeError
-from feldspar.evaluate.exams import read_exam
+from feldspar.evaluate.exams import exam_files, read_exam, read_exams
 from feldspar.records import ExamItem
 from feldspar.runs import ROWS, write_rows
 
@@ -83,3 +83,11 @@ def test_an_earlier_runs_leaf_exams_are_one_exam_here(tmp_path):
     (found,) = read_exam(ExamConfig(name="before", path=str(path)), path)
     assert (found.id, found.exam, found.leaf) == ("i", "before", "")
     assert (found.question, found.origin, found.use) == ("Who?", "file", "report")
+
+
+def test_what_is_to_be_kept_is_marked(tmp_path):
+    (tmp_path / "old.jsonl").write_text('{"question": "2 + 2?", "answer": "4"}\n')
+    for retention in (False, True):
+        config = ExamConfig(name="mine", path=str(tmp_path), retention=retention)
+        (item,) = read_exams(exam_files(config))
+        assert (item.exam, item.is_retention) == ("old", retention)

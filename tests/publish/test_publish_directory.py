@@ -9,15 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 from tiny import make_tokenizer
 from tiny_base import STUDENT, save_base
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from feldspar.config import Recipe
+from feldspar.config import PublishConfig, Recipe
 from feldspar.errors import RunError
 from feldspar.publish import publish_run
+from feldspar.publish.card import model_card
+from feldspar.publish.licence import Licence
 from feldspar.publish.talk import Conversationalist
-from feldspar.records import Checkpoint
+from feldspar.records import Checkpoint, Interval, Leaf, Score
 from feldspar.runs import Run
 from feldspar.student.model import load_student, make_student, save_checkpoint
 
@@ -119,6 +122,54 @@ def test_a_published_directory_needs_nothing_of_ours(run: Path, tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     ours = Conversationalist(run, max_tokens=8, temperature=0.0).answer("number 7")
     assert ast.literal_eval(done.stdout).strip() == ours.strip()
+
+
+def test_the_card_sets_scores_beside_the_base_and_beside_published_rows(tmp_path: Path) -> None:
+    recipe = Recipe(
+        taxonomy={"path": "t"},
+        student={"base": "owner/base"},
+        publish={"compare_with": ["Merlinite-7b-pt"]},
+    )
+    done = Checkpoint(path="m", digest="0", phase="skills", step=3)
+
+    def scores(exam: str, metric: str, base: float, ours: float) -> Iterator[Score]:
+        for checkpoint, value in (("base", base), ("knowledge", 0.0), ("skills", ours)):
+            yield Score(
+                checkpoint=checkpoint,
+                exam=exam,
+                metric=metric,
+                value=value,
+                interval=Interval(value - 0.02, value + 0.03),
+                num_items=57,
+                settings="5-shot, no chat template",
+            )
+
+    def leaves() -> Iterator[Leaf]:
+        for path, licence in (("k/a", "MIT"), ("k/b", "MIT"), ("k/c", "")):
+            yield Leaf(
+                path=path, branch="knowledge", task_description="", seeds=(), licence=licence
+            )
+
+    with Run(tmp_path / "run", recipe) as opened:
+        opened.step("leaves", leaves)
+        opened.step("scores", scores, "leaf exams", "accuracy", -0.001, 0.5)
+        opened.step("benchmarks", scores, "mmlu", "acc", 0.25, 0.61)
+    card = model_card(tmp_path / "run", recipe, done, Licence("mit", []))
+    assert "base_model: owner/base\n" in card
+    assert "| leaf exams | 57 | accuracy | 0.00 [-0.02, 0.03] | 0.50 [0.48, 0.53] |" in card
+    assert "| skills, this run | - | 61.0±3.0 | - | - | - | - |" in card
+    assert "| Merlinite-7b-pt, published | 7.96 e | 63.59 |" in card
+    assert "Granite-7b-lab" not in card
+    assert "- this run, MMLU: 5-shot, no chat template (57 items)" in card
+    assert "- published, MMLU: 5-shot, acc\n" in card
+    assert "best of five runs" in card
+    assert "MistralAI's release blog" not in card
+    assert "| knowledge | 3 | 0 | 0 | MIT (2), not stated (1) |" in card
+
+
+def test_a_row_that_was_never_published_is_not_compared_with() -> None:
+    with pytest.raises(ValidationError, match="no published row of 'GPT-9'; there are: Llama-2"):
+        PublishConfig(compare_with=("GPT-9",))
 
 
 def test_the_cards_say_where_it_comes_from(run: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from feldspar.records import (
     Seed,
 )
 from feldspar.report import write_report
+from feldspar.report.changes import find_turns
 from feldspar.report.grid import markdown_table, score_grid
 from feldspar.runs import Run, write_rows
 
@@ -96,7 +97,7 @@ def test_a_finished_run_shows_what_was_learned(run: Path) -> None:
     page = write_report(run).read_text()
     assert "not finished" not in page
     assert '<span class="up">0.90</span>' in page
-    assert "learned" in page
+    assert '<b class="up">learned</b>\npeople: ' in page
     table = (run / "report.md").read_text()
     assert "| people | 20 | 0.20 [0.10, 0.30] | 0.90 [0.80, 1.00] |" in table
 
@@ -121,3 +122,59 @@ def finish(path: Path) -> None:
         run.step("own-exams", lambda: [ITEM])
         run.step("trained", lambda: [Checkpoint(path="p", digest="d", phase="skills")])
         run.step("scores", scores)
+
+
+def test_every_phase_says_what_it_learned_and_what_it_forgot(tmp_path: Path) -> None:
+    """Ten items that are taught, ten that are to be kept; the second phase forgets eight."""
+    taught = [exam_item(n, "new") for n in range(10)]
+    kept = [exam_item(n, "old", is_retention=True) for n in range(10)]
+    right = {
+        "base": {"old": 10},
+        "facts": {"new": 6, "old": 9},
+        "control-1": {},
+        "skills": {"new": 9, "old": 1},
+    }
+    for name, counts in right.items():
+        (tmp_path / "answers").mkdir(exist_ok=True)
+        said = [
+            Answer(
+                item=item.id,
+                exam=item.exam,
+                leaf="",
+                text=f"{name} says",
+                is_right=int(item.question) < counts.get(item.exam, 0),
+                log_likelihood=-1.0,
+            )
+            for item in (*taught, *kept)
+        ]
+        write_rows(tmp_path / "answers" / f"{name}.jsonl.zst", said)
+    turns = find_turns(tmp_path, list(right), [*kept, *taught])
+    counted = {
+        (t.before, t.after, e.exam): (e.num_learned, e.num_forgotten, e.difference.is_beyond_noise)
+        for t in turns
+        for e in t.exams
+    }
+    assert counted == {
+        ("base", "facts", "new"): (6, 0, True),
+        ("base", "facts", "old"): (0, 1, False),
+        ("facts", "skills", "new"): (3, 0, False),
+        ("facts", "skills", "old"): (0, 8, True),
+        ("base", "skills", "new"): (9, 0, True),
+        ("base", "skills", "old"): (0, 9, True),
+    }
+    assert [e.is_retention for e in turns[0].exams] == [False, True]
+    first = turns[1].changes[0]
+    assert (first.exam, first.learned) == ("old", False)
+    assert (first.before, first.after) == ("facts says", "skills says")
+    assert sum(change.exam == "old" for change in turns[1].changes) == 4
+
+
+def exam_item(number: int, exam: str, **more: bool) -> ExamItem:
+    return ExamItem(
+        id=f"{exam} {number}",
+        exam=exam,
+        question=str(number),
+        reference="x",
+        accepted=("x",),
+        **more,
+    )

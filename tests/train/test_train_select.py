@@ -55,7 +55,7 @@ def test_a_phase_that_made_the_model_worse_says_so_with_the_interval():
     choice = chosen(80, 50, 60)
     assert choice.is_worse
     assert choice.candidate.step == 2
-    assert "accuracy 0.600 over 100 items, 0.800 at the start (-0.200 [-0.2" in choice.reason
+    assert "accuracy 0.600 over 100 items, 0.800 at the start (-0.200 [-0.3" in choice.reason
     assert choice.reason.endswith("worse than the start)")
     unsure = chosen(60, 50, 61)
     assert not unsure.is_worse

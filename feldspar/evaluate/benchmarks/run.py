@@ -105,12 +105,7 @@ def score_benchmarks(
     for model in models:
         opened = _Opened(model)
         for config in configs:
-            names = find_tasks(config)
-            results = []
-            with progress.task(f"{config.task} on {model.name}", len(names), "tasks") as bar:
-                for name in names:
-                    results.append(_result(name, config, model, opened, cache_path))
-                    bar.advance(1)
+            results = _results(config, model, opened, cache_path, progress)
             folder = here / "items" / _file_name(model.name) / config.task
             folder.mkdir(parents=True, exist_ok=True)
             for result in results:
@@ -118,6 +113,21 @@ def score_benchmarks(
             yield from benchmark_scores(
                 model.name, config.task, results, settings=_settings(config, model), folder=folder
             )
+
+
+def benchmark_items(
+    checkpoint: Checkpoint,
+    config: BenchmarkConfig,
+    *,
+    student: StudentConfig,
+    cache_path: Path,
+    progress: Progress = SILENT,
+) -> list[BenchmarkItem]:
+    """What a checkpoint gave to every item of a benchmark, kept as in `score_benchmarks`."""
+    name = f"{checkpoint.phase}/{checkpoint.step}"
+    (model,) = examined_checkpoints([(name, checkpoint)], student, progress)
+    results = _results(config, model, _Opened(model), cache_path, progress)
+    return [item for result in results for item in result.items]
 
 
 class _Opened:
@@ -131,6 +141,22 @@ class _Opened:
         if config.chat_template not in self._lms:
             self._lms = {config.chat_template: self._model.open(config)}
         return self._lms[config.chat_template]
+
+
+def _results(
+    config: BenchmarkConfig,
+    model: Examined,
+    opened: _Opened,
+    cache_path: Path,
+    progress: Progress,
+) -> list[TaskResult]:
+    names = find_tasks(config)
+    results = []
+    with progress.task(f"{config.task} on {model.name}", len(names), "tasks") as bar:
+        for name in names:
+            results.append(_result(name, config, model, opened, cache_path))
+            bar.advance(1)
+    return results
 
 
 def _result(

@@ -85,6 +85,25 @@ def find_tasks(config: BenchmarkConfig) -> list[str]:
     return list(dict.fromkeys(_leaves(config.task, index)))
 
 
+def check_validation(config: BenchmarkConfig) -> None:
+    """Raises RecipeError where a benchmark has no validation part beside what is reported.
+
+    HellaSwag and Winogrande are reported on theirs, and GSM8K has none.
+    """
+    for name in find_tasks(config):
+        definition = _definition(name) or {}
+        defined = definition.get("validation_split")
+        # MMLU's definition names none, and its data set has one.
+        is_there = defined is not None or _published_whole(name) is not None
+        if config.data is not None:
+            is_there = (defined or "validation") in _split_paths(Path(config.data))
+        if not is_there or definition.get("test_split") in (None, defined):
+            raise RecipeError(
+                f"evaluate.benchmark {config.task!r} has no validation part beside what it is "
+                "reported on, so no checkpoint can be chosen by it; select by another, such as mmlu"
+            )
+
+
 def data_files(config: BenchmarkConfig) -> list[Path]:
     """The files that scores of local data depend on."""
     return list(_split_paths(Path(config.data)).values()) if config.data is not None else []

@@ -1,0 +1,139 @@
+"""What each phase taught and what it cost: exam items that turn right or wrong from one scored
+checkpoint to the next, counted, and a few of them as text."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+from feldspar.records import Answer, ExamItem
+from feldspar.runs import read_rows
+from feldspar.stats.intervals import Difference, paired_shares_interval
+
+MAX_CHANGES_PER_EXAM = 4
+LEAVES = "leaf exams"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """An exam item that one checkpoint answers rightly and the other does not."""
+
+    exam: str
+    question: str
+    before: str
+    after: str
+    reference: str
+    learned: bool
+    is_retention: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExamChange:
+    """How many items of an exam one checkpoint learned and forgot; all leaves are one exam."""
+
+    exam: str
+    is_retention: bool
+    num_learned: int
+    num_forgotten: int
+    difference: Difference
+    """Of the shares that are right, paired."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """From one scored checkpoint to another: what was learned, what was forgotten."""
+
+    before: str
+    after: str
+    exams: tuple[ExamChange, ...]
+    """What was taught first, then what was to be kept."""
+    changes: tuple[Change, ...]
+    """A few of each exam: what was to be kept and is forgotten comes first."""
+
+
+class _Pair(NamedTuple):
+    item: ExamItem
+    before: Answer
+    after: Answer
+
+    @property
+    def is_changed(self) -> bool:
+        return self.before.is_right != self.after.is_right
+
+
+def find_turns(
+    folder: Path, checkpoints: Sequence[str], items: Iterable[ExamItem]
+) -> tuple[Turn, ...]:
+    """Each phase against the one before; where there are several, also the last against the first.
+
+    `folder` is the scores'; controls are passed over, since nothing starts from them.
+    """
+    named = [name for name in checkpoints if not name.startswith("control")]
+    steps = list(pairwise(named))
+    if len(steps) > 1:
+        steps.append((named[0], named[-1]))
+    items = [item for item in items if item.match != "likelihood"]
+    said = {name: _answers(folder, name) for name in named}
+    return tuple(_turn(*step, items, said) for step in steps)
+
+
+def _turn(
+    before: str, after: str, items: Sequence[ExamItem], said: dict[str, dict[str, Answer]]
+) -> Turn:
+    of_exams: defaultdict[str, list[_Pair]] = defaultdict(list)
+    for item in items:
+        first, second = said[before].get(item.id), said[after].get(item.id)
+        if first is None or second is None or first.is_right is None or second.is_right is None:
+            continue
+        exam = item.exam if item.origin == "file" else LEAVES
+        of_exams[exam].append(_Pair(item, first, second))
+    exams = [_exam_change(exam, pairs) for exam, pairs in of_exams.items()]
+    changes = [change for pairs in of_exams.values() for change in _some(pairs)]
+    return Turn(
+        before=before,
+        after=after,
+        exams=tuple(sorted(exams, key=lambda e: (e.is_retention, e.exam != LEAVES))),
+        changes=tuple(sorted(changes, key=lambda c: (not c.is_retention, c.learned, c.exam))),
+    )
+
+
+def _exam_change(exam: str, pairs: Sequence[_Pair]) -> ExamChange:
+    learned = sum(pair.is_changed and bool(pair.after.is_right) for pair in pairs)
+    forgotten = sum(pair.is_changed and bool(pair.before.is_right) for pair in pairs)
+    return ExamChange(
+        exam=exam,
+        is_retention=pairs[0].item.is_retention,
+        num_learned=learned,
+        num_forgotten=forgotten,
+        difference=Difference(
+            value=(learned - forgotten) / len(pairs),
+            interval=paired_shares_interval(learned, forgotten, len(pairs)),
+            num_pairs=len(pairs),
+        ),
+    )
+
+
+def _some(pairs: Sequence[_Pair]) -> Iterator[Change]:
+    counts: defaultdict[tuple[str, bool], int] = defaultdict(int)
+    for item, before, after in (pair for pair in pairs if pair.is_changed):
+        key = (item.exam, bool(after.is_right))
+        counts[key] += 1
+        if counts[key] <= MAX_CHANGES_PER_EXAM:
+            yield Change(
+                exam=item.exam,
+                question=item.question,
+                before=before.text,
+                after=after.text,
+                reference=item.reference,
+                learned=bool(after.is_right),
+                is_retention=item.is_retention,
+            )
+
+
+def _answers(folder: Path, checkpoint: str) -> dict[str, Answer]:
+    path = folder / "answers" / f"{checkpoint}.jsonl.zst"
+    return {a.item: a for a in read_rows(path, Answer)} if path.exists() else {}

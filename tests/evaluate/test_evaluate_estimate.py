@@ -1,0 +1,90 @@
+"""What benchmarks and MT-Bench will cost, against what they then ask."""
+
+import json
+
+from feldspar.config import (
+    BenchmarkConfig,
+    EvaluateConfig,
+    MTBenchConfig,
+    Recipe,
+    StudentConfig,
+    TaxonomyConfig,
+    TeacherConfig,
+)
+from feldspar.evaluate.estimate import estimate, num_items
+from feldspar.plan import Given, Machine, make_plan
+
+
+def write_bench(folder):
+    """FastChat's layout, with three questions of two turns."""
+    (folder / "reference_answer").mkdir(parents=True)
+    lines = {
+        "question.jsonl": [
+            {"question_id": n, "category": "writing", "turns": ["What is it?", "And then?"]}
+            for n in (81, 82, 83)
+        ],
+        "reference_answer/gpt-4.jsonl": [],
+        "judge_prompts.jsonl": [
+            {"name": "single-v1", "system_prompt": "s" * 40, "prompt_template": "p" * 360},
+            {"name": "pair-v2", "system_prompt": "s" * 40, "prompt_template": "p" * 360},
+        ],
+    }
+    for name, rows in lines.items():
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / name).write_text(text, encoding="utf-8")
+    return str(folder)
+
+
+def calls(**settings):
+    (found,) = estimate(EvaluateConfig(mt_bench=MTBenchConfig(**settings)))
+    assert found.stage.startswith("judge")
+    return found.calls
+
+
+def test_judge_calls_are_those_that_are_made(tmp_path):
+    assert calls() == 2 * 160
+    data = write_bench(tmp_path / "bench")
+    assert calls(data=data) == 2 * 6
+    assert calls(data=data, num_runs=5) == 2 * 6 * 5
+    # The base's answers are what the result's are set against, in both orders.
+    assert calls(data=data, mode="pairwise") == 6 * 2
+    assert calls(data=data, mode="pairwise", baseline="b.jsonl") == 2 * 6 * 2
+
+
+def test_a_judgment_is_shown_the_prompt_the_question_and_the_answers(tmp_path):
+    data = write_bench(tmp_path / "bench")
+    (found,) = estimate(EvaluateConfig(mt_bench=MTBenchConfig(data=data, max_new_tokens=100)))
+    assert found.prompt_tokens == found.calls * (100 + 3 + 150)
+
+
+def test_the_bill_takes_mt_benchs_own_judge(tmp_path):
+    own = TeacherConfig(endpoint="http://localhost:1/v1", prompt_price=10.0, completion_price=30.0)
+    config = EvaluateConfig(mt_bench=MTBenchConfig(judge=own))
+    recipe = Recipe(
+        student=StudentConfig(base="b"), taxonomy=TaxonomyConfig(path="t"), evaluate=config
+    )
+    estimates = estimate(config)
+    names = [phase.name for phase in recipe.train.phase]
+    given = Given(
+        estimates=estimates,
+        rows_per_epoch=dict.fromkeys(names, 10),
+        row_tokens=0,
+        free_bytes=10**12,
+        machine=Machine(gpu=None),
+    )
+    (call,) = make_plan(recipe, given).calls
+    assert call.is_judge
+    assert call.cost == (10 * call.prompt_tokens + 30 * call.completion_tokens) / 1e6
+
+
+def test_items_are_the_hubs_the_files_or_the_limits(tmp_path):
+    assert num_items(BenchmarkConfig(task="mmlu")) == 14_042
+    assert num_items(BenchmarkConfig(task="mmlu", limit=10)) == 570
+    assert num_items(BenchmarkConfig(task="blimp")) is None
+    (tmp_path / "test.jsonl").write_text("{}\n{}\n\n{}\n")
+    (tmp_path / "validation.jsonl").write_text("{}\n")
+    config = BenchmarkConfig(task="gsm8k", data=str(tmp_path))
+    assert num_items(config) == 3
+    assert num_items(config.model_copy(update={"split": "validation"})) == 1
+    (found,) = estimate(EvaluateConfig(benchmark=(config,)))
+    assert (found.calls, found.note) == (0, "gsm8k: 3 items, 2 times")
