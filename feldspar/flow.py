@@ -13,7 +13,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from feldspar.config import DataConfig, Recipe, TeacherConfig, place_paths, world_parts
+from feldspar.config import (
+    DataConfig,
+    MTBenchConfig,
+    Recipe,
+    TeacherConfig,
+    place_paths,
+    world_parts,
+)
 from feldspar.errors import RecipeError, TeacherError
 from feldspar.generate import (
     FUNNEL_FILE,
@@ -101,8 +108,12 @@ def run_recipe(
         scores = train_and_score(run, placed, exams, samples, until)
         if scores is None:
             return None
+<<<<<<< HEAD
         published = measure_published(run, placed, folder / recipe.journal)
         judged = judge_answers(run, placed, exams, scores, folder / recipe.journal)
+=======
+        published = measure_published(run, placed)
+>>>>>>> prefer2
         untouched = score_untouched(run, placed, exams, scores, published)
         write_report(run.path)
         return Joined(scores, *judged, *published, untouched)
@@ -204,14 +215,9 @@ def train_and_score(
     if until == "preferred":
         return None
     return run.step(
-        "scores",
-        evaluate,
-        named,
-        exams,
-        recipe.evaluate.of_exams(),
-        student=recipe.student,
-        seed=recipe.seed,
-    )
+        "scores", evaluate, named, exams, recipe.evaluate.of_exams(),
+        student=recipe.student, seed=recipe.seed,
+    )  # fmt: skip
 
 
 def selecting_benchmarks(recipe: Recipe, progress: Progress) -> dict[str, ScoreItems]:
@@ -246,7 +252,7 @@ def check_published(recipe: Recipe, until: Until) -> None:
             find_tasks(config)
 
 
-def measure_published(run: Run, recipe: Recipe, journal_path: Path) -> list[Rows[Score]]:
+def measure_published(run: Run, recipe: Recipe) -> list[Rows[Score]]:
     """The published benchmarks and MT-Bench, on the base and on the run's result."""
     from feldspar.student.model import base_checkpoint
 
@@ -274,7 +280,7 @@ def measure_published(run: Run, recipe: Recipe, journal_path: Path) -> list[Rows
             )
         )
     if config.mt_bench is not None:
-        published.append(rate_chats(run, recipe, named, journal_path))
+        published.append(rate_chats(run, recipe, named))
     return published
 
 
@@ -314,20 +320,12 @@ def score_untouched(
     phases = open_step(run.path, "phases")
     touched = run.step("touched", find_touched, phases, exams, benchmarks, bench)
     return run.step(
-        "untouched",
-        scores_without,
-        touched,
-        exams,
-        scores,
-        published,
+        "untouched", scores_without, touched, exams, scores, published, seed=recipe.seed,
         num_resamples=recipe.evaluate.num_resamples,
-        seed=recipe.seed,
-    )
+    )  # fmt: skip
 
 
-def rate_chats(
-    run: Run, recipe: Recipe, named: list[tuple[str, Checkpoint]], journal_path: Path
-) -> Rows[Score]:
+def rate_chats(run: Run, recipe: Recipe, named: list[tuple[str, Checkpoint]]) -> Rows[Score]:
     """MT-Bench, rated by its own judge or by the recipe's."""
     from feldspar.evaluate.mt_bench.files import find_mt_bench, read_mt_bench
     from feldspar.evaluate.mt_bench.run import score_mt_bench
@@ -335,16 +333,14 @@ def rate_chats(
     config = recipe.evaluate.mt_bench
     assert config is not None
     files = find_mt_bench(config)
-    asking = recipe.model_copy(update={"judge": config.judge or recipe.judge})
-    met_path = run.path / "teachers.json"
-    with open_teachers(asking, journal_path, run.progress, met_path) as teachers:
+    with open_chat_judge(run, recipe, config) as judge:
         return run.step(
             "mt-bench",
             score_mt_bench,
             named,
             read_mt_bench(files),
             config.model_copy(update={"judge": None}),
-            judge=teachers.judge,
+            judge=judge,
             student=recipe.student,
             num_resamples=recipe.evaluate.num_resamples,
             seed=recipe.seed,
@@ -388,19 +384,40 @@ def prefer_answers(
     assert recipe.prefer is not None
     pair = find_pair(recipe.prefer)
     prompts: Rows[Prompt] = run.step("prompts", prompts_of, samples, recipe.prefer)
-    return run.step(
-        "preferred",
-        tune_preferences,
-        sft,
-        prompts,
-        recipe.prefer,
-        train=recipe.train,
-        student=recipe.student,
-        score=score,
-        seed=recipe.seed,
-        # Found first: either may be a hub id, or a tokenizer alone beside its server.
-        reads=[Path(pair.aligned.path), Path(pair.base.path)],
-    )
+    with ExitStack() as stack:
+        return run.step(
+            "preferred", tune_preferences, sft, prompts, recipe.prefer, train=recipe.train,
+            student=recipe.student, score=score, rate=judge_rounds(run, recipe, stack),
+            seed=recipe.seed,
+            # Found first: either may be a hub id, or a tokenizer alone beside its server.
+            reads=[Path(pair.aligned.path), Path(pair.base.path)],
+        )  # fmt: skip
+
+
+def judge_rounds(run: Run, recipe: Recipe, stack: ExitStack) -> ScoreCheckpoint | None:
+    """MT-Bench for each round's model, where the recipe has it run."""
+    config = recipe.evaluate.mt_bench
+    if config is None:
+        return None
+    from feldspar.evaluate.mt_bench.files import find_mt_bench, read_mt_bench
+    from feldspar.evaluate.mt_bench.run import RateChats
+    from feldspar.student.model import base_checkpoint
+
+    return RateChats(
+        read_mt_bench(find_mt_bench(config)), config, base=base_checkpoint(recipe.student.base),
+        judge=stack.enter_context(open_chat_judge(run, recipe, config)), student=recipe.student,
+        here=run.path / "answers" / "mt-bench", seed=recipe.seed, progress=run.progress,
+        num_resamples=recipe.evaluate.num_resamples,
+    )  # fmt: skip
+
+
+@contextmanager
+def open_chat_judge(run: Run, recipe: Recipe, config: MTBenchConfig) -> Iterator[Teacher]:
+    """MT-Bench's own judge, or the recipe's."""
+    asking = recipe.model_copy(update={"judge": config.judge or recipe.judge})
+    met_path = run.path / "teachers.json"
+    with open_teachers(asking, Path(recipe.journal), run.progress, met_path) as teachers:
+        yield teachers.judge
 
 
 def calibrate_judge(recipe: Recipe, folder: Path, progress: Progress) -> list[JudgeScore]:

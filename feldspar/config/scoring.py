@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from feldspar.config.asking import TeacherConfig
-from feldspar.config.part import Count, OptionalPath, Part, PathText, Positive
+from feldspar.config.part import Count, OptionalPath, Part, PathText, Positive, Share
 from feldspar.records import Branch
 
 
@@ -49,6 +49,11 @@ class PreferConfig(Part):
     base_server: RewardServerConfig | None = None
     """The same for the base."""
     num_prompts: Count = 30_000
+    round_prompts: Count | None = None
+    """Prompts of one round: rounds ask others in turn. None: every round asks all."""
+    top_up: Share = 0.0
+    """Part of `round_prompts`, from the second round on, that earlier rounds have asked; more of
+    them where new ones run out."""
     method: Literal["best-of-n", "dpo"] = "best-of-n"
     """What a round does with the rewards: fine-tune on the best answer, or direct preference
     optimisation of the best against a random other one."""
@@ -78,6 +83,15 @@ class PreferConfig(Part):
     all is known already, sixteen answers are one answer. None asks of all."""
     control: bool = True
     """Also train on a random pick instead of the best, and report it beside."""
+
+    @model_validator(mode="after")
+    def _tops_up_what_is_parted(self) -> PreferConfig:
+        if self.top_up and self.round_prompts is None:
+            raise ValueError(
+                "prefer.top_up is a part of prefer.round_prompts: give that too; without it every "
+                "round asks all prompts again"
+            )
+        return self
 
 
 class ExamConfig(Part):

@@ -49,6 +49,8 @@ class Workshop:
     score: ScoreCheckpoint
     seed: int
     progress: Progress
+    rate: ScoreCheckpoint | None = None
+    """MT-Bench, where a judge is given."""
     num_processes: int = 1
     """That share each step of fine-tuning."""
 

@@ -21,6 +21,7 @@ def estimate(
     """
     asked = min(num_prompts, config.num_prompts)
     tuned = asked - min(MAX_HELD_OUT, round(asked * HELD_OUT_SHARE))
+    tuned = min(tuned, config.round_prompts or tuned)
     batch = config.batch_samples or train.batch_samples
     num_fits = config.num_rounds * (2 if config.control else 1)
     steps = math.ceil(tuned / batch) * config.num_epochs * num_fits

@@ -19,7 +19,7 @@ from feldspar.config import PreferConfig, StudentConfig, TrainConfig
 from feldspar.errors import TrainingError
 from feldspar.prefer.candidates import Reward, Workshop, draw_candidates
 from feldspar.prefer.choose import Figures, Pick, mean_by_prompt, survey
-from feldspar.prefer.prompts import Drawn, draw_prompts, with_headroom
+from feldspar.prefer.prompts import Drawn, draw_prompts, prompts_of_round, with_headroom
 from feldspar.prefer.reward import find_pair, log_ratio
 from feldspar.prefer.tuning import Preferred, tune
 from feldspar.progress import SILENT, Progress
@@ -61,9 +61,12 @@ class Round:
     """The same after tuning on a random pick; None where the control is off."""
     held_out_tokens_before: float
     held_out_tokens_after: float
+    num_again: int
+    """Prompts that an earlier round asked too, of a recipe with `round_prompts`."""
     figures: Figures
     scores: dict[str, list[Score]]
-    """Of the selection exams, by phase."""
+    """Of the selection exams, by phase; with MT-Bench where it is run, but not of controls. The
+    first round has the start's beside it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +102,7 @@ def tune_preferences(
     train: TrainConfig,
     student: StudentConfig,
     score: ScoreCheckpoint,
+    rate: ScoreCheckpoint | None = None,
     reward: Reward | None = None,
     seed: int,
     here: Path,
@@ -109,7 +113,8 @@ def tune_preferences(
 
     Gives the controls and the rounds in order, the released one last: the peak by the policy's mean
     reward on held-out prompts, among the rounds; whether it beats the SFT start is in rounds.jsonl.
-    What an earlier try finished under `here` is used again. `reward` takes the place of the log
+    What an earlier try finished under `here` is used again. `rate` judges the start and each
+    round's model, as `score` examines them, but no controls. `reward` takes the place of the log
     ratio, for studies of what another would do.
     """
     shop = Workshop(
@@ -119,6 +124,7 @@ def tune_preferences(
         pair=find_pair(config),
         reward=reward or partial(log_ratio, normalise=config.normalise),
         score=score,
+        rate=rate,
         seed=seed,
         progress=progress,
         num_processes=num_processes,
@@ -159,7 +165,8 @@ def _do_round(
 ) -> _Outcome:
     """One round. The control starts from the same model and is tuned on the same prompts."""
     folder, control_folder = here / f"round-{number}", here / f"control-{number}"
-    path = draw_candidates(models.policy, drawn.tuned, shop.config.num_answers, folder, shop)
+    asked, num_again = prompts_of_round(drawn.tuned, number, shop.config, shop.seed)
+    path = draw_candidates(models.policy, asked, shop.config.num_answers, folder, shop)
     picks, figures = survey(read_rows(path, Candidate), seed=shop.seed)
     if not picks:
         raise TrainingError(
@@ -167,18 +174,24 @@ def _do_round(
             f"({figures.equal_share:.0%} have equal rewards, {figures.unfinished_share:.0%} of the "
             "answers did not end); raise prefer.temperature or prefer.max_new_tokens"
         )
-    asked = {prompt.id: prompt for prompt in drawn.tuned}
-    rows = _preferred(picks, asked, shop)
+    rows = _preferred(picks, {prompt.id: prompt for prompt in asked}, shop)
     checkpoint = tune(models.start, [best for best, _ in rows], folder, shop)
     after = _measure(checkpoint, drawn.held_out, folder, shop)
-    scores = {checkpoint.phase: shop.score(checkpoint)}
+    scores = {checkpoint.phase: [*shop.score(checkpoint), *_rated(checkpoint, shop)]}
+    if number == 1 and shop.rate is not None:
+        scores = {models.policy.phase: _rated(models.policy, shop)} | scores
     control, control_after = None, None
     if shop.config.control:
         control = tune(models.start, [at_random for _, at_random in rows], control_folder, shop)
         control_after = _measure(control, drawn.held_out, control_folder, shop).mean
         scores[control.phase] = shop.score(control)
     line = _line(folder.name, before, after, control_after, figures, scores, shop.seed)
+    line = replace(line, num_again=num_again)
     return _Outcome(line=line, checkpoint=checkpoint, control=control, after=after)
+
+
+def _rated(checkpoint: Checkpoint, shop: Workshop) -> list[Score]:
+    return [] if shop.rate is None else shop.rate(checkpoint)
 
 
 def _measure(
@@ -244,6 +257,7 @@ def _line(
         held_out_control=control,
         held_out_tokens_before=before.mean_tokens,
         held_out_tokens_after=after.mean_tokens,
+        num_again=0,
         figures=figures,
         scores=scores,
     )

@@ -203,10 +203,13 @@ def _choices(selections: list[dict[str, Any]]) -> dict[str, str]:
 
 
 def _flat(round_line: dict[str, Any]) -> dict[str, object]:
+    figures = {n: v for n, v in round_line.items() if not isinstance(v, (dict, list))}
+    for score in round_line["scores"].get(round_line["phase"], ()):
+        if score["exam"] == "mt-bench":
+            figures[f"mt-bench {score['metric']}"] = score["value"]
     return {
         name.replace("_", " "): f"{value:.3f}" if isinstance(value, float) else value
-        for name, value in round_line.items()
-        if not isinstance(value, (dict, list))
+        for name, value in figures.items()
     }
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ from feldspar.evaluate.mt_bench.judging import (
     read_rating,
     read_winner,
 )
-from feldspar.evaluate.mt_bench.run import score_mt_bench
+from feldspar.evaluate.mt_bench.run import RateChats, score_mt_bench
 from feldspar.evaluate.mt_bench.scores import mt_bench_scores
 from feldspar.runs import read_rows
 from feldspar.student.model import save_checkpoint
@@ -243,6 +244,29 @@ def run_bench(bench, checkpoint, judge, here, **config):
             seed=1,
         )
     )
+
+
+def test_one_checkpoint_at_a_time_is_rated_as_among_others(bench, checkpoint, tmp_path):
+    with judging(tmp_path, ErrorRates()) as judge:
+        expected = run_bench(bench, checkpoint, judge, tmp_path / "all")
+        rates = {}
+        for mode in ("single", "pairwise"):
+            config = MTBenchConfig(data=str(bench), max_new_tokens=8, mode=mode)
+            rates[mode] = RateChats(
+                read_mt_bench(find_mt_bench(config)), config, base=checkpoint, judge=judge,
+                student=StudentConfig(base="tiny", device="cpu"), num_resamples=50,
+                here=tmp_path / mode, seed=1,
+            )  # fmt: skip
+        rating, errors = rates["single"](replace(checkpoint, phase="round-1"))
+        won, _ = rates["pairwise"](replace(checkpoint, phase="round-1"))
+    assert (rating.checkpoint, rating.metric, errors.metric) == (
+        "round-1",
+        "rating",
+        "judge errors",
+    )
+    assert rating.value == expected[0].value
+    assert (won.metric, won.value) == ("win rate", 0.5)  # against itself
+    assert rates["single"].key != rates["pairwise"].key
 
 
 def right_answers(bench):

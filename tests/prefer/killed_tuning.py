@@ -1,6 +1,7 @@
-"""Does one round on the toy models, and kills itself on the way: `FOLDER WHERE TOY`.
+"""Does one round on the toy models, killed on the way, three times: `FOLDER TOY`.
 
-WHERE is `drawn` or `base` (when a shard of these is written), or `fit` (in a step).
+Killed when a shard of answers, or of the base's reading, is written, and in a step of the fit. Each
+try is a process of its own, forked, so that torch is loaded once. Prints where and how each ended.
 """
 
 import json
@@ -9,6 +10,7 @@ import signal
 import sys
 from pathlib import Path
 
+import pytest
 from toy_models import prompt
 
 from feldspar.config import PreferConfig, StudentConfig, TrainConfig
@@ -27,18 +29,23 @@ class NoExams:
 
 def do_one_round(here: Path, toy: dict[str, str]) -> None:
     config = PreferConfig(
-        aligned=toy["aligned"], base=toy["base"], num_prompts=80, num_answers=2, max_new_tokens=16,
-        learning_rate=2e-3, batch_samples=24, control=False,
+        aligned=toy["aligned"], base=toy["base"], num_prompts=40, num_answers=2, max_new_tokens=16,
+        learning_rate=2e-3, batch_samples=8, control=False,
     )  # fmt: skip
-    checkpoints = tune_preferences(
-        base_checkpoint(toy["policy"]), [prompt(n) for n in range(80)], config,
-        train=TrainConfig(), student=StudentConfig(base="tiny", max_length=128), score=NoExams(),
-        seed=1, here=here,
-    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        # Two shards, so that there is something to go on with.
+        patch.setattr(candidates, "PROMPTS_PER_SHARD", 24)
+        checkpoints = list(
+            tune_preferences(
+                base_checkpoint(toy["policy"]), [prompt(n) for n in range(40)], config,
+                train=TrainConfig(), student=StudentConfig(base="tiny", max_length=128),
+                score=NoExams(), seed=1, here=here,
+            )
+        )  # fmt: skip
     assert [c.phase for c in checkpoints] == ["round-1"]
 
 
-def main(here: Path, where: str, toy: dict[str, str]) -> None:
+def die_at(here: Path, where: str, toy: dict[str, str]) -> None:
     write_rows, learning_rate_at = candidates.write_rows, FitSettings.learning_rate_at
 
     def write_and_die(path, rows):
@@ -57,4 +64,9 @@ def main(here: Path, where: str, toy: dict[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3]))
+    for where in ("drawn", "base", "fit"):
+        child = os.fork()
+        if child == 0:
+            die_at(Path(sys.argv[1]), where, json.loads(sys.argv[2]))
+            os._exit(0)
+        print(where, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)

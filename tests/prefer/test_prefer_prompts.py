@@ -5,7 +5,7 @@ import pytest
 
 from feldspar.config import PreferConfig
 from feldspar.errors import RecipeError
-from feldspar.prefer.prompts import draw_prompts, prompts_of
+from feldspar.prefer.prompts import draw_prompts, prompts_of, prompts_of_round
 from feldspar.records import Message, Prompt, Sample
 
 CONFIG = PreferConfig(aligned="a", base="b")
@@ -67,3 +67,44 @@ def test_the_draw_does_not_depend_on_the_order_of_prompts():
 def test_too_few_prompts_are_an_error(num_prompts):
     with pytest.raises(RecipeError, match=f"needs at least 2 prompts, got {num_prompts}"):
         draw_prompts(prompts("a", num_prompts), 10, seed=1)
+
+
+def asked_in(rounds, **changes):
+    drawn = draw_prompts([*prompts("a", 90), *prompts("b", 90)], 100, seed=1).tuned
+    config = PreferConfig(**{"aligned": "a", "base": "b", **changes})
+    assert len(drawn) == 90
+    return [prompts_of_round(drawn, number, config, seed=1) for number in range(1, rounds + 1)]
+
+
+def ids(asked):
+    return [prompt.id for prompt in asked.prompts]
+
+
+def test_without_a_number_every_round_asks_all():
+    first, second = asked_in(2)
+    assert ids(first) == ids(second)
+    assert (len(ids(first)), second.num_again) == (90, 0)
+
+
+def test_rounds_ask_others_in_turn_and_top_up_from_earlier_ones():
+    rounds = asked_in(3, round_prompts=30)
+    assert [r.num_again for r in rounds] == [0, 0, 0]
+    assert len({i for r in rounds for i in ids(r)}) == 90
+    first, second, third = asked_in(3, round_prompts=30, top_up=0.2)
+    assert (second.num_again, third.num_again) == (6, 6)
+    assert len(set(ids(second)) & set(ids(first))) == 6
+    assert len(set(ids(third)) & {*ids(first), *ids(second)}) == 6
+    assert all(len(set(ids(r))) == 30 for r in (first, second, third))
+
+
+def test_where_new_prompts_run_out_earlier_ones_are_asked_again():
+    *_, third, fourth = asked_in(4, round_prompts=40)
+    assert (third.num_again, fourth.num_again) == (30, 40)
+    assert len(set(ids(fourth))) == 40
+    (alone,) = asked_in(1, round_prompts=400)
+    assert len(ids(alone)) == 90
+
+
+def test_a_top_up_of_nothing_is_refused():
+    with pytest.raises(ValueError, match=r"give that too; without it every round"):
+        PreferConfig(aligned="a", base="b", top_up=0.1)

@@ -1,9 +1,10 @@
 import itertools
 import json
-import signal
+import shutil
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,10 @@ from feldspar.student.model import base_checkpoint, load_student
 from feldspar.student.sample import sample_answers
 
 STUDENT = StudentConfig(base="tiny", max_length=128)
+TWO_ROUNDS = {
+    "num_rounds": 2, "num_epochs": 1, "control": False, "stop_at_plateau": False,
+    "round_prompts": 24, "top_up": 0.25,
+}  # fmt: skip
 
 
 class ScoreByName:
@@ -43,7 +48,15 @@ class ScoreByName:
         ]  # fmt: skip
 
 
-def tune(toy, here, score=None, reward=None, student=STUDENT, **changes):
+class RateByName(ScoreByName):
+    """A judge in the place of MT-Bench's."""
+
+    def __call__(self, checkpoint):
+        (score,) = super().__call__(checkpoint)
+        return [replace(score, exam="mt-bench", metric="rating", value=6.0 + len(self.seen))]
+
+
+def tune(toy, here, score=None, reward=None, student=STUDENT, rate=None, **changes):
     settings = {
         "aligned": toy["aligned"], "base": toy["base"], "num_prompts": 40, "num_answers": 4,
         "max_new_tokens": 16, "learning_rate": 2e-3, "batch_samples": 12, "num_epochs": 3,
@@ -56,6 +69,7 @@ def tune(toy, here, score=None, reward=None, student=STUDENT, **changes):
             train=TrainConfig(),
             student=student,
             score=score or ScoreByName(),
+            rate=rate,
             reward=reward,
             seed=1,
             here=here,
@@ -120,37 +134,35 @@ def test_candidates_are_whole_and_in_order(tuned):
 
 
 @pytest.mark.slow
-def test_a_killed_round_goes_on_to_the_same_round(toy, tuned, tmp_path, monkeypatch):
+def test_a_round_goes_on_from_what_is_there_to_the_same_round(toy, tuned, tmp_path, monkeypatch):
     here, checkpoints, _ = tuned
     monkeypatch.setattr("feldspar.prefer.candidates.PROMPTS_PER_SHARD", 10)
-    shards = tmp_path / "round-1"
-
-    class KilledError(Exception):
-        pass
-
-    class Killer(ScoreByName):
-        def __call__(self, checkpoint):
-            if checkpoint.phase == "control-1":
-                raise KilledError
-            return super().__call__(checkpoint)
-
-    with pytest.raises(KilledError):
-        tune(toy, tmp_path, Killer())
-    first_shard = shards / "drawn" / "00000.jsonl.zst"
-    written = first_shard.stat().st_mtime_ns
-    # As if the kill had come earlier: one shard and the joint file are gone.
-    (shards / "aligned" / "00002.jsonl.zst").unlink()
-    (shards / "candidates.jsonl.zst").unlink()
+    shutil.copytree(here, tmp_path, dirs_exist_ok=True)
+    # As if it had been killed while the base read: nothing is tuned yet, two shards are to come.
+    folder = tmp_path / "round-1"
+    for gone in ("control-1", "round-1/checkpoint", "round-1/held-out"):
+        shutil.rmtree(tmp_path / gone)
+    for gone in ("candidates.jsonl.zst", "checkpoint.json", "base/00002.jsonl.zst"):
+        (folder / gone).unlink()
+    (folder / "base" / "00003.jsonl.zst").unlink()
+    kept = folder / "drawn" / "00000.jsonl.zst", folder / "base" / "00001.jsonl.zst"
+    written = [path.stat().st_mtime_ns for path in kept]
     resumed = tune(toy, tmp_path)
-    assert first_shard.stat().st_mtime_ns == written
+    assert [path.stat().st_mtime_ns for path in kept] == written
     assert [c.digest for c in resumed] == [c.digest for c in checkpoints]
     assert lines(tmp_path) == lines(here)
 
 
+@pytest.fixture(scope="module")
+def two_rounds(toy, tmp_path_factory):
+    here, rate = tmp_path_factory.mktemp("two"), RateByName()
+    return here, tune(toy, here, rate=rate, **TWO_ROUNDS), rate
+
+
 @pytest.mark.slow
-def test_of_several_rounds_the_peak_comes_last(toy, tmp_path):
-    checkpoints = tune(toy, tmp_path, num_rounds=2, control=False, stop_at_plateau=False)
-    found = lines(tmp_path)
+def test_of_several_rounds_the_peak_comes_last(two_rounds):
+    here, checkpoints, _ = two_rounds
+    found = lines(here)
     peak = max(found, key=lambda line: line["held_out_after"])
     assert checkpoints[-1].phase == peak["phase"]
     assert sorted(c.phase for c in checkpoints) == ["round-1", "round-2"]
@@ -158,6 +170,17 @@ def test_of_several_rounds_the_peak_comes_last(toy, tmp_path):
     assert found[1]["held_out_before"] == found[0]["held_out_after"]
     assert found[0]["held_out_control"] is None
     assert all(Path(c.path).is_dir() for c in checkpoints)
+
+
+@pytest.mark.slow
+def test_rounds_are_judged_and_top_up_their_prompts(two_rounds):
+    here, _, rate = two_rounds
+    found = lines(here)
+    assert rate.seen == ["round-1", "base", "round-2"]
+    assert [line["scores"][line["phase"]][-1]["value"] for line in found] == [7.0, 9.0]
+    assert found[0]["scores"]["base"][0]["exam"] == "mt-bench"
+    assert [(line["num_prompts"], line["num_again"]) for line in found] == [(24, 0), (24, 12)]
+    assert all(0 < line["distinct_share"] <= 1 for line in found)
 
 
 @pytest.mark.slow
@@ -171,29 +194,26 @@ def test_rounds_end_where_the_reward_no_longer_rises(toy, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_round_that_restarts_is_tuned_from_the_sft_start(toy, tmp_path):
-    settings = {"num_rounds": 2, "num_epochs": 1, "control": False, "stop_at_plateau": False}
-    tune(toy, tmp_path / "last", **settings)
-    tune(toy, tmp_path / "sft", restart="sft", **settings)
+def test_a_round_that_restarts_is_tuned_from_the_sft_start(toy, two_rounds, tmp_path):
+    here, _, _ = two_rounds
+    shutil.copytree(here, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "round-2")
+    tune(toy, tmp_path, restart="sft", **TWO_ROUNDS)
     last, sft = (
-        (tmp_path / name / f"round-{number}" / "checkpoint" / "model.safetensors").read_bytes()
-        for name, number in (("last", 1), ("sft", 1))
-    )
-    assert last == sft
-    drawn = [tmp_path / name / "round-2" / "candidates.jsonl.zst" for name in ("last", "sft")]
-    assert drawn[0].read_bytes() == drawn[1].read_bytes()
-    tuned = [
-        tmp_path / name / "round-2" / "checkpoint" / "model.safetensors" for name in ("last", "sft")
-    ]
-    assert tuned[0].read_bytes() != tuned[1].read_bytes()
+        [(folder / "round-2" / name).read_bytes()
+         for name in ("candidates.jsonl.zst", "checkpoint/model.safetensors")]
+        for folder in (here, tmp_path)
+    )  # fmt: skip
+    assert last[0] == sft[0]  # drawn from the last round's model either way
+    assert last[1] != sft[1]
 
 
 @pytest.mark.slow
 def test_a_run_killed_in_sampling_scoring_and_fit_ends_as_if_it_had_not_been(toy, tmp_path):
     script = str(Path(__file__).parent / "killed_tuning.py")
-    for where in ("drawn", "base", "fit"):
-        command = [sys.executable, script, str(tmp_path / "killed"), where, json.dumps(toy)]
-        assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    command = [sys.executable, script, str(tmp_path / "killed"), json.dumps(toy)]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert said.split() == ["drawn", "-9", "base", "-9", "fit", "-9"]
     do_one_round(tmp_path / "killed", toy)
     do_one_round(tmp_path / "whole", toy)
     weights, rounds, candidates = (

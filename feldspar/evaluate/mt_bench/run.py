@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import hashlib
+import json
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +15,7 @@ from feldspar.errors import RecipeError
 from feldspar.evaluate.mt_bench.answers import Answers, Drawing, answer_questions
 from feldspar.evaluate.mt_bench.files import MTBench, read_answers
 from feldspar.evaluate.mt_bench.judging import Compared, Rated, compare_answers, rate_answers
-from feldspar.evaluate.mt_bench.scores import mt_bench_scores
+from feldspar.evaluate.mt_bench.scores import EXAM, mt_bench_scores
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Checkpoint, Score
 from feldspar.runs import write_rows
@@ -23,6 +25,51 @@ from feldspar.teacher import Teacher
 log = logging.getLogger(__name__)
 MANY_ERRORS = 0.1
 """Share of judge errors from which a run says so."""
+
+
+class RateChats:
+    """MT-Bench of one checkpoint after another: a `ScoreCheckpoint` for preference tuning's rounds.
+
+    Gives the figure over all questions and the share of judge errors alone. Answers and judgments
+    are kept under `here` by checkpoint.
+    """
+
+    def __init__(
+        self,
+        bench: MTBench,
+        config: MTBenchConfig,
+        *,
+        base: Checkpoint,
+        judge: Teacher,
+        student: StudentConfig,
+        num_resamples: int,
+        here: Path,
+        seed: int,
+        progress: Progress = SILENT,
+    ) -> None:
+        self._config = config
+        self._base = base
+        self._score = functools.partial(
+            score_mt_bench,
+            bench=bench,
+            config=config,
+            judge=judge,
+            student=student,
+            num_resamples=num_resamples,
+            here=here,
+            seed=seed,
+            progress=progress,
+        )
+        asked = config.model_dump(mode="json", exclude={"data", "fetch", "judge"})
+        parts = [repr(bench), asked, judge.key, student.model_dump(mode="json", exclude={"base"})]
+        self.key = hashlib.sha256(json.dumps([*parts, num_resamples, seed]).encode()).hexdigest()
+
+    def __call__(self, checkpoint: Checkpoint) -> list[Score]:
+        named = [(checkpoint.phase, checkpoint)]
+        if self._config.mode == "pairwise" and self._config.baseline is None:
+            named.insert(0, ("base", self._base))
+        scored = list(self._score(named))
+        return [s for s in scored if s.checkpoint == checkpoint.phase and s.exam == EXAM]
 
 
 def score_mt_bench(
