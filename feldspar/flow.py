@@ -108,12 +108,8 @@ def run_recipe(
         scores = train_and_score(run, placed, exams, samples, until)
         if scores is None:
             return None
-<<<<<<< HEAD
-        published = measure_published(run, placed, folder / recipe.journal)
-        judged = judge_answers(run, placed, exams, scores, folder / recipe.journal)
-=======
         published = measure_published(run, placed)
->>>>>>> prefer2
+        judged = judge_answers(run, placed, exams, scores)
         untouched = score_untouched(run, placed, exams, scores, published)
         write_report(run.path)
         return Joined(scores, *judged, *published, untouched)
@@ -285,7 +281,7 @@ def measure_published(run: Run, recipe: Recipe) -> list[Rows[Score]]:
 
 
 def judge_answers(
-    run: Run, recipe: Recipe, exams: Joined[ExamItem], scores: Rows[Score], journal_path: Path
+    run: Run, recipe: Recipe, exams: Joined[ExamItem], scores: Rows[Score]
 ) -> list[Rows[Score]]:
     """What the recipe's judge says of exam answers that are too long to match, where there are."""
     from feldspar.evaluate.answers import is_judged
@@ -296,7 +292,7 @@ def judge_answers(
     if not judged:
         return []
     met_path = run.path / "teachers.json"
-    with open_teachers(recipe, journal_path, run.progress, met_path) as teachers:
+    with open_teachers(recipe, Path(recipe.journal), run.progress, met_path) as teachers:
         step = run.step("judged", score_judged, scores, judged, config, judge=teachers.judge)
     return [step]
 
