@@ -137,7 +137,8 @@ def gather(run_path: Path) -> Page:
     of_exams = [s for s in untouched if s.metric in EXAM_METRICS]
     grids = [score_grid([*scores, *of_exams], metric) for metric in EXAM_METRICS]
     judged: list[Score] = list(steps.get("judged", ()))
-    of_published = [*published, *judged, *(s for s in untouched if s.metric not in EXAM_METRICS)]
+    grids += [score_grid(judged, metric) for metric in dict.fromkeys(s.metric for s in judged)]
+    of_published = [*published, *(s for s in untouched if s.metric not in EXAM_METRICS)]
     metrics_of_published = dict.fromkeys(s.metric for s in of_published)
     touched: list[Touched] = list(steps.get("touched", ()))
     metrics = _json_lines(steps.get("trained"), "metrics.jsonl")

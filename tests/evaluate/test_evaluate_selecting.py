@@ -27,8 +27,6 @@ data = "anatomy"
 EVALUATE = """
 [evaluate]
 min_selection_items = 4
-max_new_tokens = 8
-long_answers = "judge"
 """
 NUM_CHOSEN_BY, NUM_REPORTED = 6, 5
 
@@ -78,9 +76,6 @@ def test_a_phase_is_chosen_on_the_validation_part_and_reported_on_the_test_part(
         ("base", "mmlu_anatomy"),
         ("all", "mmlu_anatomy"),
     ]
-    judged = {(s.checkpoint, s.metric) for s in open_step(run, "judged")}
-    assert {(c, "judge errors") for c in ("base", "all")} <= judged
-    assert "judged right" in (run / "report.html").read_text()
     reported = [i for s in scores for i in read_rows(Path(s.answers_path), BenchmarkItem)]
     assert len(reported) == 2 * NUM_REPORTED
     assert all(" of test?" in item.question for item in reported)
