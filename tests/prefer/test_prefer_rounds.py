@@ -267,6 +267,7 @@ def test_the_estimate_counts_steps_of_rounds_and_controls():
     assert alone.optimizer_steps == 3 * 9
 
 
+@pytest.mark.slow
 def test_low_rank_preference_tuning_gives_a_plain_model(toy, tmp_path):
     pytest.importorskip("peft", reason="the extra feldspar[lora] is not installed")
     student = STUDENT.model_copy(update={"lora": LoraConfig(rank=4)})
