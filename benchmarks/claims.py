@@ -120,7 +120,8 @@ class Lab:
     def __init__(self, seed: int, folder: Path) -> None:
         from feldspar.config import read_recipe
         from feldspar.evaluate.exams import exam_files, read_exams
-        from feldspar.flow import place, run_recipe
+        from feldspar.flow import run_recipe
+        from feldspar.opening import place
         from feldspar.progress import SILENT
         from feldspar.runs import open_step
         from feldspar.student.model import base_checkpoint

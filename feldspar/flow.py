@@ -6,22 +6,18 @@ needs of another is handed in here.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 from feldspar.config import (
     DataConfig,
     MTBenchConfig,
     Recipe,
-    TeacherConfig,
-    place_paths,
-    world_parts,
 )
-from feldspar.errors import RecipeError, TeacherError
+from feldspar.errors import RecipeError
 from feldspar.generate import (
     FUNNEL_FILE,
     asking_files,
@@ -33,6 +29,7 @@ from feldspar.generate import (
 )
 from feldspar.mix.earlier import EarlierRows, rows_of_run
 from feldspar.mix.phases import mix_phases, warnings
+from feldspar.opening import Teachers, open_teachers, place
 from feldspar.progress import SILENT, Progress
 from feldspar.records import (
     Checkpoint,
@@ -45,9 +42,9 @@ from feldspar.records import (
     Score,
 )
 from feldspar.report import write_report
-from feldspar.runs import Joined, Rows, Run, cache_folder, open_step, result_of, write_json
+from feldspar.runs import Joined, Rows, Run, cache_folder, open_step, result_of
 from feldspar.taxonomy import files_read, read_taxonomy
-from feldspar.teacher import Budget, Journal, Teacher, open_teacher
+from feldspar.teacher import Teacher
 from feldspar.tokens.count import TokenCounter
 
 if TYPE_CHECKING:
@@ -57,14 +54,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Until = Literal["samples", "phases", "trained", "preferred", "scores"]
-
-
-class Teachers(NamedTuple):
-    """Who writes, and who judges."""
-
-    teacher: Teacher
-    judge: Teacher
-    budget: Budget
 
 
 def run_recipe(
@@ -88,7 +77,7 @@ def run_recipe(
             "leaves", read_taxonomy, placed.taxonomy, reads=files_read(placed.taxonomy)
         )
         met_path = run.path / "teachers.json"
-        with open_teachers(placed, folder / recipe.journal, progress, met_path) as teachers:
+        with open_teachers(placed, progress, met_path) as teachers:
             if placed.generate.judge and placed.generate.judge_floor is not None:
                 try_judge(run, placed, leaves, teachers.judge)
             exams = gather_exams(run, placed, leaves, teachers)
@@ -292,7 +281,7 @@ def judge_answers(
     if not judged:
         return []
     met_path = run.path / "teachers.json"
-    with open_teachers(recipe, Path(recipe.journal), run.progress, met_path) as teachers:
+    with open_teachers(recipe, run.progress, met_path) as teachers:
         step = run.step("judged", score_judged, scores, judged, config, judge=teachers.judge)
     return [step]
 
@@ -412,7 +401,7 @@ def open_chat_judge(run: Run, recipe: Recipe, config: MTBenchConfig) -> Iterator
     """MT-Bench's own judge, or the recipe's."""
     asking = recipe.model_copy(update={"judge": config.judge or recipe.judge})
     met_path = run.path / "teachers.json"
-    with open_teachers(asking, Path(recipe.journal), run.progress, met_path) as teachers:
+    with open_teachers(asking, run.progress, met_path) as teachers:
         yield teachers.judge
 
 
@@ -420,7 +409,7 @@ def calibrate_judge(recipe: Recipe, folder: Path, progress: Progress) -> list[Ju
     """How well the recipe's judge tells known good pairs from corrupted ones."""
     placed = place(recipe, folder, progress, with_models=False)
     leaves = list(read_taxonomy(placed.taxonomy, progress=progress))
-    with open_teachers(placed, folder / recipe.journal, progress) as teachers:
+    with open_teachers(placed, progress) as teachers:
         return list(
             calibrate(
                 leaves, placed.generate, judge=teachers.judge, seed=placed.seed, progress=progress
@@ -440,69 +429,3 @@ def agree_with_pairs(
     placed = place(recipe, folder, progress)
     assert placed.prefer is not None
     return agree(pairs, placed.prefer, student=placed.student, progress=progress)
-
-
-def place(recipe: Recipe, folder: Path, progress: Progress, *, with_models: bool = True) -> Recipe:
-    """The recipe with real paths; makes the parts of the micro-world that it names.
-
-    Without models the world's files are made alone, and nothing is trained.
-    """
-    # Whole also before there is one, so that a later run can go on with the same answers.
-    recipe = recipe.model_copy(update={"journal": str((folder / recipe.journal).absolute())})
-    made: dict[str, str] = {}
-    if recipe.world is not None:
-        from feldspar.world import make_world
-
-        parts = world_parts(recipe) if with_models else set()
-        made = make_world(recipe.world, cache_folder(), parts, progress)
-    placed = place_paths(recipe, folder, made)
-    base = Path(placed.student.base)
-    if not (base / "recipe.json").is_file():
-        return placed
-    # The base is an earlier run: its result.
-    student = placed.student.model_copy(update={"base": result_of(base).path})
-    return placed.model_copy(update={"student": student})
-
-
-@contextmanager
-def open_teachers(
-    recipe: Recipe, journal_path: Path, progress: Progress, met_path: Path | None = None
-) -> Iterator[Teachers]:
-    """Find teacher and judge, starting the embedded one where the recipe names it.
-
-    `met_path` remembers them, so that a run goes on when the server has made room for training on
-    the only GPU; what still has to be asked then says that the server is gone.
-    """
-    met = json.loads(met_path.read_text("utf-8")) if met_path and met_path.exists() else {}
-    with ExitStack() as stack:
-        journal = stack.enter_context(Journal(journal_path))
-        budget = Budget(recipe.generate.budget)
-
-        def opened(config: TeacherConfig) -> Teacher:
-            url = _url(config, recipe, stack)
-            place = f"{url} {config.model or ''} {config.revision}"
-            try:
-                teacher = open_teacher(config, url, journal, budget=budget, progress=progress)
-            except TeacherError as error:
-                if place not in met:
-                    raise
-                log.warning("%s; going on with its answers so far", error)
-                teacher = Teacher(config, url, journal, *met[place])
-                teacher.budget = budget
-            if config.endpoint != "embedded":
-                met[place] = [teacher.model, teacher.revision]
-            return teacher
-
-        teacher = opened(recipe.teacher)
-        judge = teacher if recipe.judge is None else opened(recipe.judge)
-        if met and met_path:
-            write_json(met_path, met)
-        yield Teachers(teacher, judge, budget)
-
-
-def _url(config: TeacherConfig, recipe: Recipe, stack: ExitStack) -> str:
-    if config.endpoint != "embedded":
-        return config.endpoint
-    from feldspar.world import start_teacher
-
-    return stack.enter_context(start_teacher(recipe.world, config.errors))

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 from safetensors import safe_open
 
 from feldspar.config import BudgetConfig, Recipe
-from feldspar.flow import data_of, open_teachers, place
+from feldspar.flow import data_of
 from feldspar.generate import Probed, expected_samples, expected_tokens, num_exam_items, probe
 from feldspar.generate import estimate as estimate_generation
 from feldspar.mix.files import count_rows
 from feldspar.mix.phases import warnings
+from feldspar.opening import open_teachers, place
 from feldspar.plan import (
     Given,
     Plan,
@@ -134,8 +135,8 @@ def find_rate(
     if num_probes:
         budget = BudgetConfig(max_calls=num_probes)
         capped = recipe.generate.model_copy(update={"budget": budget})
-        asking = recipe.model_copy(update={"generate": capped})
-        with open_teachers(asking, journal_path, progress) as teachers:
+        asking = recipe.model_copy(update={"generate": capped, "journal": str(journal_path)})
+        with open_teachers(asking, progress) as teachers:
             probed = probe(
                 leaves, capped, teacher=teachers.teacher, judge=teachers.judge, seed=recipe.seed
             )

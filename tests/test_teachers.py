@@ -10,7 +10,7 @@ import pytest
 
 from feldspar.config import ErrorRates, Recipe, WorldConfig
 from feldspar.errors import TeacherError
-from feldspar.flow import open_teachers
+from feldspar.opening import open_teachers
 from feldspar.progress import SILENT
 from feldspar.records import Message
 from feldspar.world import start_teacher
@@ -36,7 +36,8 @@ def ask(recipe: Recipe, folder: Path, text: str) -> str:
             return reply.text
 
     met = folder / "teachers.json"
-    with open_teachers(recipe, folder / "journal.sqlite", SILENT, met) as teachers:
+    placed = recipe.model_copy(update={"journal": str(folder / "journal.sqlite")})
+    with open_teachers(placed, SILENT, met) as teachers:
         return asyncio.run(asked())
 
 

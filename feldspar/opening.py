@@ -1,0 +1,92 @@
+"""A recipe made ready to run: its paths real, its world made, its teacher and judge found."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from feldspar.config import Recipe, TeacherConfig, place_paths, world_parts
+from feldspar.errors import TeacherError
+from feldspar.progress import Progress
+from feldspar.runs import cache_folder, result_of, write_json
+from feldspar.teacher import Budget, Journal, Teacher, open_teacher
+
+log = logging.getLogger(__name__)
+
+
+class Teachers(NamedTuple):
+    """Who writes, and who judges."""
+
+    teacher: Teacher
+    judge: Teacher
+    budget: Budget
+
+
+def place(recipe: Recipe, folder: Path, progress: Progress, *, with_models: bool = True) -> Recipe:
+    """The recipe with real paths; makes the parts of the micro-world that it names.
+
+    Without models the world's files are made alone, and nothing is trained.
+    """
+    # Whole also before there is one, so that a later run can go on with the same answers.
+    recipe = recipe.model_copy(update={"journal": str((folder / recipe.journal).absolute())})
+    made: dict[str, str] = {}
+    if recipe.world is not None:
+        from feldspar.world import make_world
+
+        parts = world_parts(recipe) if with_models else set()
+        made = make_world(recipe.world, cache_folder(), parts, progress)
+    placed = place_paths(recipe, folder, made)
+    base = Path(placed.student.base)
+    if not (base / "recipe.json").is_file():
+        return placed
+    # The base is an earlier run: its result.
+    student = placed.student.model_copy(update={"base": result_of(base).path})
+    return placed.model_copy(update={"student": student})
+
+
+@contextmanager
+def open_teachers(
+    recipe: Recipe, progress: Progress, met_path: Path | None = None
+) -> Iterator[Teachers]:
+    """Find teacher and judge of a placed recipe, starting the embedded one where it is named.
+
+    `met_path` remembers them, so that a run goes on when the server has made room for training on
+    the only GPU; what still has to be asked then says that the server is gone.
+    """
+    met = json.loads(met_path.read_text("utf-8")) if met_path and met_path.exists() else {}
+    with ExitStack() as stack:
+        journal = stack.enter_context(Journal(Path(recipe.journal)))
+        budget = Budget(recipe.generate.budget)
+
+        def opened(config: TeacherConfig) -> Teacher:
+            url = _url(config, recipe, stack)
+            place = f"{url} {config.model or ''} {config.revision}"
+            try:
+                teacher = open_teacher(config, url, journal, budget=budget, progress=progress)
+            except TeacherError as error:
+                if place not in met:
+                    raise
+                log.warning("%s; going on with its answers so far", error)
+                teacher = Teacher(config, url, journal, *met[place])
+                teacher.budget = budget
+            if config.endpoint != "embedded":
+                met[place] = [teacher.model, teacher.revision]
+            return teacher
+
+        teacher = opened(recipe.teacher)
+        judge = teacher if recipe.judge is None else opened(recipe.judge)
+        if met and met_path:
+            write_json(met_path, met)
+        yield Teachers(teacher, judge, budget)
+
+
+def _url(config: TeacherConfig, recipe: Recipe, stack: ExitStack) -> str:
+    if config.endpoint != "embedded":
+        return config.endpoint
+    from feldspar.world import start_teacher
+
+    return stack.enter_context(start_teacher(recipe.world, config.errors))
