@@ -117,7 +117,8 @@ def test_the_line_of_a_round_says_what_happened(tuned):
     assert [c.phase for c in checkpoints] == ["control-1", "round-1"]
     assert sorted(score.seen) == ["control-1", "round-1"]
     assert line["released"]
-    assert line["change_low"] > 0  # held-out reward rises beyond noise
+    assert line["held_out_after"] > line["held_out_before"]
+    assert line["change_low"] == 0  # four held-out prompts are too few to tell it from noise
     assert line["held_out_after"] > line["held_out_control"]
     assert line["best_reward"] > line["random_reward"]
     assert line["num_prompts"] == 36
