@@ -10,6 +10,8 @@ Shapes: T tokens, S rows, A heads, K key-value heads, D head size.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -38,6 +40,18 @@ class Boundaries(NamedTuple):
     @property
     def longest(self) -> int:
         return max(self.lengths)
+
+
+@contextmanager
+def attending_by(model: Any, name: str) -> Iterator[None]:
+    """Within it, the model attends by the function that transformers knows under `name`."""
+    config = model.config
+    before = config._attn_implementation
+    config._attn_implementation = name
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
 
 
 def packed_attention(

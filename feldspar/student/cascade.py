@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface
 
+from feldspar.student.attention import attending_by
+
 _NAME = "feldspar_tree"
 
 
@@ -63,13 +65,11 @@ def make_block(start: int, num_prompt: int, lengths: Sequence[int], device: torc
 @contextmanager
 def attending(model: Any, blocks: Sequence[Block]) -> Iterator[None]:
     """Within it, the model's attention is that of the pack that `blocks` describe."""
-    before = model.config._attn_implementation
     token = _blocks.set(blocks)
-    model.set_attn_implementation(_NAME)
     try:
-        yield
+        with attending_by(model, _NAME):
+            yield
     finally:
-        model.set_attn_implementation(before)
         _blocks.reset(token)
 
 

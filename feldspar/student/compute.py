@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from feldspar.errors import TrainingError
-from feldspar.student.attention import NAME, Boundaries
+from feldspar.student.attention import NAME, Boundaries, attending_by
 from feldspar.student.batch import Batch, collate
 from feldspar.student.head import cross_entropy, head_of
 from feldspar.student.model import Student
@@ -133,19 +133,15 @@ class Compute:
     @contextmanager
     def ready(self) -> Iterator[None]:
         """Hold the model to its way of computing inside the block, backward passes included."""
-        config = self.model.config
-        before = config._attn_implementation
-        if self.packing:
-            config._attn_implementation = NAME
         layers = self._layers() if self.recompute else []
         for layer in layers:
             # Not `train()`: what is inside stays in eval mode, without dropout.
             layer.gradient_checkpointing = layer.training = True
             layer._gradient_checkpointing_func = _compute_again
         try:
-            yield
+            with attending_by(self.model, NAME) if self.packing else nullcontext():
+                yield
         finally:
-            config._attn_implementation = before
             for layer in layers:
                 layer.gradient_checkpointing = layer.training = False
 

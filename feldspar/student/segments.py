@@ -11,8 +11,7 @@ keys and values, G = H / K, D head size, L layers. Stores are [2 L, S, K, T, D],
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -22,6 +21,7 @@ from torch import Tensor
 from transformers import AttentionInterface, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from feldspar.student.attention import attending_by
 from feldspar.student.model import Student
 
 IMPLEMENTATION = "feldspar_segments"
@@ -123,7 +123,7 @@ class Segments:
         rows = self.rows
         places = torch.tensor([[row.position] for row in rows], device=device)
         plan = _plan(rows, self._own, self._shared, device)
-        with _attending(self._model):
+        with attending_by(self._model, IMPLEMENTATION):
             output = self._model(
                 input_ids=torch.tensor(tokens, device=device)[:, None],
                 position_ids=places,
@@ -301,17 +301,6 @@ class _Passing(DynamicCache):  # type: ignore[misc]
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> Any:
         return key_states, value_states
-
-
-@contextmanager
-def _attending(model: Any) -> Iterator[None]:
-    config = model.config
-    before = config._attn_implementation
-    config._attn_implementation = IMPLEMENTATION
-    try:
-        yield
-    finally:
-        config._attn_implementation = before
 
 
 def _attend(

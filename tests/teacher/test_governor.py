@@ -5,7 +5,7 @@ import heapq
 import random
 from collections.abc import Callable
 
-from feldspar.teacher.governor import Governor, Latency, Outcome, latency_growth
+from feldspar.teacher.governor import Governor, Latency, Outcome, Ticket, latency_growth
 
 
 class FakeClock:
@@ -88,7 +88,15 @@ def test_it_never_grows_beyond_the_maximum_nor_below_one() -> None:
     assert min(limits) == limits[-1] == 1
 
 
-def test_urgent_calls_go_first_and_a_cancelled_one_gives_its_turn_on() -> None:
+Meanwhile = Callable[[Governor, Ticket, list[asyncio.Task[None]]], None]
+
+
+def order_of_three(meanwhile: Meanwhile) -> list[str]:
+    """In which order waiting calls of urgency 0, 4 and 2 get the one turn.
+
+    `meanwhile` releases the ticket that they wait for.
+    """
+
     async def run() -> list[str]:
         governor = Governor(1, 1)
         ticket = await governor.acquire("first")
@@ -101,13 +109,21 @@ def test_urgent_calls_go_first_and_a_cancelled_one_gives_its_turn_on() -> None:
 
         tasks = [asyncio.create_task(call(name, u)) for name, u in [("a", 0), ("b", 4), ("c", 2)]]
         await asyncio.sleep(0)
-        governor.release(ticket, "answered")
-        tasks[1].cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        meanwhile(governor, ticket, tasks)
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(end is None or isinstance(end, asyncio.CancelledError) for end in ends)
         assert governor.num_in_flight == 0
         return order
 
-    assert asyncio.run(run()) == ["c", "a"]
+    return asyncio.run(run())
+
+
+def test_urgent_calls_go_first_and_a_cancelled_one_gives_its_turn_on() -> None:
+    def cancel(governor: Governor, ticket: Ticket, tasks: list[asyncio.Task[None]]) -> None:
+        governor.release(ticket, "answered")
+        tasks[1].cancel()
+
+    assert order_of_three(cancel) == ["c", "a"]
 
 
 def test_latency_is_compared_within_a_stage() -> None:
@@ -125,24 +141,11 @@ def test_most_slots_are_found_within_two_hundred_answers() -> None:
 
 
 def test_with_nothing_new_to_begin_the_least_urgent_go_first() -> None:
-    async def run() -> list[str]:
-        governor = Governor(1, 1)
-        ticket = await governor.acquire("first")
-        order: list[str] = []
-
-        async def call(name: str, urgency: int) -> None:
-            mine = await governor.acquire(name, urgency)
-            order.append(name)
-            governor.release(mine, "answered")
-
-        tasks = [asyncio.create_task(call(name, u)) for name, u in [("a", 0), ("b", 4), ("c", 2)]]
-        await asyncio.sleep(0)
+    def drain(governor: Governor, ticket: Ticket, tasks: list[asyncio.Task[None]]) -> None:
         governor.drain()
         governor.release(ticket, "answered")
-        await asyncio.gather(*tasks)
-        return order
 
-    assert asyncio.run(run()) == ["a", "c", "b"]
+    assert order_of_three(drain) == ["a", "c", "b"]
 
 
 def test_no_long_queue_is_built_up_at_the_server_on_the_way() -> None:
