@@ -1,9 +1,9 @@
-"""Trains a tiny base over processes: `FOLDER [NUM_PROCESSES] [--slow]`.
+"""Trains a tiny base over processes: under torchrun, `FOLDER`.
 
-The base is FOLDER/../base. Run by itself, so that it may be killed; slowly, so that there is time.
+The base is FOLDER/../base. In a process of its own, so that it may be killed; slowly, so that there
+is time.
 """
 
-import argparse
 import signal
 import sys
 import time
@@ -85,22 +85,17 @@ def slow_down() -> None:
     fitting.Loop.do_step = waiting
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("here", type=Path)
-    parser.add_argument("num", type=int, nargs="?")
-    parser.add_argument("--slow", action="store_true")
-    asked = parser.parse_args()
+def main(here: Path, num_wanted: int | None, is_slow: bool) -> int:
     torch.set_num_threads(1)
     # As the command line does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     fitting._STATE_SECONDS = 0.2
     try:
-        if asked.slow:
+        if is_slow:
             slow_down()
-        with training_processes(asked.num) as num:
+        with training_processes(num_wanted) as num:
             if num is not None:
-                train(asked.here, num)
+                train(here, num)
     except TrainingError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
@@ -110,4 +105,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(Path(sys.argv[1]), None, False))

@@ -1,16 +1,17 @@
 """The training loop: exact, resumable, and honest about failure."""
 
+import functools
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
+import killed_fit
 import numpy as np
 import pytest
 import torch
+from forked import Forked
 from tiny import CHAT, chats, make_tiny
 
 from feldspar.config import StudentConfig
@@ -123,21 +124,45 @@ def test_rows_that_cannot_be_trained_on_are_counted():
     assert rows.lengths.max() <= LIMIT
 
 
-@pytest.mark.parametrize("kill_at", [0, 4, 9])
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
+    """Gives the folder of a run that was not killed, by the format of the optimizer's states."""
+
+    @functools.cache
+    def run(optimizer_states):
+        here = tmp_path_factory.mktemp(optimizer_states)
+        Forked(killed_fit.main, here, None, optimizer_states).succeed()
+        return here
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("kill_at", "optimizer_states"),
+    [(0, "float32"), (4, "float32"), (9, "float32"), (9, "bfloat16")],
+)
 @pytest.mark.slow
-def test_a_killed_run_ends_with_the_same_bytes(tmp_path, kill_at):
-    script = str(Path(__file__).parent / "killed_fit.py")
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run([sys.executable, script, str(whole)], check=True)
-    dead = subprocess.run([sys.executable, script, str(killed), str(kill_at)], check=False)
-    assert dead.returncode == -signal.SIGKILL
-    subprocess.run([sys.executable, script, str(killed)], check=True)
+def test_a_killed_run_ends_with_the_same_bytes(tmp_path, whole_run, kill_at, optimizer_states):
+    whole, killed = whole_run(optimizer_states), tmp_path
+    dead = Forked(killed_fit.main, killed, kill_at, optimizer_states)
+    assert dead.wait() == -signal.SIGKILL, dead.said()
+    Forked(killed_fit.main, killed, None, optimizer_states).succeed()
     weights = [folder / "out" / "model.safetensors" for folder in (whole, killed)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
     steps = [
         json.loads(text)["step"] for text in (killed / "metrics.jsonl").read_text().splitlines()
     ]
     assert steps == list(range(1, 17))
+
+
+@pytest.mark.slow
+def test_moments_in_bfloat16_train_to_other_bytes(whole_run):
+    """So that the run killed with them has had them."""
+    low, high = (
+        (whole_run(states) / "out" / "model.safetensors").read_bytes()
+        for states in ("bfloat16", "float32")
+    )
+    assert low != high
 
 
 def test_sigterm_saves_and_is_passed_on(tmp_path):
