@@ -13,7 +13,7 @@ import pytest
 import ranked_fit
 import torch
 from forked import Forked
-from ranked_fit import train
+from ranked_fit import AT_ONCE, SINGLE, train
 from safetensors.torch import load_file
 from tiny import save_base
 
@@ -129,13 +129,46 @@ def test_processes_train_as_one_layer_by_layer(alone: Path) -> None:
     assert not (here / "ranks").exists()
 
 
+@pytest.fixture(scope="module")
+def torchrun(alone: Path) -> Path:
+    """Where two processes that torchrun started have trained, several times."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", "2", SCRIPT, str(alone.parent)]
+    subprocess.run(command, check=True, capture_output=True)
+    return alone.parent
+
+
 @pytest.mark.slow
-def test_more_processes_than_rows_of_a_step(alone: Path) -> None:
+def test_torchrun_starts_them_too(torchrun: Path, alone: Path) -> None:
+    assert_same(torchrun / "torchrun", alone)
+
+
+def gradient(here: Path) -> torch.Tensor:
+    """Of the one step so far, in the parts of all processes: the first moment is a share of it."""
+    parts = [load_file(path) for path in sorted(here.glob("state*.safetensors"))]
+    names = sorted(name for name in parts[0] if name.startswith("exp_avg."))
+    return torch.cat([part[name].flatten() for name in names for part in parts])
+
+
+@pytest.mark.slow
+def test_neither_processes_nor_the_order_of_packing_change_the_gradient(
+    torchrun: Path, alone: Path
+) -> None:
+    """All rows in one step: two processes pack them the other way round, and more at once."""
+    one, two = alone.parent / "in-order", torchrun / "turned"
+    train(one, 1, **AT_ONCE)
+    expected, found = gradient(one), gradient(two)
+    assert len(list(two.glob("state-*"))) == 2
+    assert (found - expected).norm() / expected.norm() < 1e-5
+    assert metrics(two)[0]["loss"] == pytest.approx(metrics(one)[0]["loss"], rel=1e-5)
+    assert metrics(two)[0]["grad_norm"] == pytest.approx(metrics(one)[0]["grad_norm"], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_more_processes_than_rows_of_a_step(torchrun: Path, alone: Path) -> None:
     """One row a step: one of two processes has nothing to compute. Moments in bfloat16."""
-    one, two = alone.parent / "single-1", alone.parent / "single-2"
-    small = {"epochs": 1, "batch_samples": 1, "num_rows": 3, "optimizer_states": "bfloat16"}
-    for here, num in ((one, 1), (two, 2)):
-        train(here, num, shard="step", **small)
+    one, two = alone.parent / "single-1", torchrun / "single-2"
+    train(one, 1, **SINGLE)
     for line, other in zip(metrics(two), metrics(one), strict=True):
         assert line["loss"] == pytest.approx(other["loss"], rel=1e-5)
 
@@ -218,12 +251,3 @@ def test_a_process_that_cannot_take_part_says_why(alone: Path) -> None:
     here.mkdir()
     with pytest.raises(TrainingError, match=r"process 2 of 2 stopped: .*no such model"):
         train(here, 2, start="gone")
-
-
-@pytest.mark.slow
-def test_torchrun_starts_them_too(alone: Path) -> None:
-    here = alone.parent / "torchrun"
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", SCRIPT, str(here)]
-    subprocess.run(command, check=True, capture_output=True)
-    assert_same(here, alone)
