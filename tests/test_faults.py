@@ -134,8 +134,9 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, tiny: Path, cache: Path) -> N
     """No file may grow beyond a size: rows, the journal, then a model fail as on a full disk."""
     write_recipe(tmp_path)
     for size_bytes, place in FULL_AT.items():
-        run = start("run", "recipe.toml", cwd=tmp_path, cache=cache, max_file_bytes=size_bytes)
-        full = run.completed()
+        full = start(
+            "run", "recipe.toml", cwd=tmp_path, cache=cache, max_file_bytes=size_bytes
+        ).completed()
         assert full.returncode == 7, full.stderr
         assert is_one_line(full.stderr), full.stderr
         assert place in full.stderr.splitlines()[-1]

@@ -17,7 +17,6 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from forked import Forked
 
@@ -94,9 +93,9 @@ def write_recipe(folder: Path, text: str = RECIPE) -> Path:
 
 
 def feldspar(
-    *arguments: str, cwd: Path, cache: Path | None = None, **how: Any
+    *arguments: str, cwd: Path, cache: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """The command line, to its end."""
+    """The command line as it is started from a shell, to its end."""
     return subprocess.run(
         _command(*arguments),
         cwd=cwd,
@@ -104,7 +103,6 @@ def feldspar(
         capture_output=True,
         text=True,
         check=False,
-        **how,
     )
 
 
@@ -113,6 +111,7 @@ def start(
 ) -> Forked:
     """The command line, on its way, in a session of its own as on a terminal of its own.
 
+    Forked: it has loaded torch already.
     `max_file_bytes` is the size beyond which no file may grow.
     """
     return Forked(_main, arguments, max_file_bytes, cwd=cwd, environment=_environment(cache))
@@ -134,7 +133,7 @@ def serving_teacher(recipe: Path) -> Iterator[str]:
             assert process.poll() is None, process.said()
             assert time.monotonic() < deadline, "the teacher did not come up"
             time.sleep(0.02)
-        yield said.strip()
+        yield said.splitlines()[0]
     finally:
         process.send_signal(signal.SIGINT)
         process.wait()
