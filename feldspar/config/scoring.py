@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from feldspar.config.asking import TeacherConfig
 from feldspar.config.part import Count, OptionalPath, Part, PathText, Positive, Share
@@ -166,7 +166,15 @@ class EvaluateConfig(Part):
     mt_bench: MTBenchConfig | None = None
     """MT-Bench, before and after. None: not run."""
     server: TeacherConfig | None = None
-    """A server whose model is put through the same benchmarks, for a row beside the run's own."""
+    """A server whose model is put through the same benchmarks and MT-Bench, for a row beside the
+    run's own."""
+
+    @field_validator("server")
+    @classmethod
+    def _server_has_a_url(cls, server: TeacherConfig | None) -> TeacherConfig | None:
+        if server is not None and server.endpoint == "embedded":
+            raise ValueError("evaluate.server needs an `endpoint`, a URL that ends in /v1")
+        return server
 
     def of_exams(self) -> EvaluateConfig:
         """What exams alone depend on, so that another benchmark leaves their scores as they are."""

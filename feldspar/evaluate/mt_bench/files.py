@@ -48,6 +48,8 @@ PUBLISHED = {
 """Place under `fastchat/llm_judge/data` at COMMIT, and sha256, of each file."""
 REFERENCE_CATEGORIES = frozenset({"math", "reasoning", "coding"})
 """What a judge is shown a reference answer for."""
+TEMPERATURES = {"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1}
+"""Of the categories that are not answered greedily."""
 FETCH_SECONDS = 30.0
 
 
@@ -60,6 +62,10 @@ class Question:
     turns: tuple[str, ...]
     references: tuple[str, ...] = ()
     """One a turn, for the categories that have one right answer; empty for the others."""
+
+
+def temperature_of(question: Question) -> float:
+    return TEMPERATURES.get(question.category, 0.0)
 
 
 class JudgePrompt(NamedTuple):
