@@ -319,7 +319,7 @@ def rate_chats(run: Run, recipe: Recipe, named: list[tuple[str, Checkpoint]]) ->
             score_mt_bench,
             named,
             read_mt_bench(files),
-            config.model_copy(update={"judge": None}),
+            config.asked(),
             judge=examiners.judge,
             student=recipe.student,
             server=examiners.measured,

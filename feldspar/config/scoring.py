@@ -136,6 +136,8 @@ class MTBenchConfig(Part):
     `judge_prompts.jsonl` in it or beside it."""
     fetch: bool = False
     """Without `data`: fetch the published files from their public home, at a pinned commit."""
+    home: str = "https://raw.githubusercontent.com/lm-sys/FastChat"
+    """Where `fetch` finds them, or a mirror of it: files are checked by digest."""
     judge: TeacherConfig | None = None
     """Who rates. None: the recipe's judge. Published ratings are GPT-4's of 2023."""
     mode: Literal["single", "pairwise"] = "single"
@@ -145,6 +147,10 @@ class MTBenchConfig(Part):
     num_runs: Count = 1
     """Times that all is answered and judged, for the spread; published rows differ by 0.2."""
     max_new_tokens: Count = 1024
+
+    def asked(self) -> MTBenchConfig:
+        """What answers and ratings depend on: not where the files are from, nor who judges."""
+        return self.model_copy(update={"fetch": False, "home": "", "judge": None, "data": None})
 
 
 class EvaluateConfig(Part):

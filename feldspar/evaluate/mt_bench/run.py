@@ -62,7 +62,7 @@ class RateChats:
             seed=seed,
             progress=progress,
         )
-        asked = config.model_dump(mode="json", exclude={"data", "fetch", "judge"})
+        asked = config.model_dump(mode="json", exclude={"data", "fetch", "home", "judge"})
         parts = [repr(bench), asked, judge.key, student.model_dump(mode="json", exclude={"base"})]
         self.key = hashlib.sha256(json.dumps([*parts, num_resamples, seed]).encode()).hexdigest()
 
