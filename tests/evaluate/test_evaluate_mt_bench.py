@@ -4,15 +4,15 @@ judge, also a judge that is often of no use."""
 import asyncio
 import json
 import signal
-import subprocess
-import sys
 import time
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import killed_mt_bench
 import pytest
 import tiny_run
+from forked import Forked
 from student import tiny
 
 from feldspar.config import ErrorRates, MTBenchConfig, StudentConfig, TeacherConfig, WorldConfig
@@ -316,15 +316,14 @@ def test_pairs_are_compared_with_the_answers_of_a_file(bench, checkpoint, tmp_pa
 @pytest.mark.slow
 def test_killed_while_judging_it_goes_on_and_pays_once(bench, checkpoint, tmp_path):
     with start_teacher(WORLD, ErrorRates()) as url:
-        code = Path(__file__).with_name("killed_mt_bench.py")
-        command = [sys.executable, str(code), str(bench), checkpoint.path, url, str(tmp_path)]
-        process = subprocess.Popen(command)
+        job = (killed_mt_bench.main, str(bench), checkpoint.path, url, tmp_path)
+        process = Forked(*job)
         while tiny_run.num_served(url) < 20 and process.poll() is None:
             time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, process.said()
         served = tiny_run.num_served(url)
-        subprocess.run(command, check=True)
+        Forked(*job).succeed()
         total = tiny_run.num_served(url)
     assert 20 <= served < 100
     assert total <= 100 + 40  # what was in flight, or waiting for its commit
