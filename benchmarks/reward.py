@@ -3,7 +3,7 @@
     python benchmarks/reward.py [--prompts 32] [--threads 2] [--out benchmarks/reward_WHAT_DATE.md]
 
 32 prompts of 300 tokens with 16 answers of 20 to 200 each, a Llama of 60 million parameters in
-bfloat16 on the CPU. The three are measured in turn, prompt by prompt, so that a disturbed machine
+bfloat16 on the CPU. The ways are measured in turn, prompt by prompt, so that a disturbed machine
 disturbs all alike; their CPU seconds are compared.
 
 The limit is the linear layers alone, each prompt and each answer once and the head at answers only,
@@ -20,6 +20,7 @@ import platform
 import random
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -45,6 +46,7 @@ class Turn(NamedTuple):
 
     padded: float
     packed: float
+    compiled: float
     limit: float
 
 
@@ -123,6 +125,7 @@ def run(num_prompts: int, student: Student) -> tuple[list[Turn], float]:
     rng = random.Random(1)
     operands = [(torch.randn(2048, k).bfloat16(), torch.randn(k, n).bfloat16())
                 for k, n in ((512, 1536), (1536, 512), (512, 4096), (1024, 4096))]  # fmt: skip
+    faster = replace(student, compile=True)
     rate = 0.0
     measured = []
     for number in range(num_prompts + 1):
@@ -130,10 +133,15 @@ def run(num_prompts: int, student: Student) -> tuple[list[Turn], float]:
         rate = max(rate, *(matmul_rate(*pair) for pair in operands for _ in range(2)))
         padded = cpu_seconds(lambda tree=tree: score_padded(student.model, tree))
         packed = cpu_seconds(lambda tree=tree: score_trees(student, [tree]))
-        if number:  # the first is for warming up
-            measured.append((padded, packed, num_operations(tree)))
-            print(f"{number}: {padded:.2f} s, {packed:.2f} s, {rate / 1e9:.0f} GFLOP/s", flush=True)
-    return [Turn(a, b, n / rate) for a, b, n in measured], rate
+        compiled = cpu_seconds(lambda tree=tree: score_trees(faster, [tree]))
+        if number:  # the first is for warming up and compiling
+            measured.append((padded, packed, compiled, num_operations(tree)))
+            print(
+                f"{number}: {padded:.2f} s, {packed:.2f} s, {compiled:.2f} s, "
+                f"{rate / 1e9:.0f} GFLOP/s",
+                flush=True,
+            )
+    return [Turn(*seconds, n / rate) for *seconds, n in measured], rate
 
 
 def errors(student: Student) -> tuple[float, float, float]:
@@ -182,9 +190,9 @@ def main() -> None:
     student = make_model()
     with torch.inference_mode():
         turns, rate = run(arguments.prompts, student)
-        parts = shares(student)
+        parts = shares(replace(student, compile=True))
         packed_error, padded_error, float_error = errors(student)
-    padded, packed, limit = (sum(column) for column in zip(*turns, strict=True))
+    padded, packed, compiled, limit = (sum(column) for column in zip(*turns, strict=True))
     isa = os.environ.get("ONEDNN_MAX_CPU_ISA")
     command = f"ONEDNN_MAX_CPU_ISA={isa} " if isa else ""
     command += f"python benchmarks/reward.py --prompts {len(turns)} --threads {arguments.threads}"
@@ -198,10 +206,11 @@ thread(s). CPU seconds, measured in turn within one run.
 |---|---:|---:|---:|
 | padded batches of {ROWS_PER_BATCH}, all logits | {padded:.1f} | 1.0 | {limit / padded:.2f} |
 | packed trees (`score_trees`) | {packed:.1f} | {padded / packed:.1f} | {limit / packed:.2f} |
+| the same, layers compiled | {compiled:.1f} | {padded / compiled:.1f} | {limit / compiled:.2f} |
 | limit: linear layers at {rate / 1e9:.0f} GFLOP/s | {limit:.1f} | {padded / limit:.1f} | 1.00 |
 
-Of a packed pass {parts["products"]:.0%} are matrix products, {parts["attention"]:.0%} attention,
-{parts["rest"]:.0%} the rest: norms, rotation, activation, log-sum-exp, copies.
+Of a compiled pass {parts["products"]:.0%} are matrix products, {parts["attention"]:.0%}
+attention, {parts["rest"]:.0%} the rest: norms, rotation, activation, log-sum-exp, copies.
 
 Largest error of an answer against one answer at a time in float32, in nats per token: packed
 {packed_error:.1e}, padded {padded_error:.1e} (bfloat16 both); packed in float32 {float_error:.1e}.

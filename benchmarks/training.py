@@ -29,6 +29,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -133,8 +134,12 @@ def make_model(size: str, device: str = "cpu") -> LlamaForCausalLM:
         return LlamaForCausalLM(config)
 
 
-def make_bench_student(size: str, dtype: str, device: str = "cpu") -> Student:
-    config = StudentConfig.model_validate({"base": "none", "device": device, "dtype": dtype})
+def make_bench_student(
+    size: str, dtype: str, device: str = "cpu", *, compile: bool = False
+) -> Student:
+    config = StudentConfig.model_validate(
+        {"base": "none", "device": device, "dtype": dtype, "compile": compile}
+    )
     return make_student(make_model(size, device), make_tokenizer(), config)
 
 
@@ -156,9 +161,9 @@ def flops_of(size: str, rows: TokenRows, indices: list[int]) -> float:
     return total
 
 
-def run_feldspar(job: Job) -> list[float]:
-    """Times at which optimizer steps ended, by the real `fit`."""
-    student = make_bench_student(job.size, job.dtype)
+def run_feldspar(job: Job, *, compile: bool = False) -> list[float]:
+    """Times at which optimizer steps ended, by the real `fit`. Compiling comes before the first."""
+    student = make_bench_student(job.size, job.dtype, compile=compile)
     picked = [i for step in job.steps for i in step]
     everything = chats(2000)
     rows = tokenise(student.template, [("chats", (everything[i] for i in picked))], 1024)
@@ -248,6 +253,7 @@ def run_trainer(job: Job) -> list[float]:
 
 ARMS: dict[str, Callable[[Job], list[float]]] = {
     "feldspar": run_feldspar,
+    "feldspar compiled": partial(run_feldspar, compile=True),
     "trl": run_trl,
     "trl packing": run_trl_packing,
     "trainer": run_trainer,

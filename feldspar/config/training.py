@@ -35,6 +35,9 @@ class StudentConfig(Part):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the computation; weights are kept in float32. auto: bfloat16 on cuda, else float32."""
+    compile: bool = False
+    """Compile decoder layers for training in one process and for scoring answers: a minute at the
+    start, then faster; needs a C++ compiler."""
     lora: LoraConfig | None = None
     """Train low-rank weights, and the rows of the lab template's tokens, instead of all weights."""
 

@@ -111,6 +111,7 @@ def load_scorer(model: Checkpoint, pair: RewardPair, student: StudentConfig) -> 
         template=template,
         device=device,
         dtype=dtype,
+        compile=student.compile,
     )
 
 

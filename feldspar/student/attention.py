@@ -12,7 +12,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,9 +31,12 @@ _SHORT_ROW = 320
 """On a CPU in bfloat16 plain matrix products are faster up to here than the fused kernel."""
 
 
-class Boundaries(NamedTuple):
+@dataclass(slots=True)
+class Boundaries:
     """Where the rows of a packed micro-batch end."""
 
+    # Neither a tuple nor frozen: into those the compiler looks, to compile anew for each number of
+    # rows.
     lengths: tuple[int, ...]
     starts: Tensor
     """Where each row starts, and the end: int32 [S + 1] on the device."""

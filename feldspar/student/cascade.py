@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import AttentionInterface
 
 from feldspar.student.attention import attending_by
+from feldspar.student.compiled import untraced
 
 _NAME = "feldspar_tree"
 
@@ -63,11 +64,14 @@ def make_block(start: int, num_prompt: int, lengths: Sequence[int], device: torc
 
 
 @contextmanager
-def attending(model: Any, blocks: Sequence[Block]) -> Iterator[None]:
-    """Within it, the model's attention is that of the pack that `blocks` describe."""
+def attending(model: Any, blocks: Sequence[Block], *, traced: bool = True) -> Iterator[None]:
+    """Within it, the model's attention is that of the pack that `blocks` describe.
+
+    Layers that are compiled need it not `traced`.
+    """
     token = _blocks.set(blocks)
     try:
-        with attending_by(model, _NAME):
+        with attending_by(model, _NAME if traced else untraced(_NAME)):
             yield
     finally:
         _blocks.reset(token)

@@ -19,12 +19,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from feldspar.errors import TrainingError
 from feldspar.student.attention import NAME, Boundaries, attending_by
 from feldspar.student.batch import Batch, collate
+from feldspar.student.compiled import (
+    can_compile,
+    compiled,
+    compiled_and_computed_again,
+    computed_again,
+    layers_of,
+    untraced,
+)
 from feldspar.student.head import cross_entropy, head_of
 from feldspar.student.model import Student
 from feldspar.student.packing import Packed, pack, packed_batches
@@ -34,6 +40,8 @@ from feldspar.tokens.arrays import TokenRow
 
 _CPU_TOKENS = 4096
 """On a CPU more at once only leaves its caches."""
+_WARM_UP_TOKENS = 512
+"""In each of two rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +63,8 @@ class Compute:
 
     `in_parts`: several processes hold the weights, which are cast as they are gathered.
     `recompute`: activations are computed again for the backward pass.
+
+    Where the student asks for it and one process holds the weights, layers run compiled.
     """
 
     def __init__(
@@ -73,6 +83,22 @@ class Compute:
         if student.dtype != torch.float32 and not in_parts:
             self.model = self._copy_in(student.dtype)
         self.recompute = recompute
+        self._is_compiled = student.compile and not in_parts and can_compile()
+        self._attention = untraced(NAME) if self._is_compiled else NAME
+
+    def warm_up(self) -> None:
+        """Compile, if layers are to be compiled: before the first micro-batch, and by one that is
+        always the same, so that a run that goes on does so by the same code."""
+        if not self._is_compiled:
+            return
+        config = self.student.model.config.get_text_config()
+        longest = getattr(config, "max_position_embeddings", None) or _WARM_UP_TOKENS
+        ids = np.arange(min(longest, _WARM_UP_TOKENS) + 1, dtype=np.int32) % config.vocab_size
+        row = TokenRow(ids, np.ones(len(ids), dtype=np.bool_))
+        with self.ready():
+            torch.autograd.backward(self.losses(self.lay([row, row]), 0.0).sum())
+        for weight in self.student.model.parameters():
+            weight.grad = None
 
     def refresh(self) -> None:
         """Take over what the optimizer did to the float32 weights."""
@@ -134,19 +160,24 @@ class Compute:
     def ready(self) -> Iterator[None]:
         """Hold the model to its way of computing inside the block, backward passes included."""
         layers = self._layers() if self.recompute else []
+        again = compiled_and_computed_again if self._is_compiled else computed_again
         for layer in layers:
             # Not `train()`: what is inside stays in eval mode, without dropout.
             layer.gradient_checkpointing = layer.training = True
-            layer._gradient_checkpointing_func = _compute_again
+            layer._gradient_checkpointing_func = again
+        is_whole = self._is_compiled and not self.recompute
         try:
-            with attending_by(self.model, NAME) if self.packing else nullcontext():
+            with (
+                attending_by(self.model, self._attention) if self.packing else nullcontext(),
+                compiled(self.model) if is_whole else nullcontext(),
+            ):
                 yield
         finally:
             for layer in layers:
                 layer.gradient_checkpointing = layer.training = False
 
     def _layers(self) -> list[Any]:
-        layers = [m for m in self.model.modules() if isinstance(m, GradientCheckpointingLayer)]
+        layers = layers_of(self.model)
         if not layers:
             raise TrainingError(
                 f"{type(self.model).__name__} has no layers that can be computed again one by one; "
@@ -169,9 +200,6 @@ class Compute:
                 self._pairs.append((low, weight))
                 low.register_post_accumulate_grad_hook(_Hand(weight))  # type: ignore[no-untyped-call]
         return copy.deepcopy(model, copies)
-
-
-_compute_again = partial(checkpoint, use_reentrant=False)
 
 
 class _Hand:

@@ -164,6 +164,7 @@ class Loop:
         if settings.recompute == "auto" and peers.size == 1:
             budget, states = settings.tokens_per_micro_batch, settings.optimizer_states
             self.compute.recompute = needs_recompute(self.compute, rows, budget, states)
+        self.compute.warm_up()
         self.optimizer = make_optimizer(student, settings)
         self._parameters = [p for p in student.model.parameters() if p.requires_grad]
         self._objective = objective
@@ -367,7 +368,7 @@ def make_optimizer(student: Student, settings: FitSettings) -> torch.optim.AdamW
 def key_of_fit(student: Student, rows: TokenRows, schedule: Schedule, settings: FitSettings) -> str:
     """What a saved state must agree in to be gone on from: data, order, settings, first weights."""
     digest = hashlib.sha256()
-    parts = [asdict(schedule), asdict(settings), str(student.dtype), rows.key]
+    parts = [asdict(schedule), asdict(settings), str(student.dtype), student.compile, rows.key]
     digest.update(json.dumps(parts).encode())
     for _, parameter in student.model.named_parameters():
         digest.update(parameter.detach().cpu().numpy().tobytes())

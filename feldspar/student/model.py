@@ -65,6 +65,8 @@ class Student:
     device: torch.device
     dtype: torch.dtype
     """Of the computation."""
+    compile: bool = False
+    """Whether layers are compiled where there is much to compute."""
     trained_rows: torch.Tensor | None = None
     """Of embeddings and head, whose other rows are frozen. None: they are as other weights."""
 
@@ -139,7 +141,14 @@ def make_student(model: Any, tokenizer: Any, config: StudentConfig) -> Student:
     dtype = find_dtype(config, device)
     for where_it_came_from in ("is_local", "local_files_only"):
         tokenizer.init_kwargs.pop(where_it_came_from, None)
-    return Student(model=model, tokenizer=tokenizer, template=template, device=device, dtype=dtype)
+    return Student(
+        model=model,
+        tokenizer=tokenizer,
+        template=template,
+        device=device,
+        dtype=dtype,
+        compile=config.compile,
+    )
 
 
 def load_template(path: str, config: StudentConfig) -> Template:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -24,6 +25,7 @@ from feldspar.errors import TrainingError
 from feldspar.progress import SILENT, Progress
 from feldspar.student.batch import collate
 from feldspar.student.cascade import Block, attending, is_replaceable, make_block
+from feldspar.student.compiled import can_compile, compiled
 from feldspar.student.head import score_targets
 from feldspar.student.model import Student
 from feldspar.student.schedule import micro_batches
@@ -202,7 +204,11 @@ def _compute(student: Student, inputs: _Inputs) -> tuple[NDArray[np.float32], ND
 def _hidden(student: Student, inputs: _Inputs) -> Tensor:
     if inputs.places_BT is None:
         return student.hidden_states(inputs.ids_BT)
-    with attending(student.model, inputs.blocks):
+    is_compiled = student.compile and can_compile()
+    with (
+        attending(student.model, inputs.blocks, traced=not is_compiled),
+        compiled(student.model) if is_compiled else nullcontext(),
+    ):
         hidden: Tensor = student.model.base_model(
             input_ids=inputs.ids_BT, position_ids=inputs.places_BT, use_cache=False
         ).last_hidden_state
