@@ -12,11 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from feldspar.config import (
-    DataConfig,
-    MTBenchConfig,
-    Recipe,
-)
+from feldspar.config import BudgetConfig, DataConfig, Recipe, TeacherConfig
 from feldspar.errors import RecipeError
 from feldspar.generate import (
     FUNNEL_FILE,
@@ -280,9 +276,8 @@ def judge_answers(
     judged = [item for item in exams if is_judged(item, config)]
     if not judged:
         return []
-    met_path = run.path / "teachers.json"
-    with open_teachers(recipe, run.progress, met_path) as teachers:
-        step = run.step("judged", score_judged, scores, judged, config, judge=teachers.judge)
+    with open_examiners(run, recipe) as examiners:
+        step = run.step("judged", score_judged, scores, judged, config, judge=examiners.judge)
     return [step]
 
 
@@ -318,15 +313,16 @@ def rate_chats(run: Run, recipe: Recipe, named: list[tuple[str, Checkpoint]]) ->
     config = recipe.evaluate.mt_bench
     assert config is not None
     files = find_mt_bench(config)
-    with open_chat_judge(run, recipe, config) as judge:
+    with open_examiners(run, recipe, config.judge, with_server=True) as examiners:
         return run.step(
             "mt-bench",
             score_mt_bench,
             named,
             read_mt_bench(files),
-            config.model_copy(update={"judge": None}),
-            judge=judge,
+            config.asked(),
+            judge=examiners.judge,
             student=recipe.student,
+            server=examiners.measured,
             num_resamples=recipe.evaluate.num_resamples,
             seed=recipe.seed,
             reads=[*files, *([Path(config.baseline)] if config.baseline else [])],
@@ -390,19 +386,23 @@ def judge_rounds(run: Run, recipe: Recipe, stack: ExitStack) -> ScoreCheckpoint 
 
     return RateChats(
         read_mt_bench(find_mt_bench(config)), config, base=base_checkpoint(recipe.student.base),
-        judge=stack.enter_context(open_chat_judge(run, recipe, config)), student=recipe.student,
+        judge=stack.enter_context(open_examiners(run, recipe, config.judge)).judge,
+        student=recipe.student,
         here=run.path / "answers" / "mt-bench", seed=recipe.seed, progress=run.progress,
         num_resamples=recipe.evaluate.num_resamples,
     )  # fmt: skip
 
 
 @contextmanager
-def open_chat_judge(run: Run, recipe: Recipe, config: MTBenchConfig) -> Iterator[Teacher]:
-    """MT-Bench's own judge, or the recipe's."""
-    asking = recipe.model_copy(update={"judge": config.judge or recipe.judge})
+def open_examiners(
+    run: Run, recipe: Recipe, judge: TeacherConfig | None = None, *, with_server: bool = False
+) -> Iterator[Teachers]:
+    """Who judges what is measured: `judge`, else the recipe's. Caps are on exams and samples."""
+    generate = recipe.generate.model_copy(update={"budget": BudgetConfig()})
+    asking = recipe.model_copy(update={"judge": judge or recipe.judge, "generate": generate})
     met_path = run.path / "teachers.json"
-    with open_teachers(asking, run.progress, met_path) as teachers:
-        yield teachers.judge
+    with open_teachers(asking, run.progress, met_path, with_server=with_server) as teachers:
+        yield teachers
 
 
 def calibrate_judge(recipe: Recipe, folder: Path, progress: Progress) -> list[JudgeScore]:

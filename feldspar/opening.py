@@ -19,11 +19,13 @@ log = logging.getLogger(__name__)
 
 
 class Teachers(NamedTuple):
-    """Who writes, and who judges."""
+    """Who writes, who judges, and whose answers are measured."""
 
     teacher: Teacher
     judge: Teacher
     budget: Budget
+    measured: Teacher | None = None
+    """The model of `evaluate.server`, where it was asked for."""
 
 
 def place(recipe: Recipe, folder: Path, progress: Progress, *, with_models: bool = True) -> Recipe:
@@ -50,9 +52,14 @@ def place(recipe: Recipe, folder: Path, progress: Progress, *, with_models: bool
 
 @contextmanager
 def open_teachers(
-    recipe: Recipe, progress: Progress, met_path: Path | None = None
+    recipe: Recipe,
+    progress: Progress,
+    met_path: Path | None = None,
+    *,
+    with_server: bool = False,
 ) -> Iterator[Teachers]:
-    """Find teacher and judge of a placed recipe, starting the embedded one where it is named.
+    """Find teacher and judge of a placed recipe, starting the embedded one where it is named; and
+    the model of `evaluate.server`, `with_server`.
 
     `met_path` remembers them, so that a run goes on when the server has made room for training on
     the only GPU; what still has to be asked then says that the server is gone.
@@ -79,9 +86,11 @@ def open_teachers(
 
         teacher = opened(recipe.teacher)
         judge = teacher if recipe.judge is None else opened(recipe.judge)
+        server = recipe.evaluate.server if with_server else None
+        measured = None if server is None else opened(server)
         if met and met_path:
             write_json(met_path, met)
-        yield Teachers(teacher, judge, budget)
+        yield Teachers(teacher, judge, budget, measured)
 
 
 def _url(config: TeacherConfig, recipe: Recipe, stack: ExitStack) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rich import box
 from rich.table import Table
@@ -10,29 +11,51 @@ from rich.table import Table
 from feldspar.records import Score
 from feldspar.report.grid import Grid, score_grid
 
+OF_EXAMS = ("accuracy", "log-likelihood", "judged right")
+ERRORS = "judge errors"
+UNTOUCHED = ": untouched"
+
 
 def score_tables(scores: Sequence[Score], left_out: Sequence[str] = ()) -> list[Table]:
     """Accuracy by exam and checkpoint; what a judge found; log-likelihood where most of an exam
-    cannot be matched.
+    cannot be matched; the published benchmarks; and where a judge said nothing of use.
 
-    `left_out` are checkpoints that only the report shows, beside parts of leaf exams.
+    `left_out` are checkpoints that only the report shows, beside parts of exams and benchmarks.
     """
-    shown = [
-        s for s in scores if not s.leaf and s.checkpoint not in left_out and ": " not in s.exam
-    ]
+    shown = [s for s in scores if not s.leaf and s.checkpoint not in left_out and _is_whole(s)]
     num_matched = {s.exam: s.num_items for s in shown if s.metric == "accuracy"}
     num_all = {s.exam: s.num_items for s in shown if s.metric == "log-likelihood"}
     unmatched = {exam for exam, n in num_all.items() if 2 * num_matched.get(exam, 0) < n}
-    tables = []
-    if num_matched:
-        tables.append(_table("Right answers", score_grid(shown, "accuracy")))
-    if any(s.metric == "judged right" for s in shown):
-        tables.append(_table("Found right by the judge", score_grid(shown, "judged right")))
-    if unmatched:
-        title = "Log-likelihood of reference answers, nats a token"
-        rest = (s for s in shown if s.exam in unmatched)
-        tables.append(_table(title, score_grid(rest, "log-likelihood")))
-    return tables
+    grids = {
+        "Right answers": score_grid(shown, "accuracy"),
+        "Found right by the judge": score_grid(shown, "judged right"),
+        "Log-likelihood of reference answers, nats a token": score_grid(
+            (s for s in shown if s.exam in unmatched), "log-likelihood"
+        ),
+        "Published benchmarks": _published(shown),
+        "Judge errors, which count for nothing": _errors(shown),
+    }
+    return [_table(title, grid) for title, grid in grids.items() if grid.exams]
+
+
+def _is_whole(score: Score) -> bool:
+    """Exams without what training saw of them are the report's."""
+    is_published = score.metric not in OF_EXAMS
+    return ": " not in (score.exam.removesuffix(UNTOUCHED) if is_published else score.exam)
+
+
+def _published(shown: Sequence[Score]) -> Grid:
+    """Benchmarks and MT-Bench, each by its own metric."""
+    found = [s for s in shown if s.metric not in (*OF_EXAMS, ERRORS)]
+    return score_grid(
+        (replace(s, exam=f"{s.exam}, {s.metric}", metric="published") for s in found), "published"
+    )
+
+
+def _errors(shown: Sequence[Score]) -> Grid:
+    found = [s for s in shown if s.metric == ERRORS]
+    with_errors = {s.exam for s in found if s.value > 0}
+    return score_grid((s for s in found if s.exam in with_errors), ERRORS)
 
 
 def _table(title: str, grid: Grid) -> Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from feldspar.config.asking import TeacherConfig
 from feldspar.config.part import Count, OptionalPath, Part, PathText, Positive, Share
@@ -182,6 +182,8 @@ class MTBenchConfig(Part):
     `judge_prompts.jsonl` in it or beside it."""
     fetch: bool = False
     """Without `data`: fetch the published files from their public home, at a pinned commit."""
+    home: str = "https://raw.githubusercontent.com/lm-sys/FastChat"
+    """Where `fetch` finds them, or a mirror of it: files are checked by digest."""
     judge: TeacherConfig | None = None
     """Who rates. None: the recipe's judge. Published ratings are GPT-4's of 2023."""
     mode: Literal["single", "pairwise"] = "single"
@@ -191,6 +193,10 @@ class MTBenchConfig(Part):
     num_runs: Count = 1
     """Times that all is answered and judged, for the spread; published rows differ by 0.2."""
     max_new_tokens: Count = 1024
+
+    def asked(self) -> MTBenchConfig:
+        """What answers and ratings depend on: not where the files are from, nor who judges."""
+        return self.model_copy(update={"fetch": False, "home": "", "judge": None, "data": None})
 
 
 class EvaluateConfig(Part):
@@ -212,7 +218,15 @@ class EvaluateConfig(Part):
     mt_bench: MTBenchConfig | None = None
     """MT-Bench, before and after. None: not run."""
     server: TeacherConfig | None = None
-    """A server whose model is put through the same benchmarks, for a row beside the run's own."""
+    """A server whose model is put through the same benchmarks and MT-Bench, for a row beside the
+    run's own."""
+
+    @field_validator("server")
+    @classmethod
+    def _server_has_a_url(cls, server: TeacherConfig | None) -> TeacherConfig | None:
+        if server is not None and server.endpoint == "embedded":
+            raise ValueError("evaluate.server needs an `endpoint`, a URL that ends in /v1")
+        return server
 
     def of_exams(self) -> EvaluateConfig:
         """What exams alone depend on, so that another benchmark leaves their scores as they are."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from feldspar.config import BenchmarkConfig, EvaluateConfig, MTBenchConfig
-from feldspar.evaluate.mt_bench.files import find_mt_bench, read_mt_bench
+from feldspar.evaluate.mt_bench.files import find_mt_bench, read_mt_bench, temperature_of
 from feldspar.records import Estimate
 
 NUM_ITEMS = {
@@ -22,6 +22,8 @@ NUM_CHECKPOINTS = 2
 """Before and after."""
 NUM_TURNS = 160
 """Of the published MT-Bench."""
+NUM_DRAWN_TURNS = 80
+"""Of them, in the categories that are not answered greedily."""
 PROMPT_TOKENS = 350
 """Of a judge's published prompt with its question, without answers."""
 JUDGMENT_TOKENS = 250
@@ -39,7 +41,7 @@ def estimate(
     """
     found = list(_benchmarks(config))
     if config.mt_bench is not None:
-        found.append(_mt_bench(config.mt_bench))
+        found += _mt_bench(config.mt_bench, with_server=config.server is not None)
     if config.long_answers == "judge" and num_leaf_items:
         calls = num_leaf_items * num_checkpoints
         found.append(
@@ -76,31 +78,45 @@ def _benchmarks(config: EvaluateConfig) -> Iterator[Estimate]:
         yield Estimate(step="benchmarks", note=note)
 
 
-def _mt_bench(config: MTBenchConfig) -> Estimate:
-    num_turns, prompt_tokens = NUM_TURNS, PROMPT_TOKENS
+def _mt_bench(config: MTBenchConfig, *, with_server: bool) -> Iterator[Estimate]:
+    """Of judging, and of a served model's own answers."""
+    num_turns, asked_tokens, form_tokens = NUM_TURNS, PROMPT_TOKENS, 0
+    num_drawn = NUM_DRAWN_TURNS
     if config.data is not None:
         bench = read_mt_bench(find_mt_bench(config))
         num_turns = sum(len(question.turns) for question in bench.questions)
+        num_drawn = sum(len(q.turns) for q in bench.questions if temperature_of(q) > 0)
         texts = [text for q in bench.questions for text in (*q.turns, *q.references)]
         form = bench.prompts.get("single-v1" if config.mode == "single" else "pair-v2")
-        prompt_tokens = -(-sum(map(len, texts)) // max(1, num_turns) // CHARACTERS_PER_TOKEN)
-        prompt_tokens += len("".join(form)) // CHARACTERS_PER_TOKEN if form else 0
-    judged = NUM_CHECKPOINTS
-    answers = 1
+        asked_tokens = -(-sum(map(len, texts)) // max(1, num_turns) // CHARACTERS_PER_TOKEN)
+        form_tokens = len("".join(form)) // CHARACTERS_PER_TOKEN if form else 0
+    note = "if all answers are as long as max_new_tokens allows"
+    judged, answers = NUM_CHECKPOINTS + with_server, 1
     if config.mode == "pairwise":
         # In both orders; the base is not set against itself.
-        judged, answers = 2 * (1 if config.baseline is None else NUM_CHECKPOINTS), 2
+        judged, answers = 2 * (judged - (config.baseline is None)), 2
     calls = num_turns * config.num_runs * judged
     # A second turn shows the first answer too.
     shown = 3 * answers * config.max_new_tokens // 2
-    return Estimate(
+    yield Estimate(
         step="mt-bench",
         stage="judge-mt-bench",
         calls=calls,
-        prompt_tokens=calls * (prompt_tokens + shown),
+        prompt_tokens=calls * (asked_tokens + form_tokens + shown),
         completion_tokens=calls * JUDGMENT_TOKENS,
-        note="if all answers are as long as max_new_tokens allows",
+        note=note,
     )
+    if with_server:
+        # What is answered greedily is answered once.
+        calls = num_turns + num_drawn * (config.num_runs - 1)
+        yield Estimate(
+            step="mt-bench",
+            stage="mt-bench-answer",
+            calls=calls,
+            prompt_tokens=calls * (asked_tokens + config.max_new_tokens // 2),
+            completion_tokens=calls * config.max_new_tokens,
+            note=note,
+        )
 
 
 def _scored(config: BenchmarkConfig) -> tuple[str, ...]:

@@ -108,11 +108,12 @@ class Page:
 
 
 def write_report(run_path: Path) -> Path:
-    """Write `report.html`, and its table as `report.md`, into the run; gives the page's path."""
+    """Write `report.html`, and its tables as `report.md`, into the run; gives the page's path."""
     page = gather(run_path)
     path = run_path / "report.html"
     path.write_text(render(page), encoding="utf-8")
-    tables = "\n".join(markdown_table(grid) for grid in page.grids)
+    grids = (*page.grids, *page.parts)
+    tables = "\n".join(f"## {grid.metric}\n\n{markdown_table(grid)}" for grid in grids)
     (run_path / "report.md").write_text(f"# {page.name}\n\n{tables}", encoding="utf-8")
     return path
 

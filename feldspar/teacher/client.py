@@ -196,9 +196,11 @@ class Teacher:
         draw: int = 0,
         temperature: float,
         max_tokens: int,
+        may_grow: bool = True,
         urgency: int = 0,
     ) -> Reply:
-        """Ask once in a lifetime. An answer cut off by `max_tokens` is asked for with double room.
+        """Ask once in a lifetime. An answer cut off by `max_tokens` is asked for with double room,
+        where it `may_grow`.
 
         More urgent calls go first. Neither `urgency` nor `stage` is part of what is asked.
         Raises Refused when there will be no answer, TeacherError when there will be none at all,
@@ -207,7 +209,7 @@ class Teacher:
         texts = [{"role": message.role, "content": message.content} for message in messages]
         call = _Call(self.key, texts, (temperature, max_tokens, draw))
         reply = await self._ask_durably(call, stage, urgency)
-        if reply.finish_reason != "length":
+        if reply.finish_reason != "length" or not may_grow:
             return reply
         roomier = _Call(self.key, texts, (temperature, 2 * max_tokens, draw))
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Sequence
 from typing import Generic, NamedTuple, TypeVar
@@ -110,8 +111,10 @@ async def ask_judge(
 
     Raises Refused when the judge refuses for good.
     """
-    room = {"max_tokens": max_tokens, "urgency": urgency}
-    reply = await judge.ask(messages, stage=stage, temperature=0.0, **room)
+    ask = functools.partial(
+        judge.ask, stage=stage, temperature=0.0, max_tokens=max_tokens, urgency=urgency
+    )
+    reply = await ask(messages)
     value = form.parse(reply.text)
     if value is None:
         complaint = (
@@ -123,7 +126,7 @@ async def ask_judge(
             Message(role="assistant", content=reply.text or "(nothing)"),
             Message(role="user", content=complaint),
         )
-        reply = await judge.ask(again, stage=stage, draw=1, temperature=0.0, **room)
+        reply = await ask(again, draw=1)
         value = form.parse(reply.text)
     return Judged(value, _explanation(reply.text))
 

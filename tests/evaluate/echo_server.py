@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -81,11 +81,18 @@ class EchoServer:
 @contextmanager
 def serving(server: EchoServer) -> Iterator[str]:
     """Serve in a thread while the block runs; gives the URL."""
+    with in_thread(listening(server.app())) as url:
+        yield url
+
+
+@contextmanager
+def in_thread(listening: AbstractAsyncContextManager[str]) -> Iterator[str]:
+    """What listens does so in a loop and thread of its own while the block runs; gives its URL."""
     loop = asyncio.new_event_loop()
     ready, stop, urls = threading.Event(), asyncio.Event(), []
 
     async def serve() -> None:
-        async with listening(server.app()) as url:
+        async with listening as url:
             urls.append(url)
             ready.set()
             await stop.wait()

@@ -90,6 +90,31 @@ def test_items_are_the_hubs_the_files_or_the_limits(tmp_path):
     assert (found.calls, found.note) == (0, "gsm8k: 3 items, 2 times")
 
 
+def test_a_served_models_answers_are_priced_as_its_own_calls(tmp_path):
+    data = write_bench(tmp_path / "bench")
+    served = TeacherConfig(endpoint="http://localhost:1/v1", completion_price=5.0)
+    for mode, judgments in (("single", 3 * 6 * 2), ("pairwise", 2 * 6 * 2 * 2)):
+        config = EvaluateConfig(
+            mt_bench=MTBenchConfig(data=data, num_runs=2, mode=mode, max_new_tokens=10),
+            server=served,
+        )
+        judged, answered = estimate(config)
+        assert (judged.calls, answered.calls) == (judgments, 6 * 2)
+    assert answered.completion_tokens == 12 * 10
+    recipe = Recipe(
+        student=StudentConfig(base="b"), taxonomy=TaxonomyConfig(path="t"), evaluate=config
+    )
+    given = Given(
+        estimates=[answered],
+        rows_per_epoch=dict.fromkeys((phase.name for phase in recipe.train.phase), 10),
+        row_tokens=0,
+        free_bytes=10**12,
+        machine=Machine(gpu=None),
+    )
+    (call,) = make_plan(recipe, given).calls
+    assert (call.is_judge, call.cost) == (False, 5 * 120 / 1e6)
+
+
 def test_judged_exams_are_asked_of_every_checkpoint():
     assert estimate(EvaluateConfig(), 10, 4) == []
     (found,) = estimate(EvaluateConfig(long_answers="judge"), 10, 4)

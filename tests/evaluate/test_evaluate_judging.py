@@ -6,6 +6,7 @@ import statistics
 import pytest
 
 from feldspar.config import (
+    BudgetConfig,
     ErrorRates,
     EvaluateConfig,
     Recipe,
@@ -18,8 +19,9 @@ from feldspar.evaluate.answers import is_judged
 from feldspar.evaluate.comparing import compare_scored, open_scored
 from feldspar.evaluate.judging import judge_prompt, score_judged
 from feldspar.evaluate.scores import LEAF_EXAMS
+from feldspar.flow import judge_answers
 from feldspar.records import Answer, ExamItem, Interval, Score
-from feldspar.runs import Run, write_json, write_rows
+from feldspar.runs import Joined, Run, write_json, write_rows
 from feldspar.teacher import Journal, open_teacher
 from feldspar.world.serve import start_teacher, world_of
 from feldspar.world.stages import find_stage
@@ -125,6 +127,21 @@ def test_what_a_judge_says_that_is_no_verdict_is_counted_apart(tmp_path):
     assert 0 < num_errors < len(ITEMS)
     # What could be read is right, all of it; what could not is nowhere in the figure.
     assert (right.value, right.num_items) == (1.0, len(ITEMS) - num_errors)
+
+
+@pytest.mark.slow
+def test_caps_on_what_is_generated_are_none_on_what_is_judged(tmp_path):
+    capped = RECIPE.generate.model_copy(update={"budget": BudgetConfig(max_calls=1)})
+    journal = str(tmp_path / "journal.sqlite")
+    recipe = RECIPE.model_copy(update={"world": CONFIG, "generate": capped, "journal": journal})
+    known = dict.fromkeys((item.id for item in ITEMS), True)
+    with Run(tmp_path / "run", recipe) as run:
+        scores = run.step("scores", lambda here: write_answers(known, here))
+        exams = Joined(run.step("leaf-exams", lambda: ITEMS))
+        (judged,) = judge_answers(run, recipe, exams, scores)
+    whole = {(s.checkpoint, s.metric): s.value for s in judged if s.exam == LEAF_EXAMS}
+    assert whole["skills", "judged right"] == 1.0
+    assert whole["skills", "judge errors"] == 0.0
 
 
 def test_only_what_is_reported_and_asked_for_is_judged():

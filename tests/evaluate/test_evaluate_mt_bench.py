@@ -3,22 +3,21 @@ judge, also a judge that is often of no use."""
 
 import asyncio
 import json
-import signal
-import subprocess
-import sys
-import time
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import tiny_run
-from student import tiny
+from world_bench import judging, run_bench
 
-from feldspar.config import ErrorRates, MTBenchConfig, StudentConfig, TeacherConfig, WorldConfig
+from feldspar.config import ErrorRates, MTBenchConfig, StudentConfig
 from feldspar.errors import RecipeError
-from feldspar.evaluate.mt_bench.answers import temperature_of
-from feldspar.evaluate.mt_bench.files import find_mt_bench, read_answers, read_mt_bench
+from feldspar.evaluate.mt_bench.files import (
+    find_mt_bench,
+    read_answers,
+    read_mt_bench,
+    temperature_of,
+)
 from feldspar.evaluate.mt_bench.judging import (
     Compared,
     Rated,
@@ -28,19 +27,14 @@ from feldspar.evaluate.mt_bench.judging import (
     read_rating,
     read_winner,
 )
-from feldspar.evaluate.mt_bench.run import RateChats, score_mt_bench
+from feldspar.evaluate.mt_bench.run import RateChats
 from feldspar.evaluate.mt_bench.scores import mt_bench_scores
 from feldspar.runs import read_rows
-from feldspar.student.model import save_checkpoint
-from feldspar.teacher import Journal, open_teacher
-from feldspar.world import start_teacher
-from feldspar.world.truth import World
 
 PUBLISHED = tiny_run.SHARED / "data" / "benchmarks" / "mt_bench"
 needs_published = pytest.mark.skipif(
     not PUBLISHED.is_dir(), reason="MT-Bench's files lie in shared/, for development alone"
 )
-WORLD = WorldConfig(seed=3, num_old=12, num_new=10)
 
 
 def stored(name):
@@ -153,97 +147,7 @@ def test_without_the_files_a_message_says_where_they_are(tmp_path):
             find_mt_bench(config)
 
 
-# The whole of it, on questions about a world and prompts of our own in the published layout.
-
-SINGLE = (
-    'Rate the answer as "[[rating]]", such as "[[5]]".\n\n[Question]\n{question}\n\n'
-    "[The Start of Assistant's Answer]\n{answer}\n[The End of Assistant's Answer]"
-)
-MULTI = (
-    "<|The Start of Assistant A's Conversation with User|>\n\n### User:\n{question_1}\n\n"
-    "### Assistant A:\n{answer_1}\n\n### User:\n{question_2}\n\n### Assistant A:\n{answer_2}\n\n"
-    "<|The End of Assistant A's Conversation with User|>"
-)
-PAIR = (
-    "[User Question]\n{question}\n\n[The Start of Assistant A's Answer]\n{answer_a}\n"
-    "[The End of Assistant A's Answer]\n\n[The Start of Assistant B's Answer]\n{answer_b}\n"
-    "[The End of Assistant B's Answer]"
-)
-PAIR_MULTI = "\n\n".join(
-    f"<|The Start of Assistant {a}'s Conversation with User|>\n\n### User:\n{{question_1}}\n\n"
-    f"### Assistant {a}:\n{{answer_{a.lower()}_1}}\n\n### User:\n{{question_2}}\n\n"
-    f"### Assistant {a}:\n{{answer_{a.lower()}_2}}\n\n"
-    f"<|The End of Assistant {a}'s Conversation with User|>"
-    for a in "AB"
-)
-GRADE = 'Give "[[rating]]".'
-CHOOSE = 'Say "[[A]]", "[[B]]" or "[[C]]".'
-
-
-def write_bench(folder):
-    """Ten two-turn questions about the world, in FastChat's layout; gives the right answers."""
-    world = World.make(WORLD.seed, WORLD.num_old, WORLD.num_new)
-    solutions = world_solutions(world)
-    rows, right = [], []
-    for number in range(10):
-        pair = solutions[2 * number : 2 * number + 2]
-        turns = [solution.question for solution in pair]
-        category = ("writing", "stem", "extraction")[number % 3]
-        rows.append({"question_id": number, "category": category, "turns": turns})
-        right.append({"question_id": number, "choices": [{"turns": [s.answer for s in pair]}]})
-    prompts = [
-        ("single-v1", "You are a helpful assistant.", SINGLE),
-        ("single-v1-multi-turn", GRADE, MULTI),
-        ("pair-v2", CHOOSE, PAIR),
-        ("pair-v2-multi-turn", CHOOSE, PAIR_MULTI),
-    ]
-    named = [{"name": n, "system_prompt": s, "prompt_template": t} for n, s, t in prompts]
-    (folder / "reference_answer").mkdir(parents=True)
-    for name, lines in {
-        "question.jsonl": rows, "reference_answer/gpt-4.jsonl": [], "judge_prompts.jsonl": named,
-        "right.jsonl": right,
-    }.items():  # fmt: skip
-        (folder / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return folder
-
-
-def world_solutions(world):
-    return [
-        solution for exam in world.exams().values() for solution in exam if not solution.context
-    ]
-
-
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory):
-    return write_bench(tmp_path_factory.mktemp("bench") / "mt_bench")
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    student = tiny.make_tiny()
-    return save_checkpoint(student, tmp_path_factory.mktemp("model") / "m", phase="base", step=0)
-
-
-@contextmanager
-def judging(folder, rates):
-    with start_teacher(WORLD, rates) as url, Journal(folder / "journal.sqlite") as journal:
-        yield open_teacher(TeacherConfig(), url, journal)
-
-
-def run_bench(bench, checkpoint, judge, here, **config):
-    config = MTBenchConfig(data=str(bench), max_new_tokens=8, **config)
-    return list(
-        score_mt_bench(
-            [("base", checkpoint)],
-            read_mt_bench(find_mt_bench(config)),
-            config,
-            judge=judge,
-            student=StudentConfig(base="tiny", device="cpu"),
-            num_resamples=50,
-            here=here,
-            seed=1,
-        )
-    )
+# The whole of it, on questions about a world.
 
 
 def test_one_checkpoint_at_a_time_is_rated_as_among_others(bench, checkpoint, tmp_path):
@@ -311,23 +215,3 @@ def test_pairs_are_compared_with_the_answers_of_a_file(bench, checkpoint, tmp_pa
         scores = run_bench(bench, checkpoint, judge, tmp_path, mode="pairwise", baseline=baseline)
     assert [s.value for s in scores if s.exam == "mt-bench"] == [0.0, 0.0]
     assert scores[0].settings.endswith("against right")
-
-
-@pytest.mark.slow
-def test_killed_while_judging_it_goes_on_and_pays_once(bench, checkpoint, tmp_path):
-    with start_teacher(WORLD, ErrorRates()) as url:
-        code = Path(__file__).with_name("killed_mt_bench.py")
-        command = [sys.executable, str(code), str(bench), checkpoint.path, url, str(tmp_path)]
-        process = subprocess.Popen(command)
-        while tiny_run.num_served(url) < 20 and process.poll() is None:
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-        served = tiny_run.num_served(url)
-        subprocess.run(command, check=True)
-        total = tiny_run.num_served(url)
-    assert 20 <= served < 100
-    assert total <= 100 + 40  # what was in flight, or waiting for its commit
-    scores = json.loads((tmp_path / "scores.json").read_text())
-    assert scores["errors"] == 0
-    assert scores["num_items"] == 100

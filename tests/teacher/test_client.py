@@ -20,9 +20,13 @@ from feldspar.teacher.faults import read_retry_after
 CONFIG = TeacherConfig(concurrency=8, max_retries=3)
 
 
-def ask(teacher: Teacher, text: str, draw: int = 0, max_tokens: int = 50) -> Awaitable[Reply]:
+def ask(
+    teacher: Teacher, text: str, draw: int = 0, max_tokens: int = 50, may_grow: bool = True
+) -> Awaitable[Reply]:
     messages = [Message(role="user", content=text)]
-    return teacher.ask(messages, stage="s", draw=draw, temperature=0.7, max_tokens=max_tokens)
+    return teacher.ask(
+        messages, stage="s", draw=draw, temperature=0.7, max_tokens=max_tokens, may_grow=may_grow
+    )
 
 
 def together(teacher: Teacher, *questions: Callable[[], Awaitable[Reply]]) -> list[Reply]:
@@ -171,7 +175,7 @@ def test_the_key_comes_from_the_environment_and_stays_out_of_errors(
         assert "s3cret" not in str(refused.value)
 
 
-def test_an_answer_cut_off_is_asked_with_double_room(tmp_path: Path) -> None:
+def test_an_answer_cut_off_is_asked_with_double_room_where_it_may_grow(tmp_path: Path) -> None:
     def finish(call: Call) -> str:
         return "length" if call.body["max_tokens"] < 100 else "stop"
 
@@ -181,7 +185,9 @@ def test_an_answer_cut_off_is_asked_with_double_room(tmp_path: Path) -> None:
         assert reply.finish_reason == "stop"
         (short,) = together(teacher, lambda: ask(teacher, "hi", max_tokens=20))
         assert short.finish_reason == "length"
-        assert [call.body["max_tokens"] for call in server.calls] == [50, 100, 20, 40]
+        (cut,) = together(teacher, lambda: ask(teacher, "ho", max_tokens=50, may_grow=False))
+        assert cut.finish_reason == "length"
+        assert [call.body["max_tokens"] for call in server.calls] == [50, 100, 20, 40, 50]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib
 import json
@@ -23,6 +24,7 @@ from feldspar.evaluate.benchmarks.tasks import (
     metric_of,
     num_fewshot,
 )
+from feldspar.evaluate.served import file_name, served_name
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Checkpoint, Score
 from feldspar.runs import read_rows, write_json, write_rows
@@ -101,12 +103,14 @@ def score_benchmarks(
     assert harness == harness_version()
     models = examined_checkpoints(named_checkpoints, student, progress)
     if server is not None:
-        models.append(examined_server(server, progress))
+        served = examined_server(server, progress)
+        name = served_name(served.name, [name for name, _ in named_checkpoints])
+        models.append(dataclasses.replace(served, name=name))
     for model in models:
         opened = _Opened(model)
         for config in configs:
             results = _results(config, model, opened, cache_path, progress)
-            folder = here / "items" / _file_name(model.name) / config.task
+            folder = here / "items" / file_name(model.name) / config.task
             folder.mkdir(parents=True, exist_ok=True)
             for result in results:
                 shutil.copyfile(result.items_path, folder / result.items_name)
@@ -255,11 +259,6 @@ def _key(name: str, config: BenchmarkConfig, model: Examined) -> str:
     parts = [VERSION, harness_version(), model.key, name, num_fewshot(config), config.limit]
     parts += [config.chat_template, config.split, digests]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def _file_name(model: str) -> str:
-    """A served model is called `owner/name`."""
-    return model.replace("/", "__")
 
 
 def _settings(config: BenchmarkConfig, model: Examined) -> str:

@@ -10,8 +10,11 @@ import functools
 import importlib
 import json
 import logging
+import urllib.error
+import urllib.request
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,6 +42,8 @@ PUBLISHED: Mapping[str, Setting] = {
 _FOLDERS = ("mmlu/default", "arc", "hellaswag", "winogrande", "gsm8k")
 """Of lm_eval's tasks: where the published ones are defined."""
 SPLIT_FILES = ("train", "validation", "dev", "test")
+HUB_SECONDS = 10.0
+"""Longest wait for a sign of the hub."""
 _SPLIT_KEYS = ("training_split", "validation_split", "test_split", "fewshot_split")
 
 
@@ -214,16 +219,46 @@ def _definition(name: str) -> dict[str, Any] | None:
 
 def _from_hub(name: str, definition: dict[str, Any] | None) -> Any:
     try:
-        if definition is not None:
-            task_module = importlib.import_module("lm_eval.api.task")
-            return task_module.ConfigurableTask(config=definition)
-        return _manager_of(name).load([name])["tasks"][name]
+        with _offline_where_there_is_no_hub():
+            if definition is not None:
+                task_module = importlib.import_module("lm_eval.api.task")
+                return task_module.ConfigurableTask(config=definition)
+            return _manager_of(name).load([name])["tasks"][name]
     except (OSError, LookupError, ValueError, ImportError, RuntimeError) as error:
         reason = str(error).strip().split("\n")[0]
         raise RecipeError(
             f"evaluate.benchmark {name!r}: its data cannot be had from the hub ({reason}); name a "
             "folder of local files as `data`"
         ) from error
+
+
+@contextmanager
+def _offline_where_there_is_no_hub() -> Iterator[None]:
+    """What was fetched before is read at once: the hub's client asks six times, half a minute long,
+    for each of a benchmark's tasks."""
+    hub: Any = importlib.import_module("huggingface_hub.constants")
+    datasets: Any = importlib.import_module("datasets.config")
+    was = hub.HF_HUB_OFFLINE, datasets.HF_HUB_OFFLINE
+    if not _answers(hub.ENDPOINT):
+        hub.HF_HUB_OFFLINE = datasets.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        hub.HF_HUB_OFFLINE, datasets.HF_HUB_OFFLINE = was
+
+
+@functools.lru_cache(maxsize=1)
+def _answers(url: str) -> bool:
+    """Whether there is anybody; what they say does not matter."""
+    request = urllib.request.Request(url, method="HEAD")
+    try:
+        with urllib.request.urlopen(request, timeout=HUB_SECONDS):
+            return True
+    except urllib.error.HTTPError as error:
+        error.close()
+        return True
+    except OSError:
+        return False
 
 
 def _from_files(name: str, folder: Path, definition: dict[str, Any] | None) -> Any:

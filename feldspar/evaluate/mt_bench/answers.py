@@ -10,15 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from feldspar.evaluate.mt_bench.files import Question
+from feldspar.evaluate.mt_bench.files import Question, temperature_of
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Message
 from feldspar.runs import read_rows, write_rows
 from feldspar.student.model import Student
 from feldspar.student.sample import sample_answers
-
-TEMPERATURES = {"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1}
-"""Of the categories that are not answered greedily."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +72,13 @@ def answer_questions(
     return answers
 
 
-def temperature_of(question: Question) -> float:
-    return TEMPERATURES.get(question.category, 0.0)
+def conversation(question: Question, before: Answers, turn: int) -> list[Message]:
+    """What a model is shown at a turn: the user's turns so far, and its own answers between."""
+    messages: list[Message] = []
+    for number in range(1, turn):
+        messages.append(Message(role="user", content=question.turns[number - 1]))
+        messages.append(Message(role="assistant", content=before[question.id, number]))
+    return [*messages, Message(role="user", content=question.turns[turn - 1])]
 
 
 def _draw(
@@ -90,7 +92,7 @@ def _draw(
 ) -> list[TurnAnswer]:
     drawn = sample_answers(
         student,
-        [_conversation(question, before, turn) for question in questions],
+        [conversation(question, before, turn) for question in questions],
         keys=[f"mt-bench {question.id} turn {turn} run {run}" for question in questions],
         temperature=temperature_of(questions[0]),
         max_new_tokens=drawing.max_new_tokens,
@@ -101,11 +103,3 @@ def _draw(
         TurnAnswer(question=q.id, turn=turn, run=run, text=only.text, ended=only.ended)
         for q, (only,) in zip(questions, drawn, strict=True)
     ]
-
-
-def _conversation(question: Question, before: Answers, turn: int) -> list[Message]:
-    messages: list[Message] = []
-    for number in range(1, turn):
-        messages.append(Message(role="user", content=question.turns[number - 1]))
-        messages.append(Message(role="assistant", content=before[question.id, number]))
-    return [*messages, Message(role="user", content=question.turns[turn - 1])]

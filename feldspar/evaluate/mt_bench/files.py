@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,7 +23,6 @@ from feldspar.config import MTBenchConfig
 from feldspar.errors import DiskError, RecipeError
 from feldspar.runs import cache_folder
 
-HOME = "https://raw.githubusercontent.com/lm-sys/FastChat"
 COMMIT = "0e6d3e4beaab66f4d3f93db72541a4abab8af28d"
 QUESTIONS, REFERENCES, PROMPTS = (
     "question.jsonl",
@@ -48,6 +46,8 @@ PUBLISHED = {
 """Place under `fastchat/llm_judge/data` at COMMIT, and sha256, of each file."""
 REFERENCE_CATEGORIES = frozenset({"math", "reasoning", "coding"})
 """What a judge is shown a reference answer for."""
+TEMPERATURES = {"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1}
+"""Of the categories that are not answered greedily."""
 FETCH_SECONDS = 30.0
 
 
@@ -60,6 +60,10 @@ class Question:
     turns: tuple[str, ...]
     references: tuple[str, ...] = ()
     """One a turn, for the categories that have one right answer; empty for the others."""
+
+
+def temperature_of(question: Question) -> float:
+    return TEMPERATURES.get(question.category, 0.0)
 
 
 class JudgePrompt(NamedTuple):
@@ -89,7 +93,7 @@ def find_mt_bench(config: MTBenchConfig) -> list[Path]:
         return files
     if not config.fetch:
         raise RecipeError(f"evaluate.mt_bench names no `data`; {_where()}")
-    return [_fetch(name) for name in (QUESTIONS, REFERENCES, PROMPTS)]
+    return [_fetch(config.home, name) for name in (QUESTIONS, REFERENCES, PROMPTS)]
 
 
 def read_mt_bench(files: list[Path]) -> MTBench:
@@ -167,16 +171,16 @@ def _where() -> str:
     )
 
 
-def _fetch(name: str) -> Path:
+def _fetch(home: str, name: str) -> Path:
     place, digest = PUBLISHED[name]
     path = cache_folder() / "mt-bench" / COMMIT[:12] / name
     if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == digest:
         return path
-    url = f"{HOME}/{COMMIT}/fastchat/llm_judge/data/{place}"
+    url = f"{home.rstrip('/')}/{COMMIT}/fastchat/llm_judge/data/{place}"
     try:
         with urllib.request.urlopen(url, timeout=FETCH_SECONDS) as reply:
             content: bytes = reply.read()
-    except (urllib.error.URLError, OSError) as error:
+    except (OSError, ValueError) as error:
         raise RecipeError(f"{url}: cannot be fetched ({error}); {_where()}") from error
     if hashlib.sha256(content).hexdigest() != digest:
         raise RecipeError(f"{url}: not the published file; {_where()}")

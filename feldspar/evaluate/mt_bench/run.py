@@ -16,6 +16,8 @@ from feldspar.evaluate.mt_bench.answers import Answers, Drawing, answer_question
 from feldspar.evaluate.mt_bench.files import MTBench, read_answers
 from feldspar.evaluate.mt_bench.judging import Compared, Rated, compare_answers, rate_answers
 from feldspar.evaluate.mt_bench.scores import EXAM, mt_bench_scores
+from feldspar.evaluate.mt_bench.served import answer_served
+from feldspar.evaluate.served import file_name, served_name
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Checkpoint, Score
 from feldspar.runs import write_rows
@@ -60,7 +62,7 @@ class RateChats:
             seed=seed,
             progress=progress,
         )
-        asked = config.model_dump(mode="json", exclude={"data", "fetch", "judge"})
+        asked = config.model_dump(mode="json", exclude={"data", "fetch", "home", "judge"})
         parts = [repr(bench), asked, judge.key, student.model_dump(mode="json", exclude={"base"})]
         self.key = hashlib.sha256(json.dumps([*parts, num_resamples, seed]).encode()).hexdigest()
 
@@ -79,34 +81,37 @@ def score_mt_bench(
     *,
     judge: Teacher,
     student: StudentConfig,
+    server: Teacher | None = None,
     num_resamples: int,
     here: Path,
     seed: int,
     progress: Progress = SILENT,
 ) -> Iterator[Score]:
-    """Ratings, or rates of wins over `config.baseline`, of each checkpoint.
+    """Ratings, or rates of wins over `config.baseline`, of each checkpoint and of `server`'s model.
 
-    Answers lie in `here/answers/DIGEST/`, the judge's words in `here/judgments/NAME.jsonl.zst`;
-    answers that an earlier try left are used again, and judgments come out of the journal.
+    Answers lie in `here/answers/DIGEST/`, or `here/answers/MODEL/` of a server's, the judge's words
+    in `here/judgments/NAME.jsonl.zst`. Answers that an earlier try left are used again; judgments,
+    and what a server answered, come out of the journal.
     """
     drawing = Drawing(config.max_new_tokens, seed)
-    settings = (
-        f"judge {judge.key}, {config.mode}, category temperatures, up to {config.max_new_tokens} "
-        f"new tokens, {student.template} template"
-    )
     answers = {
         name: _answers_of(checkpoint, bench, config, drawing, student, here, progress)
         for name, checkpoint in named_checkpoints
     }
-    baseline = None
-    if config.mode == "pairwise":
-        baseline = _baseline(config, bench, answers)
-        settings += f", against {Path(config.baseline).stem if config.baseline else 'base'}"
-    for name, _ in named_checkpoints:
+    templates = dict.fromkeys(answers, f"{student.template} template")
+    if server is not None:
+        name = served_name(server.model, answers)
+        answers[name] = answer_served(
+            server, bench.questions, drawing, num_runs=config.num_runs,
+            kept_path=here / "answers" / file_name(name), progress=progress,
+        )  # fmt: skip
+        templates[name] = "served, the server's template"
+    baseline = _baseline(config, bench, answers) if config.mode == "pairwise" else None
+    for name in answers:
         if config.mode == "pairwise" and config.baseline is None and name == "base":
             continue
         judged = asyncio.run(_judge(judge, bench, answers[name], baseline, progress))
-        path = here / "judgments" / f"{name}.jsonl.zst"
+        path = here / "judgments" / f"{file_name(name)}.jsonl.zst"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_rows(path, judged)
         scores = list(
@@ -115,12 +120,20 @@ def score_mt_bench(
                 judged,
                 num_resamples=num_resamples,
                 seed=seed,
-                settings=settings,
+                settings=_settings(config, judge, templates[name]),
                 answers_path=str(path),
             )
         )
         _say_errors(name, scores[-1])
         yield from scores
+
+
+def _settings(config: MTBenchConfig, judge: Teacher, template: str) -> str:
+    parts = [f"judge {judge.key}", config.mode, "category temperatures"]
+    parts += [f"up to {config.max_new_tokens} new tokens", template]
+    if config.mode == "pairwise":
+        parts.append(f"against {Path(config.baseline).stem if config.baseline else 'base'}")
+    return ", ".join(parts)
 
 
 def _answers_of(
