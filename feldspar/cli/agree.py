@@ -50,7 +50,8 @@ def _print(found: list[Agreement]) -> None:
     for agreement in found:
         by_subset.setdefault(agreement.subset, []).append(agreement)
     table = Table(title="The chosen answer is preferred", title_justify="left", box=box.SIMPLE)
-    table.add_column("category", no_wrap=True)
+    # Of a narrow screen the figures come first.
+    table.add_column("category", overflow="fold")
     table.add_column("pairs", justify="right", no_wrap=True)
     for agreement in found[:3]:
         table.add_column(agreement.by, no_wrap=True)
@@ -62,4 +63,4 @@ def _print(found: list[Agreement]) -> None:
 
 def _cell(agreement: Agreement) -> str:
     low, high = agreement.interval
-    return f"{agreement.share:.3f} ({low:.3f}, {high:.3f})"
+    return f"{agreement.share:.2f} ({low:.2f}, {high:.2f})"

@@ -5,6 +5,7 @@ import hashlib
 import logging
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -31,8 +32,40 @@ log = logging.getLogger(__name__)
 
 Role = Literal["aligned", "base"]
 ROLES: tuple[Role, ...] = ("aligned", "base")
-Scorer = Student | ServedModel
-"""One model of the pair: computed here, or by a server."""
+
+
+class SpreadModel(NamedTuple):
+    """One model of the pair on several devices, a copy on each, which share the reading."""
+
+    copies: tuple[Student, ...]
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.copies[0].tokenizer
+
+    @property
+    def template(self) -> Template:
+        return self.copies[0].template
+
+    def read(self, trees: Sequence[Tree], progress: Progress = SILENT) -> list[AnswerLogProb]:
+        """Score every continuation, in order. Which copy reads a tree is a matter of its place."""
+        num = len(self.copies)
+        with (
+            progress.task("log-probabilities", len(trees), "prompts") as task,
+            ThreadPoolExecutor(num) as pool,
+        ):
+            running = [
+                pool.submit(score_trees, copy, trees[place::num])
+                for place, copy in enumerate(self.copies)
+            ]
+            parts = [iter(one.result()) for one in running]
+            task.advance(len(trees))
+        scored = [next(parts[place % num]) for place in range(len(trees))]
+        return [AnswerLogProb(s.total, s.num_tokens) for of_tree in scored for s in of_tree]
+
+
+Scorer = Student | SpreadModel | ServedModel
+"""One model of the pair: computed here, on one device or on several, or by a server."""
 
 
 class RewardPair(NamedTuple):
@@ -87,32 +120,54 @@ def open_scorer(role: Role, pair: RewardPair, student: StudentConfig) -> Scorer:
     model: Checkpoint = getattr(pair, role)
     server: RewardServerConfig | None = getattr(pair, f"{role}_server")
     if server is None:
-        return load_scorer(model, pair, student)
+        copies = load_copies(model, pair, student, _devices(model, student))
+        return copies[0] if len(copies) == 1 else SpreadModel(copies)
     tokenizer, template = _words(model, pair)
     return connect(server, tokenizer, template, _longest_of(Path(model.path)))
 
 
 def load_scorer(model: Checkpoint, pair: RewardPair, student: StudentConfig) -> Student:
-    """Load one model of the pair, speaking through the aligned model's chat template.
+    """Load one model of the pair on one device, speaking through the aligned model's chat template.
 
     Each reads the text with its own tokenizer, which is one where the two are equal. Weights are
     taken as they are: a token added for padding would change what the softmax is over.
     """
+    return load_copies(model, pair, student, [find_device(student.device)])[0]
+
+
+def load_copies(
+    model: Checkpoint, pair: RewardPair, student: StudentConfig, devices: Sequence[torch.device]
+) -> tuple[Student, ...]:
+    """The same on each of the devices. Raises TrainingError where a device has too little room."""
     tokenizer, template = _words(model, pair)
+    copies = []
+    for device in devices:
+        dtype = _dtype(student, device)
+        _check_memory(model, device, dtype)
+        weights = _load(AutoModelForCausalLM, model, dtype=dtype, use_safetensors=True)
+        weights.to(device).eval()
+        check_head(weights)
+        copies.append(
+            Student(
+                model=weights,
+                tokenizer=tokenizer,
+                template=template,
+                device=device,
+                dtype=dtype,
+                compile=student.compile,
+            )
+        )
+    return tuple(copies)
+
+
+def _devices(model: Checkpoint, student: StudentConfig) -> list[torch.device]:
+    """Every GPU that has room for the model, where GPUs compute; else the one device there is."""
     device = find_device(student.device)
-    dtype = _dtype(student, device)
-    _check_memory(model, device, dtype)
-    weights = _load(AutoModelForCausalLM, model, dtype=dtype, use_safetensors=True)
-    weights.to(device).eval()
-    check_head(weights)
-    return Student(
-        model=weights,
-        tokenizer=tokenizer,
-        template=template,
-        device=device,
-        dtype=dtype,
-        compile=student.compile,
-    )
+    if device.type != "cuda":
+        return [device]
+    every = [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
+    needed = num_weights(Path(model.path)) * _dtype(student, device).itemsize
+    return [one for one in every if needed <= (free_bytes(one) or 0)] or [device]
 
 
 class _Words(NamedTuple):
@@ -140,7 +195,7 @@ def score_answers(
     prompt and answer longer than the model reads, and for a text it has no tokens for."""
     trees = answer_trees(scorer, rows)
     _check_readable(scorer, rows, trees)
-    if isinstance(scorer, ServedModel):
+    if not isinstance(scorer, Student):
         return scorer.read(trees, progress)
     scored = score_trees(scorer, trees, progress)
     return [AnswerLogProb(s.total, s.num_tokens) for of_tree in scored for s in of_tree]
@@ -167,11 +222,19 @@ def log_ratio(
 
 def longest_read(scorer: Scorer) -> float:
     """Tokens of a prompt and its answer together; infinite where the model does not say."""
-    return scorer.longest if isinstance(scorer, ServedModel) else _longest(scorer.model.config)
+    if isinstance(scorer, ServedModel):
+        return scorer.longest
+    return _longest(_one(scorer).model.config)
 
 
 def name_of(scorer: Scorer) -> str:
-    return scorer.name if isinstance(scorer, ServedModel) else str(scorer.model.name_or_path)
+    if isinstance(scorer, ServedModel):
+        return scorer.name
+    return str(_one(scorer).model.name_or_path)
+
+
+def _one(scorer: Student | SpreadModel) -> Student:
+    return scorer.copies[0] if isinstance(scorer, SpreadModel) else scorer
 
 
 def _longest(config: Any) -> float:

@@ -10,8 +10,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from feldspar.config import PreferConfig, StudentConfig
 from feldspar.errors import RecipeError, TrainingError
 from feldspar.prefer.reward import (
+    SpreadModel,
     find_pair,
     free_bytes,
+    load_copies,
     load_scorer,
     log_ratio,
     num_weights,
@@ -59,6 +61,24 @@ def test_the_reward_is_the_sum_of_log_ratios_of_a_plain_computation(toy):
         found = log_ratio(scores["aligned"][index], scores["base"][index], "sum")
         assert found == pytest.approx(by_aligned - by_base, abs=1e-4 * max(1, num_tokens))
         assert scores["aligned"][index].num_tokens == num_tokens
+
+
+def test_a_model_on_several_devices_finds_what_it_does_on_one(toy):
+    pair = pair_of(toy)
+    rows = [
+        AnswerRow((Message(role="user", content=f"How is the stone number {n}?"),), answer, ended)
+        for n in range(5)
+        for answer, ended in (("It is lovely.", True), (" It is", False), ("", False))
+    ]
+    devices = [torch.device("cpu")] * 2
+    spread = SpreadModel(load_copies(pair.aligned, pair, STUDENT, devices))
+    alone = score_answers(load_scorer(pair.aligned, pair, STUDENT), rows)
+    found = score_answers(spread, rows)
+    assert [f.num_tokens for f in found] == [a.num_tokens for a in alone]
+    assert [f.total for f in found] == pytest.approx([a.total for a in alone], abs=1e-4)
+    long = (Message(role="user", content="How is the stone? " * 60),)
+    with pytest.raises(TrainingError, match="reads 256 tokens"):
+        score_answers(spread, [AnswerRow(long, "It is lovely.")])
 
 
 def test_the_reward_prefers_what_the_aligned_model_was_taught(toy):
