@@ -93,11 +93,12 @@ def run_once(url: str, job: str, concurrency: int, taxonomy: Path) -> dict[str, 
     }
 
 
-def measure(proxy: Path, job: str, concurrency: int) -> dict[str, float]:
-    """One run in a process of its own, with a proxy and a teacher of their own."""
+def measure(proxy: Path, job: str, concurrency: int, seed: int) -> dict[str, float]:
+    """One run in a process of its own, with a teacher and a proxy of their own, whose latencies are
+    drawn by `seed`."""
     with tempfile.TemporaryDirectory() as folder, start_teacher(WORLD, RATES) as teacher:
         taxonomy = write_world(WORLD, Path(folder) / "world").taxonomy
-        with proxied(proxy, teacher.removesuffix("/v1")) as url:
+        with proxied(proxy, teacher.removesuffix("/v1"), seed=seed) as url:
             line = [sys.executable, __file__, "--one", url, job, str(concurrency), str(taxonomy)]
             with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
                 reached = _watch(process, url)
@@ -164,11 +165,15 @@ def _cpu_seconds() -> float:
 def _page(rows: list[dict[str, float | str]], line: str) -> str:
     columns = {
         "job": "{}", "concurrency": "{}", "answers": "{:.0f}", "samples": "{:.0f}",
-        "ideal_s": "{:.1f}", "span_s": "{:.1f}", "slot_use": "{:.3f}", "slots_reached_s": "{:.1f}",
+        "ideal_s": "{:.1f}", "span_s": "{:.1f}", "slot_use": "{:.3f}", "lowest_use": "{:.3f}",
+        "highest_use": "{:.3f}", "slots_reached_s": "{:.1f}",
         "first_sample_s": "{:.1f}", "cpu_ms_a_request": "{:.2f}", "memory_mb": "{:.0f}",
         "peak_in_flight": "{:.0f}",
     }  # fmt: skip
-    table = ["| " + " | ".join(c.replace("_", " ") for c in columns) + " |", "|---" * 12 + "|"]
+    table = [
+        "| " + " | ".join(c.replace("_", " ") for c in columns) + " |",
+        "|---" * len(columns) + "|",
+    ]
     for row in rows:
         cells = (form.format(row[name]) for name, form in columns.items())
         table.append("| " + " | ".join(cells) + " |")
@@ -177,7 +182,8 @@ def _page(rows: list[dict[str, float | str]], line: str) -> str:
         "# Generation: how well a busy teacher is kept at work\n\n"
         + "\n".join(table)
         + f"\n\nCommand: `{line}`\n\n{os.cpu_count()} cores ({platform.machine()}), shared with "
-        f"the proxy and the embedded teacher; Python {platform.python_version()}, {packages}.\n"
+        "the proxy and the embedded teacher; medians of all but the lowest and the highest use; "
+        f"Python {platform.python_version()}, {packages}.\n"
     )
 
 
@@ -186,7 +192,7 @@ def main() -> None:
     parser.add_argument("--proxy", type=Path)
     parser.add_argument("--jobs", nargs="+", choices=JOBS, default=JOBS)
     parser.add_argument("--concurrency", nargs="+", type=int, default=[SLOTS, 0])
-    parser.add_argument("--repeats", type=int, default=1, help="The median of each figure is told.")
+    parser.add_argument("--repeats", type=int, default=1, help="Each with other latencies.")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -199,10 +205,13 @@ def main() -> None:
     rows: list[dict[str, float | str]] = []
     for job in arguments.jobs:
         for concurrency in arguments.concurrency:
-            runs = [measure(arguments.proxy, job, concurrency) for _ in range(arguments.repeats)]
+            seeds = range(1, arguments.repeats + 1)
+            runs = [measure(arguments.proxy, job, concurrency, seed) for seed in seeds]
             names = [name for name, value in runs[0].items() if not isinstance(value, dict)]
             medians = {name: statistics.median(run[name] for run in runs) for name in names}
             rows.append({"job": job, "concurrency": concurrency or "found", **medians})
+            uses = [run["slot_use"] for run in runs]
+            rows[-1] |= {"lowest_use": min(uses), "highest_use": max(uses)}
             print(json.dumps(rows[-1]), flush=True)
     page = _page(rows, f"python benchmarks/{Path(__file__).name} {' '.join(sys.argv[1:])}")
     print(page)

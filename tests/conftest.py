@@ -1,5 +1,6 @@
 """For all tests: torch on one thread, since small models are waiting, not computing, on more."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -8,6 +9,12 @@ import tiny_run
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def pytest_collection_finish() -> None:
+    """Collections of garbage look at what the tests make, and not at all of torch each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -9,11 +9,11 @@ import pytest
 from tiny_run import (
     STEPS,
     digests,
-    feldspar,
     num_served,
     rows_bytes,
     sample_bytes,
     serving_teacher,
+    start,
     step_files,
     write_recipe,
 )
@@ -75,7 +75,7 @@ def test_the_same_command_again_asks_nothing_and_rewrites_nothing(
     before, said = step_files(run), (folder / "stdout").read_text()
     with serving_teacher(folder / "recipe.toml") as url:
         at = ["--set", f"teacher.endpoint={url}"]
-        done = feldspar("run", "recipe.toml", *at, cwd=folder, cache=cache)
+        done = start("run", "recipe.toml", *at, cwd=folder, cache=cache).completed()
         assert num_served(url) == 0
     assert done.returncode == 0, done.stderr
     assert done.stdout == said
@@ -87,7 +87,7 @@ def test_another_directory_and_a_fresh_journal_give_the_same_bytes(
 ) -> None:
     write_recipe(tmp_path)
     at = ["--runs", "elsewhere", "--set", "name=other"]
-    done = feldspar("run", "recipe.toml", *at, cwd=tmp_path, cache=cache)
+    done = start("run", "recipe.toml", *at, cwd=tmp_path, cache=cache).completed()
     assert done.returncode == 0, done.stderr
     other = tmp_path / "elsewhere" / "other"
     assert sample_bytes(other) == sample_bytes(tiny)

@@ -8,16 +8,15 @@ five by the lines of progress that the run has printed since.
 import os
 import random
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from forked import Forked
 from tiny_run import (
     RECIPE,
     digests,
-    feldspar,
     num_served,
     sample_bytes,
     serving_teacher,
@@ -25,7 +24,7 @@ from tiny_run import (
     write_recipe,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 CONCURRENCY = 4
 CALLS_IN_COMMITS = 40
@@ -34,7 +33,7 @@ LONGER = RECIPE.replace("samples_per_leaf = 8", "samples_per_leaf = 100").replac
     "calls_per_chunk = 2", "calls_per_chunk = 12"
 )
 """Long enough in generation for some of the kills to fall there."""
-Moment = Callable[[subprocess.Popen[str]], None]
+Moment = Callable[[Forked], None]
 """Waits until a run has come so far."""
 
 
@@ -47,7 +46,7 @@ def test_ten_kills_cost_nothing_but_what_was_in_flight(tmp_path: Path, cache: Pa
         moments = [served(url, n) for n in sorted(rng.sample(range(num_requests), 5))]
         moments += [printed(rng.randint(2, 7), rng.uniform(0, 0.3)) for _ in range(5)]
         codes = [kill_at(moment, recipe.parent, cache, url) for moment in moments]
-        done = feldspar(*command(url), cwd=recipe.parent, cache=cache)
+        done = start(*command(url), cwd=recipe.parent, cache=cache).completed()
         assert done.returncode == 0, done.stderr
         num_asked = num_served(url)
     # A run that had nothing left to do before its moment came was not killed.
@@ -66,7 +65,7 @@ def run_whole(folder: Path, cache: Path) -> tuple[Path, int]:
     """A run without kills, and the requests it took."""
     recipe = write_recipe(folder, LONGER)
     with serving_teacher(recipe) as url:
-        done = feldspar(*command(url), cwd=folder, cache=cache)
+        done = start(*command(url), cwd=folder, cache=cache).completed()
         assert done.returncode == 0, done.stderr
         return folder / "runs" / "tiny", num_served(url)
 
@@ -76,7 +75,7 @@ def command(url: str) -> list[str]:
 
 
 def served(url: str, num_requests: int) -> Moment:
-    def wait(process: subprocess.Popen[str]) -> None:
+    def wait(process: Forked) -> None:
         while num_served(url) < num_requests and process.poll() is None:
             time.sleep(0.01)
 
@@ -86,10 +85,9 @@ def served(url: str, num_requests: int) -> Moment:
 def printed(num_lines: int, seconds: float) -> Moment:
     """So many lines of progress, and a little later."""
 
-    def wait(process: subprocess.Popen[str]) -> None:
-        assert process.stderr is not None
-        for _ in range(num_lines):
-            process.stderr.readline()
+    def wait(process: Forked) -> None:
+        while process.said().count("\n") < num_lines and process.poll() is None:
+            time.sleep(0.01)
         time.sleep(seconds)
 
     return wait
@@ -101,5 +99,4 @@ def kill_at(moment: Moment, folder: Path, cache: Path, url: str) -> int:
     moment(process)
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    return process.returncode
+    return process.wait()

@@ -14,7 +14,7 @@ from feldspar.runs import Rows, open_step, result_of
 RECIPES = ROOT / "recipes"
 VARIANTS = ("paper", "stacked", "single-phase", "incremental")
 SMALL = (
-    *("world.num_old=12", "world.num_new=24", "world.training=0.002", "prefer=none"),
+    *("world.num_old=12", "world.num_new=10", "world.training=0.002", "prefer=none"),
     *("generate.samples_per_leaf=6", "generate.calls_per_chunk=1", "generate.exam_items=4"),
     *("generate.pairs_per_call=2", "train.batch_samples=32", "train.warmup_steps=1"),
     *("evaluate.max_new_tokens=8", "evaluate.num_resamples=50"),
@@ -68,8 +68,10 @@ def phases_of(run_path: Path) -> list[Phase]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["paper", "stacked", "single-phase"])
-def test_a_variant_runs(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FELDSPAR_CACHE", str(folder / "cache"))
+def test_a_variant_runs(
+    name: str, folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FELDSPAR_CACHE", str(cache))
     done = run(name, folder, name, f"taxonomy.leaves={FEW_LEAVES}")
     phases = phases_of(done)
     assert [p.name for p in phases] == [p.name for p in variant(name).train.phase]
@@ -80,9 +82,9 @@ def test_a_variant_runs(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.slow
 def test_a_run_goes_on_from_an_earlier_one_and_replays_it(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FELDSPAR_CACHE", str(folder / "cache"))
+    monkeypatch.setenv("FELDSPAR_CACHE", str(cache))
     old = f"taxonomy.leaves={OLD_LEAVES}"
     before = run("quickstart", folder, "before", old, until="trained")
     settings = [f"student.base={before}", f"data.0.run={before}"]

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import json
 import os
-import select
+import resource
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
+from forked import Forked
+
+from feldspar.cli.main import main
 from feldspar.records import Checkpoint
 from feldspar.runs import open_step
 
@@ -90,9 +93,9 @@ def write_recipe(folder: Path, text: str = RECIPE) -> Path:
 
 
 def feldspar(
-    *arguments: str, cwd: Path, cache: Path | None = None, **how: Any
+    *arguments: str, cwd: Path, cache: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """The command line, to its end."""
+    """The command line as it is started from a shell, to its end."""
     return subprocess.run(
         _command(*arguments),
         cwd=cwd,
@@ -100,24 +103,18 @@ def feldspar(
         capture_output=True,
         text=True,
         check=False,
-        **how,
     )
 
 
 def start(
-    *arguments: str, cwd: Path, cache: Path | None = None, **how: Any
-) -> subprocess.Popen[str]:
-    """The command line, on its way, in a session of its own as on a terminal of its own."""
-    return subprocess.Popen(
-        _command(*arguments),
-        cwd=cwd,
-        env=_environment(cache),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        **how,
-    )
+    *arguments: str, cwd: Path, cache: Path | None = None, max_file_bytes: int | None = None
+) -> Forked:
+    """The command line, on its way, in a session of its own as on a terminal of its own.
+
+    Forked: it has loaded torch already.
+    `max_file_bytes` is the size beyond which no file may grow.
+    """
+    return Forked(_main, arguments, max_file_bytes, cwd=cwd, environment=_environment(cache))
 
 
 def is_one_line(text: str) -> bool:
@@ -131,13 +128,15 @@ def serving_teacher(recipe: Path) -> Iterator[str]:
     """`feldspar world serve` of a recipe, which outlives the runs that ask it; gives its URL."""
     process = start("world", "serve", "--recipe", recipe.name, cwd=recipe.parent)
     try:
-        assert process.stdout is not None
-        ready, _, _ = select.select([process.stdout], [], [], 30)
-        assert ready, "the teacher did not come up"
-        yield process.stdout.readline().strip()
+        deadline = time.monotonic() + 120
+        while not (said := process.out()).endswith("\n"):
+            assert process.poll() is None, process.said()
+            assert time.monotonic() < deadline, "the teacher did not come up"
+            time.sleep(0.02)
+        yield said.splitlines()[0]
     finally:
         process.send_signal(signal.SIGINT)
-        process.communicate()
+        process.wait()
 
 
 def num_served(url: str) -> int:
@@ -170,6 +169,13 @@ def step_files(run: Path) -> dict[str, int]:
     """Every file of the run's steps, with the time of its last change."""
     files = (path for path in (run / "steps").rglob("*") if path.is_file())
     return {str(path.relative_to(run)): path.stat().st_mtime_ns for path in files}
+
+
+def _main(arguments: tuple[str, ...], max_file_bytes: int | None) -> None:
+    if max_file_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, resource.RLIM_INFINITY))
+    sys.argv[1:] = arguments
+    main()
 
 
 def _command(*arguments: str) -> list[str]:

@@ -1,7 +1,8 @@
-"""`feldspar serve`: a run's result behind an OpenAI-compatible server."""
+"""`feldspar serve`: a run's result, or a model folder, behind an OpenAI-compatible server."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,14 +14,14 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def serve(
-    run: Annotated[str, typer.Argument(help="A run, by name or path.")],
+    run: Annotated[str, typer.Argument(help="A run, by name or path, or a model folder.")],
     host: Annotated[
         str, typer.Option(help=f"Any but this machine's own needs a key in {KEY_VARIABLE}.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     runs: RunsRoot = RUNS,
 ) -> None:
-    """Serve the result of a run to OpenAI's clients: chat, completions, streams."""
+    """Serve a run's result, or a model folder, to OpenAI's clients: chat, completions, streams."""
     import os
 
     from feldspar.errors import RunError
@@ -32,9 +33,11 @@ def serve(
             f"--host {host} is open to others, so it needs a key: set {KEY_VARIABLE} to a secret "
             "that clients send as their API key"
         )
-    path = find_run(run, runs)
+    is_folder = (Path(run) / "config.json").is_file()
+    path = Path(run) if is_folder else find_run(run, runs)
     import asyncio
 
-    from feldspar.publish import serve_run
+    from feldspar.publish import folder_to_serve, run_to_serve, serve_model
 
-    asyncio.run(serve_run(path, host=host, port=port, key=key, say=typer.echo))
+    served = folder_to_serve(run) if is_folder else run_to_serve(path)
+    asyncio.run(serve_model(served, host=host, port=port, key=key, say=typer.echo))

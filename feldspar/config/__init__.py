@@ -35,6 +35,7 @@ from feldspar.config.scoring import BenchmarkConfig as BenchmarkConfig
 from feldspar.config.scoring import EvaluateConfig as EvaluateConfig
 from feldspar.config.scoring import ExamConfig as ExamConfig
 from feldspar.config.scoring import MTBenchConfig as MTBenchConfig
+from feldspar.config.scoring import PolicyServerConfig as PolicyServerConfig
 from feldspar.config.scoring import PreferConfig as PreferConfig
 from feldspar.config.scoring import RewardServerConfig as RewardServerConfig
 from feldspar.config.serving import PublishConfig as PublishConfig

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -36,6 +37,49 @@ class RewardServerConfig(Part):
         return f"{self.model or self.endpoint}@{self.revision}"
 
 
+class PolicyServerConfig(Part):
+    """A server that draws the answers. It is started for each model that is to answer, and has
+    ended before anything else is computed, so that both may use the same device."""
+
+    command: str
+    """Serves the model folder `{model}` at `http://127.0.0.1:{port}/v1` until it is told to end:
+    `vllm serve {model} --port {port} --generation-config vllm`, `feldspar serve {model} --port
+    {port}`, or a script of yours. No shell reads it; it is run in the working directory."""
+    model: str = "{model}"
+    """What the server calls the model. A server that has no such model is not asked, so that it is
+    never the last round's."""
+    start_seconds: Positive = 900.0
+    """Longest wait for it to come up."""
+    key_variable: str = "OPENAI_API_KEY"
+    """Environment variable that holds the key, where it wants one."""
+    concurrency: Count = 16
+    """Prompts under way at once, each with `num_answers` answers."""
+    timeout_seconds: Positive = 600.0
+    """Longest wait for the answers to one prompt."""
+    max_retries: Annotated[int, Field(ge=0)] = 8
+    """Attempts after the first, with growing pauses, at a server that is busy."""
+
+    @model_validator(mode="after")
+    def _command_names_model_and_port(self) -> PolicyServerConfig:
+        try:
+            words = shlex.split(self.command)
+        except ValueError as error:
+            raise ValueError(f"prefer.policy_server.command cannot be read: {error}") from None
+        for name in ("{model}", "{port}"):
+            if not any(name in word for word in words):
+                raise ValueError(
+                    f"prefer.policy_server.command has no {name}: each round's model is served "
+                    "from its own folder, at a port that is free then"
+                )
+        return self
+
+    @property
+    def key(self) -> str:
+        """That a server draws. How it is started does not count: a run whose command was mended
+        goes on with the answers it has."""
+        return "a server"
+
+
 class PreferConfig(Part):
     """Best-of-N by the log-ratio reward, then fine-tuning on the best, in rounds."""
 
@@ -48,6 +92,8 @@ class PreferConfig(Part):
     and chat template alone. None: it is computed here."""
     base_server: RewardServerConfig | None = None
     """The same for the base."""
+    policy_server: PolicyServerConfig | None = None
+    """Who draws the answers. None: they are drawn here."""
     num_prompts: Count = 30_000
     round_prompts: Count | None = None
     """Prompts of one round: rounds ask others in turn. None: every round asks all."""

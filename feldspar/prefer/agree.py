@@ -67,7 +67,8 @@ class _Scored(NamedTuple):
 def read_pairs(path: Path) -> list[Pair]:
     """Raises RecipeError where the file is missing, empty, or a line of it is no pair."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # On newlines alone: a text may hold other line ends, such as U+2028, as they are.
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: pairs cannot be read: {error}") from error
     pairs = []

@@ -1,6 +1,7 @@
 """Answers drawn from a policy and rewarded, in shards, so that a killed round loses little.
 
     FOLDER/drawn/00000.jsonl.zst     texts of 64 prompts
+    FOLDER/server.log                what the server said that drew them, where one did
     FOLDER/aligned/00000.jsonl.zst   their log-probabilities; FOLDER/base/... alike
     FOLDER/candidates.jsonl.zst      all with their rewards, last
 
@@ -8,17 +9,20 @@ One model is in memory at a time: the policy, then the aligned model, then its b
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from feldspar.config import PreferConfig, StudentConfig, TrainConfig
+from feldspar.prefer.policy import ServedPolicy
 from feldspar.prefer.reward import RewardPair, Role, free_memory, open_scorer, score_answers
+from feldspar.prefer.started import started
 from feldspar.progress import Progress
 from feldspar.records import Candidate, Checkpoint, Prompt, ScoreCheckpoint
 from feldspar.runs import read_rows, write_rows
 from feldspar.student.log_probs import AnswerLogProb, AnswerRow
 from feldspar.student.model import load_student
-from feldspar.student.sample import sample_answers
+from feldspar.student.sample import Sampled, sample_answers
 
 PROMPTS_PER_SHARD = 64
 
@@ -86,30 +90,65 @@ def _draw(
     missing = _missing(len(shards), folder / "drawn")
     if not missing:
         return
-    model = load_student(policy.path, shop.student)
     total = len(shards)
     name = f"{folder.name}: answers"
-    with shop.progress.task(name, total, "shards", done=total - len(missing)) as task:
+    with (
+        _answering(policy, num_answers, folder, shop) as answer,
+        shop.progress.task(name, total, "shards", done=total - len(missing)) as task,
+    ):
         for number in missing:
-            shard = shards[number]
-            answers = sample_answers(
-                model,
-                [prompt.messages for prompt in shard],
-                keys=[f"{folder.name}/{prompt.id}" for prompt in shard],
-                num_answers=num_answers,
-                temperature=shop.config.temperature,
-                max_new_tokens=shop.config.max_new_tokens,
-                seed=shop.seed,
-            )
+            shard, path = shards[number], _shard(folder / "drawn", number)
             draws = (
                 Draw(prompt=prompt.id, draw=draw, **sampled._asdict())
-                for prompt, drawn in zip(shard, answers, strict=True)
+                for prompt, drawn in zip(shard, answer(shard, path), strict=True)
                 for draw, sampled in enumerate(drawn)
             )
-            write_rows(_shard(folder / "drawn", number), draws)
+            write_rows(path, draws)
             task.advance()
-    del model
+    del answer
     free_memory()
+
+
+Answer = Callable[[Sequence[Prompt], Path], list[list[Sampled]]]
+"""Draws for the prompts of a shard that will be written to a path."""
+
+
+@contextmanager
+def _answering(
+    policy: Checkpoint, num_answers: int, folder: Path, shop: Workshop
+) -> Iterator[Answer]:
+    """The policy, loaded here or behind a server that is started for it."""
+    config = shop.config
+
+    def keys(shard: Sequence[Prompt]) -> list[str]:
+        return [f"{folder.name}/{prompt.id}" for prompt in shard]
+
+    if config.policy_server is None:
+        model = load_student(policy.path, shop.student)
+        yield lambda shard, _: sample_answers(
+            model,
+            [prompt.messages for prompt in shard],
+            keys=keys(shard),
+            num_answers=num_answers,
+            temperature=config.temperature,
+            max_new_tokens=config.max_new_tokens,
+            seed=shop.seed,
+        )
+        return
+    with started(config.policy_server, policy.path, folder / "server.log") as server:
+        served = ServedPolicy(server, policy.path, num_answers, config, shop.student)
+
+        def draw(shard: Sequence[Prompt], path: Path) -> list[list[Sampled]]:
+            messages = [prompt.messages for prompt in shard]
+            return served.draw(messages, keys(shard), shop.seed, _journal_path(path))
+
+        yield draw
+    for journal in folder.glob("drawn/*.answers.jsonl"):
+        journal.unlink()
+
+
+def _journal_path(shard: Path) -> Path:
+    return shard.with_name(f"{shard.name.partition('.')[0]}.answers.jsonl")
 
 
 def _score(

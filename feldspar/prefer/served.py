@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
-import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,17 +17,13 @@ import openai
 
 from feldspar.config import RewardServerConfig
 from feldspar.errors import TrainingError
+from feldspar.prefer.asking import list_models, open_client, persist, post
 from feldspar.progress import SILENT, Progress
 from feldspar.student.log_probs import AnswerLogProb
 from feldspar.student.render import Template
 from feldspar.student.tree import Tree
-from feldspar.teacher.client import (
-    CONNECT_SECONDS,
-    FIRST_PAUSE_SECONDS,
-    LONGEST_PAUSE_SECONDS,
-    OPENING_TRIES,
-)
-from feldspar.teacher.faults import MENDABLE, Refused, read_fault
+from feldspar.teacher.client import OPENING_TRIES
+from feldspar.teacher.faults import Refused
 
 _TRIAL = "Seven is a number between 6 and 8."
 _MANNERS: tuple[dict[str, object], ...] = (
@@ -78,7 +71,7 @@ class ServedModel:
     ) -> list[AnswerLogProb]:
         room = asyncio.Semaphore(self.config.concurrency)
         with progress.task("log-probabilities", len(rows), "answers") as task:
-            async with _client(self.config) as client:
+            async with open_client(self.config) as client:
 
                 async def read(prompt: list[int], answer: list[int]) -> AnswerLogProb:
                     async with room:
@@ -99,10 +92,10 @@ class ServedModel:
     ) -> float:
         ids = [*prompt, *answer]
         try:
-            reply = await _persist(
+            reply = await persist(
                 self.config,
                 self.config.max_retries + 1,
-                lambda: _post(client, self.model, ids, self.manner),
+                lambda: post(client, _body(self.model, ids, self.manner)),
             )
         except Refused as error:
             raise TrainingError(
@@ -113,7 +106,7 @@ class ServedModel:
         if told is None or not all(map(math.isfinite, told.log_probs[-len(answer) :])):
             raise TrainingError(
                 f"{self.name} left log-probabilities of a prompt's tokens out of its answer; see "
-                "its log, then run again: what is scored so far is kept"
+                "its log, then run again: what there is so far is kept"
             )
         return math.fsum(told.log_probs[-len(answer) :])
 
@@ -132,7 +125,7 @@ def connect(
 async def _connect(
     config: RewardServerConfig, tokenizer: Any, template: Template, longest: float
 ) -> ServedModel:
-    async with _client(config) as client:
+    async with open_client(config) as client:
         model, most = await _find_model(client, config)
         ids = tokenizer(_TRIAL, add_special_tokens=False)["input_ids"]
         for manner in _MANNERS:
@@ -153,11 +146,8 @@ async def _connect(
 async def _find_model(client: openai.AsyncOpenAI, config: RewardServerConfig) -> tuple[str, float]:
     """Its id, and the tokens it reads where the server says so."""
 
-    async def listed() -> object:
-        return {card.id: card async for card in client.models.list()}
-
     try:
-        cards: Any = await _persist(config, OPENING_TRIES, listed)
+        cards: Any = await persist(config, OPENING_TRIES, lambda: list_models(client))
     except Refused as error:
         raise TrainingError(
             f"the server at {config.endpoint} lists no models ({error.reason}); its `endpoint` is "
@@ -180,7 +170,9 @@ async def _try(
     manner: dict[str, object],
 ) -> _Told | None:
     try:
-        reply = await _persist(config, OPENING_TRIES, lambda: _post(client, model, ids, manner))
+        reply = await persist(
+            config, OPENING_TRIES, lambda: post(client, _body(model, ids, manner))
+        )
     except Refused:
         return None
     return _read_told(reply, ids)
@@ -233,48 +225,5 @@ def _told(log_probs: list[object], texts: list[object], ids: Sequence[int]) -> _
     return _Told(values, [text for text in texts if isinstance(text, str)])
 
 
-async def _post(
-    client: openai.AsyncOpenAI, model: str, ids: list[int], manner: dict[str, object]
-) -> object:
-    body = {"model": model, "prompt": ids, **manner}
-    return await client.post("/completions", cast_to=object, body=body)
-
-
-async def _persist(
-    config: RewardServerConfig, tries: int, ask: Callable[[], Awaitable[object]]
-) -> object:
-    """Ask until there is an answer. Raises Refused, or TrainingError when there will be none."""
-    secret = os.environ.get(config.key_variable) or "none"
-    reason = ""
-    for attempt in range(tries):
-        try:
-            return await ask()
-        except MENDABLE as error:
-            fault = read_fault(error)
-        reason = fault.reason.replace(secret, "***") if secret != "none" else fault.reason
-        if fault.kind == "locked out":
-            raise TrainingError(
-                f"the server at {config.endpoint} does not take the key; put a valid one into the "
-                f"environment variable {config.key_variable}"
-            )
-        if fault.kind == "refused":
-            raise Refused(reason)
-        if attempt < tries - 1:
-            longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0**attempt)
-            await asyncio.sleep(max(fault.retry_after_seconds, longest * random.uniform(0.5, 1.0)))
-    raise TrainingError(
-        f"the server at {config.endpoint} does not answer ({reason}); start it, or mend its "
-        "`endpoint` (a URL that ends in /v1), then run again: what is scored so far is kept"
-    )
-
-
-@asynccontextmanager
-async def _client(config: RewardServerConfig) -> AsyncIterator[openai.AsyncOpenAI]:
-    timeout = openai.Timeout(config.timeout_seconds, connect=CONNECT_SECONDS)
-    async with openai.AsyncOpenAI(
-        base_url=config.endpoint,
-        api_key=os.environ.get(config.key_variable) or "none",
-        max_retries=0,
-        http_client=openai.DefaultAioHttpClient(timeout=timeout),
-    ) as client:
-        yield client
+def _body(model: str, ids: list[int], manner: dict[str, object]) -> dict[str, object]:
+    return {"model": model, "prompt": ids, **manner}

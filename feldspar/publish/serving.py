@@ -1,4 +1,4 @@
-"""A run's result behind the HTTP layer: one thread computes, requests join between its steps."""
+"""A model behind the HTTP layer: one thread computes, requests join between its steps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from feldspar.config import ServeConfig
+from feldspar.config import ServeConfig, StudentConfig
 from feldspar.errors import RunError
 from feldspar.runs import read_recipe_of, result_of
 from feldspar.server import (
@@ -31,7 +31,7 @@ from feldspar.server import (
 from feldspar.student.choose import TokenLogProb
 from feldspar.student.counter import key_of
 from feldspar.student.engine import Engine, Request, Row, prompt_log_probs
-from feldspar.student.model import Student, load_student
+from feldspar.student.model import Student, base_checkpoint, load_student
 
 _RETRY_SECONDS = 1
 
@@ -284,18 +284,41 @@ def _context_tokens(student: Student) -> int:
     return int(getattr(config, "max_position_embeddings", 1 << 20))
 
 
-async def serve_run(
-    run_path: Path, *, host: str, port: int, key: str | None, say: Callable[[str], None]
-) -> None:
-    """Serve a run's result under the run's name until interrupted.
+class Served(NamedTuple):
+    """A model to serve, and under which name and limits."""
 
-    Raises RunError where nothing is trained yet or the port is taken.
-    """
+    card: ModelCard
+    path: str
+    student: StudentConfig
+    limits: ServeConfig
+    what: str
+    """For people."""
+
+
+def run_to_serve(run_path: Path) -> Served:
+    """A run's result, under the run's name. Raises RunError where nothing is trained yet."""
     recipe, checkpoint = read_recipe_of(run_path), result_of(run_path)
-    student = load_student(checkpoint.path, recipe.student)
     card = ModelCard(run_path.name, checkpoint.digest[:16])
-    async with open_desk(student, recipe.serve) as desk:
-        app = make_app([card], max_body_bytes=recipe.serve.max_body_bytes, draw=desk.draw, key=key)
+    what = f"{checkpoint.phase}, step {checkpoint.step}"
+    return Served(card, checkpoint.path, recipe.student, recipe.serve, what)
+
+
+def folder_to_serve(path: str) -> Served:
+    """A model folder, under its path, spoken to through its own chat template."""
+    card = ModelCard(path, base_checkpoint(path).digest[:16])
+    student = StudentConfig(base=path, template="own")
+    return Served(card, path, student, ServeConfig(), "a model folder")
+
+
+async def serve_model(
+    served: Served, *, host: str, port: int, key: str | None, say: Callable[[str], None]
+) -> None:
+    """Serve until interrupted. Raises RunError where the port is taken."""
+    student = load_student(served.path, served.student)
+    async with open_desk(student, served.limits) as desk:
+        app = make_app(
+            [served.card], max_body_bytes=served.limits.max_body_bytes, draw=desk.draw, key=key
+        )
         async with AsyncExitStack() as stack:
             try:
                 url = await stack.enter_async_context(listening(app, host, port))
@@ -303,5 +326,5 @@ async def serve_run(
                 raise RunError(
                     f"{host}:{port} cannot be listened on: {error.strerror}; name another --port"
                 ) from error
-            say(f"{url} serves {card.id} ({checkpoint.phase}, step {checkpoint.step})")
+            say(f"{url} serves {served.card.id} ({served.what})")
             await asyncio.Event().wait()

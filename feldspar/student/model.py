@@ -142,6 +142,19 @@ def make_student(model: Any, tokenizer: Any, config: StudentConfig) -> Student:
     return Student(model=model, tokenizer=tokenizer, template=template, device=device, dtype=dtype)
 
 
+def load_template(path: str, config: StudentConfig) -> Template:
+    """How a checkpoint that a student was saved as is spoken to; its weights are not read.
+
+    Raises TrainingError where it cannot be read, or lacks a token that a student is given.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise TrainingError(f"{path}: no tokenizer can be loaded: {reason}") from error
+    return _make_template(None, tokenizer, config)
+
+
 def save_checkpoint(
     student: Student, path: Path, *, phase: str, step: int, max_shard_mb: int = 5000
 ) -> Checkpoint:
@@ -250,9 +263,10 @@ def _make_template(model: Any, tokenizer: Any, config: StudentConfig) -> Templat
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == stop_id:
         _add_tokens(model, tokenizer, (_PAD,))
         tokenizer.pad_token = _PAD
-    model.generation_config.eos_token_id = stop_id
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
-    model.config.eos_token_id, model.config.pad_token_id = stop_id, tokenizer.pad_token_id
+    if model is not None:
+        model.generation_config.eos_token_id = stop_id
+        model.generation_config.pad_token_id = tokenizer.pad_token_id
+        model.config.eos_token_id, model.config.pad_token_id = stop_id, tokenizer.pad_token_id
     return Template(
         tokenizer,
         layout=layout,
@@ -278,6 +292,11 @@ def _add_tokens(model: Any, tokenizer: Any, tokens: tuple[str, ...]) -> None:
     added = [tokenizer.convert_tokens_to_ids(token) for token in tokens if token not in vocabulary]
     if not added:
         return
+    if model is None:
+        missing = ", ".join(t for t in tokens if t not in vocabulary)
+        raise TrainingError(
+            f"{tokenizer.name_or_path}: no checkpoint of a run: it has no {missing}"
+        )
     log.info("added tokens %s", ", ".join(t for t in tokens if t not in vocabulary))
     with _quiet(), torch.no_grad():
         if max(added) >= model.get_input_embeddings().weight.shape[0]:

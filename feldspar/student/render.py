@@ -134,7 +134,11 @@ class Template:
         # Decoders of the Llama kind strip a leading space from what they take for a text's start.
         framed = [[*self._newline, *ids] for ids in answers]
         texts = self._parsing.decode_batch(framed, skip_special_tokens=True)
-        return [text.removeprefix("\n").removeprefix(self._lead) for text in texts]
+        return [self.without_lead(text.removeprefix("\n")) for text in texts]
+
+    def without_lead(self, text: str) -> str:
+        """An answer without what the layout itself writes before it."""
+        return text.removeprefix(self._lead)
 
     def _turns(self, messages: Sequence[Message], *, answered: bool) -> list[Turn]:
         given = [m for m in messages if m.content or m.role != "system"]

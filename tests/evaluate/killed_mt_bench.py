@@ -2,7 +2,6 @@
 time."""
 
 import json
-import sys
 from pathlib import Path
 
 import world_bench
@@ -11,16 +10,11 @@ from feldspar.config import TeacherConfig
 from feldspar.records import Checkpoint
 from feldspar.teacher import Journal, open_teacher
 
-bench, model, url, folder = sys.argv[1:]
-with Journal(Path(folder) / "journal.sqlite") as journal:
-    asked = open_teacher(TeacherConfig(concurrency=1), url, journal)
-    scores = world_bench.run_bench(
-        bench,
-        Checkpoint(path=model, digest="d" * 64),
-        asked,
-        Path(folder),
-        server=asked,
-        num_runs=3,
-    )
-told = [[s.checkpoint, s.metric, s.value, s.num_items] for s in scores if s.exam == "mt-bench"]
-(Path(folder) / "scores.json").write_text(json.dumps(told))
+
+def main(bench: str, model: str, url: str, folder: Path) -> None:
+    with Journal(folder / "journal.sqlite") as journal:
+        asked = open_teacher(TeacherConfig(concurrency=1), url, journal)
+        checkpoint = Checkpoint(path=model, digest="d" * 64)
+        scores = world_bench.run_bench(bench, checkpoint, asked, folder, server=asked, num_runs=3)
+    told = [[s.checkpoint, s.metric, s.value, s.num_items] for s in scores if s.exam == "mt-bench"]
+    (folder / "scores.json").write_text(json.dumps(told))

@@ -2,16 +2,16 @@
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
+import killed_mt_bench
 import pytest
 import tiny_run
 from echo_server import in_thread
+from forked import Forked
 from student import tiny
 from world_bench import WORLD, judging, run_bench
 
@@ -169,18 +169,17 @@ def test_killed_while_answering_and_while_judging_it_goes_on_and_pays_once(
 ):
     answers = TURNS + 2 * DRAWN
     in_all = answers + 2 * 3 * TURNS
-    code = Path(__file__).with_name("killed_mt_bench.py")
     with start_teacher(WORLD, ErrorRates()) as url:
-        command = [sys.executable, str(code), str(bench), checkpoint.path, url, str(tmp_path)]
+        job = (killed_mt_bench.main, str(bench), checkpoint.path, url, tmp_path)
         for moment in (10, answers + 40):
-            process = subprocess.Popen(command)
+            process = Forked(*job)
             while tiny_run.num_served(url) < moment and process.poll() is None:
                 time.sleep(0.005)
-            process.send_signal(signal.SIGKILL)
-            assert process.wait() == -signal.SIGKILL
+            process.kill()
+            assert process.wait() == -signal.SIGKILL, process.said()
             assert moment <= tiny_run.num_served(url) < in_all
             assert not (tmp_path / "scores.json").exists()
-        subprocess.run(command, check=True)
+        Forked(*job).succeed()
         total = tiny_run.num_served(url)
     # What was in flight, or waiting for its commit.
     assert total <= in_all + 2 * 40

@@ -1,13 +1,10 @@
-"""Does one round on the toy models, killed on the way, three times: `FOLDER TOY`.
+"""Does one round on the toy models, killed on the way.
 
-Killed when a shard of answers, or of the base's reading, is written, and in a step of the fit. Each
-try is a process of its own, forked, so that torch is loaded once. Prints where and how each ended.
+Killed when a shard of answers, or of the base's reading, is written, or in a step of the fit.
 """
 
-import json
 import os
 import signal
-import sys
 from pathlib import Path
 
 import pytest
@@ -61,12 +58,3 @@ def die_at(here: Path, where: str, toy: dict[str, str]) -> None:
 
     candidates.write_rows, FitSettings.learning_rate_at = write_and_die, step_and_die
     do_one_round(here, toy)
-
-
-if __name__ == "__main__":
-    for where in ("drawn", "base", "fit"):
-        child = os.fork()
-        if child == 0:
-            die_at(Path(sys.argv[1]), where, json.loads(sys.argv[2]))
-            os._exit(0)
-        print(where, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)

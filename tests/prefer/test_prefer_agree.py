@@ -56,6 +56,13 @@ def test_a_line_that_is_no_pair_is_refused_with_its_number(tmp_path, line):
         read_pairs(path)
 
 
+def test_a_text_may_hold_other_line_ends(tmp_path):
+    text = "one\u2028two\x85three"
+    row = {"prompt": text, "chosen": "b", "rejected": "c"}
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\r\n")
+    assert [p.prompt for p in read_pairs(tmp_path / "pairs.jsonl")] == [text]
+
+
 def test_no_pairs_are_refused(tmp_path):
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(RecipeError, match="no pairs"):

@@ -1,15 +1,15 @@
 import itertools
 import json
 import shutil
-import subprocess
-import sys
+import signal
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from killed_tuning import do_one_round
+from forked import Forked
+from killed_tuning import die_at, do_one_round
 from safetensors.torch import load_file
 from toy_models import BAD, GOOD, prompt
 
@@ -211,10 +211,9 @@ def test_a_round_that_restarts_is_tuned_from_the_sft_start(toy, two_rounds, tmp_
 
 @pytest.mark.slow
 def test_a_run_killed_in_sampling_scoring_and_fit_ends_as_if_it_had_not_been(toy, tmp_path):
-    script = str(Path(__file__).parent / "killed_tuning.py")
-    command = [sys.executable, script, str(tmp_path / "killed"), json.dumps(toy)]
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert said.split() == ["drawn", "-9", "base", "-9", "fit", "-9"]
+    for where in ("drawn", "base", "fit"):
+        dead = Forked(die_at, tmp_path / "killed", where, toy)
+        assert dead.wait() == -signal.SIGKILL, (where, dead.said())
     do_one_round(tmp_path / "killed", toy)
     do_one_round(tmp_path / "whole", toy)
     weights, rounds, candidates = (

@@ -18,10 +18,11 @@ from feldspar.config import (
     TrainConfig,
 )
 from feldspar.errors import TrainingError
-from feldspar.prefer import served
+from feldspar.prefer import asking
 from feldspar.prefer.agree import Pair, agree
 from feldspar.prefer.candidates import Workshop, draw_candidates
 from feldspar.prefer.reward import find_pair, load_scorer, log_ratio, open_scorer, score_answers
+from feldspar.progress import SILENT
 from feldspar.publish.serving import open_desk
 from feldspar.records import Candidate, Message
 from feldspar.runs import read_rows
@@ -131,7 +132,7 @@ def config_of(toy, aligned_url, base_url, **changes):
 
 @pytest.fixture(autouse=True)
 def no_long_pauses(monkeypatch):
-    monkeypatch.setattr(served, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(asking, "FIRST_PAUSE_SECONDS", 0.01)
 
 
 @pytest.fixture
@@ -230,11 +231,11 @@ def test_a_round_whose_server_went_away_goes_on_where_it_was(toy, tmp_path, monk
         config = config_of(toy, aligned_url, base_url, concurrency=1)
         shop = Workshop(
             config=config, student=STUDENT, train=TrainConfig(), pair=find_pair(config),
-            reward=lambda a, b: log_ratio(a, b, "sum"), score=None, seed=1, progress=served.SILENT,
+            reward=lambda a, b: log_ratio(a, b, "sum"), score=None, seed=1, progress=SILENT,
         )  # fmt: skip
         policy, prompts = base_checkpoint(toy["policy"]), [prompt(n) for n in range(6)]
         base.most = 6  # one to find out how it tells, five answers
-        with pytest.raises(TrainingError, match="what is scored so far is kept"):
+        with pytest.raises(TrainingError, match="what there is so far is kept"):
             draw_candidates(policy, prompts, 2, tmp_path / "r", shop)
         base.most = 1 << 30
         num_aligned = aligned.num_asked
@@ -246,7 +247,7 @@ def test_a_round_whose_server_went_away_goes_on_where_it_was(toy, tmp_path, monk
     local = Workshop(
         config=config, student=STUDENT, train=TrainConfig(), score=None, seed=1,
         pair=find_pair(PreferConfig(aligned=toy["aligned"], base=toy["base"])),
-        reward=shop.reward, progress=served.SILENT,
+        reward=shop.reward, progress=SILENT,
     )  # fmt: skip
     path = draw_candidates(policy, prompts, 2, tmp_path / "local" / "r", local)
     expected = list(read_rows(path, Candidate))

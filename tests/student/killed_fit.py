@@ -1,4 +1,4 @@
-"""Trains a tiny student in a folder, and kills itself after some steps: `FOLDER [STEPS]`."""
+"""Trains a tiny student in a folder, and kills itself after some steps."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from feldspar.student.model import save_checkpoint
 from feldspar.student.schedule import Schedule, SourceRows
 
 
-def main(here: Path, kill_at: int | None) -> None:
+def main(here: Path, kill_at: int | None, optimizer_states: str) -> None:
     student = make_tiny()
     rows = tokenise(student.template, [("colours", chats(60))], 200)
     schedule = Schedule(
@@ -25,7 +25,12 @@ def main(here: Path, kill_at: int | None) -> None:
         phase="p",
         seed=3,
     )
-    settings = FitSettings(learning_rate=1e-2, warmup_steps=3, checkpoint_steps=(4, 16))
+    settings = FitSettings(
+        learning_rate=1e-2,
+        warmup_steps=3,
+        checkpoint_steps=(4, 16),
+        optimizer_states=optimizer_states,
+    )
     fitting._STATE_SECONDS = 0.0
     learning_rate_at = FitSettings.learning_rate_at
 
@@ -40,6 +45,3 @@ def main(here: Path, kill_at: int | None) -> None:
     # One process has nothing to do with several.
     assert "feldspar.student.team" not in sys.modules
     assert not torch.distributed.is_initialized()
-
-
-main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else None)

@@ -1,9 +1,8 @@
-"""Trains a tiny base over processes: `FOLDER [NUM_PROCESSES] [--slow]`.
+"""Trains a tiny base over processes: under torchrun `FOLDER`, where the base is, in several ways.
 
-The base is FOLDER/../base. Run by itself, so that it may be killed; slowly, so that there is time.
+In a process of its own, so that it may be killed; slowly, so that there is time.
 """
 
-import argparse
 import signal
 import sys
 import time
@@ -22,6 +21,22 @@ from feldspar.student.model import load_student, save_checkpoint
 from feldspar.student.peers import Ranks
 from feldspar.student.schedule import Schedule, SourceRows
 
+SINGLE = {
+    "epochs": 1,
+    "batch_samples": 1,
+    "num_rows": 3,
+    "optimizer_states": "bfloat16",
+    "shard": "step",
+}
+"""Steps of one row."""
+AT_ONCE = {"epochs": 1, "batch_samples": 60, "max_grad_norm": 1e9}
+"""One step of all rows, whose gradient is left as it is."""
+UNDER_TORCHRUN = {
+    "torchrun": {},
+    "single-2": SINGLE,
+    "turned": AT_ONCE | {"tokens_per_micro_batch": 150, "is_turned": True},
+}
+
 
 def train(
     here: Path,
@@ -33,16 +48,20 @@ def train(
     num_rows: int = 60,
     stop_at: int = 0,
     start: str = "base",
+    is_turned: bool = False,
     **settings: object,
 ) -> None:
     """Rows in steps of sixteen, the last of an epoch partial; checkpoints after 4 and at the end.
 
-    The training ends in an InterruptedError at the checkpoint `stop_at`.
+    The training ends in an InterruptedError at the checkpoint `stop_at`. `is_turned`: the rows of
+    each source the other way round.
     """
     config = StudentConfig(base="tiny", device="cpu")
     base = here.parent / "base"
     student = load_student(str(base), config)
     sources = [("a", chats(num_rows * 2 // 3)), ("b", chats(num_rows // 3, seed=2))]
+    if is_turned:
+        sources = [(name, chats[::-1]) for name, chats in sources]
     rows = tokenise(student.template, sources, 200)
     schedule = plan(rows, epochs, batch_samples)
 
@@ -85,22 +104,17 @@ def slow_down() -> None:
     fitting.Loop.do_step = waiting
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("here", type=Path)
-    parser.add_argument("num", type=int, nargs="?")
-    parser.add_argument("--slow", action="store_true")
-    asked = parser.parse_args()
+def main(here: Path, num_wanted: int | None, is_slow: bool) -> int:
     torch.set_num_threads(1)
     # As the command line does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     fitting._STATE_SECONDS = 0.2
     try:
-        if asked.slow:
+        if is_slow:
             slow_down()
-        with training_processes(asked.num) as num:
+        with training_processes(num_wanted) as num:
             if num is not None:
-                train(asked.here, num)
+                train(here, num)
     except TrainingError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
@@ -110,4 +124,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    torch.set_num_threads(1)
+    with training_processes(None) as num:
+        for name, settings in UNDER_TORCHRUN.items() if num is not None else ():
+            train(Path(sys.argv[1]) / name, num, **settings)

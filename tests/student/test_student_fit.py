@@ -1,16 +1,18 @@
 """The training loop: exact, resumable, and honest about failure."""
 
+import functools
+import itertools
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
+import killed_fit
 import numpy as np
 import pytest
 import torch
+from forked import Forked
 from tiny import CHAT, chats, make_tiny
 
 from feldspar.config import StudentConfig
@@ -36,11 +38,14 @@ def one_source(rows: TokenRows, batch: int = 16, epochs: int = 1) -> Schedule:
     return Schedule(sources=sources, batch_samples=batch, num_epochs=epochs, phase="p", seed=1)
 
 
-def gradient(student: Student, rows: TokenRows, budget: int, here: Path) -> torch.Tensor:
+def gradient(
+    student: Student, rows: TokenRows, budget: int, here: Path, *, is_turned: bool = False
+) -> torch.Tensor:
+    """Of all rows, in the order of a step, or the other way round."""
     settings = FitSettings(learning_rate=0.0, tokens_per_micro_batch=budget)
     loop = fitting.Loop(student, rows, one_source(rows, batch=len(rows)), settings, here)
     student.model.zero_grad(set_to_none=True)
-    indices = loop.schedule.step(0)
+    indices = loop.schedule.step(0)[:: -1 if is_turned else 1]
     loop._gradients(indices, int(loop._trained[indices].sum()), Stops())
     return torch.cat([p.grad.flatten() for p in student.model.parameters()])
 
@@ -63,8 +68,8 @@ def test_the_gradient_does_not_depend_on_packing(tmp_path):
     student = make_tiny()
     rows = tokenise(student.template, [("a", chats(50)), ("b", chats(20, seed=2))], 200)
     expected = plain_gradient(student, rows)
-    for budget in (1, 100, 1000, 100_000):
-        found = gradient(student, rows, budget, tmp_path)
+    for budget, is_turned in itertools.product((1, 100, 1000, 100_000), (False, True)):
+        found = gradient(student, rows, budget, tmp_path, is_turned=is_turned)
         assert (found - expected).norm() / expected.norm() < 1e-5
 
 
@@ -123,21 +128,45 @@ def test_rows_that_cannot_be_trained_on_are_counted():
     assert rows.lengths.max() <= LIMIT
 
 
-@pytest.mark.parametrize("kill_at", [0, 4, 9])
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
+    """Gives the folder of a run that was not killed, by the format of the optimizer's states."""
+
+    @functools.cache
+    def run(optimizer_states):
+        here = tmp_path_factory.mktemp(optimizer_states)
+        Forked(killed_fit.main, here, None, optimizer_states).succeed()
+        return here
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("kill_at", "optimizer_states"),
+    [(0, "float32"), (4, "float32"), (9, "float32"), (9, "bfloat16")],
+)
 @pytest.mark.slow
-def test_a_killed_run_ends_with_the_same_bytes(tmp_path, kill_at):
-    script = str(Path(__file__).parent / "killed_fit.py")
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run([sys.executable, script, str(whole)], check=True)
-    dead = subprocess.run([sys.executable, script, str(killed), str(kill_at)], check=False)
-    assert dead.returncode == -signal.SIGKILL
-    subprocess.run([sys.executable, script, str(killed)], check=True)
+def test_a_killed_run_ends_with_the_same_bytes(tmp_path, whole_run, kill_at, optimizer_states):
+    whole, killed = whole_run(optimizer_states), tmp_path
+    dead = Forked(killed_fit.main, killed, kill_at, optimizer_states)
+    assert dead.wait() == -signal.SIGKILL, dead.said()
+    Forked(killed_fit.main, killed, None, optimizer_states).succeed()
     weights = [folder / "out" / "model.safetensors" for folder in (whole, killed)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
     steps = [
         json.loads(text)["step"] for text in (killed / "metrics.jsonl").read_text().splitlines()
     ]
     assert steps == list(range(1, 17))
+
+
+@pytest.mark.slow
+def test_moments_in_bfloat16_train_to_other_bytes(whole_run):
+    """So that the run killed with them has had them."""
+    low, high = (
+        (whole_run(states) / "out" / "model.safetensors").read_bytes()
+        for states in ("bfloat16", "float32")
+    )
+    assert low != high
 
 
 def test_sigterm_saves_and_is_passed_on(tmp_path):

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 from pathlib import Path
 
 from tiny_base import CONFIG, STUDENT, FakeScore, phase, save_base, source
@@ -41,6 +40,3 @@ def main(here: Path, kill_at: int) -> None:
         here=here / "trained",
     ):
         pass
-
-
-main(Path(sys.argv[1]), int(sys.argv[2]))

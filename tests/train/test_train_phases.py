@@ -4,13 +4,13 @@ import json
 import logging
 import shutil
 import signal
-import subprocess
-import sys
 from collections import namedtuple
 from pathlib import Path
 
+import killed_training
 import pytest
 import torch
+from forked import Forked
 from safetensors.torch import load_file
 from tiny_base import CONFIG, STUDENT, FakeScore, phase, save_base, source
 
@@ -147,16 +147,14 @@ def test_no_room_is_told_before_training(base, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_run_killed_three_times_ends_with_the_same_bytes(tmp_path):
-    script = str(Path(__file__).parent / "killed_training.py")
+    def run(folder: str, kill_at: int) -> Forked:
+        return Forked(killed_training.main, tmp_path / folder, kill_at)
 
-    def run(folder: str, kill_at: int) -> int:
-        command = [sys.executable, script, str(tmp_path / folder), str(kill_at)]
-        return subprocess.run(command, check=False).returncode
-
-    assert run("whole", 0) == 0
+    run("whole", 0).succeed()
     for kill_at in (4, 5, 7):
-        assert run("killed", kill_at) == -signal.SIGKILL
-    assert run("killed", 0) == 0
+        dead = run("killed", kill_at)
+        assert dead.wait() == -signal.SIGKILL, dead.said()
+    run("killed", 0).succeed()
     results = []
     for folder in ("whole", "killed"):
         trained = tmp_path / folder / "trained"

@@ -1,12 +1,11 @@
 """The world's models are made once; a making that was killed goes on to the same weights."""
 
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from forked import Forked
 
 from feldspar.config import WorldConfig
 from feldspar.progress import SILENT
@@ -29,25 +28,19 @@ def test_a_stopped_and_killed_pretraining_goes_on_to_the_same_weights(tmp_path: 
             assert making.poll() is None
             time.sleep(0.01)
         making.send_signal(number)
-        assert making.wait(timeout=20) != 0
+        assert making.wait(timeout=120) != 0
         # Ctrl-C saves what was trained; the kill finds it there, and leaves it.
         assert list(killed.glob("worlds/*/student.training/state.safetensors"))
         assert not list(killed.glob("worlds/*/student"))
     assert weights(killed) == weights(tmp_path / "whole")
 
 
-def start_making(cache: Path) -> subprocess.Popen[bytes]:
-    code = (
-        "import sys\n"
-        "from pathlib import Path\n"
-        "from feldspar.config import WorldConfig\n"
-        "from feldspar.progress import SILENT\n"
-        "from feldspar.world import make_world\n"
-        "config = WorldConfig.model_validate_json(sys.argv[1])\n"
-        "make_world(config, Path(sys.argv[2]), {'student'}, SILENT)\n"
-    )
-    command = [sys.executable, "-c", code, CONFIG.model_dump_json(), str(cache)]
-    return subprocess.Popen(command, stderr=subprocess.DEVNULL)
+def start_making(cache: Path) -> Forked:
+    return Forked(make, cache)
+
+
+def make(cache: Path) -> None:
+    make_world(CONFIG, cache, {"student"}, SILENT)
 
 
 def num_steps(cache: Path) -> int:

@@ -1,0 +1,87 @@
+"""How servers are asked: again where that may mend it, and with the cure where it will not."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+
+import openai
+
+from feldspar.errors import TrainingError
+from feldspar.teacher.client import CONNECT_SECONDS, FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS
+from feldspar.teacher.faults import MENDABLE, Refused, read_fault
+
+
+class NoAnswer(TrainingError):
+    """A server stayed away, or failed each time."""
+
+    def __init__(self, server: Server, reason: str) -> None:
+        super().__init__(
+            f"the server at {server.endpoint} does not answer ({reason}); start it, or mend its "
+            "`endpoint` (a URL that ends in /v1), then run again: what there is so far is kept"
+        )
+        self.reason = reason
+
+
+class Server(Protocol):
+    """Where a server is, and how patient to be with it."""
+
+    @property
+    def endpoint(self) -> str: ...
+    @property
+    def key_variable(self) -> str: ...
+    @property
+    def timeout_seconds(self) -> float: ...
+
+
+@asynccontextmanager
+async def open_client(server: Server) -> AsyncIterator[openai.AsyncOpenAI]:
+    timeout = openai.Timeout(server.timeout_seconds, connect=CONNECT_SECONDS)
+    async with openai.AsyncOpenAI(
+        base_url=server.endpoint,
+        api_key=os.environ.get(server.key_variable) or "none",
+        max_retries=0,
+        http_client=openai.DefaultAioHttpClient(timeout=timeout),
+    ) as client:
+        yield client
+
+
+async def list_models(client: openai.AsyncOpenAI) -> dict[str, Any]:
+    """The models that a server has, by their ids."""
+    return {card.id: card async for card in client.models.list()}
+
+
+async def post(client: openai.AsyncOpenAI, body: dict[str, object]) -> object:
+    """The reply to a request for completions, as it came."""
+    return await client.post("/completions", cast_to=object, body=body)
+
+
+async def persist(server: Server, tries: int, ask: Callable[[], Awaitable[object]]) -> object:
+    """Ask until there is an answer. Raises Refused, NoAnswer, or TrainingError for a key."""
+    secret = os.environ.get(server.key_variable) or "none"
+    reason = ""
+    for attempt in range(tries):
+        try:
+            return await ask()
+        except MENDABLE as error:
+            fault = read_fault(error)
+        reason = fault.reason.replace(secret, "***") if secret != "none" else fault.reason
+        if fault.kind == "locked out":
+            raise locked_out(server)
+        if fault.kind == "refused":
+            raise Refused(reason)
+        if attempt < tries - 1:
+            longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0**attempt)
+            await asyncio.sleep(max(fault.retry_after_seconds, longest * random.uniform(0.5, 1.0)))
+    raise NoAnswer(server, reason)
+
+
+def locked_out(server: Server) -> TrainingError:
+    return TrainingError(
+        f"the server at {server.endpoint} does not take the key; put a valid one into the "
+        f"environment variable {server.key_variable}"
+    )
