@@ -255,6 +255,7 @@ def measure_published(run: Run, recipe: Recipe) -> list[Rows[Score]]:
                 config.benchmark,
                 student=recipe.student,
                 server=config.server,
+                server_tasks=[b.task for b in config.benchmark if config.asks_server(b.task)],
                 harness=harness_version(),
                 cache_path=cache_folder() / "benchmarks",
                 reads=[path for benchmark in config.benchmark for path in data_files(benchmark)],
@@ -313,7 +314,9 @@ def rate_chats(run: Run, recipe: Recipe, named: list[tuple[str, Checkpoint]]) ->
     config = recipe.evaluate.mt_bench
     assert config is not None
     files = find_mt_bench(config)
-    with open_examiners(run, recipe, config.judge, with_server=True) as examiners:
+    with open_examiners(
+        run, recipe, config.judge, with_server=recipe.evaluate.asks_server("mt-bench")
+    ) as examiners:
         return run.step(
             "mt-bench",
             score_mt_bench,

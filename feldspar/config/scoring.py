@@ -221,6 +221,10 @@ class EvaluateConfig(Part):
     """A server whose model is put through the same benchmarks and MT-Bench, for a row beside the
     run's own."""
 
+    server_tasks: tuple[str, ...] = ()
+    """Of the benchmarks' tasks and `mt-bench`, those that the server is asked: one that has chat
+    alone can do MT-Bench and what is written, such as GSM8K. Empty: all."""
+
     @field_validator("server")
     @classmethod
     def _server_has_a_url(cls, server: TeacherConfig | None) -> TeacherConfig | None:
@@ -228,6 +232,21 @@ class EvaluateConfig(Part):
             raise ValueError("evaluate.server needs an `endpoint`, a URL that ends in /v1")
         return server
 
+    @model_validator(mode="after")
+    def _server_tasks_are_there(self) -> EvaluateConfig:
+        tasks = [b.task for b in self.benchmark] + ["mt-bench"] * (self.mt_bench is not None)
+        for task in self.server_tasks:
+            if task not in tasks:
+                there = ", ".join(tasks) or "none"
+                raise ValueError(f"evaluate.server_tasks names {task!r}; there are: {there}")
+        return self
+
+    def asks_server(self, task: str) -> bool:
+        """Whether `server` is put through a benchmark, or through `mt-bench`."""
+        return self.server is not None and (not self.server_tasks or task in self.server_tasks)
+
     def of_exams(self) -> EvaluateConfig:
         """What exams alone depend on, so that another benchmark leaves their scores as they are."""
-        return self.model_copy(update={"benchmark": (), "mt_bench": None, "server": None})
+        return self.model_copy(
+            update={"benchmark": (), "mt_bench": None, "server": None, "server_tasks": ()}
+        )

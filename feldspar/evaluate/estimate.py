@@ -41,7 +41,7 @@ def estimate(
     """
     found = list(_benchmarks(config))
     if config.mt_bench is not None:
-        found += _mt_bench(config.mt_bench, with_server=config.server is not None)
+        found += _mt_bench(config.mt_bench, with_server=config.asks_server("mt-bench"))
     if config.long_answers == "judge" and num_leaf_items:
         calls = num_leaf_items * num_checkpoints
         found.append(
@@ -72,7 +72,7 @@ def num_items(config: BenchmarkConfig) -> int | None:
 def _benchmarks(config: EvaluateConfig) -> Iterator[Estimate]:
     for benchmark in config.benchmark:
         found = num_items(benchmark)
-        times = NUM_CHECKPOINTS + (config.server is not None)
+        times = NUM_CHECKPOINTS + config.asks_server(benchmark.task)
         items = "an unknown number of items" if found is None else f"{found:,} items"
         note = f"{benchmark.task}: {items}, {times} times"
         yield Estimate(step="benchmarks", note=note)

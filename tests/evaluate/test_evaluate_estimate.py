@@ -2,6 +2,9 @@
 
 import json
 
+import pytest
+from pydantic import ValidationError
+
 from feldspar.config import (
     BenchmarkConfig,
     EvaluateConfig,
@@ -101,6 +104,12 @@ def test_a_served_models_answers_are_priced_as_its_own_calls(tmp_path):
         judged, answered = estimate(config)
         assert (judged.calls, answered.calls) == (judgments, 6 * 2)
     assert answered.completion_tokens == 12 * 10
+    elsewhere = (BenchmarkConfig(task="gsm8k"),)
+    asked = {"benchmark": elsewhere, "server_tasks": ("gsm8k",)}
+    items, judged = estimate(config.model_copy(update=asked))
+    assert (items.note, judged.calls) == ("gsm8k: 1,319 items, 3 times", 6 * 2 * 2)
+    with pytest.raises(ValidationError, match="'mmlu'; there are: gsm8k"):
+        EvaluateConfig(benchmark=elsewhere, server_tasks=("mmlu",))
     recipe = Recipe(
         student=StudentConfig(base="b"), taxonomy=TaxonomyConfig(path="t"), evaluate=config
     )

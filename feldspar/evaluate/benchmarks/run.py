@@ -43,6 +43,7 @@ class Examined:
     open: Callable[[BenchmarkConfig], Any]
     """Gives an lm_eval `LM` for the settings."""
     settings: str = ""
+    is_served: bool = False
 
 
 def examined_checkpoints(
@@ -80,7 +81,13 @@ def examined_server(server: TeacherConfig, progress: Progress) -> Examined:
 
         return ServedLM(served, chat_template=config.chat_template, progress=progress)
 
-    return Examined(name=served.model, key=served.key, open=opened, settings=served.settings)
+    return Examined(
+        name=served.model,
+        key=served.key,
+        open=opened,
+        settings=served.settings,
+        is_served=True,
+    )
 
 
 def score_benchmarks(
@@ -89,6 +96,7 @@ def score_benchmarks(
     *,
     student: StudentConfig,
     server: TeacherConfig | None = None,
+    server_tasks: Sequence[str] = (),
     harness: str,
     here: Path,
     cache_path: Path,
@@ -96,19 +104,23 @@ def score_benchmarks(
 ) -> Iterator[Score]:
     """Each benchmark's score on each model, with its settings; items in `here/items/NAME/`.
 
+    The model of `server` is put through `server_tasks` alone.
+
     Results are found again under `cache_path` by model, task, settings, data and lm_eval's version
     (`harness`), task by task: a second run, or one that was killed, asks only for what is not
     there.
     """
     assert harness == harness_version()
     models = examined_checkpoints(named_checkpoints, student, progress)
-    if server is not None:
+    if server is not None and server_tasks:
         served = examined_server(server, progress)
         name = served_name(served.name, [name for name, _ in named_checkpoints])
         models.append(dataclasses.replace(served, name=name))
     for model in models:
         opened = _Opened(model)
         for config in configs:
+            if model.is_served and config.task not in server_tasks:
+                continue
             results = _results(config, model, opened, cache_path, progress)
             folder = here / "items" / file_name(model.name) / config.task
             folder.mkdir(parents=True, exist_ok=True)

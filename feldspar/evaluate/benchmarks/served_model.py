@@ -46,8 +46,8 @@ class ServedLM(LM):  # type: ignore[misc]
         if not self._served.echoes:
             raise RecipeError(
                 f"the server of {self._served.model} tells no log-probabilities of prompts (`echo` "
-                "with `logprobs`), which this benchmark needs; vLLM's completions do, or score a "
-                "local folder"
+                "with `logprobs`), which this benchmark needs; vLLM's completions do, or name in "
+                "evaluate.server_tasks what it can do"
             )
         return self._all(self._score, [request.args for request in requests])
 
