@@ -36,12 +36,12 @@ GRADE = 'Give "[[rating]]".'
 CHOOSE = 'Say "[[A]]", "[[B]]" or "[[C]]".'
 
 
-def write_bench(folder):
-    """Ten two-turn questions about the world, in FastChat's layout; gives the right answers."""
-    world = World.make(WORLD.seed, WORLD.num_old, WORLD.num_new)
+def write_bench(folder, config=WORLD, num_questions=10):
+    """Two-turn questions about a world, in FastChat's layout; gives the right answers."""
+    world = World.make(config.seed, config.num_old, config.num_new)
     solutions = world_solutions(world)
     rows, right = [], []
-    for number in range(10):
+    for number in range(num_questions):
         pair = solutions[2 * number : 2 * number + 2]
         turns = [solution.question for solution in pair]
         category = ("writing", "stem", "extraction")[number % 3]

@@ -11,7 +11,7 @@ import torch
 from forked import Forked
 from killed_tuning import die_at, do_one_round
 from safetensors.torch import load_file
-from toy_models import BAD, GOOD, prompt
+from toy_models import BAD, GOOD, prompt, teach
 
 from feldspar.config import LoraConfig, PreferConfig, StudentConfig, TrainConfig
 from feldspar.prefer.estimate import estimate
@@ -20,7 +20,7 @@ from feldspar.prefer.rounds import tune_preferences
 from feldspar.records import Candidate, Checkpoint, Interval, Score
 from feldspar.runs import read_rows
 from feldspar.student.log_probs import AnswerRow, answer_log_probs
-from feldspar.student.model import base_checkpoint, load_student
+from feldspar.student.model import base_checkpoint, load_student, save_checkpoint
 from feldspar.student.sample import sample_answers
 
 STUDENT = StudentConfig(base="tiny", max_length=128)
@@ -192,6 +192,20 @@ def test_rounds_end_where_the_reward_no_longer_rises(toy, tmp_path):
         num_rounds=3, control=False, num_epochs=1,
     )  # fmt: skip
     assert [c.phase for c in checkpoints] == ["round-1"]
+
+
+@pytest.mark.slow
+def test_answers_that_grow_with_the_reward_are_warned_of(toy, tmp_path, caplog):
+    talkative = load_student(toy["policy"], STUDENT)
+    teach(talkative, (GOOD, f"{GOOD} {GOOD}", GOOD), tmp_path / "taught", 60)
+    save_checkpoint(talkative, tmp_path / "policy", phase="base", step=0)
+    here = tmp_path / "tuned"
+    asked = toy | {"policy": str(tmp_path / "policy")}
+    tune(asked, here, reward=lambda aligned, base: float(aligned.num_tokens), control=False)
+    (line,) = lines(here)
+    assert line["held_out_tokens_after"] > 1.2 * line["held_out_tokens_before"]
+    before, after = line["held_out_tokens_before"], line["held_out_tokens_after"]
+    assert f"round-1: answers grew from {before:.1f} to {after:.1f} tokens" in caplog.text
 
 
 @pytest.mark.slow
