@@ -48,18 +48,20 @@ def plain_log_prob(path, answer, ended, template):
     return total, len(answer_ids)
 
 
-def test_the_reward_is_the_sum_of_log_ratios_of_a_plain_computation(toy):
-    pair = pair_of(toy)
+@pytest.mark.parametrize(("dtype", "nats_a_token"), [("float32", 1e-4), ("bfloat16", 0.05)])
+def test_the_reward_is_the_sum_of_log_ratios_of_a_plain_computation(toy, dtype, nats_a_token):
+    pair, student = pair_of(toy), STUDENT.model_copy(update={"dtype": dtype})
     answers = [("It is lovely.", True), ("It is dreadful.", True), (" It is", False), ("", True)]
     rows = [AnswerRow(messages=QUESTION, answer=a, ended=e) for a, e in answers]
     scores = {}
     for role in ("aligned", "base"):
-        scores[role] = answer_log_probs(load_scorer(getattr(pair, role), pair, STUDENT), rows)
+        scores[role] = answer_log_probs(load_scorer(getattr(pair, role), pair, student), rows)
     for index, (answer, ended) in enumerate(answers):
         by_aligned, num_tokens = plain_log_prob(toy["aligned"], answer, ended, toy)
         by_base, _ = plain_log_prob(toy["base"], answer, ended, toy)
         found = log_ratio(scores["aligned"][index], scores["base"][index], "sum")
-        assert found == pytest.approx(by_aligned - by_base, abs=1e-4 * max(1, num_tokens))
+        bound = nats_a_token * max(1, num_tokens)
+        assert found == pytest.approx(by_aligned - by_base, abs=bound)
         assert scores["aligned"][index].num_tokens == num_tokens
 
 
