@@ -111,6 +111,8 @@ def _enter(
     # A collection of garbage looks at what this process makes, and not at all of torch.
     gc.freeze()
     os.setsid()
+    # Ignored where the tests were started in the background.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for number, file in enumerate(place.files, 1):
         opened = os.open(file, os.O_WRONLY | os.O_APPEND)
         os.dup2(opened, number)
