@@ -71,7 +71,15 @@ def run_stream(stream: AsyncGenerator[T, None]) -> Iterator[T]:
                     return
                 yield item
         finally:
+            _forget_stop(runner.get_loop())
             runner.run(_close(stream))
+
+
+def _forget_stop(loop: asyncio.AbstractEventLoop) -> None:
+    """A Ctrl-C that comes just as a task has ended leaves behind what stops the loop for it, and
+    would stop it for the next."""
+    loop.call_soon(loop.stop)
+    loop.run_forever()
 
 
 async def _next(stream: AsyncGenerator[T, None]) -> T:
