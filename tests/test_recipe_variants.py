@@ -24,6 +24,8 @@ FEW_LEAVES = (
     '["knowledge/people/register_1", "foundational_skills/choosing", '
     '"compositional_skills/people/older"]'
 )
+MORE_REGISTERS = "world.num_new=24"
+"""Enough people for the leaves that `incremental` adds."""
 OLD_LEAVES = '["knowledge/people/register_1", "foundational_skills/choosing"]'
 
 
@@ -85,9 +87,9 @@ def test_a_run_goes_on_from_an_earlier_one_and_replays_it(
     folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FELDSPAR_CACHE", str(cache))
-    old = f"taxonomy.leaves={OLD_LEAVES}"
-    before = run("quickstart", folder, "before", old, until="trained")
-    settings = [f"student.base={before}", f"data.0.run={before}"]
+    old = (MORE_REGISTERS, f"taxonomy.leaves={OLD_LEAVES}")
+    before = run("quickstart", folder, "before", *old, until="trained")
+    settings = [MORE_REGISTERS, f"student.base={before}", f"data.0.run={before}"]
     after = run("incremental", folder, "after", *settings, until="trained")
     (phase,) = phases_of(after)
     own, replayed, general = phase.sources
@@ -98,6 +100,6 @@ def test_a_run_goes_on_from_an_earlier_one_and_replays_it(
     assert trained is not None
     assert result_of(before) == trained.last()
     # A third run replays the first through the second.
-    settings = [f"student.base={after}", f"data.0.run={after}"]
+    settings = [MORE_REGISTERS, f"student.base={after}", f"data.0.run={after}"]
     third = run("incremental", folder, "third", *settings, until="phases")
     assert phases_of(third)[0].sources[1].num_samples == own.num_samples + replayed.num_samples
