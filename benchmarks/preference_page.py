@@ -186,7 +186,7 @@ Again: `python benchmarks/preference.py --runs FOLDER`, then
 
 def draw_figure(results: Results, path: Path) -> None:
     """Quality by round, an arm a line; bars are standard errors over seeds."""
-    figure, axes = pyplot.subplots(figsize=(7.5, 4.2))
+    figure, axes = pyplot.subplots(figsize=(9.0, 4.2))
     for arm, found in results.items():
         start = [row["start"]["quality"] for row in found]
         for kind, style in (("round", "-"), ("control", "--")):
@@ -200,8 +200,8 @@ def draw_figure(results: Results, path: Path) -> None:
                     range(len(points)), means, errors, label=label, linestyle=style, capsize=2
                 )
     axes.set_xticks(range(4), ["SFT", "round 1", "round 2", "round 3"])
-    axes.set_ylabel("quality at temperature 1")
-    axes.legend(fontsize=7)
+    axes.set_ylabel("quality at temperature 1 ± standard error")
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
     figure.tight_layout()
     figure.savefig(path, dpi=120)
 
