@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -13,7 +12,7 @@ import openai
 
 from feldspar.errors import TrainingError
 from feldspar.teacher.client import CONNECT_SECONDS, FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS
-from feldspar.teacher.faults import MENDABLE, Refused, read_fault
+from feldspar.teacher.faults import MENDABLE, Refused, read_fault, secret_in, without_secret
 
 
 class NoAnswer(TrainingError):
@@ -43,7 +42,7 @@ async def open_client(server: Server) -> AsyncIterator[openai.AsyncOpenAI]:
     timeout = openai.Timeout(server.timeout_seconds, connect=CONNECT_SECONDS)
     async with openai.AsyncOpenAI(
         base_url=server.endpoint,
-        api_key=os.environ.get(server.key_variable) or "none",
+        api_key=secret_in(server.key_variable),
         max_retries=0,
         http_client=openai.DefaultAioHttpClient(timeout=timeout),
     ) as client:
@@ -62,14 +61,14 @@ async def post(client: openai.AsyncOpenAI, body: dict[str, object]) -> object:
 
 async def persist(server: Server, tries: int, ask: Callable[[], Awaitable[object]]) -> object:
     """Ask until there is an answer. Raises Refused, NoAnswer, or TrainingError for a key."""
-    secret = os.environ.get(server.key_variable) or "none"
+    secret = secret_in(server.key_variable)
     reason = ""
     for attempt in range(tries):
         try:
             return await ask()
         except MENDABLE as error:
-            fault = read_fault(error)
-        reason = fault.reason.replace(secret, "***") if secret != "none" else fault.reason
+            fault = without_secret(read_fault(error), secret)
+        reason = fault.reason
         if fault.kind == "locked out":
             raise locked_out(server)
         if fault.kind == "refused":

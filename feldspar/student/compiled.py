@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -21,8 +20,6 @@ from transformers import AttentionInterface
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 log = logging.getLogger(__name__)
-
-_compiled: WeakKeyDictionary[Any, Callable[..., Any]] = WeakKeyDictionary()
 
 
 def layers_of(model: Any) -> list[Any]:
@@ -35,9 +32,8 @@ def compiled(model: Any) -> Iterator[None]:
     """Within it, the model's layers run compiled, for any number of tokens."""
     layers = layers_of(model)
     for layer in layers:
-        if layer not in _compiled:
-            _compiled[layer] = torch.compile(layer._call_impl, dynamic=True)
-        layer._compiled_call_impl = _compiled[layer]
+        # Compiled for the class: what is kept of a layer would keep every model ever trained.
+        layer._compiled_call_impl = partial(_compiled_function(type(layer)._call_impl), layer)
     try:
         yield
     finally:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import os
 import random
 import time
 from collections import deque
@@ -26,7 +25,14 @@ from feldspar.progress import SILENT, Progress
 from feldspar.records import Message
 from feldspar.teacher.budget import CHARACTERS_PER_TOKEN, Budget, BudgetSpent, Spent, cost_of
 from feldspar.teacher.completions import read_completion, without_reasoning
-from feldspar.teacher.faults import MENDABLE, Fault, Refused, read_fault
+from feldspar.teacher.faults import (
+    MENDABLE,
+    Fault,
+    Refused,
+    read_fault,
+    secret_in,
+    without_secret,
+)
 from feldspar.teacher.governor import Governor, Outcome
 from feldspar.teacher.journal import Journal, Stored
 from feldspar.teacher.pace import Pace
@@ -98,7 +104,7 @@ def open_teacher(
                 teacher.budget = budget or teacher.budget
                 return teacher
             except MENDABLE as error:
-                fault = _without_secret(read_fault(error), _secret(config))
+                fault = without_secret(read_fault(error), secret_in(config.key_variable))
             if fault.kind == "locked out":
                 raise _locked_out(config, endpoint)
             if tries == 1:
@@ -159,7 +165,7 @@ class Teacher:
             timeout = openai.Timeout(self.config.timeout_seconds, connect=CONNECT_SECONDS)
             server.client = openai.AsyncOpenAI(
                 base_url=server.url,
-                api_key=_secret(self.config),
+                api_key=secret_in(self.config.key_variable),
                 max_retries=0,
                 http_client=openai.DefaultAioHttpClient(timeout=timeout),
             )
@@ -334,7 +340,7 @@ class Teacher:
             )
             answer = read_completion(reply)
         except MENDABLE as error:
-            answer = _without_secret(read_fault(error), _secret(self.config))
+            answer = without_secret(read_fault(error), secret_in(self.config.key_variable))
         finally:
             self._servers.end(server, answer if isinstance(answer, Fault) else None)
         return answer
@@ -368,7 +374,10 @@ class Teacher:
 def _find_model(config: TeacherConfig, endpoint: str) -> tuple[str, str]:
     """Id and revision of the model to ask; the revision is the recipe's, else the server's."""
     with openai.OpenAI(
-        base_url=endpoint, api_key=_secret(config), max_retries=0, timeout=CONNECT_SECONDS
+        base_url=endpoint,
+        api_key=secret_in(config.key_variable),
+        max_retries=0,
+        timeout=CONNECT_SECONDS,
     ) as client:
         cards = {card.id: card for card in client.models.list()}
     model = config.model or next(iter(cards), None)
@@ -391,14 +400,6 @@ def _check_same(
             f"the teachers at {endpoint} and {other} have {model!r} in the revisions {revision!r} "
             f"and {found[1]!r}; take the one that is meant into `endpoints`, or set `revision`"
         )
-
-
-def _secret(config: TeacherConfig) -> str:
-    return os.environ.get(config.key_variable) or "none"
-
-
-def _without_secret(fault: Fault, secret: str) -> Fault:
-    return fault._replace(reason=fault.reason.replace(secret, "***")) if secret != "none" else fault
 
 
 def _locked_out(config: TeacherConfig, endpoint: str) -> TeacherError:

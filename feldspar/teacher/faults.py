@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import json
+import os
 import time
 from typing import Literal, NamedTuple
 
@@ -36,6 +37,22 @@ class Fault(NamedTuple):
 
 MENDABLE = (openai.APIError, json.JSONDecodeError)
 """What a call may raise that `read_fault` understands."""
+
+
+NO_SECRET = "none"
+"""The key of a server that wants none."""
+
+
+def secret_in(variable: str) -> str:
+    """The key that an environment variable holds."""
+    return os.environ.get(variable) or NO_SECRET
+
+
+def without_secret(fault: Fault, secret: str) -> Fault:
+    """Servers repeat the key that they refuse."""
+    return (
+        fault._replace(reason=fault.reason.replace(secret, "***")) if secret != NO_SECRET else fault
+    )
 
 
 def read_fault(error: Exception) -> Fault:

@@ -1,6 +1,8 @@
 """Compiled layers compute what plain ones do, once for all lengths."""
 
+import gc
 import logging
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +63,16 @@ def test_compiled_layers_give_the_same_gradient_at_all_lengths(recompute):
     assert counters["stats"]["unique_graphs"] == once <= before + 6
     assert 0 < worst(found, expected) < 1e-5
     assert all(m._compiled_call_impl is None for m in student.model.modules())
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_layers_that_were_compiled_are_let_go(recompute):
+    student = make_tiny(compile=True)
+    gradients(student, recompute=recompute)
+    layer = weakref.ref(compiled.layers_of(student.model)[0])
+    del student
+    gc.collect()
+    assert layer() is None
 
 
 def test_compiled_layers_in_low_precision_and_when_scoring():

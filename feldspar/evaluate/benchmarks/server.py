@@ -6,7 +6,6 @@ Log-likelihoods need the log-probabilities of a prompt: `/v1/completions` with `
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ import openai
 
 from feldspar.config import TeacherConfig
 from feldspar.errors import RecipeError, TeacherError
+from feldspar.teacher.faults import secret_in
 
 _TRIAL = "One two three"
 
@@ -45,7 +45,7 @@ def find_served(config: TeacherConfig) -> Served:
     """Find a server's model and try what it can do. Raises TeacherError where nobody answers."""
     client = openai.OpenAI(
         base_url=config.endpoint,
-        api_key=os.environ.get(config.key_variable) or "none",
+        api_key=secret_in(config.key_variable),
         max_retries=config.max_retries,
         timeout=config.timeout_seconds,
     )
