@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from feldspar.config import BudgetConfig, DataConfig, Recipe, TeacherConfig
+from feldspar.config import BudgetConfig, DataConfig, Recipe, TeacherConfig, world_parts
 from feldspar.errors import RecipeError
 from feldspar.generate import (
     FUNNEL_FILE,
@@ -67,7 +67,7 @@ def run_recipe(
     can mend it.
     """
     placed = place(recipe, folder, progress)
-    check_published(placed, until)
+    check_published(placed, run_path, until)
     with Run(run_path, placed, progress, num_processes) as run:
         leaves = run.step(
             "leaves", read_taxonomy, placed.taxonomy, reads=files_read(placed.taxonomy)
@@ -216,7 +216,7 @@ def selecting_benchmarks(recipe: Recipe, progress: Progress) -> dict[str, ScoreI
     }
 
 
-def check_published(recipe: Recipe, until: Until) -> None:
+def check_published(recipe: Recipe, run_path: Path, until: Until) -> None:
     """Raises RecipeError for a benchmark that cannot be run, before anything is paid for."""
     if until in ("trained", "preferred", "scores"):
         selecting_benchmarks(recipe, SILENT)
@@ -227,10 +227,12 @@ def check_published(recipe: Recipe, until: Until) -> None:
 
         read_mt_bench(find_mt_bench(recipe.evaluate.mt_bench))
     if recipe.evaluate.benchmark:
-        from feldspar.evaluate.benchmarks.tasks import find_tasks
+        from feldspar.evaluate.benchmarks.tasks import check_data, find_tasks
 
+        # What was scored before is found again, also where there is no hub.
+        check = find_tasks if open_step(run_path, "benchmarks") else check_data
         for config in recipe.evaluate.benchmark:
-            find_tasks(config)
+            check(config)
 
 
 def measure_published(run: Run, recipe: Recipe) -> list[Rows[Score]]:
@@ -410,7 +412,7 @@ def open_examiners(
 
 def calibrate_judge(recipe: Recipe, folder: Path, progress: Progress) -> list[JudgeScore]:
     """How well the recipe's judge tells known good pairs from corrupted ones."""
-    placed = place(recipe, folder, progress, with_models=False)
+    placed = place(recipe, folder, progress, parts=set())
     leaves = list(read_taxonomy(placed.taxonomy, progress=progress))
     with open_teachers(placed, progress) as teachers:
         return list(
@@ -429,6 +431,6 @@ def agree_with_pairs(
     if recipe.prefer is None:
         raise RecipeError("the recipe has no [prefer] table, so it names no models to agree with")
     pairs = read_pairs(pairs_path)
-    placed = place(recipe, folder, progress)
+    placed = place(recipe, folder, progress, parts=world_parts(recipe.prefer))
     assert placed.prefer is not None
     return agree(pairs, placed.prefer, student=placed.student, progress=progress)

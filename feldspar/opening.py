@@ -28,10 +28,12 @@ class Teachers(NamedTuple):
     """The model of `evaluate.server`, where it was asked for."""
 
 
-def place(recipe: Recipe, folder: Path, progress: Progress, *, with_models: bool = True) -> Recipe:
+def place(
+    recipe: Recipe, folder: Path, progress: Progress, *, parts: set[str] | None = None
+) -> Recipe:
     """The recipe with real paths; makes the parts of the micro-world that it names.
 
-    Without models the world's files are made alone, and nothing is trained.
+    `parts`: those of the world that are needed, where that is not all of them.
     """
     # Whole also before there is one, so that a later run can go on with the same answers.
     recipe = recipe.model_copy(update={"journal": str((folder / recipe.journal).absolute())})
@@ -39,8 +41,8 @@ def place(recipe: Recipe, folder: Path, progress: Progress, *, with_models: bool
     if recipe.world is not None:
         from feldspar.world import make_world
 
-        parts = world_parts(recipe) if with_models else set()
-        made = make_world(recipe.world, cache_folder(), parts, progress)
+        wanted = world_parts(recipe) if parts is None else parts
+        made = make_world(recipe.world, cache_folder(), wanted, progress)
     placed = place_paths(recipe, folder, made)
     base = Path(placed.student.base)
     if not (base / "recipe.json").is_file():

@@ -52,7 +52,7 @@ def plan_recipe(
 
     gpu = gpu or recipe.plan.gpu
     machine = named_machine(gpu) if gpu else machine_here()
-    placed = place(recipe, folder, progress, with_models=False)
+    placed = place(recipe, folder, progress, parts=set())
     leaves = list(read_taxonomy(placed.taxonomy, progress=progress))
     rate = find_rate(placed, folder, leaves, num_probes, progress)
     rows_of = {d.name: data_of(d) for d in placed.data}

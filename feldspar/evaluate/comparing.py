@@ -42,22 +42,29 @@ class Published:
 def open_scored(run_path: Path, checkpoint: str | None = None) -> Scored:
     """The answers of a run's checkpoint, by its name in the report; its result where none is named.
 
-    Raises RunError when the run was not scored so far, or has no such checkpoint.
+    A model that the run had asked by its server has no exams, and its benchmarks alone. Raises
+    RunError when the run was not scored so far, or has no such checkpoint.
     """
     scores = open_step(run_path, "scores")
     if scores is None:
         raise RunError(f"{run_path} is not scored yet; `feldspar run` its recipe to the end")
     checkpoint = checkpoint or result_of(run_path).phase
-    path = scores.folder / "answers" / f"{checkpoint}.jsonl.zst"
-    if not path.is_file():
-        there = ", ".join(sorted(p.name.split(".")[0] for p in path.parent.glob("*.zst")))
+    published = _published(run_path)
+    ending = ".jsonl.zst"
+    files = sorted((scores.folder / "answers").glob(f"*{ending}"))
+    paths = {path.name.removesuffix(ending): path for path in files}
+    if checkpoint not in paths and checkpoint not in published:
+        there = ", ".join(dict.fromkeys([*paths, *published]))
         raise RunError(f"{run_path} scored no checkpoint {checkpoint!r}; there are: {there}")
     steps = [open_step(run_path, name) or () for name in ("own-exams", "leaf-exams")]
+    answers = read_rows(paths[checkpoint], Answer) if checkpoint in paths else ()
     return Scored(
         name=f"{run_path.name}@{checkpoint}",
         items={item.id: item for step in steps for item in step},
-        answers=tuple(read_rows(path, Answer)),
-        published=tuple(_published(run_path, checkpoint)),
+        answers=tuple(answers),
+        published=tuple(
+            Published(score=score, values=_values(score)) for score in published[checkpoint]
+        ),
     )
 
 
@@ -81,13 +88,15 @@ def compare_scored(before: Scored, after: Scored, run_path: Path) -> list[Compar
     return [comparison for comparison in found if not comparison.leaf]
 
 
-def _published(run_path: Path, checkpoint: str) -> Iterator[Published]:
+def _published(run_path: Path) -> defaultdict[str, list[Score]]:
+    """Scores of whole benchmarks by checkpoint, a served model among them."""
+    found: defaultdict[str, list[Score]] = defaultdict(list)
     for step in ("benchmarks", "mt-bench", "judged"):
         for score in open_step(run_path, step) or ():
             is_whole = step == "judged" or ": " not in score.exam
-            is_whole = is_whole and not score.leaf and score.metric != "judge errors"
-            if score.checkpoint == checkpoint and is_whole:
-                yield Published(score=score, values=_values(score))
+            if is_whole and not score.leaf and score.metric != "judge errors":
+                found[score.checkpoint].append(score)
+    return found
 
 
 def _values(score: Score) -> dict[str, float]:
@@ -126,5 +135,5 @@ def _compare_published(before: Scored, after: Scored, config: Recipe) -> Iterato
 
 
 def _way(score: Score) -> str:
-    """Settings without what several runs of MT-Bench gave."""
+    """Settings without what is each model's own, and what several runs of MT-Bench gave."""
     return score.settings.split(";")[0]

@@ -1,14 +1,17 @@
 """Scored items that the training data holds are found, listed, and left out of a second score."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from feldspar.config import Recipe
+from feldspar.errors import RunError
 from feldspar.evaluate.benchmarks.scores import BenchmarkItem
 from feldspar.evaluate.comparing import compare_scored, open_scored
 from feldspar.evaluate.contamination import find_touched, scores_without
+from feldspar.evaluate.served import file_name
 from feldspar.records import (
     Answer,
     Checkpoint,
@@ -118,10 +121,13 @@ def scores(here: Path) -> Iterator[Score]:
 
 
 def benchmarks(here: Path) -> Iterator[Score]:
-    for name, right in (("base", {0, 1}), ("skills", set(range(8)))):
-        path = here / f"{name}.jsonl.zst"
+    rights = {"base": {0, 1}, "skills": set(range(8)), "other/served-1.5": {0}}
+    for name, right in rights.items():
+        path = here / f"{file_name(name)}.jsonl.zst"
         write_rows(path, items(right))
-        yield score(name, "winogrande", len(right) / 10, path)
+        found = score(name, "winogrande", len(right) / 10, path)
+        is_served = name.startswith("other")
+        yield replace(found, settings="5-shot; served, completions") if is_served else found
 
 
 @pytest.fixture
@@ -171,3 +177,11 @@ def test_benchmarks_are_compared_item_by_item(run: Path) -> None:
     assert by_exam["winogrande"].difference.value == pytest.approx(0.6)
     assert by_exam["winogrande"].difference.num_pairs == 10
     assert by_exam["winogrande"].difference.is_beyond_noise
+
+
+def test_a_served_model_is_compared_by_its_name_over_the_benchmarks(run: Path) -> None:
+    [found] = compare_scored(open_scored(run, "other/served-1.5"), open_scored(run), run)
+    assert found.exam == "winogrande"
+    assert found.difference.value == pytest.approx(0.7)
+    with pytest.raises(RunError, match=r"there are: base, skills, other/served-1\.5"):
+        open_scored(run, "other")

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 import tiny_run
@@ -68,13 +67,11 @@ def test_what_is_not_the_published_file_is_refused_and_not_kept(tmp_path, monkey
 
 def test_where_mt_bench_cannot_be_fetched_one_line_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("FELDSPAR_CACHE", str(tmp_path))
-    began = time.monotonic()
     with pytest.raises(
         RecipeError, match=r"cannot be fetched \(.*refused.*point .*data at"
     ) as said:
         find_mt_bench(MTBenchConfig(fetch=True, home=NOBODY))
     assert "\n" not in str(said.value)
-    assert time.monotonic() - began < 5
 
 
 CARD = """---
@@ -88,19 +85,19 @@ configs:
 ---
 """
 LOAD = """
-import json, sys, time
+import json, sys
 from feldspar.config import BenchmarkConfig
 from feldspar.errors import FeldsparError
-from feldspar.evaluate.benchmarks.tasks import load_harness, load_task
+from feldspar.evaluate.benchmarks.tasks import check_data, load_harness, load_task
 load_harness()
 told = {}
 for name in sys.argv[1:]:
-    began = time.monotonic()
+    config = BenchmarkConfig(task=name)
     try:
-        told[name] = list(load_task(name, BenchmarkConfig(task=name)).test_docs())
+        check_data(config)
+        told[name] = list(load_task(name, config).test_docs())
     except FeldsparError as error:
         told[name] = str(error)
-    told["seconds"] = time.monotonic() - began
 print(json.dumps(told))
 """
 
@@ -139,4 +136,3 @@ def test_data_come_from_the_hub_once_and_without_it_one_line_says_what_to_do(tmp
     assert "arc_challenge': its data cannot be had from the hub" in told["arc_challenge"]
     assert "name a folder of local files as `data`" in told["arc_challenge"]
     assert "\n" not in told["arc_challenge"]
-    assert told["seconds"] < 15

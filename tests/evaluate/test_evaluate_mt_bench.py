@@ -214,4 +214,4 @@ def test_pairs_are_compared_with_the_answers_of_a_file(bench, checkpoint, tmp_pa
         baseline = str(bench / "right.jsonl")
         scores = run_bench(bench, checkpoint, judge, tmp_path, mode="pairwise", baseline=baseline)
     assert [s.value for s in scores if s.exam == "mt-bench"] == [0.0, 0.0]
-    assert scores[0].settings.endswith("against right")
+    assert scores[0].settings.count(", against right; ") == 1

@@ -57,7 +57,7 @@ def test_a_server_that_tells_nothing_of_prompts_is_refused_for_choices(student, 
     server = EchoServer(student.model, student.tokenizer, echoes=False, completes=completes)
     with serving(server) as url:
         found = served(student, url)
-        assert found.settings == ("served, completions" if completes else "served, chat alone")
+        assert found.settings == ("; served, completions" if completes else ", served, chat alone")
         lm = ServedLM(found, chat_template=False)
         with pytest.raises(RecipeError, match="tells no log-probabilities of prompts"):
             lm.loglikelihood([Asked("a", " b")])

@@ -43,6 +43,7 @@ class Examined:
     open: Callable[[BenchmarkConfig], Any]
     """Gives an lm_eval `LM` for the settings."""
     settings: str = ""
+    """What is added to a score's settings; behind a `;` where it changes no score."""
     is_served: bool = False
 
 
@@ -274,7 +275,7 @@ def _key(name: str, config: BenchmarkConfig, model: Examined) -> str:
 
 
 def _settings(config: BenchmarkConfig, model: Examined) -> str:
-    """`5-shot, no chat template, lm_eval 0.4.13`."""
+    """`5-shot, no chat template, lm_eval 0.4.13`, and how a served model is asked."""
     shots = num_fewshot(config)
     parts = ["the task's own shots" if shots is None else f"{shots}-shot"]
     parts.append("chat template" if config.chat_template else "no chat template")
@@ -285,7 +286,7 @@ def _settings(config: BenchmarkConfig, model: Examined) -> str:
     if config.data is not None:
         parts.append(f"data of {Path(config.data).name}")
     parts.append(f"lm_eval {harness_version()}")
-    return ", ".join([*parts, *filter(None, [model.settings])])
+    return ", ".join(parts) + model.settings
 
 
 class _without_bars:

@@ -30,7 +30,8 @@ class Served:
 
     @property
     def settings(self) -> str:
-        return f"served, {'completions' if self.completes else 'chat alone'}"
+        # A chat alone puts the server's template around every prompt; completions change nothing.
+        return "; served, completions" if self.completes else ", served, chat alone"
 
 
 class Token(NamedTuple):

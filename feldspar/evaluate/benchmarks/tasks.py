@@ -109,6 +109,13 @@ def check_validation(config: BenchmarkConfig) -> None:
             )
 
 
+def check_data(config: BenchmarkConfig) -> None:
+    """Raises RecipeError where a benchmark's data is neither here nor to be had now."""
+    name = find_tasks(config)[0]
+    if config.data is None and not _hub_answers():
+        load_task(name, config)
+
+
 def data_files(config: BenchmarkConfig) -> list[Path]:
     """The files that scores of local data depend on."""
     return list(_split_paths(Path(config.data)).values()) if config.data is not None else []
@@ -239,7 +246,7 @@ def _offline_where_there_is_no_hub() -> Iterator[None]:
     hub: Any = importlib.import_module("huggingface_hub.constants")
     datasets: Any = importlib.import_module("datasets.config")
     was = hub.HF_HUB_OFFLINE, datasets.HF_HUB_OFFLINE
-    if not _answers(hub.ENDPOINT):
+    if not _hub_answers():
         hub.HF_HUB_OFFLINE = datasets.HF_HUB_OFFLINE = True
     try:
         yield
@@ -248,9 +255,10 @@ def _offline_where_there_is_no_hub() -> Iterator[None]:
 
 
 @functools.lru_cache(maxsize=1)
-def _answers(url: str) -> bool:
+def _hub_answers() -> bool:
     """Whether there is anybody; what they say does not matter."""
-    request = urllib.request.Request(url, method="HEAD")
+    hub: Any = importlib.import_module("huggingface_hub.constants")
+    request = urllib.request.Request(hub.ENDPOINT, method="HEAD")
     try:
         with urllib.request.urlopen(request, timeout=HUB_SECONDS):
             return True

@@ -130,10 +130,10 @@ def score_mt_bench(
 
 def _settings(config: MTBenchConfig, judge: Teacher, template: str) -> str:
     parts = [f"judge {judge.key}", config.mode, "category temperatures"]
-    parts += [f"up to {config.max_new_tokens} new tokens", template]
+    parts.append(f"up to {config.max_new_tokens} new tokens")
     if config.mode == "pairwise":
         parts.append(f"against {Path(config.baseline).stem if config.baseline else 'base'}")
-    return ", ".join(parts)
+    return f"{', '.join(parts)}; {template}"
 
 
 def _answers_of(
