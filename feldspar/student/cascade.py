@@ -30,6 +30,7 @@ class Block(NamedTuple):
 
     start: int
     num_prompt: int
+    lengths: tuple[int, ...]
     index_CL: Tensor
     """Which of the tree's continuation tokens stands where when they are laid side by side; padding
     repeats the first."""
@@ -60,7 +61,7 @@ def make_block(start: int, num_prompt: int, lengths: Sequence[int], device: torc
     is_there = within < lengths_C
     index_CL = torch.where(is_there, starts_C + within, 0)
     places = is_there.flatten().nonzero()[:, 0]
-    return Block(start, num_prompt, index_CL.to(device), places.to(device))
+    return Block(start, num_prompt, tuple(lengths), index_CL.to(device), places.to(device))
 
 
 @contextmanager
@@ -110,12 +111,23 @@ def _attention(
         if block.num_continued:
             rest = [tensor[:, :, cut.stop : end] for tensor in (query, key, value)]
             seen = _attend_all(rest[0], key[:, :, cut], value[:, :, cut], scale)
-            out[:, :, cut.stop : end] = _merged(seen, _own(block, rest, scale))
+            alone = _each if query.device.type == "cpu" else _side_by_side
+            out[:, :, cut.stop : end] = _merged(seen, alone(block, rest, scale))
     return out.transpose(1, 2), None
 
 
-def _own(block: Block, rest: Sequence[Tensor], scale: float) -> Attended:
-    """Each continuation's attention to itself: laid side by side, padded on the right."""
+def _each(block: Block, rest: Sequence[Tensor], scale: float) -> Attended:
+    """Each continuation's attention to itself, one after the other: nothing is padded or moved."""
+    parts = zip(*(torch.split(x, list(block.lengths), dim=2) for x in rest), strict=True)
+    found = [_attend(query, key, value, scale, causal=True) for query, key, value in parts]
+    return Attended(
+        torch.cat([part.out for part in found], dim=2),
+        torch.cat([part.lse for part in found], dim=2),
+    )
+
+
+def _side_by_side(block: Block, rest: Sequence[Tensor], scale: float) -> Attended:
+    """The same in one call, for devices that calls keep waiting: padded on the right."""
     num, longest = block.index_CL.shape
     index = block.index_CL.flatten()
     query, key, value = (

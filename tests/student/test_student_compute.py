@@ -12,10 +12,11 @@ from transformers import AttentionInterface, MistralConfig, MistralForCausalLM
 from feldspar.config import StudentConfig, TrainConfig
 from feldspar.errors import TrainingError
 from feldspar.student import attention
+from feldspar.student import head as heads
 from feldspar.student.batch import TokenRows, tokenise
 from feldspar.student.compute import Compute, check_packing
 from feldspar.student.fit import FitSettings, fit
-from feldspar.student.head import Head, cross_entropy
+from feldspar.student.head import Head, cross_entropy, score_targets
 from feldspar.student.model import Student, make_student
 from feldspar.student.packing import pack, packed_batches
 from feldspar.student.schedule import Schedule, SourceRows
@@ -212,3 +213,21 @@ def test_the_heads_gradient_is_that_of_autograd(scale, softcap, bias):
     torch.testing.assert_close(losses, expected)
     for ours, theirs in zip(found, torch.autograd.grad(0.5 * expected.sum(), inputs), strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize(("scale", "softcap", "bias"), [(1.0, None, False), (0.3, 5.0, True)])
+def test_scores_by_parts_of_the_vocabulary_are_those_of_all_of_it(
+    monkeypatch, scale, softcap, bias
+):
+    monkeypatch.setattr(heads, "_SCORED_ROWS", 17)
+    monkeypatch.setattr(heads, "_SCORED_TOKENS", 16)
+    monkeypatch.setattr(heads, "_CACHED_ELEMENTS", 80)
+    torch.manual_seed(1)
+    hidden, weight = 3 * torch.randn(40, 8), torch.randn(50, 8)
+    head = Head(weight, torch.randn(50) if bias else None, scale, softcap)
+    logits = head.logits(hidden)
+    targets = torch.where(torch.arange(40) % 3 == 0, logits.argmax(1), torch.randint(0, 50, (40,)))
+    found = score_targets(head, hidden, targets)
+    expected = -torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+    torch.testing.assert_close(found.log_probs_N, expected)
+    assert torch.equal(found.is_best_N, targets == logits.argmax(1))
