@@ -15,7 +15,7 @@ from feldspar.errors import TrainingError
 
 _CHUNK_ELEMENTS = 1 << 24
 """Logits held at once: 64 MB in float32."""
-_SLOPE_ELEMENTS = 1 << 22
+_SLOPE_ELEMENTS = 1 << 23
 """The same where a gradient is formed: each is read three times."""
 _SCORED_ELEMENTS = 1 << 25
 """Logits held at once where no gradient is wanted; few rows make the matrix product slower."""
