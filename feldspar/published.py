@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from feldspar.records import Score
+from feldspar.records import JUDGE_ERRORS, Score
 
 
 class Column(NamedTuple):
@@ -107,6 +107,8 @@ PUBLISHED_ROWS = (
         "Granite-7b-lab", "LAB", "Granite-7b-base", _MIXTRAL, ("6.69", "51.91", "", "", "", "")
     ),
 )
+_OTHER_METRICS = (JUDGE_ERRORS, "win rate", "log-likelihood")
+"""What no published row gives."""
 FOOTNOTES = (
     "a: the LMSYS leaderboard's.",
     "b: MistralAI's release blog.",
@@ -132,7 +134,7 @@ def own_rows(scores: Iterable[Score], name: str = "") -> list[OwnRow]:
     found = {
         (s.checkpoint, s.exam): s
         for s in scores
-        if s.exam in wanted and s.metric not in ("judge errors", "win rate", "log-likelihood")
+        if s.exam in wanted and s.metric not in _OTHER_METRICS
     }
     checkpoints = dict.fromkeys(checkpoint for checkpoint, _ in found)
     return [
@@ -150,7 +152,7 @@ def own_settings(scores: Iterable[Score]) -> list[str]:
     lines = [
         f"{titles[s.exam]}: {s.settings} ({s.num_items} items)"
         for s in scores
-        if s.exam in titles and s.metric not in ("judge errors", "win rate", "log-likelihood")
+        if s.exam in titles and s.metric not in _OTHER_METRICS
     ]
     return list(dict.fromkeys(lines))
 

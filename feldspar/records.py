@@ -243,6 +243,12 @@ class Interval(NamedTuple):
     high: float
 
 
+JUDGE_ERRORS = "judge errors"
+"""A metric: the share of a judge's replies that say nothing of use. They are no part of a score."""
+UNTOUCHED = ": untouched"
+"""Behind an exam's name: without the items that the training data holds."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
     """One figure with its error: `exam` over `num_items` items on `checkpoint`."""

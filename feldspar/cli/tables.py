@@ -8,12 +8,10 @@ from dataclasses import replace
 from rich import box
 from rich.table import Table
 
-from feldspar.records import Score
+from feldspar.records import JUDGE_ERRORS, UNTOUCHED, Score
 from feldspar.report.grid import Grid, score_grid
 
 OF_EXAMS = ("accuracy", "log-likelihood", "judged right")
-ERRORS = "judge errors"
-UNTOUCHED = ": untouched"
 
 
 def score_tables(scores: Sequence[Score], left_out: Sequence[str] = ()) -> list[Table]:
@@ -46,16 +44,16 @@ def _is_whole(score: Score) -> bool:
 
 def _published(shown: Sequence[Score]) -> Grid:
     """Benchmarks and MT-Bench, each by its own metric."""
-    found = [s for s in shown if s.metric not in (*OF_EXAMS, ERRORS)]
+    found = [s for s in shown if s.metric not in (*OF_EXAMS, JUDGE_ERRORS)]
     return score_grid(
         (replace(s, exam=f"{s.exam}, {s.metric}", metric="published") for s in found), "published"
     )
 
 
 def _errors(shown: Sequence[Score]) -> Grid:
-    found = [s for s in shown if s.metric == ERRORS]
+    found = [s for s in shown if s.metric == JUDGE_ERRORS]
     with_errors = {s.exam for s in found if s.value > 0}
-    return score_grid((s for s in found if s.exam in with_errors), ERRORS)
+    return score_grid((s for s in found if s.exam in with_errors), JUDGE_ERRORS)
 
 
 def _table(title: str, grid: Grid) -> Table:

@@ -13,7 +13,7 @@ from feldspar.errors import RunError
 from feldspar.evaluate.contamination import read_items
 from feldspar.evaluate.mt_bench.judging import Compared, Rated
 from feldspar.evaluate.scores import Comparison, compare
-from feldspar.records import Answer, ExamItem, Score
+from feldspar.records import JUDGE_ERRORS, Answer, ExamItem, Score
 from feldspar.runs import open_step, read_recipe_of, read_rows, result_of
 from feldspar.stats.intervals import paired_difference
 
@@ -94,7 +94,7 @@ def _published(run_path: Path) -> defaultdict[str, list[Score]]:
     for step in ("benchmarks", "mt-bench", "judged"):
         for score in open_step(run_path, step) or ():
             is_whole = step == "judged" or ": " not in score.exam
-            if is_whole and not score.leaf and score.metric != "judge errors":
+            if is_whole and not score.leaf and score.metric != JUDGE_ERRORS:
                 found[score.checkpoint].append(score)
     return found
 

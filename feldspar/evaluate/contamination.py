@@ -20,6 +20,7 @@ from feldspar.evaluate.mt_bench.scores import EXAM as MT_BENCH
 from feldspar.evaluate.mt_bench.scores import mt_bench_scores
 from feldspar.evaluate.scores import scores_of
 from feldspar.records import (
+    UNTOUCHED,
     Answer,
     Conversation,
     ExamItem,
@@ -39,7 +40,6 @@ LEAST_WORDS = 8
 """A shorter question is only touched by a near-duplicate: its words may meet by chance."""
 NEAR_DUPLICATE = 0.9
 """ROUGE-L of two questions that are one."""
-UNTOUCHED = "untouched"
 
 
 class Asked(NamedTuple):
@@ -184,7 +184,7 @@ def _published_without(
     if values and set(values) <= {0.0, 1.0}:
         yield Score(
             checkpoint=score.checkpoint,
-            exam=f"{score.exam}: {UNTOUCHED}",
+            exam=f"{score.exam}{UNTOUCHED}",
             metric=score.metric,
             value=statistics.fmean(values),
             interval=proportion_interval(round(sum(values)), len(values)),
@@ -195,4 +195,4 @@ def _published_without(
 
 
 def _renamed(score: Score) -> Score:
-    return dataclasses.replace(score, exam=f"{score.exam}: {UNTOUCHED}")
+    return dataclasses.replace(score, exam=f"{score.exam}{UNTOUCHED}")

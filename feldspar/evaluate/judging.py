@@ -16,14 +16,13 @@ from feldspar.evaluate.answers import is_judged
 from feldspar.evaluate.benchmarks.scores import BenchmarkItem
 from feldspar.evaluate.scores import Group, groups_of
 from feldspar.progress import SILENT, Progress, Task
-from feldspar.records import Answer, ExamItem, Message, Score
+from feldspar.records import JUDGE_ERRORS, Answer, ExamItem, Message, Score
 from feldspar.runs import Rows, read_rows, write_rows
 from feldspar.stats.intervals import proportion_interval
 from feldspar.teacher import VERDICT, Refused, Teacher, ask_judge
 
 STAGE = "judge-exam"
 METRIC = "judged right"
-ERRORS = "judge errors"
 MAX_TOKENS = 1024
 _PROMPT = """\
 ### Task
@@ -124,7 +123,7 @@ def _scores(
     values = [item.value for item in items if item.value is not None]
     num_errors = len(items) - len(values)
     figures = [(METRIC, values)] if values else []
-    for metric, of_metric in [*figures, (ERRORS, [1.0] * num_errors + [0.0] * len(values))]:
+    for metric, of_metric in [*figures, (JUDGE_ERRORS, [1.0] * num_errors + [0.0] * len(values))]:
         yield Score(
             checkpoint=name,
             exam=group.exam,

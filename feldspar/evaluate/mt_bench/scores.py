@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 
 from feldspar.evaluate.mt_bench.judging import Compared, Rated
-from feldspar.records import Score
+from feldspar.records import JUDGE_ERRORS, Score
 from feldspar.stats.intervals import cluster_interval, proportion_interval
 
 EXAM = "mt-bench"
@@ -48,7 +48,7 @@ def mt_bench_scores(
     yield Score(
         **shared,
         exam=EXAM,
-        metric="judge errors",
+        metric=JUDGE_ERRORS,
         value=num_errors / len(judged),
         interval=proportion_interval(num_errors, len(judged)),
         num_items=len(judged),
