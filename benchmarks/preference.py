@@ -89,7 +89,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "N = 64": {"num_answers": 64, "control": False, "num_rounds": 1},
     "restart from SFT": {"restart": "sft", "control": False},
     "DPO": {"method": "dpo", "learning_rate": 3e-5, "control": False},
-    "free wording, log ratio": {"control": False},
+    "free wording, log ratio": {},
     "free wording, no reference": {"control": False},
     "free wording, wrong reference": {"base": "student", "control": False},
     "free wording, mean over tokens": {"normalise": "mean", "control": False},

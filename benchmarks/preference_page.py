@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import platform
+import re
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -21,9 +22,11 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 
 MAIN = "log-ratio-N-=-16"
+FREE = "free-wording-log-ratio"
+READING = "## What it says"
 ORDER = (
     MAIN, "no-reference", "wrong-reference", "N-=-4", "N-=-64", "mean-over-tokens",
-    "restart-from-SFT", "DPO", "free-wording-log-ratio", "free-wording-no-reference",
+    "restart-from-SFT", "DPO", FREE, "free-wording-no-reference",
     "free-wording-wrong-reference", "free-wording-mean-over-tokens",
 )  # fmt: skip
 ROUNDS = (1, 2, 3)
@@ -77,7 +80,7 @@ def quality_table(results: Results) -> str:
         for kind in ("round", "control"):
             by_round = [measured(found, f"{kind}-{n}", "quality") for n in ROUNDS]
             if any(by_round):
-                name = arm.replace("-", " ") if kind == "round" else "random pick beside it"
+                name = arm.replace("-", " ") if kind == "round" else f"random pick beside {arm}"
                 start = [row["start"]["quality"] for row in found]
                 cells = [interval(values) for values in (start, *by_round)]
                 rows.append([name, str(len(found)), *cells])
@@ -87,20 +90,23 @@ def quality_table(results: Results) -> str:
 def gain_table(results: Results) -> str:
     rows = []
     for arm, found in results.items():
-        cells = []
-        for number in ROUNDS:
-            phase = f"round-{number}"
-            cells.append(
-                interval(
-                    [
-                        row["measured"][phase]["quality"] - row["start"]["quality"]
-                        for row in found
-                        if phase in row["measured"]
-                    ]
-                )
-            )
-        rows.append([arm.replace("-", " "), *cells])
+        name = arm.replace("-", " ")
+        rows.append([name, *(interval(gains(found, n)) for n in ROUNDS)])
+        if any("control-1" in row["measured"] for row in found):
+            over = [interval(gains(found, n, f"control-{n}")) for n in ROUNDS]
+            rows.append([f"{name}, over the round's random pick", *over])
     return table(["arm", "round 1", "round 2", "round 3"], rows)
+
+
+def gains(rows: Sequence[dict[str, Any]], number: int, over: str | None = None) -> list[float]:
+    """Of a round's quality over the start's, or over that of another phase, by seed."""
+    phase = f"round-{number}"
+    return [
+        row["measured"][phase]["quality"]
+        - (row["start"] if over is None else row["measured"][over])["quality"]
+        for row in rows
+        if phase in row["measured"]
+    ]
 
 
 def length_table(results: Results) -> str:
@@ -127,7 +133,7 @@ def reward_table(found: Sequence[dict[str, Any]]) -> str:
     return table(["", "round 1", "round 2", "round 3"], rows)
 
 
-def make_page(results: Results, runs: Path) -> str:
+def make_page(results: Results, reading: str) -> str:
     main = results[MAIN]
     seconds = sum(row["cpu_seconds"] for found in results.values() for row in found)
     pairs, correlation = (
@@ -163,6 +169,7 @@ product releases, by the reward on held-out prompts, has quality {interval(relea
 
 {gain_table(results)}
 
+{reading}
 ## Length in tokens, and quality of descriptions, the long answers
 
 {length_table(results)}
@@ -173,6 +180,10 @@ The card of Merlinite-7B-pt has the batch's reward rise to round 2 and saturate 
 in nats:
 
 {reward_table(main)}
+
+Where wording is free:
+
+{reward_table(results[FREE])}
 
 ![Quality by round](FIGURE)
 
@@ -186,24 +197,45 @@ Again: `python benchmarks/preference.py --runs FOLDER`, then
 
 def draw_figure(results: Results, path: Path) -> None:
     """Quality by round, an arm a line; bars are standard errors over seeds."""
-    figure, axes = pyplot.subplots(figsize=(9.0, 4.2))
-    for arm, found in results.items():
-        start = [row["start"]["quality"] for row in found]
-        for kind, style in (("round", "-"), ("control", "--")):
-            points = [measured(found, f"{kind}-{n}", "quality") for n in ROUNDS]
-            points = [start, *(values for values in points if values)]
-            if len(points) > 1:
-                means = [float(np.mean(values)) for values in points]
-                errors = [float(np.std(values)) / len(values) ** 0.5 for values in points]
-                label = arm.replace("-", " ") if kind == "round" else "random pick"
-                axes.errorbar(
-                    range(len(points)), means, errors, label=label, linestyle=style, capsize=2
-                )
-    axes.set_xticks(range(4), ["SFT", "round 1", "round 2", "round 3"])
-    axes.set_ylabel("quality at temperature 1 ± standard error")
-    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    figure, panels = pyplot.subplots(2, 1, figsize=(9.0, 8.4), sharex=True)
+    free = {arm: found for arm, found in results.items() if arm.startswith("free")}
+    rest = {arm: found for arm, found in results.items() if arm not in free}
+    for axes, shown, title in zip(
+        panels, (rest, free), ("One right answer a question", "Free wording"), strict=True
+    ):
+        for number, (arm, found) in enumerate(shown.items()):
+            name = arm.replace("-", " ").removeprefix("free wording ")
+            draw_line(axes, found, "round", name, f"C{number}", "-")
+            draw_line(axes, found, "control", f"random pick beside {name}", f"C{number}", "--")
+        axes.set_title(title)
+        axes.set_ylabel("quality at temperature 1 ± standard error")
+        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    panels[1].set_xticks(range(4), ["SFT", "round 1", "round 2", "round 3"])
     figure.tight_layout()
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=110)
+
+
+def draw_line(
+    axes: Any, found: Sequence[dict[str, Any]], kind: str, label: str, colour: str, style: str
+) -> None:
+    by_round = [measured(found, f"{kind}-{n}", "quality") for n in ROUNDS]
+    points = [
+        [row["start"]["quality"] for row in found],
+        *(values for values in by_round if values),
+    ]
+    if len(points) > 1:
+        means = [float(np.mean(values)) for values in points]
+        errors = [float(np.std(values)) / len(values) ** 0.5 for values in points]
+        axes.errorbar(
+            range(len(points)), means, errors, label=label, color=colour, linestyle=style, capsize=2
+        )
+
+
+def kept_reading(path: Path) -> str:
+    """What somebody has written of the figures stays when these are made again."""
+    before = path.read_text("utf-8") if path.exists() else ""
+    found = re.search(rf"^{READING}\n.*?(?=^## )", before, re.DOTALL | re.MULTILINE)
+    return found.group() if found else f"{READING}\n\nNobody has said so far.\n"
 
 
 def main() -> None:
@@ -214,7 +246,7 @@ def main() -> None:
     results = read_results(arguments.runs)
     figure_path = arguments.out.with_suffix(".png")
     draw_figure(results, figure_path)
-    page = make_page(results, arguments.runs).replace("FIGURE", figure_path.name)
+    page = make_page(results, kept_reading(arguments.out)).replace("FIGURE", figure_path.name)
     arguments.out.write_text(page, encoding="utf-8")
 
 

@@ -87,9 +87,10 @@ def _print(first: Scored, second: Scored, found: list[Comparison]) -> None:
             column = comparison.metric if comparison.metric == "log-likelihood" else "score"
             by_exam.setdefault(comparison.exam, {})[column] = comparison
     table = Table(title=f"{second.name} less {first.name}", title_justify="left", box=box.SIMPLE)
-    table.add_column("exam", no_wrap=True)
-    table.add_column("items", justify="right")
-    for name in ("right answers, or score", "log-likelihood"):
+    # Of a narrow screen the figures come first.
+    table.add_column("exam", overflow="fold")
+    table.add_column("items", justify="right", no_wrap=True)
+    for name in ("right, or score", "log-likelihood"):
         table.add_column(name, no_wrap=True)
     for exam, columns in by_exam.items():
         num_pairs = max(comparison.difference.num_pairs for comparison in columns.values())
@@ -123,7 +124,7 @@ def _print_published(runs: list[Scored]) -> None:
     if not own:
         return
     table = Table(title="Beside published models", title_justify="left", box=None)
-    table.add_column("model", no_wrap=True)
+    table.add_column("model", overflow="fold")
     for column in published.COLUMNS:
         table.add_column(column.title, justify="right", no_wrap=True)
     for printed in published.PUBLISHED_ROWS:
