@@ -15,9 +15,9 @@ from pathlib import Path
 from filelock import FileLock
 
 from feldspar.config import WorldConfig
-from feldspar.errors import TrainingError
+from feldspar.errors import RecipeError, TrainingError
 from feldspar.progress import Progress
-from feldspar.world.write import write_world
+from feldspar.world.write import WorldFiles, write_world
 
 MODEL_PARTS = {"student": "student", "aligned": "reward-pair", "reward-base": "reward-pair"}
 """Part that a recipe names -> what is made for it."""
@@ -37,12 +37,12 @@ def make_world(
 ) -> dict[str, str]:
     """The paths of the world's parts by name, making those of `parts` that are not cached.
 
-    Raises TrainingError when a model's process dies.
+    Raises RecipeError for too few entities, TrainingError when a model's process dies.
     """
     folder = cache / "worlds" / world_key(config, MODEL_SOURCES)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "lock"):
-        files = write_world(config, folder / f"files-{world_key(config, FILE_SOURCES)[:8]}")
+        files = _write_files(config, folder / f"files-{world_key(config, FILE_SOURCES)[:8]}")
         wanted = sorted({MODEL_PARTS[p] for p in parts if p in MODEL_PARTS})
         missing = [part for part in wanted if not _is_made(part, folder)]
         _make_together(missing, config, folder, progress)
@@ -56,6 +56,17 @@ def make_world(
         **{name: tiny_folder / name for name in TINY_PARTS},
     }
     return {name: str(path) for name, path in paths.items()}
+
+
+def _write_files(config: WorldConfig, folder: Path) -> WorldFiles:
+    try:
+        return write_world(config, folder)
+    except (RecursionError, ValueError) as error:
+        # Exam questions are drawn until one fits, and among a few entities none may.
+        raise RecipeError(
+            f"world: no exams can be made of {config.num_old} old and {config.num_new} new "
+            "entities; take 16 new ones or more"
+        ) from error
 
 
 def world_key(config: WorldConfig, sources: Sequence[str]) -> str:

@@ -3,9 +3,11 @@ import json
 import pytest
 from toy_models import ask
 
-from feldspar.config import PreferConfig, StudentConfig
+from feldspar.config import PreferConfig, Recipe, StudentConfig
 from feldspar.errors import RecipeError
+from feldspar.flow import agree_with_pairs
 from feldspar.prefer.agree import agree, read_pairs
+from feldspar.progress import SILENT
 
 STUDENT = StudentConfig(base="tiny")
 
@@ -69,3 +71,17 @@ def test_no_pairs_are_refused(tmp_path):
         read_pairs(tmp_path / "empty.jsonl")
     with pytest.raises(RecipeError, match="cannot be read"):
         read_pairs(tmp_path / "none.jsonl")
+
+
+def test_of_a_world_only_the_pair_is_made(toy, tmp_path, monkeypatch):
+    monkeypatch.setenv("FELDSPAR_CACHE", str(tmp_path / "cache"))
+    path = pairs_file(tmp_path / "pairs.jsonl", [pair(1, "It is lovely.", "It is dreadful.")])
+    recipe = Recipe.model_validate({
+        "world": {"num_old": 12, "num_new": 10},
+        "taxonomy": {"path": "world:taxonomy"},
+        "student": {"base": "world:student"},
+        "prefer": {"aligned": str(toy["aligned"]), "base": str(toy["base"])},
+    })  # fmt: skip
+    assert len(agree_with_pairs(recipe, tmp_path, path, SILENT)) == 3
+    assert list(tmp_path.rglob("taxonomy"))
+    assert not list(tmp_path.rglob("*.safetensors"))

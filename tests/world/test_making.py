@@ -8,6 +8,7 @@ import pytest
 from forked import Forked
 
 from feldspar.config import WorldConfig
+from feldspar.errors import RecipeError
 from feldspar.progress import SILENT
 from feldspar.world import make_world
 
@@ -33,6 +34,13 @@ def test_a_stopped_and_killed_pretraining_goes_on_to_the_same_weights(tmp_path: 
         assert list(killed.glob("worlds/*/student.training/state.safetensors"))
         assert not list(killed.glob("worlds/*/student"))
     assert weights(killed) == weights(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_world_without_exams_is_refused(tmp_path: Path, seed: int) -> None:
+    config = WorldConfig(seed=seed, num_old=4, num_new=2)
+    with pytest.raises(RecipeError, match="take 16 new ones or more"):
+        make_world(config, tmp_path, set(), SILENT)
 
 
 def start_making(cache: Path) -> Forked:
