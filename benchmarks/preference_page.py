@@ -80,7 +80,8 @@ def quality_table(results: Results) -> str:
         for kind in ("round", "control"):
             by_round = [measured(found, f"{kind}-{n}", "quality") for n in ROUNDS]
             if any(by_round):
-                name = arm.replace("-", " ") if kind == "round" else f"random pick beside {arm}"
+                name = arm.replace("-", " ")
+                name = name if kind == "round" else f"random pick beside {name}"
                 start = [row["start"]["quality"] for row in found]
                 cells = [interval(values) for values in (start, *by_round)]
                 rows.append([name, str(len(found)), *cells])
@@ -147,8 +148,8 @@ start is taught by a writer who is wrong one time in ten and stops short one tim
 quality at temperature 1 is {interval(start)}. Prompts come from kinds of question in which it is
 under .8. In the "free wording" arms all questions ask for descriptions, of one to four facts in any
 order and wording, with a pair and starts of their own; they were added after the arm without a
-reference had been seen on the others. Arms that are not listed have not been run, and a `±` of two
-seeds means little. All figures are means over seeds with 95 % intervals by Student's t.
+reference had been seen on the others. All figures are means over seeds with 95 % intervals by
+Student's t.
 
 ## Reward and truth, in round 1
 
@@ -234,7 +235,7 @@ def draw_line(
 def kept_reading(path: Path) -> str:
     """What somebody has written of the figures stays when these are made again."""
     before = path.read_text("utf-8") if path.exists() else ""
-    found = re.search(rf"^{READING}\n.*?(?=^## )", before, re.DOTALL | re.MULTILINE)
+    found = re.search(rf"^{READING}\n.*?(?=\n^## )", before, re.DOTALL | re.MULTILINE)
     return found.group() if found else f"{READING}\n\nNobody has said so far.\n"
 
 
