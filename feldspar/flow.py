@@ -226,13 +226,12 @@ def check_published(recipe: Recipe, run_path: Path, until: Until) -> None:
         from feldspar.evaluate.mt_bench.files import find_mt_bench, read_mt_bench
 
         read_mt_bench(find_mt_bench(recipe.evaluate.mt_bench))
-    if recipe.evaluate.benchmark:
-        from feldspar.evaluate.benchmarks.tasks import check_data, find_tasks
+    # What was scored before is found again, also where there is no hub.
+    if recipe.evaluate.benchmark and open_step(run_path, "benchmarks") is None:
+        from feldspar.evaluate.benchmarks.tasks import check_data
 
-        # What was scored before is found again, also where there is no hub.
-        check = find_tasks if open_step(run_path, "benchmarks") else check_data
         for config in recipe.evaluate.benchmark:
-            check(config)
+            check_data(config)
 
 
 def measure_published(run: Run, recipe: Recipe) -> list[Rows[Score]]:
