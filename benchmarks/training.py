@@ -27,10 +27,12 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,6 +41,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from feldspar.cli.main import WAITING
 from feldspar.config import StudentConfig
 from feldspar.records import Conversation, Message
 from feldspar.student.batch import TokenRows, tokenise
@@ -320,7 +323,18 @@ def _train(trainer: Any) -> list[float]:
 
 
 def time_arm(name: str, job: Job) -> Timed:
-    """Run an arm; the time between the end of its first step and of its last."""
+    """An arm in a process of its own, its threads waiting as its users' do."""
+    for key, value in WAITING.items():
+        os.environ.pop(key, None)
+        if name.startswith("feldspar"):
+            os.environ[key] = value
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(run_arm, name, job, torch.get_num_threads()).result()
+
+
+def run_arm(name: str, job: Job, num_threads: int) -> Timed:
+    """The time between the end of an arm's first step and of its last."""
+    torch.set_num_threads(num_threads)
     CPU_TIMES.clear()
     # The peers print their last figures.
     with warnings.catch_warnings(), redirect_stdout(sys.stderr):
@@ -449,7 +463,9 @@ def report(results: list[dict[str, Any]], options: argparse.Namespace) -> str:
             + ".",
             "Matmul peak: " + ", ".join(f"{d} {p:,.0f} GFLOP/s" for d, p in peaks.items()) + ".",
             f"{options.rounds} rounds of {options.steps} timed steps of {options.batch} samples "
-            "each, the same samples for every arm, arms interleaved; medians over rounds.",
+            "each, the same samples for every arm, arms interleaved, each in a process of its own; "
+            "medians over rounds. Threads wait as the command line has it "
+            f"({' '.join(f'{k}={v}' for k, v in WAITING.items())}), the peers' as torch has it.",
             "",
             table(results),
             "",

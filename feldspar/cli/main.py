@@ -63,13 +63,19 @@ def _options(
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
+WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "2000"}
+"""How torch's threads wait for each other: some microseconds awake, which small operations need,
+and then asleep; those that spin on starve whatever else is running (benchmarks/LOG.md)."""
+
+
 def main() -> None:
     """Run the command line; what a user can mend is one line on standard error."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     if len(arguments) < len(sys.argv) - 1:
         arguments.insert(0, "--debug")
-    # Read when torch loads: threads that spin while they wait starve whatever else is running.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Read when torch loads.
+    for name, value in WAITING.items():
+        os.environ.setdefault(name, value)
     _add_commands()
     _guard(app, is_debug="--debug" in arguments)
     signal.signal(signal.SIGTERM, _raise_interrupt)
