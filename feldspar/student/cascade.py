@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -25,21 +27,38 @@ from feldspar.student.compiled import untraced
 _NAME = "feldspar_tree"
 
 
-class Block(NamedTuple):
-    """Where one tree lies in its pack."""
+@dataclass(frozen=True)
+class Block:
+    """Where one tree lies in its pack, and how long its continuations are, each at least 1."""
 
     start: int
     num_prompt: int
     lengths: tuple[int, ...]
-    index_CL: Tensor
-    """Which of the tree's continuation tokens stands where when they are laid side by side; padding
-    repeats the first."""
-    places: Tensor
-    """Where each continuation token stands in the flattened [C * L]."""
+    device: torch.device
 
     @property
     def num_continued(self) -> int:
-        return len(self.places)
+        return sum(self.lengths)
+
+    @cached_property
+    def side_by_side(self) -> SideBySide:
+        """For all layers."""
+        within = torch.arange(max(self.lengths))[None]
+        lengths_C = torch.tensor(self.lengths, dtype=torch.int64)[:, None]
+        starts_C = lengths_C.cumsum(0) - lengths_C
+        is_there = within < lengths_C
+        index_CL = torch.where(is_there, starts_C + within, 0)
+        places = is_there.flatten().nonzero()[:, 0]
+        return SideBySide(index_CL.to(self.device), places.to(self.device))
+
+
+class SideBySide(NamedTuple):
+    """Continuations padded to one length."""
+
+    index_CL: Tensor
+    """Which of the tree's continuation tokens stands where; padding repeats the first."""
+    places: Tensor
+    """Where each continuation token stands in the flattened [C * L]."""
 
 
 class Attended(NamedTuple):
@@ -50,18 +69,6 @@ class Attended(NamedTuple):
 
 
 _blocks: ContextVar[Sequence[Block]] = ContextVar("blocks of the pack being computed")
-
-
-def make_block(start: int, num_prompt: int, lengths: Sequence[int], device: torch.device) -> Block:
-    """The block of a tree of continuations so long, each at least 1; it may have none."""
-    longest = max(lengths, default=0)
-    within = torch.arange(longest)[None]
-    lengths_C = torch.tensor(lengths, dtype=torch.int64)[:, None]
-    starts_C = lengths_C.cumsum(0) - lengths_C
-    is_there = within < lengths_C
-    index_CL = torch.where(is_there, starts_C + within, 0)
-    places = is_there.flatten().nonzero()[:, 0]
-    return Block(start, num_prompt, tuple(lengths), index_CL.to(device), places.to(device))
 
 
 @contextmanager
@@ -128,15 +135,16 @@ def _each(block: Block, rest: Sequence[Tensor], scale: float) -> Attended:
 
 def _side_by_side(block: Block, rest: Sequence[Tensor], scale: float) -> Attended:
     """The same in one call, for devices that calls keep waiting: padded on the right."""
-    num, longest = block.index_CL.shape
-    index = block.index_CL.flatten()
+    index_CL, places = block.side_by_side
+    num, longest = index_CL.shape
+    index = index_CL.flatten()
     query, key, value = (
         tensor[0].index_select(1, index).view(tensor.shape[1], num, longest, -1).transpose(0, 1)
         for tensor in rest
     )
     found = _attend(query, key, value, scale, causal=True)
-    out = found.out.transpose(0, 1).flatten(1, 2).index_select(1, block.places)
-    lse = found.lse.transpose(0, 1).flatten(1, 2).index_select(1, block.places)
+    out = found.out.transpose(0, 1).flatten(1, 2).index_select(1, places)
+    lse = found.lse.transpose(0, 1).flatten(1, 2).index_select(1, places)
     return Attended(out[None], lse[None])
 
 

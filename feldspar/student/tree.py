@@ -24,7 +24,7 @@ from torch import Tensor
 from feldspar.errors import TrainingError
 from feldspar.progress import SILENT, Progress
 from feldspar.student.batch import collate
-from feldspar.student.cascade import Block, attending, is_replaceable, make_block
+from feldspar.student.cascade import Block, attending, is_replaceable
 from feldspar.student.compiled import can_compile, compiled
 from feldspar.student.head import score_targets
 from feldspar.student.model import Student
@@ -166,8 +166,8 @@ def _packed(pieces: Sequence[_Piece], device: torch.device) -> _Inputs:
             owners += [number] * len(continuation)
             ids += continuation[:-1]
             places += range(len(prompt), len(prompt) + len(continuation) - 1)
-        lengths = [len(c) - 1 for c in continuations if len(c) > 1]
-        blocks.append(make_block(start, len(prompt), lengths, device))
+        lengths = tuple(len(c) - 1 for c in continuations if len(c) > 1)
+        blocks.append(Block(start, len(prompt), lengths, device))
     return _Inputs(
         ids_BT=torch.tensor([ids], device=device),
         places_BT=torch.tensor([places], device=device),
