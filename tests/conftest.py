@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import tiny_run
 
+from feldspar.cli.main import WAITING
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+for name, value in WAITING.items():
+    os.environ.setdefault(name, value)
 
 
 def pytest_collection_finish() -> None:

@@ -65,6 +65,7 @@ def test_what_is_not_the_published_file_is_refused_and_not_kept(tmp_path, monkey
     assert not list(tmp_path.rglob("question.jsonl*"))
 
 
+@pytest.mark.timeout(5, func_only=True)
 def test_where_mt_bench_cannot_be_fetched_one_line_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("FELDSPAR_CACHE", str(tmp_path))
     with pytest.raises(
@@ -85,7 +86,7 @@ configs:
 ---
 """
 LOAD = """
-import json, sys
+import json, signal, sys
 from feldspar.config import BenchmarkConfig
 from feldspar.errors import FeldsparError
 from feldspar.evaluate.benchmarks.tasks import check_data, load_harness, load_task
@@ -93,11 +94,13 @@ load_harness()
 told = {}
 for name in sys.argv[1:]:
     config = BenchmarkConfig(task=name)
+    signal.alarm(15)
     try:
         check_data(config)
         told[name] = list(load_task(name, config).test_docs())
     except FeldsparError as error:
         told[name] = str(error)
+    signal.alarm(0)
 print(json.dumps(told))
 """
 

@@ -103,7 +103,7 @@ def test_counter_numbers_are_uniform_and_known():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(10, func_only=True)
 def test_an_epoch_of_a_million_rows_is_ordered():
     schedule = make(SourceRows(name="own", num_rows=1_400_000), batch=3840, epochs=1)
     assert sum(len(schedule.step(k)) for k in range(schedule.num_steps)) == 1_400_000

@@ -121,7 +121,7 @@ def test_what_is_refused_says_why(here: str, path: str, reason: str) -> None:
     assert "secret" not in str(caught.value)
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(2, func_only=True)
 def test_a_server_that_drips_is_left(here: str) -> None:
     with pytest.raises(ReadFault, match=r"took too long|no document from"):
         fetch_url(f"{here}/drip.txt", allows_private=True, max_seconds=0.3)

@@ -141,7 +141,7 @@ def test_odd_places_are_told(tmp_path: Path) -> None:
     ],
     ids=["bomb", "deep", "wide", "seeds", "aliases", "keys", "long"],
 )
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(3, func_only=True)
 def test_hostile_files_do_not_hang(tmp_path: Path, content: bytes) -> None:
     found = findings_of(tmp_path, content)
     assert 0 < len(found) <= MAX_FINDINGS + 5
@@ -223,6 +223,7 @@ def test_real_leaves_with_one_byte_changed_never_crash(tmp_path: Path) -> None:
 
 
 @needs_shared
+@pytest.mark.timeout(2, func_only=True)
 def test_every_leaf_of_the_whole_tree_is_read() -> None:
     read = list(inspect_taxonomy(SHARED / "main-2024-07-03"))
     assert sum(leaf_file.leaf is not None for leaf_file in read) == 148
