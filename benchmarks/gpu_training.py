@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from training import Job, chats, make_bench_student, run_trl
+from training_arms import Job, chats, make_bench_student, run_trl
 
 from feldspar.records import Conversation
 from feldspar.student.batch import TokenRows, tokenise
