@@ -26,14 +26,17 @@ def drive(governor: Governor, clock: FakeClock, serve: Serve, num_calls: int) ->
     async def run() -> list[int]:
         limits: list[int] = []
         running: list[tuple[float, int, object, Outcome]] = []
-        waiting = {asyncio.create_task(governor.acquire("s")) for _ in range(600)}
+        # A list: the order of a set is that of addresses, another in every process.
+        waiting = [asyncio.create_task(governor.acquire("s")) for _ in range(600)]
+        num_begun = 0
         for _ in range(num_calls):
             await asyncio.sleep(0)
             for task in [task for task in waiting if task.done()]:
-                waiting.discard(task)
+                waiting.remove(task)
                 seconds, outcome = serve(governor.num_in_flight, rng)
-                heapq.heappush(running, (clock.now + seconds, id(task), task.result(), outcome))
-                waiting.add(asyncio.create_task(governor.acquire("s")))
+                num_begun += 1
+                heapq.heappush(running, (clock.now + seconds, num_begun, task.result(), outcome))
+                waiting.append(asyncio.create_task(governor.acquire("s")))
             clock.now, _, ticket, outcome = heapq.heappop(running)
             governor.release(ticket, outcome)
             limits.append(governor.limit)
