@@ -3,8 +3,9 @@
 Each case trains a model of random weights for two steps in a process of its own. On a CPU the peak
 is the sum of live tensor bytes after every allocation and release, as torch's profiler reports
 them, from before the model is made; on a GPU it is the allocator's peak. Beside it stands the peak
-of resident memory above what the process held when all was imported. With a GPU a 7B is trained
-too; without one this says so.
+of resident memory above what the process held when all was imported. Where two processes share
+each step, the figures are the first one's, without the model that it keeps whole in host memory.
+With a GPU a 7B is trained too; without one this says so.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from feldspar.config import ArchitectureConfig, StudentConfig
-from feldspar.train.memory import Method, estimate_memory
+from feldspar.student.memory import Method, estimate_memory
 
 HERE = Path(__file__).parent
 TOLERANCE = 0.10
@@ -85,11 +86,22 @@ WAYS = (
     Method(states="bfloat16"),
     Method(recompute=True),
 )
+SHARED = (
+    Method(compute="float32", shard="step", num_shards=2),
+    Method(shard="step", num_shards=2),
+    Method(shard="layer", num_shards=2),
+    Method(shard="layer", num_shards=2, recompute=True),
+)
 CPU_CASES = [
-    Case(family="llama", method=method, length=length, num_rows=1024 // length)
-    for method in WAYS
-    for length in (256, 1024)
-] + [Case(family="qwen3", method=Method(), length=256, num_rows=4)]
+    *(
+        Case(family="llama", method=method, length=length, num_rows=1024 // length)
+        for method in WAYS
+        for length in (256, 1024)
+    ),
+    *(Case(family="llama", method=method, length=256, num_rows=4) for method in SHARED),
+    Case(family="qwen3", method=Method(), length=256, num_rows=4),
+    Case(family="qwen3", method=SHARED[1], length=256, num_rows=4),
+]
 GPU_CASES = [
     Case(family="mistral", method=method, length=length, num_rows=4096 // length, device="cuda")
     for method in (Method(states="bfloat16"), Method(states="bfloat16", recompute=True))
@@ -117,6 +129,8 @@ def measure(case: Case) -> dict[str, float]:
         if event.name() == "[memory]":
             live += event.nbytes()
             peak = max(peak, live)
+    if case.method.num_shards > 1:
+        peak -= 4 * case.sizes.num_parameters
     return {"tensors": peak, "resident": resident}
 
 
@@ -124,7 +138,8 @@ def train(case: Case) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from feldspar.student.fit import FitSettings, fit
-    from feldspar.student.model import make_student
+    from feldspar.student.model import make_student, save_checkpoint
+    from feldspar.student.peers import Ranks
     from feldspar.student.schedule import Schedule, SourceRows
     from feldspar.world.students import train_tokenizer
 
@@ -146,15 +161,12 @@ def train(case: Case) -> None:
         pad_token_id=1,
     )
     model: Any = AutoModelForCausalLM.from_config(config)
-    student = make_student(
-        model,
-        train_tokenizer(),
-        StudentConfig(base="", device=case.device, dtype=case.method.compute),
-    )
+    student_config = StudentConfig(base="", device=case.device, dtype=case.method.compute)
+    student = make_student(model, train_tokenizer(), student_config)
     rows = made_rows(case)
     schedule = Schedule(
         sources=(SourceRows(name="made", num_rows=len(rows)),),
-        batch_samples=case.num_rows,
+        batch_samples=len(rows) // 2,
         num_epochs=1,
         phase="memory",
         seed=1,
@@ -166,19 +178,27 @@ def train(case: Case) -> None:
         recompute="always" if case.method.recompute else "never",
     )
     with tempfile.TemporaryDirectory() as folder:
-        fit(student, rows, schedule, settings, here=Path(folder))
+        here, num = Path(folder), case.method.num_shards
+        ranks = None
+        if num > 1:
+            shard = case.method.shard or "auto"
+            save_checkpoint(student, here / "start", phase="start", step=0)
+            ranks = Ranks(num=num, start=str(here / "start"), config=student_config, shard=shard)
+        fit(student, rows, schedule, settings, here=here, ranks=ranks)
 
 
 def made_rows(case: Case) -> Any:
-    """Two steps of rows with one token more than is computed, half of them trained."""
+    """Two steps of rows with one token more than is computed, half of them trained: several
+    processes take two micro-batches each."""
     from feldspar.student.batch import TokenRows
     from feldspar.tokens.arrays import TokenRow, gather
 
     rng = np.random.default_rng(1)
+    num_micro = 1 if case.method.num_shards == 1 else 2 * case.method.num_shards
     mask = np.arange(case.length + 1) > case.length // 2
     rows = [
         TokenRow(rng.integers(10, 1000, len(mask)).astype(np.int32), mask)
-        for _ in range(2 * case.num_rows)
+        for _ in range(2 * case.num_rows * num_micro)
     ]
     return TokenRows([("made", gather([rows]))])
 

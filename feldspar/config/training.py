@@ -36,8 +36,8 @@ class StudentConfig(Part):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the computation; weights are kept in float32. auto: bfloat16 on cuda, else float32."""
     compile: bool = False
-    """Compile decoder layers for training in one process and for scoring answers: a minute at the
-    start, then faster; needs a C++ compiler."""
+    """Compile decoder layers for training and for scoring answers: a minute at the start, then
+    faster; needs a C++ compiler."""
     lora: LoraConfig | None = None
     """Train low-rank weights, and the rows of the lab template's tokens, instead of all weights."""
 
@@ -197,7 +197,8 @@ class TrainConfig(Part):
     """Of AdamW's two moments: 16 or 12 bytes a trained weight, with it and its gradient."""
     recompute: Literal["auto", "always", "never"] = "auto"
     """Whether activations are computed again for the backward pass, to save memory. auto: on cuda
-    if the largest micro-batch does not fit otherwise, which is tried; elsewhere never."""
+    if the largest micro-batch does not fit otherwise, which one process tries and several count;
+    elsewhere never."""
     shard: Literal["auto", "step", "layer"] = "auto"
     """How several processes hold the weights: gathered once a step, or layer by layer for a model
     that does not fit otherwise. auto: `step` where it fits. Never changes the result."""

@@ -1,4 +1,3 @@
-from feldspar.plan.architecture import read_architecture
 from feldspar.plan.cost import CallPlan, Given, PhasePlan, Plan, Rate, make_plan
 from feldspar.plan.machine import Machine, machine_here, named_machine
 
@@ -12,5 +11,4 @@ __all__ = [
     "machine_here",
     "make_plan",
     "named_machine",
-    "read_architecture",
 ]

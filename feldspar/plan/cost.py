@@ -185,9 +185,7 @@ def _timed(phase: PhasePlan, recipe: Recipe, given: Given) -> PhasePlan:
         return phase
     num_tokens = phase.rows_per_epoch * phase.num_epochs * given.row_tokens
     flops = training_flops(sizes, num_tokens, given.row_tokens)
-    # Low-rank weights are trained in one process.
-    num_gpus = 1 if recipe.student.lora else given.machine.num_gpus
-    speed = recipe.plan.mfu * gpu.peak_tflops * 1e12 * num_gpus
+    speed = recipe.plan.mfu * gpu.peak_tflops * 1e12 * given.machine.num_gpus
     return replace(phase, hours=flops / speed / 3600)
 
 

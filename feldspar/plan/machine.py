@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from feldspar.errors import RecipeError
+from feldspar.student.memory import USABLE_SHARE
 
 _ASK_SECONDS = 10.0
-_USABLE = 0.94
-"""The rest is the driver's, the kernels' workspaces and holes between tensors."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +63,7 @@ class Machine:
     @property
     def room_bytes(self) -> int | None:
         """What training may take of one GPU's memory; None where there is no GPU."""
-        return None if self.gpu is None else int(_USABLE * self.gpu.memory_bytes)
+        return None if self.gpu is None else int(USABLE_SHARE * self.gpu.memory_bytes)
 
     def __str__(self) -> str:
         if self.gpu is None:

@@ -56,7 +56,11 @@ def tune(start: Checkpoint, rows: Iterable[Preferred], here: Path, shop: Worksho
         objective.find_reference(student, here / "reference.json", budget)
     schedule = _schedule(tokens, here.name, shop)
     ranks = Ranks(
-        num=shop.num_processes, start=start.path, config=shop.student, shard=shop.train.shard
+        num=shop.num_processes,
+        start=start.path,
+        config=shop.student,
+        shard=shop.train.shard,
+        seed=shop.seed,
     )
     settings = _settings(shop)
     fit(

@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers import AttentionInterface
 
 from feldspar.student.attention import attending_by
-from feldspar.student.compiled import untraced
+from feldspar.student.layers import untraced
 
 _NAME = "feldspar_tree"
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -23,18 +23,11 @@ from torch import Tensor, nn
 from feldspar.errors import TrainingError
 from feldspar.student.attention import NAME, Boundaries, attending_by
 from feldspar.student.batch import Batch, collate
-from feldspar.student.compiled import (
-    can_compile,
-    compiled,
-    compiled_and_computed_again,
-    computed_again,
-    layers_of,
-    untraced,
-)
 from feldspar.student.head import cross_entropy, head_of
+from feldspar.student.layers import can_compile, layers_run, untraced
 from feldspar.student.model import Student
 from feldspar.student.packing import Packed, pack, packed_batches
-from feldspar.student.peers import Cutter
+from feldspar.student.peers import ALONE, Cutter, MicroBatch, Peers
 from feldspar.student.schedule import micro_batches
 from feldspar.tokens.arrays import TokenRow
 
@@ -61,10 +54,10 @@ class Laid:
 class Compute:
     """A student's weights, ready to give losses with gradients.
 
-    `in_parts`: several processes hold the weights, which are cast as they are gathered.
+    `in_parts`: several processes hold the weights, and layers are cast as they are gathered.
     `recompute`: activations are computed again for the backward pass.
 
-    Where the student asks for it and one process holds the weights, layers run compiled.
+    Where the student asks for it layers run compiled.
     """
 
     def __init__(
@@ -79,14 +72,13 @@ class Compute:
         self.packing = packing and student.device.type in ("cpu", "cuda")
         self.model: Any = student.model
         self._pairs: list[tuple[Tensor, Tensor]] = []
-        self._is_cast = in_parts and student.dtype != torch.float32
         if student.dtype != torch.float32 and not in_parts:
             self.model = self._copy_in(student.dtype)
         self.recompute = recompute
-        self._is_compiled = student.compile and not in_parts and can_compile()
+        self._is_compiled = student.compile and can_compile()
         self._attention = untraced(NAME) if self._is_compiled else NAME
 
-    def warm_up(self) -> None:
+    def warm_up(self, peers: Peers = ALONE) -> None:
         """Compile, if layers are to be compiled: before the first micro-batch, and by one that is
         always the same, so that a run that goes on does so by the same code."""
         if not self._is_compiled:
@@ -95,8 +87,10 @@ class Compute:
         longest = getattr(config, "max_position_embeddings", None) or _WARM_UP_TOKENS
         ids = np.arange(min(longest, _WARM_UP_TOKENS) + 1, dtype=np.int32) % config.vocab_size
         row = TokenRow(ids, np.ones(len(ids), dtype=np.bool_))
+        micro = MicroBatch(np.arange(2), is_last=True)
         with self.ready():
-            torch.autograd.backward(self.losses(self.lay([row, row]), 0.0).sum())
+            losses = partial(self.losses, self.lay([row, row]), 0.0)
+            torch.autograd.backward(peers.compute(micro, losses).sum())
         for weight in self.student.model.parameters():
             weight.grad = None
 
@@ -137,53 +131,27 @@ class Compute:
 
     def losses(self, laid: Laid, scale: float) -> Tensor:
         """Losses [N]; `backward` on their sum gives the gradient of `scale * sum`."""
-        with self._casting():
-            hidden_TH = self.states(laid.ids_BT, **laid.more).flatten(0, 1)
-            hidden_NH = hidden_TH.index_select(0, laid.positions_N)
-            return cross_entropy(head_of(self.model), hidden_NH, laid.targets_N, scale)
+        hidden_TH = self.states(laid.ids_BT, **laid.more).flatten(0, 1)
+        hidden_NH = hidden_TH.index_select(0, laid.positions_N).to(self.student.dtype)
+        return cross_entropy(head_of(self.model), hidden_NH, laid.targets_N, scale)
 
     def states(self, ids_BT: Tensor, **more: Any) -> Tensor:
         """Last hidden states [B, T, H]."""
         # Looked up in the float32 weights: a token's gradient is a sum over all its places.
-        embedded = self.student.model.get_input_embeddings()(ids_BT)
-        if not self._is_cast:
-            embedded = embedded.to(self.student.dtype)
+        embedded = self.student.model.get_input_embeddings()(ids_BT).to(self.student.dtype)
         hidden: Tensor = self.model.base_model(
             inputs_embeds=embedded, use_cache=False, **more
         ).last_hidden_state
         return hidden
 
-    def _casting(self) -> AbstractContextManager[Any]:
-        return self.student.computing() if self._is_cast else nullcontext()
-
     @contextmanager
     def ready(self) -> Iterator[None]:
         """Hold the model to its way of computing inside the block, backward passes included."""
-        layers = self._layers() if self.recompute else []
-        again = compiled_and_computed_again if self._is_compiled else computed_again
-        for layer in layers:
-            # Not `train()`: what is inside stays in eval mode, without dropout.
-            layer.gradient_checkpointing = layer.training = True
-            layer._gradient_checkpointing_func = again
-        is_whole = self._is_compiled and not self.recompute
-        try:
-            with (
-                attending_by(self.model, self._attention) if self.packing else nullcontext(),
-                compiled(self.model) if is_whole else nullcontext(),
-            ):
-                yield
-        finally:
-            for layer in layers:
-                layer.gradient_checkpointing = layer.training = False
-
-    def _layers(self) -> list[Any]:
-        layers = layers_of(self.model)
-        if not layers:
-            raise TrainingError(
-                f"{type(self.model).__name__} has no layers that can be computed again one by one; "
-                'set train.recompute = "never"'
-            )
-        return layers
+        with (
+            attending_by(self.model, self._attention) if self.packing else nullcontext(),
+            layers_run(self.model, compiled=self._is_compiled, again=self.recompute),
+        ):
+            yield
 
     def _copy_in(self, dtype: torch.dtype) -> Any:
         """The model with its weights in `dtype`; buffers (rotary frequencies) stay as they are."""
@@ -233,7 +201,7 @@ def check_packing(student: Student) -> None:
     Three rows are packed, compared with separate forward passes through the model's own attention,
     and packed again with other tokens in the first, which the others must not see.
     """
-    compute = Compute(student, in_parts=True)
+    compute = Compute(replace(student, compile=False), in_parts=True)
     if not compute.packing:
         return
     rng = np.random.default_rng(1)

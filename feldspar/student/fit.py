@@ -112,8 +112,6 @@ def fit(
     """
     here.mkdir(parents=True, exist_ok=True)
     if ranks is not None and ranks.num > 1 and objective is None:
-        if student.trained_rows is not None:
-            raise TrainingError("student.lora trains in one process; leave --nproc out")
         from feldspar.student.lead import fit_together
 
         fit_together(
@@ -161,10 +159,10 @@ class Loop:
             in_parts=peers.size > 1,
             recompute=settings.recompute == "always",
         )
-        if settings.recompute == "auto" and peers.size == 1:
+        if settings.recompute == "auto":
             budget, states = settings.tokens_per_micro_batch, settings.optimizer_states
             self.compute.recompute = needs_recompute(self.compute, rows, budget, states)
-        self.compute.warm_up()
+        self.compute.warm_up(peers)
         self.optimizer = make_optimizer(student, settings)
         self._parameters = [p for p in student.model.parameters() if p.requires_grad]
         self._objective = objective

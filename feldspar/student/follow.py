@@ -23,7 +23,8 @@ from feldspar.errors import FeldsparError, TrainingError
 from feldspar.progress import SILENT
 from feldspar.student.fit import Loop
 from feldspar.student.lead import CUT_OFF, Job, read_job, versions
-from feldspar.student.model import Student, find_device, find_dtype, load_student
+from feldspar.student.lora import load_to_train
+from feldspar.student.model import Student, find_device, find_dtype
 from feldspar.student.team import JOIN_TIMEOUT, Team, first_line, hear, is_cut_off, join
 
 
@@ -78,9 +79,10 @@ def _do_job(folder: Path) -> None:
             f"{folder}: not seen from here; the run directory must lie on a disk that all share"
         )
     job, rows = read_job(folder)
-    if versions() != job.versions:
+    here = versions(job.config)
+    if here != job.versions:
         raise TrainingError(
-            f"{', '.join(versions())} here, {', '.join(job.versions)} in the first process; "
+            f"{', '.join(here)} here, {', '.join(job.versions)} in the first process; "
             "install the same everywhere"
         )
     team = Team(job.shard)
@@ -99,7 +101,8 @@ def _do_job(folder: Path) -> None:
 
 def _load(job: Job) -> Student:
     """The model in host memory: it goes to the device in parts."""
-    student = load_student(job.start, job.config.model_copy(update={"device": "cpu"}))
+    on_host = job.config.model_copy(update={"device": "cpu"})
+    student = load_to_train(job.start, on_host, seed=job.seed)
     device = find_device(job.config.device)
     return replace(student, device=device, dtype=find_dtype(job.config, device))
 

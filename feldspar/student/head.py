@@ -80,6 +80,8 @@ def check_head(model: Any) -> None:
 def cross_entropy(head: Head, hidden_NH: Tensor, targets_N: Tensor, scale: float) -> Tensor:
     """Losses [N] in nats, without a gradient; `hidden_NH` and the head get that of `scale * sum`.
 
+    Computed in the dtype of `hidden_NH`.
+
     The gradient is formed chunk by chunk in the forward pass, so that logits [N, V] never exist
     whole. Call `backward()` on the sum of the result.
     """
@@ -167,11 +169,10 @@ class _CrossEntropy(torch.autograd.Function):
         head: Head,
     ) -> Tensor:
         needs = ctx.needs_input_grad
-        # Under autocast nothing in here is cast by itself.
-        weight = weight_VH.to(_computed_in(hidden_NH, weight_VH))
+        weight = weight_VH.to(hidden_NH.dtype)
         bias = None if bias_V is None else bias_V.to(weight.dtype)
         losses = torch.empty(len(targets_N), dtype=torch.float32, device=hidden_NH.device)
-        grad_hidden = torch.empty_like(hidden_NH, dtype=weight.dtype)
+        grad_hidden = torch.empty_like(hidden_NH)
         grad_weight = torch.zeros_like(weight_VH, dtype=torch.float32) if needs[1] else None
         grad_bias = None
         if bias_V is not None and needs[2]:
@@ -179,7 +180,7 @@ class _CrossEntropy(torch.autograd.Function):
         at_once = max(_MATMUL_ROWS, _SLOPE_ELEMENTS // len(weight))
         for start in range(0, len(targets_N), at_once):
             chunk = slice(start, start + at_once)
-            hidden = hidden_NH[chunk].to(weight.dtype)
+            hidden = hidden_NH[chunk]
             raw = functional.linear(hidden, weight, bias)
             losses[chunk] = _to_slopes(head, raw, targets_N[chunk], scale)
             torch.mm(raw, weight, out=grad_hidden[chunk])
@@ -195,11 +196,6 @@ class _CrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *_: Tensor) -> Any:
         grad_hidden, grad_weight, grad_bias = ctx.saved_tensors
         return grad_hidden, grad_weight, grad_bias, None, None, None
-
-
-def _computed_in(hidden: Tensor, weight: Tensor) -> torch.dtype:
-    kind = hidden.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
 
 
 def _to_slopes(head: Head, raw_NV: Tensor, targets_N: Tensor, scale: float) -> Tensor:

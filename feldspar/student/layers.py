@@ -1,4 +1,5 @@
-"""Decoder layers compiled one by one, which fuses what stands between their matrix products.
+"""Decoder layers one by one: compiled, which fuses what stands between their matrix products, or
+computed again for the backward pass.
 
 Outside a block the model is as it was. Attention to packed rows is called and not traced: its loops
 over rows would be unrolled, and compiled anew for every batch.
@@ -19,6 +20,8 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from feldspar.errors import TrainingError
+
 log = logging.getLogger(__name__)
 
 
@@ -28,28 +31,33 @@ def layers_of(model: Any) -> list[Any]:
 
 
 @contextmanager
-def compiled(model: Any) -> Iterator[None]:
-    """Within it, the model's layers run compiled, for any number of tokens."""
-    layers = layers_of(model)
+def layers_run(model: Any, *, compiled: bool = False, again: bool = False) -> Iterator[None]:
+    """Within it, the model's layers run compiled, for any number of tokens; or `again`: what they
+    compute is forgotten and computed again for the backward pass.
+
+    Raises TrainingError where they are to be computed again and there are none.
+    """
+    layers = layers_of(model) if compiled or again else []
+    if again and not layers:
+        raise TrainingError(
+            f"{type(model).__name__} has no layers that can be computed again one by one; "
+            'set train.recompute = "never"'
+        )
     for layer in layers:
-        # Compiled for the class: what is kept of a layer would keep every model ever trained.
-        layer._compiled_call_impl = partial(_compiled_function(type(layer)._call_impl), layer)
+        # Of the class: what is kept of a layer would keep every model ever trained. And not the
+        # whole call: its hooks, which gather what lies in parts, stay around it and as they are.
+        forward = type(layer).forward
+        forward = partial(_compiled_function(forward) if compiled else forward, layer)
+        layer.forward = partial(_computed_again, forward) if again else forward
     try:
         yield
     finally:
         for layer in layers:
-            layer._compiled_call_impl = None
+            del layer.forward
 
 
-def computed_again(run: Callable[..., Any], *inputs: Any) -> Any:
-    """A layer whose activations are computed again for the backward pass."""
-    return checkpoint(run, *inputs, use_reentrant=False)
-
-
-def compiled_and_computed_again(run: partial[Any], *inputs: Any) -> Any:
-    """The same with the layer compiled: around the checkpoint a compiler would give up."""
-    layer = partial(_compiled_function(run.func), *run.args, **run.keywords)
-    return checkpoint(layer, *inputs, use_reentrant=False)
+def _computed_again(forward: Callable[..., Any], *inputs: Any, **more: Any) -> Any:
+    return checkpoint(forward, *inputs, use_reentrant=False, **more)
 
 
 @cache

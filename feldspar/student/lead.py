@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -34,12 +34,13 @@ from feldspar.errors import TrainingError
 from feldspar.progress import Progress
 from feldspar.student.batch import TokenRows
 from feldspar.student.fit import FitSettings, Loop, key_of_fit
+from feldspar.student.memory import Method, Shard
 from feldspar.student.model import Student
 from feldspar.student.peers import Ranks
+from feldspar.student.recompute import foresees_recompute, memory_of
 from feldspar.student.schedule import Schedule
 from feldspar.student.team import (
     JOIN_TIMEOUT,
-    Shard,
     Team,
     choose_shard,
     first_line,
@@ -67,6 +68,7 @@ class Job:
 
     start: str
     config: StudentConfig
+    seed: int
     schedule: Schedule
     settings: FitSettings
     shard: Shard
@@ -76,9 +78,10 @@ class Job:
     versions: tuple[str, ...]
 
 
-def versions() -> tuple[str, ...]:
+def versions(config: StudentConfig) -> tuple[str, ...]:
     """Of what decides how a model is loaded and a step computed."""
-    return tuple(f"{name} {version(name)}" for name in ("feldspar", "torch", "transformers"))
+    names = ["feldspar", "torch", "transformers", *(["peft"] if config.lora else [])]
+    return tuple(f"{name} {version(name)}" for name in names)
 
 
 def fit_together(
@@ -97,17 +100,22 @@ def fit_together(
     Raises TrainingError where one of them ends before its time.
     """
     device = student.device
+    # With what was asked for: a state goes on where another number decides otherwise.
     key = key_of_fit(student, rows, schedule, settings)
     shard = choose_shard(student, ranks.num, ranks.shard)
+    if settings.recompute == "auto":
+        again = _foresees_recompute(student, settings, shard, ranks)
+        settings = replace(settings, recompute="always" if again else "never")
     job = Job(
         start=str(Path(ranks.start).resolve()) if Path(ranks.start).exists() else ranks.start,
         config=ranks.config,
+        seed=ranks.seed,
         schedule=schedule,
         settings=settings,
         shard=shard,
         key=key,
         rows=tuple(_on_disk(rows, here.resolve() / JOB)),
-        versions=versions(),
+        versions=versions(ranks.config),
     )
     with _others(ranks.num, schedule.phase):
         tell(str(_write_job(job, here.resolve() / JOB)))
@@ -125,6 +133,23 @@ def fit_together(
         # Others may have it open still, which a network disk minds.
         shutil.rmtree(here / JOB, ignore_errors=True)
     student.model.to(device)
+
+
+def _foresees_recompute(
+    student: Student, settings: FitSettings, shard: Shard, ranks: Ranks
+) -> bool:
+    memory = memory_of(student.device)
+    if memory is None:
+        return False
+    method = Method(
+        compute="float32" if student.dtype == torch.float32 else "bfloat16",
+        states=settings.optimizer_states,
+        lora_rank=ranks.config.lora.rank if ranks.config.lora else 0,
+        shard=shard,
+        num_shards=ranks.num,
+    )
+    num_tokens = max(settings.tokens_per_micro_batch, ranks.config.max_length)
+    return foresees_recompute(ranks.start, method, num_tokens, memory)
 
 
 def dismiss() -> None:

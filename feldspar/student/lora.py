@@ -15,6 +15,7 @@ from feldspar.config import LoraConfig, StudentConfig
 from feldspar.errors import TrainingError
 from feldspar.student.adapted import is_adapted
 from feldspar.student.model import LAB_TOKENS, Student, load_student
+from feldspar.student.state import held_rows, local_part
 
 
 def load_to_train(path: str, config: StudentConfig, *, seed: int) -> Student:
@@ -60,16 +61,19 @@ def add_lora(student: Student, config: LoraConfig | None, *, seed: int) -> Stude
 
 def keep_rows(student: Student) -> None:
     """Take out the gradient of rows of embeddings and head that are frozen."""
-    rows = student.trained_rows
-    if rows is None:
+    if student.trained_rows is None:
         return
     model = student.model
     ends = [model.get_input_embeddings().weight, model.get_output_embeddings().weight]
     for weight in {id(w): w for w in ends}.values():
         if weight.grad is not None:
-            kept = weight.grad[rows]
-            weight.grad.zero_()
-            weight.grad[rows] = kept
+            held = held_rows(weight)
+            rows = student.trained_rows - held.start
+            rows = rows[(rows >= 0) & (rows < held.num)]
+            gradient = local_part(weight.grad)
+            kept = gradient[rows]
+            gradient.zero_()
+            gradient[rows] = kept
 
 
 def _template_rows(student: Student) -> Tensor:

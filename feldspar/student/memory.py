@@ -6,7 +6,6 @@ Counted from what autograd keeps of a decoder layer with RMS norms, rotary atten
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -20,8 +19,12 @@ _LOGITS_BYTES = 3 * (1 << 24)
 """A chunk of logits and what comes of it: student/head.py takes 16 MB of each."""
 _CPU_TOKENS = 4096
 """student/compute.py takes no more at once on a CPU."""
-_USABLE_SHARE, _GATHERED_SHARE = 0.94, 0.6
-"""Of a GPU: where `recompute = "auto"` and `shard = "auto"` change their way (student/)."""
+USABLE_SHARE = 0.94
+"""Of a GPU's memory: the rest is the driver's, kernels' workspaces and holes between tensors."""
+_GATHERED_SHARE = 0.6
+"""Of a GPU's memory: up to here weights and gradients stay whole through a step."""
+
+Shard = Literal["step", "layer"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,16 +32,21 @@ class Method:
     """How a model is trained, as far as memory goes."""
 
     compute: Literal["float32", "bfloat16"] = "bfloat16"
-    """bfloat16 is on a copy of the float32 weights."""
+    """bfloat16 is on a copy of the float32 weights, or on what is gathered of them."""
     states: Literal["float32", "bfloat16"] = "float32"
     """Of AdamW's two moments."""
     recompute: bool = False
     """Keep each layer's input alone and compute the rest again in the backward pass."""
     lora_rank: int = 0
     """0 trains all weights."""
-    shard: Literal["", "step", "layer"] = ""
+    shard: Shard | Literal[""] = ""
     """How several processes share weights, gradients and moments; empty for one."""
     num_shards: int = 1
+
+    @property
+    def width(self) -> int:
+        """Bytes of a number that is computed with."""
+        return _FLOAT if self.compute == "float32" else _HALF
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -56,20 +64,18 @@ def estimate_memory(
 ) -> MemoryEstimate:
     """Peak bytes on one device with `num_tokens` in a micro-batch, of which `num_trained` are
     trained; None: all."""
-    ends = sizes.vocabulary * sizes.hidden_size * (1 if sizes.tied else 2)
-    adapters = _adapter_parameters(sizes, method.lora_rank)
-    held = sizes.num_parameters + adapters
-    # Beside adapters, embeddings and head are trained for the template's own tokens.
-    updated = adapters + ends if adapters else held
+    ends = _num_ends(sizes)
+    held, updated = _num_held_and_updated(sizes, method.lora_rank)
     state = 2 * (_FLOAT if method.states == "float32" else _HALF)
-    whole = _FLOAT if method.shard == "step" else 0
+    is_whole = method.shard == "step"
     kept, working = _layer_bytes(sizes, method)
     activations = num_tokens * (kept * sizes.num_layers + working + 2 * _FLOAT * sizes.hidden_size)
     trained = num_tokens if num_trained is None else num_trained
     return MemoryEstimate(
         options=method.options,
-        weights=_FLOAT * held // method.num_shards + whole * held,
-        gradients=_FLOAT * updated // method.num_shards + whole * updated,
+        weights=_FLOAT * held // method.num_shards
+        + is_whole * (method.width * (held - ends) + _FLOAT * ends),
+        gradients=_FLOAT * updated // method.num_shards + is_whole * _FLOAT * updated,
         optimizer=state * updated // method.num_shards,
         activations=activations
         + _copied_bytes(sizes, method)
@@ -90,11 +96,28 @@ def memory_ways(
     if memory_bytes is None:
         num_tokens = min(num_tokens, max(_CPU_TOKENS, student.max_length))
     own = _own_way(sizes, train, student, num_devices, memory_bytes)
-    if train.recompute == "auto" and memory_bytes is not None and num_devices == 1:
-        needed = estimate_memory(sizes, own, num_tokens).total
-        own = replace(own, recompute=needed > _USABLE_SHARE * memory_bytes)
+    if train.recompute == "auto" and memory_bytes is not None:
+        own = replace(own, recompute=not fits(sizes, own, num_tokens, memory_bytes))
     ways = [estimate_memory(sizes, method, num_tokens) for method in _methods(own)]
     return list({way.options: way for way in ways}.values())
+
+
+def fits(sizes: ArchitectureConfig, method: Method, num_tokens: int, memory_bytes: int) -> bool:
+    """Whether a GPU of so much memory holds it."""
+    return estimate_memory(sizes, method, num_tokens).total <= USABLE_SHARE * memory_bytes
+
+
+def shard_that_fits(
+    num_held: int, num_updated: int, num: int, width: int, memory_bytes: int
+) -> Shard:
+    """`step` where whole weights and gradients fit beside a part of everything.
+
+    `num_updated` of all `num_held` parameters are trained; `width`: bytes of a number that is
+    computed with.
+    """
+    held = (width + _FLOAT / num) * num_held
+    needed = held + (_FLOAT + 3 * _FLOAT / num) * num_updated
+    return "step" if needed < _GATHERED_SHARE * memory_bytes else "layer"
 
 
 def _own_way(
@@ -106,18 +129,18 @@ def _own_way(
 ) -> Method:
     is_half = student.dtype == "bfloat16"
     is_half |= student.dtype == "auto" and memory_bytes is not None
-    shard = train.shard
-    if shard == "auto":
-        gathered = (8 + 16 / num_devices) * sizes.num_parameters
-        shard = "step" if gathered < _GATHERED_SHARE * (memory_bytes or math.inf) else "layer"
+    shard: Shard = "step" if train.shard == "auto" else train.shard
+    if train.shard == "auto" and memory_bytes is not None:
+        width = _HALF if is_half else _FLOAT
+        counted = _num_held_and_updated(sizes, student.lora.rank if student.lora else 0)
+        shard = shard_that_fits(*counted, num_devices, width, memory_bytes)
     return Method(
         compute="bfloat16" if is_half else "float32",
         states=train.optimizer_states,
         recompute=train.recompute == "always",
         lora_rank=student.lora.rank if student.lora else 0,
-        # Adapters are trained in one process.
-        shard=shard if num_devices > 1 and not student.lora else "",
-        num_shards=1 if student.lora else num_devices,
+        shard=shard if num_devices > 1 else "",
+        num_shards=num_devices,
     )
 
 
@@ -130,13 +153,13 @@ def _methods(own: Method) -> Iterator[Method]:
             for recompute in (False, True):
                 yield replace(own, shard=shard, states=states, recompute=recompute)
     for recompute in (False, True):
-        yield Method(compute=own.compute, lora_rank=own.lora_rank or 16, recompute=recompute)
+        yield replace(own, states="float32", lora_rank=own.lora_rank or 16, recompute=recompute)
 
 
 def _layer_bytes(sizes: ArchitectureConfig, method: Method) -> tuple[int, int]:
     """Bytes per token: what each layer keeps for the backward pass, what one layer works with."""
     hidden, query, key = sizes.hidden_size, sizes.query_size, sizes.key_size
-    width = _FLOAT if method.compute == "float32" else _HALF
+    width = method.width
     # Queries, keys, values and what attention gives; the MLP's gate, its activation, up, product.
     layer = width * (2 * query + 2 * key + 4 * sizes.intermediate_size)
     # Twice: a norm's input in float32, what it divides to, and what it scales to.
@@ -147,14 +170,18 @@ def _layer_bytes(sizes: ArchitectureConfig, method: Method) -> tuple[int, int]:
 
 
 def _copied_bytes(sizes: ArchitectureConfig, method: Method) -> int:
-    """The weights in bf16, and layers that are gathered to be computed."""
+    """The weights in bf16, and what is gathered of them to be computed."""
+    embeddings = sizes.vocabulary * sizes.hidden_size
     if method.shard == "layer":
-        largest = max(sizes.layer_matrices, sizes.vocabulary * sizes.hidden_size)
-        return 2 * _FLOAT * largest
+        # Embeddings and head through a micro-batch, with their gradients; of layers the one that is
+        # computed and the next.
+        ends = 2 * _FLOAT * _num_ends(sizes)
+        return ends + (2 * method.width + _FLOAT) * sizes.layer_matrices
     if method.compute == "float32":
         return 0
-    embeddings = 0 if sizes.tied else sizes.vocabulary * sizes.hidden_size
-    return _HALF * (sizes.num_parameters - embeddings)
+    if method.shard == "step":
+        return _HALF * embeddings
+    return _HALF * (sizes.num_parameters - (0 if sizes.tied else embeddings))
 
 
 def _head_bytes(sizes: ArchitectureConfig, method: Method, num_trained: int) -> int:
@@ -163,6 +190,19 @@ def _head_bytes(sizes: ArchitectureConfig, method: Method, num_trained: int) -> 
     hidden = 2 * _FLOAT * num_trained * sizes.hidden_size
     gradient = _FLOAT + (0 if method.compute == "float32" else _HALF)
     return gradient * sizes.vocabulary * sizes.hidden_size + logits + hidden
+
+
+def _num_ends(sizes: ArchitectureConfig) -> int:
+    """Parameters of embeddings and head."""
+    return sizes.vocabulary * sizes.hidden_size * (1 if sizes.tied else 2)
+
+
+def _num_held_and_updated(sizes: ArchitectureConfig, lora_rank: int) -> tuple[int, int]:
+    """All parameters, and those that are trained."""
+    adapters = _adapter_parameters(sizes, lora_rank)
+    held = sizes.num_parameters + adapters
+    # Beside adapters, embeddings and head are trained for the template's own tokens.
+    return held, adapters + _num_ends(sizes) if adapters else held
 
 
 def _adapter_parameters(sizes: ArchitectureConfig, rank: int) -> int:

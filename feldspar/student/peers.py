@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple, Protocol
 from torch import Tensor
 
 from feldspar.config import StudentConfig
+from feldspar.student.memory import Shard
 from feldspar.student.model import Student
 from feldspar.student.schedule import Indices
 from feldspar.student.signals import Stops
@@ -25,7 +26,9 @@ class Ranks:
     start: str
     """The model directory: the same path for all of them."""
     config: StudentConfig
-    shard: Literal["auto", "step", "layer"] = "auto"
+    shard: Shard | Literal["auto"] = "auto"
+    seed: int = 0
+    """Of low-rank weights, where they are trained."""
 
 
 Cutter = Callable[[Indices, Indices], list[Indices]]

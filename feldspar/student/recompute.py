@@ -1,4 +1,5 @@
-"""Whether activations must be computed again, decided by trying the largest micro-batch."""
+"""Whether activations must be computed again: one process tries the largest micro-batch, of
+several none may fail alone, so they count."""
 
 from __future__ import annotations
 
@@ -7,14 +8,20 @@ import logging
 import numpy as np
 import torch
 
+from feldspar.student.architecture import read_architecture
 from feldspar.student.batch import TokenRows
 from feldspar.student.compute import Compute
+from feldspar.student.memory import USABLE_SHARE, Method, fits
 from feldspar.student.optimizer import BYTES_PER_WEIGHT, OptimizerStates
 
 log = logging.getLogger(__name__)
 
-_USABLE_SHARE = 0.94
-"""Of a GPU's memory: the rest goes to fragments."""
+
+def memory_of(device: torch.device) -> int | None:
+    """Bytes of a GPU; None of a CPU, whose memory pages and is not asked."""
+    if device.type != "cuda":
+        return None
+    return int(torch.cuda.get_device_properties(device).total_memory)
 
 
 def needs_recompute(
@@ -22,16 +29,19 @@ def needs_recompute(
 ) -> bool:
     """Whether the micro-batch of the longest rows, with the moments to come, is too large.
 
-    On a CPU, whose memory pages and is not asked, always False. Gradients are zero afterwards.
+    On a CPU always False. Gradients are zero afterwards.
     """
     device = compute.student.device
-    if device.type != "cuda":
+    memory = memory_of(device)
+    if memory is None:
         return False
-    memory = torch.cuda.get_device_properties(device).total_memory
     trained = [p for p in compute.student.model.parameters() if p.requires_grad]
     moments = (BYTES_PER_WEIGHT[states] - 8) * sum(p.numel() for p in trained)
     torch.cuda.reset_peak_memory_stats(device)
     try:
+        for weight in trained:
+            # As all micro-batches of a step but its first find them.
+            weight.grad = torch.zeros_like(weight)
         _try_largest(compute, rows, token_budget)
         needed = torch.cuda.max_memory_allocated(device) + moments
     except torch.OutOfMemoryError:
@@ -39,7 +49,7 @@ def needs_recompute(
     for weight in trained:
         weight.grad = None
     torch.cuda.empty_cache()
-    again = bool(needed > _USABLE_SHARE * memory)
+    again = bool(needed > USABLE_SHARE * memory)
     log.info(
         "the largest micro-batch takes %.1f of %.1f GiB: activations are %s",
         needed / 2**30,
@@ -47,6 +57,20 @@ def needs_recompute(
         "computed again" if again else "kept",
     )
     return again
+
+
+def foresees_recompute(start: str, method: Method, num_tokens: int, memory: int) -> bool:
+    """Whether `num_tokens` at once are too many for GPUs of `memory` bytes, counted from the sizes
+    of the model in the folder `start`. Where they are not known, says so."""
+    sizes = read_architecture(start)
+    if sizes is None:
+        log.warning(
+            "%s: the memory that training takes cannot be counted for this kind of model, so "
+            'activations are kept; set train.recompute = "always" if they do not fit',
+            start,
+        )
+        return False
+    return not fits(sizes, method, num_tokens, memory)
 
 
 def _try_largest(compute: Compute, rows: TokenRows, token_budget: int) -> None:

@@ -49,8 +49,8 @@ def save_state(
         kinds = {"weight": parameter.detach()}
         if parameter in optimizer.state:
             kinds |= {moment: optimizer.state[parameter][moment] for moment in _MOMENTS}
-        starts[name] = _held(parameter, peers).start
-        tensors |= {f"{kind}.{name}": _local(t).contiguous() for kind, t in kinds.items()}
+        starts[name] = held_rows(parameter).start
+        tensors |= {f"{kind}.{name}": local_part(t).contiguous() for kind, t in kinds.items()}
     about = {"step": str(step), "key": key, "starts": json.dumps(starts)}
     try:
         with whole_file(path) as beside:
@@ -78,15 +78,15 @@ def load_state(
         for name, parameter in model.named_parameters():
             if not parameter.requires_grad:
                 continue
-            held = _held(parameter, peers)
-            state.read(f"weight.{name}", held, _local(parameter))
+            held = held_rows(parameter)
+            state.read(f"weight.{name}", held, local_part(parameter))
             if f"{_MOMENTS[0]}.{name}" not in state.names:
                 continue
             step = torch.tensor(float(found.step), device=parameter.device)
             moments: dict[str, Tensor] = {"step": step}
             for moment in _MOMENTS:
                 moments[moment] = torch.zeros_like(parameter)
-                state.read(f"{moment}.{name}", held, _local(moments[moment]))
+                state.read(f"{moment}.{name}", held, local_part(moments[moment]))
             optimizer.state[parameter] = moments
     # None may write the next state while another still reads this one.
     peers.meet()
@@ -108,7 +108,7 @@ class _Found(NamedTuple):
     paths: list[Path]
 
 
-class _Rows(NamedTuple):
+class HeldRows(NamedTuple):
     start: int
     num: int
 
@@ -121,7 +121,7 @@ class _Parts:
         self.names = {name for file in files for name in file.keys()}  # noqa: SIM118
         self.starts = [json.loads(file.metadata().get("starts", "{}")) for file in files]
 
-    def read(self, name: str, wanted: _Rows, into: Tensor) -> None:
+    def read(self, name: str, wanted: HeldRows, into: Tensor) -> None:
         """Fill `into` with the wanted rows of a tensor."""
         if into.ndim == 0:
             into.copy_(self.files[0].get_tensor(name))
@@ -154,17 +154,18 @@ def _find(here: Path, key: str) -> _Found | None:
     return max(found, default=None)
 
 
-def _held(parameter: Tensor, peers: Peers) -> _Rows:
+def held_rows(parameter: Tensor) -> HeldRows:
     """The rows of a parameter that this process holds: all, or its chunk (FSDP2's `Shard(0)`)."""
     num = parameter.shape[0] if parameter.ndim else 1
-    if not hasattr(parameter, "to_local"):
-        return _Rows(0, num)
-    chunk = math.ceil(num / peers.size)
-    start = min(peers.rank * chunk, num)
-    return _Rows(start, min(chunk, num - start))
+    mesh: Any = getattr(parameter, "device_mesh", None)
+    if mesh is None:
+        return HeldRows(0, num)
+    chunk = math.ceil(num / mesh.size())
+    start = min(mesh.get_local_rank() * chunk, num)
+    return HeldRows(start, min(chunk, num - start))
 
 
-def _local(tensor: Tensor) -> Tensor:
+def local_part(tensor: Tensor) -> Tensor:
     """This process's part of a tensor; the same memory."""
     local: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
     return local

@@ -3,8 +3,9 @@
 Weights, gradients and moments lie in parts, one in each process. `step`: weights are gathered once
 a step and gradients summed once, in the last micro-batch, so that processes may run different
 numbers of them. `layer`: each layer is gathered when it is computed, for models that do not fit
-otherwise; then all run equally many. Messages between hosts go through gloo, so that nobody waits
-on the device; tensors on CUDA go through nccl.
+otherwise; then all run equally many. Layers are gathered in the dtype of the computation, and their
+gradients added up and summed in float32. Messages between hosts go through gloo, so that nobody
+waits on the device; tensors on CUDA go through nccl.
 """
 
 from __future__ import annotations
@@ -23,24 +24,22 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch._C._distributed_c10d import Store
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from feldspar.errors import TrainingError
+from feldspar.student.memory import Shard, shard_that_fits
 from feldspar.student.model import Student
 from feldspar.student.peers import Cutter, MicroBatch
+from feldspar.student.recompute import memory_of
 from feldspar.student.schedule import Indices, share_out
 from feldspar.student.signals import Stopped, Stops
-
-Shard = Literal["step", "layer"]
 
 JOIN_TIMEOUT = timedelta(minutes=10)
 """For all processes to be there."""
 _WAIT = timedelta(days=30)
 """For the first process, which may score a checkpoint, or have samples written, meanwhile. A death
 is noticed without it: connections close."""
-_GATHERED_SHARE = 0.6
-"""Of a GPU's memory: up to here weights and gradients stay whole through a step."""
 
 
 def join(store: Store, rank: int, size: int) -> None:
@@ -95,11 +94,11 @@ def choose_shard(student: Student, num: int, wanted: Literal["auto", "step", "la
     """`step` where a whole copy of weights and gradients fits beside a part of everything."""
     if wanted != "auto":
         return wanted
-    if student.device.type != "cuda":
+    memory = memory_of(student.device)
+    if memory is None:
         return "step"
-    needed = (8 + 16 / num) * student.num_parameters
-    memory = torch.cuda.get_device_properties(0).total_memory
-    return "step" if needed < _GATHERED_SHARE * memory else "layer"
+    num_updated = sum(p.numel() for p in student.model.parameters() if p.requires_grad)
+    return shard_that_fits(student.num_parameters, num_updated, num, student.dtype.itemsize, memory)
 
 
 class Team:
@@ -121,8 +120,12 @@ class Team:
         self._square_length = 12.0 * hidden_size
         root = _Root(model)
         mesh = init_device_mesh(student.device.type, (self.size,))
-        for module in [*_layers(model), root]:
-            sharded = fully_shard(module, mesh=mesh, reshard_after_forward=self.shard == "layer")
+        low = MixedPrecisionPolicy(param_dtype=student.dtype, reduce_dtype=torch.float32)
+        parts = [*((layer, low) for layer in _layers(model)), (root, MixedPrecisionPolicy())]
+        for module, policy in parts:
+            sharded = fully_shard(
+                module, mesh=mesh, mp_policy=policy, reshard_after_forward=self.shard == "layer"
+            )
             # The loss is divided by the step's tokens already: gradients are summed, not averaged.
             sharded.set_gradient_divide_factor(1.0)
             sharded.set_force_sum_reduction_for_comms(True)
@@ -189,9 +192,10 @@ class Team:
         wholes = dict(whole.model.named_parameters()) if whole else {}
         with torch.no_grad():
             for name, parameter in placed.model.named_parameters():
-                full = self.whole(parameter)
-                if wholes:
-                    wholes[name].copy_(full)
+                if parameter.requires_grad:
+                    full = self.whole(parameter)
+                    if wholes:
+                        wholes[name].copy_(full)
 
     def _check_device(self, device: torch.device) -> None:
         if device.type == "mps":

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -25,8 +24,8 @@ from feldspar.errors import TrainingError
 from feldspar.progress import SILENT, Progress
 from feldspar.student.batch import collate
 from feldspar.student.cascade import Block, attending, is_replaceable
-from feldspar.student.compiled import can_compile, compiled
 from feldspar.student.head import score_targets
+from feldspar.student.layers import can_compile, layers_run
 from feldspar.student.model import Student
 from feldspar.student.schedule import micro_batches
 
@@ -207,7 +206,7 @@ def _hidden(student: Student, inputs: _Inputs) -> Tensor:
     is_compiled = student.compile and can_compile()
     with (
         attending(student.model, inputs.blocks, traced=not is_compiled),
-        compiled(student.model) if is_compiled else nullcontext(),
+        layers_run(student.model, compiled=is_compiled),
     ):
         hidden: Tensor = student.model.base_model(
             input_ids=inputs.ids_BT, position_ids=inputs.places_BT, use_cache=False

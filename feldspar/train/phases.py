@@ -134,6 +134,7 @@ class _Trainer:
                 start=start.path,
                 config=self.student,
                 shard=self.config.shard,
+                seed=self.seed,
             ),
         )
         selection = trial.decide(schedule.num_steps, rows)

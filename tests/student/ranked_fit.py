@@ -6,18 +6,20 @@ In a process of its own, so that it may be killed; slowly, so that there is time
 import signal
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from tiny import chats
 
 from feldspar.cli.processes import training_processes
-from feldspar.config import StudentConfig
+from feldspar.config import LoraConfig, StudentConfig
 from feldspar.errors import TrainingError
 from feldspar.student import fit as fitting
 from feldspar.student.batch import TokenRows, tokenise
 from feldspar.student.fit import FitSettings, fit
-from feldspar.student.model import load_student, save_checkpoint
+from feldspar.student.lora import load_to_train
+from feldspar.student.model import save_checkpoint
 from feldspar.student.peers import Ranks
 from feldspar.student.schedule import Schedule, SourceRows
 
@@ -35,7 +37,12 @@ UNDER_TORCHRUN = {
     "torchrun": {},
     "single-2": SINGLE,
     "turned": AT_ONCE | {"tokens_per_micro_batch": 150, "is_turned": True},
+    "low by step": AT_ONCE | {"dtype": "bfloat16", "shard": "step"},
+    "low by layer": AT_ONCE | {"dtype": "bfloat16", "shard": "layer"},
+    "compiled": {"is_compiled": True, "recompute": "always"},
 }
+if find_spec("peft"):
+    UNDER_TORCHRUN["low rank"] = {"lora": LoraConfig(rank=4), "shard": "layer"}
 
 
 def train(
@@ -49,6 +56,9 @@ def train(
     stop_at: int = 0,
     start: str = "base",
     is_turned: bool = False,
+    dtype: str = "auto",
+    is_compiled: bool = False,
+    lora: LoraConfig | None = None,
     **settings: object,
 ) -> None:
     """Rows in steps of sixteen, the last of an epoch partial; checkpoints after 4 and at the end.
@@ -56,9 +66,9 @@ def train(
     The training ends in an InterruptedError at the checkpoint `stop_at`. `is_turned`: the rows of
     each source the other way round.
     """
-    config = StudentConfig(base="tiny", device="cpu")
+    config = StudentConfig(base="tiny", device="cpu", dtype=dtype, compile=is_compiled, lora=lora)
     base = here.parent / "base"
-    student = load_student(str(base), config)
+    student = load_to_train(str(base), config, seed=5)
     sources = [("a", chats(num_rows * 2 // 3)), ("b", chats(num_rows // 3, seed=2))]
     if is_turned:
         sources = [(name, chats[::-1]) for name, chats in sources]
@@ -78,7 +88,7 @@ def train(
         schedule,
         FitSettings(**(every | settings)),
         here=here,
-        ranks=Ranks(num=num, start=str(here.parent / start), config=config, shard=shard),
+        ranks=Ranks(num=num, start=str(here.parent / start), config=config, shard=shard, seed=5),
         on_checkpoint=checkpoint,
     )
 

@@ -6,8 +6,8 @@ import pytest
 from safetensors import safe_open
 
 from feldspar.config import WorldConfig
-from feldspar.plan import read_architecture
 from feldspar.progress import SILENT
+from feldspar.student.architecture import read_architecture
 from feldspar.world import make_world
 
 FAMILIES = ("tiny-llama", "tiny-mistral", "tiny-granite", "tiny-qwen3")

@@ -1,10 +1,14 @@
 """Foretold memory moves as it must; benchmarks/memory.py sets it beside what is taken."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from feldspar.config import ArchitectureConfig, LoraConfig, StudentConfig, TrainConfig
 from feldspar.records import MemoryEstimate
-from feldspar.train.memory import Method, estimate_memory, memory_ways
+from feldspar.student.memory import Method, estimate_memory, memory_ways, shard_that_fits
+from feldspar.student.recompute import foresees_recompute
 
 GIB = 2**30
 MISTRAL = ArchitectureConfig(
@@ -47,6 +51,27 @@ def test_recomputing_is_chosen_where_all_does_not_fit() -> None:
     assert ways(never, 1, 139)[0].options == ()
 
 
+@pytest.mark.parametrize(
+    ("gibibytes", "options"), [(79, ("shard layer", "recompute")), (179, ("shard step",))]
+)
+def test_several_recompute_as_it_was_foretold(gibibytes, options, tmp_path: Path) -> None:
+    train = TrainConfig()
+    assert ways(train, 8, gibibytes)[0].options == options
+    told = {"model_type": "mistral", "num_hidden_layers": 32, "num_attention_heads": 32}
+    told |= {"hidden_size": 4096, "intermediate_size": 14336, "vocab_size": 32000}
+    (tmp_path / "config.json").write_text(json.dumps(told | {"num_key_value_heads": 8}))
+    shard = shard_that_fits(*2 * (MISTRAL.num_parameters,), 8, 2, gibibytes * GIB)
+    method = Method(shard=shard, num_shards=8)
+    given = train.tokens_per_micro_batch, gibibytes * GIB
+    assert foresees_recompute(str(tmp_path), method, *given) is ("recompute" in options)
+
+
+def test_of_a_model_that_cannot_be_counted_activations_are_kept(tmp_path: Path, caplog) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "mixtral"}')
+    assert not foresees_recompute(str(tmp_path), Method(shard="step", num_shards=2), 10**9, GIB)
+    assert 'set train.recompute = "always"' in caplog.text
+
+
 def test_each_of_eight_holds_an_eighth_and_one_layer_whole() -> None:
     train = TrainConfig(tokens_per_micro_batch=4096, recompute="never")
     [own, *others] = ways(train, 8, 79)
@@ -61,7 +86,10 @@ def test_each_of_eight_holds_an_eighth_and_one_layer_whole() -> None:
 def test_low_rank_training_holds_no_states_for_frozen_weights() -> None:
     student = STUDENT.model_copy(update={"lora": LoraConfig(rank=16)})
     train = TrainConfig(tokens_per_micro_batch=2048)
-    found = memory_ways(MISTRAL, train, student, 8, 79 * GIB)[0]
-    assert found.options == ("LoRA rank 16",)
-    assert found.optimizer < 0.1 * 8 * MISTRAL.num_parameters
-    assert found.weights > 4 * MISTRAL.num_parameters
+    one, eight = (memory_ways(MISTRAL, train, student, num, 79 * GIB)[0] for num in (1, 8))
+    assert one.options == ("LoRA rank 16",)
+    assert one.optimizer < 0.1 * 8 * MISTRAL.num_parameters
+    assert one.weights > 4 * MISTRAL.num_parameters
+    # Without gradients of what is frozen, weights may stay whole on a smaller GPU.
+    assert eight.options == ("LoRA rank 16", "shard step")
+    assert eight.total < one.total

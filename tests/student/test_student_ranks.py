@@ -17,6 +17,7 @@ from ranked_fit import AT_ONCE, SINGLE, train
 from safetensors.torch import load_file
 from tiny import save_base
 
+from feldspar.config import LoraConfig
 from feldspar.errors import TrainingError
 from feldspar.student.schedule import micro_batches, share_out
 
@@ -162,6 +163,40 @@ def test_neither_processes_nor_the_order_of_packing_change_the_gradient(
     assert (found - expected).norm() / expected.norm() < 1e-5
     assert metrics(two)[0]["loss"] == pytest.approx(metrics(one)[0]["loss"], rel=1e-5)
     assert metrics(two)[0]["grad_norm"] == pytest.approx(metrics(one)[0]["grad_norm"], rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shard", ["step", "layer"])
+def test_in_low_precision_many_micro_batches_add_up_as_in_one_process(
+    shard: str, torchrun: Path, alone: Path
+) -> None:
+    one, two = alone.parent / f"low-1-{shard}", torchrun / f"low by {shard}"
+    train(one, 1, **AT_ONCE, dtype="bfloat16")
+    expected, found = gradient(one), gradient(two)
+    assert (found - expected).norm() / expected.norm() < 5e-4
+
+
+@pytest.mark.slow
+def test_compiled_layers_that_lie_in_parts_train_as_they_are(torchrun: Path, alone: Path) -> None:
+    assert_same(torchrun / "compiled", alone)
+    plain, compiled = (weights(torchrun / name) for name in ("torchrun", "compiled"))
+    assert any(not torch.equal(plain[name], compiled[name]) for name in plain)
+
+
+@pytest.mark.slow
+def test_low_rank_weights_are_trained_by_several_as_by_one(torchrun: Path, alone: Path) -> None:
+    pytest.importorskip("peft", reason="the extra feldspar[lora] is not installed")
+    one, two = alone.parent / "low rank, alone", torchrun / "low rank"
+    train(one, 1, lora=LoraConfig(rank=4))
+    assert_same(two, one)
+    before, after = load_file(alone.parent / "base" / "model.safetensors"), weights(two)
+    moved = {
+        name
+        for name, tensor in before.items()
+        if not torch.equal(after[name][: len(tensor)], tensor)
+    }
+    assert moved == {name for name in before if "proj" in name}
+    assert metrics(two)[-1]["loss"] < 0.5 * metrics(two)[0]["loss"]
 
 
 @pytest.mark.slow
