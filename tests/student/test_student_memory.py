@@ -52,7 +52,7 @@ def test_recomputing_is_chosen_where_all_does_not_fit() -> None:
 
 
 @pytest.mark.parametrize(
-    ("gibibytes", "options"), [(79, ("shard layer", "recompute")), (179, ("shard step",))]
+    ("gibibytes", "options"), [(79, ("shard layer", "recompute")), (220, ("shard step",))]
 )
 def test_several_recompute_as_it_was_foretold(gibibytes, options, tmp_path: Path) -> None:
     train = TrainConfig()
