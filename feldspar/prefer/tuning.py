@@ -12,6 +12,7 @@ from feldspar.prefer.dpo import PreferencePairs
 from feldspar.records import Checkpoint, Conversation
 from feldspar.runs import write_json
 from feldspar.student.batch import TokenRows, tokenise
+from feldspar.student.compute import Compute
 from feldspar.student.fit import FitSettings, fit
 from feldspar.student.lora import load_to_train
 from feldspar.student.model import Student, save_checkpoint
@@ -52,8 +53,11 @@ def tune(start: Checkpoint, rows: Iterable[Preferred], here: Path, shop: Worksho
         objective = PreferencePairs(
             tokens, _tokens(student, rejected, here.name, shop), shop.config.dpo_beta
         )
-        budget = shop.train.tokens_per_micro_batch
-        objective.find_reference(student, here / "reference.json", budget)
+        objective.find_reference(
+            Compute(student, packing=shop.train.packing),
+            here / "reference.json",
+            shop.train.tokens_per_micro_batch,
+        )
     schedule = _schedule(tokens, here.name, shop)
     ranks = Ranks(
         num=shop.num_processes,

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from feldspar.errors import TrainingError
 from feldspar.student.attention import NAME, Boundaries, attending_by
 from feldspar.student.batch import Batch, collate
-from feldspar.student.head import cross_entropy, head_of
+from feldspar.student.head import cross_entropy, head_of, target_log_probs
 from feldspar.student.layers import can_compile, layers_run, untraced
 from feldspar.student.model import Student
 from feldspar.student.packing import Packed, pack, packed_batches
@@ -49,6 +49,9 @@ class Laid:
     targets_N: Tensor
     rows_N: NDArray[np.int64]
     """Which row each trained token is of."""
+    num_rows: int
+    num_tokens: int
+    """Without padding."""
 
 
 class Compute:
@@ -127,13 +130,21 @@ class Compute:
             positions_N=torch.from_numpy(batch.positions_N).to(device),
             targets_N=torch.from_numpy(batch.targets_N).to(device),
             rows_N=batch.rows_N,
+            num_rows=len(ids),
+            num_tokens=sum(len(r) - 1 for r in ids),
         )
 
     def losses(self, laid: Laid, scale: float) -> Tensor:
         """Losses [N]; `backward` on their sum gives the gradient of `scale * sum`."""
+        return cross_entropy(head_of(self.model), self._hidden(laid), laid.targets_N, scale)
+
+    def log_probs(self, laid: Laid) -> Tensor:
+        """Log-probabilities [N] of what is foretold, in nats, with their gradient."""
+        return target_log_probs(head_of(self.model), self._hidden(laid), laid.targets_N)
+
+    def _hidden(self, laid: Laid) -> Tensor:
         hidden_TH = self.states(laid.ids_BT, **laid.more).flatten(0, 1)
-        hidden_NH = hidden_TH.index_select(0, laid.positions_N).to(self.student.dtype)
-        return cross_entropy(head_of(self.model), hidden_NH, laid.targets_N, scale)
+        return hidden_TH.index_select(0, laid.positions_N).to(self.student.dtype)
 
     def states(self, ids_BT: Tensor, **more: Any) -> Tensor:
         """Last hidden states [B, T, H]."""

@@ -26,17 +26,18 @@ from torch import Tensor
 from feldspar.errors import TrainingError
 from feldspar.progress import SILENT, Progress, Task
 from feldspar.student.batch import TokenRows
-from feldspar.student.compute import Compute, check_packing
+from feldspar.student.compute import Compute, Laid, check_packing
 from feldspar.student.lora import keep_rows
 from feldspar.student.metrics import append_metrics, forget_after
 from feldspar.student.model import Student
 from feldspar.student.optimizer import OptimizerStates, make_adamw
-from feldspar.student.peers import ALONE, Peers, Ranks
+from feldspar.student.peers import ALONE, MicroBatch, Peers, Ranks
 from feldspar.student.recompute import needs_recompute
-from feldspar.student.schedule import Indices, Schedule, micro_batches
+from feldspar.student.schedule import Indices, Schedule
 from feldspar.student.signals import Stopped, Stops, stops
 from feldspar.student.speed import Laps, Work, matmul_peak
 from feldspar.student.state import load_state, save_state
+from feldspar.tokens.arrays import TokenRow
 
 _STATE_SECONDS = 5.0
 """Between saved states, and at least twenty times what saving one takes."""
@@ -75,7 +76,7 @@ class FitSettings:
 
 
 class Objective(Protocol):
-    """Another loss over the rows."""
+    """Another loss over the rows than their cross-entropy, which may compute others beside them."""
 
     key: str
     """Of all that decides the losses beside the rows."""
@@ -84,8 +85,12 @@ class Objective(Protocol):
     counts: NDArray[np.int32]
     """What each row adds to the number that a step's sum of losses is divided by."""
 
-    def losses(self, student: Student, rows: Indices, scale: float) -> Tensor:
-        """A loss a row, in nats; backward from their sum gives the gradient of `scale` times it."""
+    def computed(self, rows: Indices) -> list[TokenRow]:
+        """What is computed at once for these rows."""
+
+    def losses(self, compute: Compute, laid: Laid, rows: Indices, scale: float) -> Tensor:
+        """A loss a row, in nats, of what is `laid` for them; backward from their sum gives the
+        gradient of `scale` times it."""
 
 
 def fit(
@@ -176,7 +181,7 @@ class Loop:
         self._last_checkpoint = 0
         self._laps = Laps(student.device)
         self._work = Work(student.model)
-        self._num_computed = 0
+        self._num_needed = self._num_computed = 0
 
     def resume(self) -> None:
         model, optimizer = self.student.model, self.optimizer
@@ -252,8 +257,6 @@ class Loop:
         """Accumulate the gradient of the step's mean loss. Gives sums of losses per source."""
         student = self.student
         totals = torch.zeros(len(self.rows.source_names), dtype=torch.float32).to(student.device)
-        if self._objective is not None:
-            return self._other_gradients(self._objective, indices, totals, held)
         self.compute.refresh()
         cut = self.compute.cutter(self.settings.tokens_per_micro_batch)
         for micro in self.peers.micro_batches(indices, self._lengths[indices], cut):
@@ -262,38 +265,30 @@ class Loop:
             except Stopped:
                 self.optimizer.zero_grad(set_to_none=False)
                 raise
-            laid = self.compute.lay([self.rows.row(i) for i in micro.rows])
-            sources_N = torch.from_numpy(self.rows.source_of[micro.rows][laid.rows_N])
-            losses = partial(self.compute.losses, laid, micro.weight / num_trained)
+            laid, sources, losses = self._lay(micro, num_trained)
             with self.compute.ready():
                 self._laps.mark("data")
-                losses_N = self.peers.compute(micro, losses)
+                found = self.peers.compute(micro, losses)
                 self._laps.mark("forward")
-                torch.autograd.backward(losses_N.sum())
+                torch.autograd.backward(found.sum())
                 self._laps.mark("backward")
             self._num_computed += laid.ids_BT.numel()
-            totals.index_add_(0, sources_N.to(totals.device), losses_N.detach() * micro.weight)
+            self._num_needed += laid.num_tokens if micro.weight else 0
+            of_source = torch.from_numpy(sources).to(totals.device)
+            totals.index_add_(0, of_source, found.detach() * micro.weight)
         return totals
 
-    def _other_gradients(
-        self, objective: Objective, indices: NDArray[np.int64], totals: Tensor, held: Stops
-    ) -> Tensor:
-        """The same for another objective, in padded batches."""
-        scale = 1 / int(self._trained[indices].sum())
-        budget = self.settings.tokens_per_micro_batch
-        for group in micro_batches(indices, self._lengths[indices], budget):
-            try:
-                held.check()
-            except Stopped:
-                self.optimizer.zero_grad(set_to_none=False)
-                raise
-            with self.student.computing():
-                losses = objective.losses(self.student, group, scale)
-            torch.autograd.backward(losses.sum())
-            sources = torch.from_numpy(self.rows.source_of[group]).to(totals.device)
-            self._num_computed += int(self._lengths[group].sum())
-            totals.index_add_(0, sources, losses.detach())
-        return totals
+    def _lay(
+        self, micro: MicroBatch, num_trained: int
+    ) -> tuple[Laid, NDArray[np.int64], Callable[[], Tensor]]:
+        """A micro-batch on the device, its losses, and which source each of them is of."""
+        sources, scale = self.rows.source_of[micro.rows], micro.weight / num_trained
+        if self._objective is None:
+            laid = self.compute.lay([self.rows.row(i) for i in micro.rows])
+            return laid, sources[laid.rows_N], partial(self.compute.losses, laid, scale)
+        laid = self.compute.lay(self._objective.computed(micro.rows))
+        losses = partial(self._objective.losses, self.compute, laid, micro.rows, scale)
+        return laid, sources, losses
 
     def _refuse_nonsense(self, loss: float, grad_norm: float) -> None:
         ignorance = math.log(self.student.head.weight_VH.shape[0])
@@ -320,16 +315,15 @@ class Loop:
         student, lengths = self.student, self._lengths[indices]
         peak = matmul_peak(student.device, student.dtype, torch.get_num_threads())
         flops = self._work.flops(lengths, num_trained)
-        # Nothing is foretold from a row's last token.
-        needed, computed = int(lengths.sum()) - len(lengths), self._num_computed
-        self._num_computed = 0
+        needed, computed = self._num_needed, self._num_computed
+        self._num_needed = self._num_computed = 0
         parts = ("data", "forward", "backward", "optimizer")
         return {
             "total_tokens": int(lengths.sum()),
             "tokens_per_second": round(int(lengths.sum()) / seconds, 1),
             "seconds": round(seconds, 4),
             **{f"{name}_seconds": round(laps.get(name, 0.0), 5) for name in parts},
-            "packing_efficiency": round(needed / (computed * self.peers.size), 4),
+            "packing_efficiency": round(needed / computed, 4),
             "mfu": round(flops / seconds / (peak * self.peers.size), 4),
         }
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from feldspar.errors import TrainingError
 
@@ -149,6 +150,19 @@ def _score_rows(
             highest_N1[rows] = highest
     log_probs_N1 = chosen_N1 - highest_N1 - sums_N1.log()
     return TargetScores(log_probs_N1[:, 0], (chosen_N1 >= highest_N1)[:, 0])
+
+
+def target_log_probs(head: Head, hidden_NH: Tensor, targets_N: Tensor) -> Tensor:
+    """Log-probabilities [N] of the targets in nats, for any loss over them: chunks of logits are
+    computed again for the gradient."""
+    chunks = zip(*(torch.split(x, head.chunk_rows) for x in (hidden_NH, targets_N)), strict=True)
+    return torch.cat(
+        [checkpoint(_log_probs, head, *chunk, use_reentrant=False) for chunk in chunks]
+    )
+
+
+def _log_probs(head: Head, hidden_NH: Tensor, targets_N: Tensor) -> Tensor:
+    return -functional.cross_entropy(head.logits(hidden_NH), targets_N, reduction="none")
 
 
 def _computed(tensor: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from toy_models import BAD, GOOD, ask, tiny_student
 from feldspar.prefer.dpo import PreferencePairs
 from feldspar.records import Conversation, Message
 from feldspar.student.batch import tokenise
+from feldspar.student.compute import Compute
 from feldspar.student.fit import FitSettings, fit
 from feldspar.student.schedule import Schedule, SourceRows
 
@@ -28,8 +29,17 @@ def student():
 
 def pairs_of(student, here, beta=0.5):
     pairs = PreferencePairs(rows(student, GOOD), rows(student, BAD), beta)
-    pairs.find_reference(student, here / "reference.json", 256)
+    pairs.find_reference(Compute(student), here / "reference.json", 256)
     return pairs
+
+
+def losses_of(pairs, student, places, scale, **options):
+    compute, rows = Compute(student, **options), torch.tensor(places).numpy()
+    with compute.ready():
+        losses = pairs.losses(compute, compute.lay(pairs.computed(rows)), rows, scale)
+        if losses.requires_grad:
+            losses.sum().backward()
+    return losses.detach()
 
 
 def margin(student, index):
@@ -44,7 +54,8 @@ def margin(student, index):
     return sums[0] - sums[1]
 
 
-def test_the_loss_and_its_gradient_are_those_of_the_formula(student, tmp_path):
+@pytest.mark.parametrize("options", [{}, {"packing": False}, {"recompute": True}])
+def test_the_loss_and_its_gradient_are_those_of_the_formula(student, tmp_path, options):
     pairs, places = pairs_of(student, tmp_path), (0, 3)
     before = [margin(student, i).detach() for i in places]
     with torch.no_grad():
@@ -55,16 +66,15 @@ def test_the_loss_and_its_gradient_are_those_of_the_formula(student, tmp_path):
     expected.mean().backward()
     weight = student.model.model.layers[0].mlp.up_proj.weight
     gradient, weight.grad = weight.grad.clone(), None
-    found = pairs.losses(student, torch.tensor(places).numpy(), 0.5)
-    found.sum().backward()
-    torch.testing.assert_close(found.detach(), expected.detach(), atol=1e-5, rtol=1e-4)
+    found = losses_of(pairs, student, places, 0.5, **options)
+    torch.testing.assert_close(found, expected.detach(), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(weight.grad, gradient, atol=1e-6, rtol=1e-3)
 
 
 def test_at_the_reference_the_loss_is_log_two_and_it_falls_from_there(student, tmp_path):
     pairs = pairs_of(student, tmp_path)
     with torch.no_grad():
-        start = pairs.losses(student, torch.arange(6).numpy(), 1.0)
+        start = losses_of(pairs, student, range(6), 1.0)
     assert start.tolist() == pytest.approx([math.log(2)] * 6, abs=1e-4)
     schedule = Schedule(
         sources=(SourceRows(name="toy", num_rows=6),), batch_samples=6, num_epochs=8, phase="dpo",
@@ -73,7 +83,7 @@ def test_at_the_reference_the_loss_is_log_two_and_it_falls_from_there(student, t
     settings = FitSettings(learning_rate=1e-3)
     fit(student, rows(student, GOOD), schedule, settings, here=tmp_path, objective=pairs)
     with torch.no_grad():
-        end = pairs.losses(student, torch.arange(6).numpy(), 1.0)
+        end = losses_of(pairs, student, range(6), 1.0)
     assert max(end.tolist()) < 0.5
 
 
@@ -86,5 +96,5 @@ def test_the_reference_is_computed_once(student, tmp_path):
     again = pairs_of(student, tmp_path)
     assert (tmp_path / "reference.json").read_bytes() == written
     with torch.no_grad():
-        found = again.losses(student, torch.arange(2).numpy(), 1.0)
+        found = losses_of(again, student, range(2), 1.0)
     assert found.tolist() != pytest.approx([math.log(2)] * 2, abs=1e-3)
