@@ -3,6 +3,8 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,18 @@ def test_of_two_writers_the_first_is_believed_by_both(tmp_path: Path) -> None:
         put(one, b"k", Stored("first", "stop", 1, 1))
         assert put(other, b"k", Stored("second", "stop", 1, 1)).text == "first"
         assert other.get(b"k") == one.get(b"k")
+
+
+def test_many_make_one_journal_at_once(tmp_path: Path) -> None:
+    together = threading.Barrier(8)
+
+    def make(path: Path) -> None:
+        together.wait()
+        Journal(path).close()
+
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(60):
+            assert list(pool.map(make, [tmp_path / f"{number}.sqlite"] * 8)) == [None] * 8
 
 
 def test_many_answers_share_a_commit(tmp_path: Path) -> None:
