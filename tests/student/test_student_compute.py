@@ -145,6 +145,8 @@ def test_activations_computed_again_give_the_same_gradient():
     assert torch.equal(gradient(student, rows, order, recompute=True), kept)
     layer = student.model.base_model.layers[0]
     assert "forward" not in vars(layer)
+    assert not layer.training
+    assert not layer.gradient_checkpointing
 
 
 def test_recomputation_keeps_less(tmp_path):

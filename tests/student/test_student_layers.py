@@ -63,6 +63,7 @@ def test_compiled_layers_give_the_same_gradient_at_all_lengths(recompute):
     assert counters["stats"]["unique_graphs"] == once <= before + 6
     assert 0 < worst(found, expected) < 1e-5
     assert not any("forward" in vars(m) for m in student.model.modules())
+    assert all(m._compiled_call_impl is None for m in student.model.modules())
 
 
 @pytest.mark.parametrize("recompute", [False, True])
