@@ -119,9 +119,9 @@ class Lab:
 
     def __init__(self, seed: int, folder: Path) -> None:
         from feldspar.config import read_recipe
-        from feldspar.evaluate.exams import exam_files, read_exams
+        from feldspar.evaluate.exams.read import exam_files, read_exams
         from feldspar.flow import run_recipe
-        from feldspar.opening import place
+        from feldspar.prepare import place
         from feldspar.progress import SILENT
         from feldspar.runs import open_step
         from feldspar.student.model import base_checkpoint
@@ -209,7 +209,7 @@ class Lab:
 
     def score(self, checkpoint: object) -> dict[str, float]:
         """Accuracy per exam; answers of a checkpoint are kept by its content."""
-        from feldspar.evaluate.answers import kept_answers
+        from feldspar.evaluate.exams.answers import kept_answers
 
         answers = kept_answers(
             self.folder / "answers" / f"{checkpoint.digest[:16]}.jsonl.zst",

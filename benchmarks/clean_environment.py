@@ -17,8 +17,9 @@ import tempfile
 import venv
 from pathlib import Path
 
-from feldspar.publish import Conversationalist, publish_run
+from feldspar.publish import publish_run
 from feldspar.runs import open_step
+from feldspar.serve.chat import Conversationalist
 
 NEEDED = ("torch", "transformers", "safetensors", "tokenizers")
 NUM_QUESTIONS = 100

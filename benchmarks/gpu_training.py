@@ -31,11 +31,11 @@ import torch
 from training_arms import Job, chats, make_bench_student, run_trl
 
 from feldspar.records import Conversation
-from feldspar.student.batch import TokenRows, tokenise
 from feldspar.student.fit import FitSettings, Loop
-from feldspar.student.optimizer import OptimizerStates
-from feldspar.student.schedule import Schedule, SourceRows
-from feldspar.student.signals import Stops
+from feldspar.student.token_rows import TokenRows, tokenise
+from feldspar.student.training.optimizer import OptimizerStates
+from feldspar.student.training.schedule import Schedule, SourceRows
+from feldspar.student.training.signals import Stops
 
 CONTEXT = 4096
 

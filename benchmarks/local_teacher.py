@@ -11,7 +11,7 @@ from typing import Any
 
 from feldspar.config import TeacherConfig
 from feldspar.records import Message
-from feldspar.server.protocol import ChatRequest
+from feldspar.serve.protocol import ChatRequest
 from feldspar.teacher import Journal, Teacher
 from feldspar.teacher.journal import Stored
 from feldspar.world.brain import Brain

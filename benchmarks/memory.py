@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from feldspar.config import ArchitectureConfig, StudentConfig
-from feldspar.student.memory import Method, estimate_memory
+from feldspar.student.training.memory import Method, estimate_memory
 
 HERE = Path(__file__).parent
 TOLERANCE = 0.10
@@ -139,8 +139,8 @@ def train(case: Case) -> None:
 
     from feldspar.student.fit import FitSettings, fit
     from feldspar.student.model import make_student, save_checkpoint
-    from feldspar.student.peers import Ranks
-    from feldspar.student.schedule import Schedule, SourceRows
+    from feldspar.student.training.process_group import Ranks
+    from feldspar.student.training.schedule import Schedule, SourceRows
     from feldspar.world.students import train_tokenizer
 
     sizes = case.sizes
@@ -190,7 +190,7 @@ def train(case: Case) -> None:
 def made_rows(case: Case) -> Any:
     """Two steps of rows with one token more than is computed, half of them trained: several
     processes take two micro-batches each."""
-    from feldspar.student.batch import TokenRows
+    from feldspar.student.token_rows import TokenRows
     from feldspar.tokens.arrays import TokenRow, gather
 
     rng = np.random.default_rng(1)

@@ -89,9 +89,9 @@ def stage_tokenise(folder: Path, num_rows: int, tokenizer: Path) -> dict[str, fl
     from transformers import AutoTokenizer
 
     from feldspar.records import Conversation
-    from feldspar.student.batch import Kept, tokenise_once
-    from feldspar.student.layout import lab_turns
-    from feldspar.student.render import STOP, Template
+    from feldspar.student.template.layout import lab_turns
+    from feldspar.student.template.render import STOP, Template
+    from feldspar.student.token_rows import Kept, tokenise_once
 
     given = AutoTokenizer.from_pretrained(tokenizer)
     special = ["<|system|>", "<|user|>", "<|assistant|>", STOP, "<|pad|>"]
@@ -126,7 +126,7 @@ def stage_schedule(folder: Path, num_rows: int, tokenizer: Path) -> dict[str, fl
     """Every step of one epoch over all rows, with micro-batches by their lengths."""
     import numpy as np
 
-    from feldspar.student.schedule import Schedule, SourceRows, micro_batches
+    from feldspar.student.training.schedule import Schedule, SourceRows, micro_batches
 
     lengths = np.random.default_rng(1).lognormal(4.8, 0.8, num_rows).astype(np.int64).clip(8, 2048)
     sources = (SourceRows(name="all", num_rows=num_rows),)

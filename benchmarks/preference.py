@@ -31,12 +31,12 @@ from feldspar.prefer.rounds import tune_preferences
 from feldspar.progress import SILENT
 from feldspar.records import Candidate, Checkpoint, Conversation, Interval, Message, Prompt, Score
 from feldspar.runs import cache_folder, read_rows, write_json
-from feldspar.student.batch import tokenise
 from feldspar.student.fit import FitSettings, fit
-from feldspar.student.log_probs import AnswerLogProb
+from feldspar.student.inference.sample import sample_answers
 from feldspar.student.model import Student, base_checkpoint, load_student, save_checkpoint
-from feldspar.student.sample import sample_answers
-from feldspar.student.schedule import Schedule, SourceRows
+from feldspar.student.scoring.log_probs import AnswerLogProb
+from feldspar.student.token_rows import tokenise
+from feldspar.student.training.schedule import Schedule, SourceRows
 from feldspar.world import make_world
 from feldspar.world.prose import (
     ATTRIBUTES,

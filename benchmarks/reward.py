@@ -33,7 +33,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from feldspar.config import StudentConfig
 from feldspar.student.model import Student, make_student
-from feldspar.student.tree import Tree, score_trees
+from feldspar.student.scoring.score import Tree, score_trees
 
 VOCABULARY, HIDDEN, LAYERS, WIDE = 32_000, 512, 8, 1536
 PROMPT_TOKENS, NUM_ANSWERS, SHORTEST, LONGEST = 300, 16, 20, 200

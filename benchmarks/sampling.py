@@ -24,7 +24,7 @@ from transformers.generation import LogitsProcessor, LogitsProcessorList
 
 from feldspar.config import StudentConfig
 from feldspar.student import engine as engine_module
-from feldspar.student.engine import Engine, Request, Row
+from feldspar.student.inference.engine import Engine, Request, Row
 from feldspar.student.model import Student, make_student
 
 VOCABULARY, PROMPT_TOKENS, NUM_ANSWERS = 32000, 300, 16

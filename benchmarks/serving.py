@@ -22,8 +22,8 @@ import torch
 from sampling import VOCABULARY, make
 
 from feldspar.config import ServeConfig
-from feldspar.publish.serving import open_desk
-from feldspar.server import ModelCard, listening, make_app
+from feldspar.serve import ModelCard, listening, make_app
+from feldspar.serve.engine_thread import open_desk
 from feldspar.student.model import Student
 
 ANSWER_TOKENS = 32

@@ -20,10 +20,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from feldspar.config import StudentConfig
 from feldspar.records import Conversation, Message
 from feldspar.student import fit as fitting
-from feldspar.student.batch import TokenRows, tokenise
 from feldspar.student.fit import FitSettings, fit
 from feldspar.student.model import Student, make_student
-from feldspar.student.schedule import Schedule, SourceRows
+from feldspar.student.token_rows import TokenRows, tokenise
+from feldspar.student.training.schedule import Schedule, SourceRows
 
 VOCABULARY = 8192
 LEARNING_RATE = 1e-4

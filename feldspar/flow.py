@@ -25,7 +25,7 @@ from feldspar.generate import (
 )
 from feldspar.mix.earlier import EarlierRows, rows_of_run
 from feldspar.mix.phases import mix_phases, warnings
-from feldspar.opening import Teachers, open_teachers, place
+from feldspar.prepare import Teachers, open_teachers, place
 from feldspar.progress import SILENT, Progress
 from feldspar.records import (
     Checkpoint,
@@ -118,7 +118,7 @@ def gather_exams(
     run: Run, recipe: Recipe, leaves: Rows[Leaf], teachers: Teachers
 ) -> Joined[ExamItem]:
     """The user's own exams, and each leaf's: held-out seeds, topped up with judged questions."""
-    from feldspar.evaluate.exams import exam_files, read_exams
+    from feldspar.evaluate.exams.read import exam_files, read_exams
 
     own_exams = [exam for config in recipe.evaluate.exam for exam in exam_files(config)]
     own = run.step("own-exams", read_exams, own_exams, reads=[Path(e.path) for e in own_exams])
@@ -142,9 +142,9 @@ def train_and_score(
     run: Run, recipe: Recipe, exams: Joined[ExamItem], samples: Rows[Sample], until: Until
 ) -> Rows[Score] | None:
     """Mix the phases, train through them, tune on preferences, and score what came of it."""
-    from feldspar.evaluate.checkpoints import ScoreOnExams, evaluate
+    from feldspar.evaluate.exams.checkpoints import ScoreOnExams, evaluate
     from feldspar.student.model import base_checkpoint
-    from feldspar.student.track import Tracking
+    from feldspar.student.training.tracking import Tracking
     from feldspar.train.phases import train_phases
 
     for warning in warnings(recipe.mix, recipe.train.phase):
@@ -271,8 +271,8 @@ def judge_answers(
     run: Run, recipe: Recipe, exams: Joined[ExamItem], scores: Rows[Score]
 ) -> list[Rows[Score]]:
     """What the recipe's judge says of exam answers that are too long to match, where there are."""
-    from feldspar.evaluate.answers import is_judged
-    from feldspar.evaluate.judging import score_judged
+    from feldspar.evaluate.exams.answers import is_judged
+    from feldspar.evaluate.exams.judging import score_judged
 
     config = recipe.evaluate.of_exams()
     judged = [item for item in exams if is_judged(item, config)]

@@ -17,8 +17,8 @@ from feldspar.generate import Probed, expected_samples, expected_tokens, num_exa
 from feldspar.generate import estimate as estimate_generation
 from feldspar.mix.files import count_rows
 from feldspar.mix.phases import warnings
-from feldspar.opening import open_teachers, place
 from feldspar.plan import Given, Plan, Rate, machine_here, make_plan, named_machine
+from feldspar.prepare import open_teachers, place
 from feldspar.progress import Progress
 from feldspar.records import Branch, Estimate, Leaf
 from feldspar.runs import write_json
@@ -40,8 +40,8 @@ def plan_recipe(
     Asks no teacher, but for `num_probes` of the run's own calls. `gpu` names another machine.
     """
     from feldspar.mix.estimate import expected_rows
-    from feldspar.student.architecture import read_architecture
-    from feldspar.student.memory import memory_ways
+    from feldspar.student.model_sizes import read_architecture
+    from feldspar.student.training.memory import memory_ways
 
     gpu = gpu or recipe.plan.gpu
     machine = named_machine(gpu) if gpu else machine_here()

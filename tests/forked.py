@@ -20,7 +20,7 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     [
         *("pytest", "feldspar.flow", "feldspar.student.fit"),
-        *("feldspar.train.phases", "feldspar.prefer.rounds", "feldspar.world.making"),
+        *("feldspar.train.phases", "feldspar.prefer.rounds", "feldspar.world.build"),
         *("transformers.models.llama.modeling_llama", "matplotlib.figure"),
     ]
 )

@@ -12,8 +12,8 @@ from feldspar.config import StudentConfig
 from feldspar.records import Answer, Conversation, ExamItem
 from feldspar.runs import open_step, read_rows
 from feldspar.stats.intervals import Difference, paired_difference
-from feldspar.student.log_probs import AnswerRow, answer_log_probs
 from feldspar.student.model import load_student
+from feldspar.student.scoring.log_probs import AnswerRow, answer_log_probs
 
 BASE = SHARED / "data" / "models" / "tinystories-656k"
 TAXONOMY = SHARED / "data" / "taxonomy" / "knowledge-with-docs"

@@ -12,7 +12,7 @@ from feldspar.plan import Plan
 from feldspar.planning import plan_recipe
 from feldspar.progress import SILENT
 from feldspar.publish import publish_run
-from feldspar.published import COLUMNS, PUBLISHED_ROWS
+from feldspar.reference_scores import COLUMNS, PUBLISHED_ROWS
 from feldspar.runs import open_step
 
 RECIPES = ROOT / "recipes"

@@ -10,7 +10,7 @@ import pytest
 
 from feldspar.config import ErrorRates, Recipe, WorldConfig
 from feldspar.errors import TeacherError
-from feldspar.opening import open_teachers
+from feldspar.prepare import open_teachers
 from feldspar.progress import SILENT
 from feldspar.records import Message
 from feldspar.world import start_teacher

@@ -113,28 +113,28 @@ def _print_published(runs: list[Scored]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from feldspar import published
+    from feldspar import reference_scores
 
     scores = {one.name: [p.score for p in one.published] for one in runs}
     own = [
-        published.OwnRow(model=name, scores=row.scores)
+        reference_scores.OwnRow(model=name, scores=row.scores)
         for name, of_run in scores.items()
-        for row in published.own_rows(of_run)
+        for row in reference_scores.own_rows(of_run)
     ]
     if not own:
         return
     table = Table(title="Beside published models", title_justify="left", box=None)
     table.add_column("model", overflow="fold")
-    for column in published.COLUMNS:
+    for column in reference_scores.COLUMNS:
         table.add_column(column.title, justify="right", no_wrap=True)
-    for printed in published.PUBLISHED_ROWS:
+    for printed in reference_scores.PUBLISHED_ROWS:
         table.add_row(printed.model, *(score or "-" for score in printed.scores))
     for row in own:
         table.add_row(f"[bold]{row.model}[/bold]", *(score or "-" for score in row.scores))
-    lines = [f"published, {c.title}: {c.settings}" for c in published.COLUMNS]
+    lines = [f"published, {c.title}: {c.settings}" for c in reference_scores.COLUMNS]
     for name, of_run in scores.items():
-        lines += [f"{name}, {line}" for line in published.own_settings(of_run)]
+        lines += [f"{name}, {line}" for line in reference_scores.own_settings(of_run)]
     console = Console()
     console.print(table)
-    for line in [*lines, *published.FOOTNOTES]:
+    for line in [*lines, *reference_scores.FOOTNOTES]:
         console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)

@@ -26,9 +26,9 @@ def learn(
     """Add a leaf to a run's result with replay; shows what it learned and what it forgot."""
     from rich.console import Console
 
+    from feldspar.add_leaf import is_new, learn_leaf
     from feldspar.cli.progress import make_progress
     from feldspar.evaluate.comparing import BASE, compare_scored, open_scored
-    from feldspar.learning import is_new, learn_leaf
     from feldspar.runs import find_run, read_recipe_of
 
     path = learn_leaf(find_run(run, runs), leaf, settings or [], make_progress())

@@ -24,8 +24,8 @@ def training_processes(wanted: int | None) -> Iterator[int | None]:
             f"--nproc {wanted}: WORLD_SIZE = {world} is set, so these processes were started by "
             "torchrun or Slurm already; leave --nproc out"
         )
-    from feldspar.student.follow import follow, join_world
-    from feldspar.student.lead import dismiss
+    from feldspar.student.distributed.launcher import dismiss
+    from feldspar.student.distributed.worker import follow, join_world
 
     if join_world():
         follow()

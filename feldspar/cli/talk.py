@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console, RenderableType
 
-    from feldspar.publish import Conversationalist
+    from feldspar.serve.chat import Conversationalist
 
 HELP = (
     "Type a question. /why shows what taught the last answer, /base puts the base beside, /system "
@@ -38,8 +38,8 @@ def chat(
     """Talk to the result of a run."""
     from rich.console import Console
 
-    from feldspar.publish import Conversationalist
     from feldspar.runs import find_run
+    from feldspar.serve.chat import Conversationalist
 
     console = Console()
     partner = Conversationalist(find_run(run, runs), max_tokens, temperature)

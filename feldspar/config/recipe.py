@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from pydantic import field_validator, model_validator
 
-from feldspar.config.asking import GenerateConfig, TeacherConfig
-from feldspar.config.part import Count, OptionalPath, Part, PathText, Positive, Share
-from feldspar.config.planning import PlanConfig
-from feldspar.config.scoring import EvaluateConfig, PreferConfig
-from feldspar.config.serving import PublishConfig, ServeConfig
-from feldspar.config.tracking import TrackConfig
-from feldspar.config.training import (
-    SELECT,
-    DataConfig,
-    LearnConfig,
-    MixConfig,
-    StudentConfig,
-    TrainConfig,
-)
+from feldspar.config.base import Count, OptionalPath, Part, PathText, Positive, Share
+from feldspar.config.evaluate import EvaluateConfig
+from feldspar.config.generate import GenerateConfig
+from feldspar.config.mix import DataConfig, MixConfig
+from feldspar.config.plan import PlanConfig
+from feldspar.config.prefer import PreferConfig
+from feldspar.config.publish import PublishConfig
+from feldspar.config.serve import ServeConfig
+from feldspar.config.student import StudentConfig
+from feldspar.config.teacher import TeacherConfig
+from feldspar.config.track import TrackConfig
+from feldspar.config.train import SELECT, LearnConfig, TrainConfig
 from feldspar.records import Branch
 
 

@@ -8,9 +8,9 @@ from feldspar.generate.export import Exported, export_samples
 from feldspar.generate.funnel import FUNNEL_FILE, Example, Funnel, LeafFunnel, Reason, read_funnel
 from feldspar.generate.probe import Probed, probe
 from feldspar.generate.prompting import STAGES, Prompts, Stage, asking_files
+from feldspar.generate.requests import num_exam_items
 from feldspar.generate.samples import generate_samples
-from feldspar.generate.staff import Draft, Staff, Work
-from feldspar.generate.works import num_exam_items
+from feldspar.generate.writers import Draft, Staff, Work
 
 __all__ = [
     "FUNNEL_FILE",

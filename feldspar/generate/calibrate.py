@@ -15,10 +15,10 @@ from typing import NamedTuple
 from feldspar.config import GenerateConfig
 from feldspar.errors import TeacherError
 from feldspar.generate.custom import Rejected
-from feldspar.generate.ordered import in_order, run_stream
+from feldspar.generate.in_order import in_order, run_stream
 from feldspar.generate.prompting import Stage, read_prompts
 from feldspar.generate.samples import max_works
-from feldspar.generate.staff import Draft, Staff, Work
+from feldspar.generate.writers import Draft, Staff, Work
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Chunk, JudgeScore, Leaf, Seed
 from feldspar.teacher import Teacher

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from feldspar.generate.custom import Rejected
-from feldspar.generate.staff import Draft, Staff, Work
+from feldspar.generate.writers import Draft, Staff, Work
 from feldspar.records import ExamItem, Leaf
 from feldspar.text import normalise
 

@@ -19,7 +19,7 @@ from feldspar.errors import FeldsparError, RecipeError
 from feldspar.records import Sample
 
 if TYPE_CHECKING:
-    from feldspar.generate.staff import Staff, Work
+    from feldspar.generate.writers import Staff, Work
 
     Write = Callable[[Work, Staff], Awaitable[list[Sample]]]
 

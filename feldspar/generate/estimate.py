@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from feldspar.config import Criterion, GenerateConfig, Rendering
+from feldspar.generate.borrowed import gather_pool
 from feldspar.generate.calibrate import CRITERIA
 from feldspar.generate.choices import choice_work
-from feldspar.generate.pool import gather_pool
 from feldspar.generate.prompting import Prompts, Stage, Value, read_prompts
-from feldspar.generate.staff import RENDER_STAGES, Work
-from feldspar.generate.works import exam_draw, exam_works, generation_works, num_exam_items
+from feldspar.generate.requests import exam_draw, exam_works, generation_works, num_exam_items
+from feldspar.generate.writers import RENDER_STAGES, Work
 from feldspar.records import Branch, Estimate, Leaf, SampleKind
 
 CHARACTERS_PER_TOKEN = 4

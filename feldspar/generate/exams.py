@@ -12,14 +12,14 @@ from typing import Literal, NamedTuple
 from feldspar.config import GenerateConfig
 from feldspar.generate.choices import choice_items
 from feldspar.generate.filters import Questions
-from feldspar.generate.finals import accepted_final
+from feldspar.generate.final_answers import accepted_final
 from feldspar.generate.funnel import FUNNEL_FILE, LeafFunnel, Tally, write_funnel
-from feldspar.generate.ordered import in_order, run_stream
+from feldspar.generate.in_order import in_order, run_stream
 from feldspar.generate.pipelines import write_samples
 from feldspar.generate.prompting import read_prompts
+from feldspar.generate.requests import exam_draw, exam_works, note_on, num_exam_items
 from feldspar.generate.samples import max_works
-from feldspar.generate.staff import Staff
-from feldspar.generate.works import exam_draw, exam_works, note_on, num_exam_items
+from feldspar.generate.writers import Staff
 from feldspar.progress import SILENT, Progress
 from feldspar.records import ExamItem, Leaf, Sample
 from feldspar.teacher import Teacher

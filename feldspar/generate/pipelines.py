@@ -10,7 +10,7 @@ import random
 
 from feldspar.generate.custom import Rejected
 from feldspar.generate.replies import Field
-from feldspar.generate.staff import Draft, Staff, Work
+from feldspar.generate.writers import Draft, Staff, Work
 from feldspar.records import Sample
 
 

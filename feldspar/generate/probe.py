@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from feldspar.config import GenerateConfig
-from feldspar.generate.ordered import run_stream
+from feldspar.generate.in_order import run_stream
 from feldspar.generate.prompting import read_prompts
+from feldspar.generate.requests import generation_works
 from feldspar.generate.samples import write_all
-from feldspar.generate.staff import Staff
-from feldspar.generate.works import generation_works
+from feldspar.generate.writers import Staff
 from feldspar.records import Leaf
 from feldspar.teacher import Teacher
 

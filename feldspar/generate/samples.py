@@ -12,20 +12,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 from feldspar.config import GenerateConfig
+from feldspar.generate.borrowed import Pool, gather_pool
 from feldspar.generate.filters import Filters
 from feldspar.generate.funnel import FUNNEL_FILE, LeafFunnel, Tally, write_funnel
-from feldspar.generate.ordered import in_order, run_stream
+from feldspar.generate.in_order import in_order, run_stream
 from feldspar.generate.pipelines import write_samples
-from feldspar.generate.pool import Pool, gather_pool
 from feldspar.generate.prompting import read_prompts
-from feldspar.generate.staff import Staff, Work
-from feldspar.generate.works import (
+from feldspar.generate.requests import (
     generation_works,
     main_kind,
     note_on,
     num_asked,
     target_works,
 )
+from feldspar.generate.writers import Staff, Work
 from feldspar.progress import SILENT, Progress, Task
 from feldspar.records import ExamItem, Leaf, Sample
 from feldspar.teacher import Teacher

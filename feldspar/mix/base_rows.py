@@ -11,8 +11,8 @@ from feldspar.config import BaseReplayConfig, StudentConfig
 from feldspar.errors import RecipeError
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Checkpoint, Conversation, Message
+from feldspar.student.inference.sample import sample_answers, sample_questions
 from feldspar.student.model import load_student
-from feldspar.student.sample import sample_answers, sample_questions
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from feldspar.errors import RecipeError
-from feldspar.student.memory import USABLE_SHARE
+from feldspar.student.training.memory import USABLE_SHARE
 
 _ASK_SECONDS = 10.0
 

@@ -31,7 +31,7 @@ from feldspar.prefer.reward import (
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Interval, Message
 from feldspar.stats.intervals import proportion_interval
-from feldspar.student.log_probs import AnswerLogProb, AnswerRow, answer_trees
+from feldspar.student.scoring.log_probs import AnswerLogProb, AnswerRow, answer_trees
 
 log = logging.getLogger(__name__)
 

@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from feldspar.config import PreferConfig, StudentConfig, TrainConfig
-from feldspar.prefer.policy import ServedPolicy
+from feldspar.prefer.launched_server import started
 from feldspar.prefer.reward import RewardPair, Role, free_memory, open_scorer, score_answers
-from feldspar.prefer.started import started
+from feldspar.prefer.served_policy import ServedPolicy
 from feldspar.progress import Progress
 from feldspar.records import Candidate, Checkpoint, Prompt, ScoreCheckpoint
 from feldspar.runs import read_rows, write_rows
-from feldspar.student.log_probs import AnswerLogProb, AnswerRow
+from feldspar.student.inference.sample import Sampled, sample_answers
 from feldspar.student.model import load_student
-from feldspar.student.sample import Sampled, sample_answers
+from feldspar.student.scoring.log_probs import AnswerLogProb, AnswerRow
 
 PROMPTS_PER_SHARD = 64
 

@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from feldspar.runs import write_json
-from feldspar.student.batch import TokenRows
-from feldspar.student.compute import Compute, Laid
-from feldspar.student.schedule import Indices
+from feldspar.student.token_rows import TokenRows
+from feldspar.student.training.forward import Compute, Laid
+from feldspar.student.training.schedule import Indices
 from feldspar.tokens.arrays import TokenRow
 
 

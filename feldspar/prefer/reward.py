@@ -17,15 +17,15 @@ from transformers.utils import logging as transformers_logging
 
 from feldspar.config import PreferConfig, RewardServerConfig, StudentConfig
 from feldspar.errors import RecipeError, TrainingError
-from feldspar.prefer.served import ServedModel, connect
+from feldspar.prefer.served_scorer import ServedModel, connect
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Checkpoint
-from feldspar.student.head import check_head
-from feldspar.student.layout import OwnLayout
-from feldspar.student.log_probs import AnswerLogProb, AnswerRow, answer_trees
+from feldspar.student.lm_head import check_head
 from feldspar.student.model import Student, base_checkpoint, find_device, words_checkpoint
-from feldspar.student.render import Template
-from feldspar.student.tree import Tree, score_trees
+from feldspar.student.scoring.log_probs import AnswerLogProb, AnswerRow, answer_trees
+from feldspar.student.scoring.score import Tree, score_trees
+from feldspar.student.template.layout import OwnLayout
+from feldspar.student.template.render import Template
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from feldspar.config import PreferConfig, StudentConfig, TrainConfig
 from feldspar.errors import TrainingError
 from feldspar.prefer.candidates import Reward, Workshop, draw_candidates
-from feldspar.prefer.choose import Figures, Pick, mean_by_prompt, survey
+from feldspar.prefer.picks import Figures, Pick, mean_by_prompt, survey
 from feldspar.prefer.prompts import Drawn, draw_prompts, prompts_of_round, with_headroom
 from feldspar.prefer.reward import find_pair, log_ratio
 from feldspar.prefer.tuning import Preferred, tune

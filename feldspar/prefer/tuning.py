@@ -11,14 +11,14 @@ from feldspar.prefer.candidates import Workshop
 from feldspar.prefer.dpo import PreferencePairs
 from feldspar.records import Checkpoint, Conversation
 from feldspar.runs import write_json
-from feldspar.student.batch import TokenRows, tokenise
-from feldspar.student.compute import Compute
 from feldspar.student.fit import FitSettings, fit
-from feldspar.student.lora import load_to_train
 from feldspar.student.model import Student, save_checkpoint
-from feldspar.student.peers import Ranks
-from feldspar.student.schedule import Schedule, SourceRows
-from feldspar.student.state import forget_state
+from feldspar.student.token_rows import TokenRows, tokenise
+from feldspar.student.training.forward import Compute
+from feldspar.student.training.lora import load_to_train
+from feldspar.student.training.process_group import Ranks
+from feldspar.student.training.resume_state import forget_state
+from feldspar.student.training.schedule import Schedule, SourceRows
 
 
 class Preferred(NamedTuple):

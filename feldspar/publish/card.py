@@ -11,8 +11,8 @@ import jinja2
 
 from feldspar.config import Recipe
 from feldspar.publish.licence import Licence
-from feldspar.published import COLUMNS, FOOTNOTES, PUBLISHED_ROWS, own_rows, own_settings
 from feldspar.records import Checkpoint, Leaf, Sample, Score, Source
+from feldspar.reference_scores import COLUMNS, FOOTNOTES, PUBLISHED_ROWS, own_rows, own_settings
 from feldspar.runs import open_step
 
 CARD = """\

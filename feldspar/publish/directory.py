@@ -19,8 +19,8 @@ from feldspar.publish.data_card import data_card
 from feldspar.publish.licence import find_licence, licence_of_base
 from feldspar.records import Leaf, Message, Sample
 from feldspar.runs import open_step, read_recipe_of, result_of
+from feldspar.student.inference.sample import sample_answers
 from feldspar.student.model import load_student, save_checkpoint
-from feldspar.student.sample import sample_answers
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from feldspar.published import (
+from feldspar.records import Leaf, Phase, Sample, Score, Touched
+from feldspar.reference_scores import (
     COLUMNS,
     FOOTNOTES,
     PUBLISHED_ROWS,
@@ -27,7 +28,6 @@ from feldspar.published import (
     own_rows,
     own_settings,
 )
-from feldspar.records import Leaf, Phase, Sample, Score, Touched
 from feldspar.report.changes import Turn, find_turns
 from feldspar.report.figures import loss_figure
 from feldspar.report.grid import Grid, markdown_table, score_grid

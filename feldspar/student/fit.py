@@ -25,18 +25,18 @@ from torch import Tensor
 
 from feldspar.errors import TrainingError
 from feldspar.progress import SILENT, Progress, Task
-from feldspar.student.batch import TokenRows
-from feldspar.student.compute import Compute, Laid, check_packing
-from feldspar.student.lora import keep_rows
-from feldspar.student.metrics import append_metrics, forget_after
 from feldspar.student.model import Student
-from feldspar.student.optimizer import OptimizerStates, make_adamw
-from feldspar.student.peers import ALONE, MicroBatch, Peers, Ranks
-from feldspar.student.recompute import needs_recompute
-from feldspar.student.schedule import Indices, Schedule
-from feldspar.student.signals import Stopped, Stops, stops
-from feldspar.student.speed import Laps, Work, matmul_peak
-from feldspar.student.state import load_state, save_state
+from feldspar.student.token_rows import TokenRows
+from feldspar.student.training.activation_checkpointing import needs_recompute
+from feldspar.student.training.forward import Compute, Laid, check_packing
+from feldspar.student.training.lora import keep_rows
+from feldspar.student.training.metrics import append_metrics, forget_after
+from feldspar.student.training.optimizer import OptimizerStates, make_adamw
+from feldspar.student.training.process_group import ALONE, MicroBatch, Peers, Ranks
+from feldspar.student.training.resume_state import load_state, save_state
+from feldspar.student.training.schedule import Indices, Schedule
+from feldspar.student.training.signals import Stopped, Stops, stops
+from feldspar.student.training.throughput import Laps, Work, matmul_peak
 from feldspar.tokens.arrays import TokenRow
 
 _STATE_SECONDS = 5.0
@@ -117,7 +117,7 @@ def fit(
     """
     here.mkdir(parents=True, exist_ok=True)
     if ranks is not None and ranks.num > 1 and objective is None:
-        from feldspar.student.lead import fit_together
+        from feldspar.student.distributed.launcher import fit_together
 
         fit_together(
             student,

@@ -21,12 +21,12 @@ from transformers.utils import logging as transformers_logging
 
 from feldspar.config import StudentConfig
 from feldspar.errors import DiskError, TrainingError
+from feldspar.files import whole_folder
 from feldspar.records import Checkpoint
-from feldspar.student.adapted import merged_weights
-from feldspar.student.head import Head, check_head, head_of
-from feldspar.student.layout import Layout, OwnLayout, lab_chat_template, lab_turns
-from feldspar.student.render import STOP, Template
-from feldspar.student.whole import whole_folder
+from feldspar.student.lm_head import Head, check_head, head_of
+from feldspar.student.merged_weights import merged_weights
+from feldspar.student.template.layout import Layout, OwnLayout, lab_chat_template, lab_turns
+from feldspar.student.template.render import STOP, Template
 
 log = logging.getLogger(__name__)
 

@@ -1,13 +1,14 @@
 """Read and check seeds, and cut documents into chunks."""
 
-from feldspar.taxonomy.chunks import Coverage, cover, cut_chunks
+from feldspar.taxonomy.check.fixing import mend_files, mend_text
+from feldspar.taxonomy.check.sarif import github_command, sarif
 from feldspar.taxonomy.codes import CODES, SEVERITIES, Severity
 from feldspar.taxonomy.diff import LeafChange, diff_taxonomy
+from feldspar.taxonomy.documents.chunks import Coverage, cover, cut_chunks
+from feldspar.taxonomy.documents.fetching import Fetcher
 from feldspar.taxonomy.exam_split import SeedSplit, split_seeds
-from feldspar.taxonomy.fetching import Fetcher
 from feldspar.taxonomy.findings import Finding, printable
-from feldspar.taxonomy.fixing import mend_files, mend_text
-from feldspar.taxonomy.reading import (
+from feldspar.taxonomy.read_leaves import (
     LeafFile,
     check_taxonomy,
     cut_documents,
@@ -15,7 +16,6 @@ from feldspar.taxonomy.reading import (
     inspect_taxonomy,
     read_taxonomy,
 )
-from feldspar.taxonomy.sarif import github_command, sarif
 from feldspar.taxonomy.writing import import_table, new_leaf
 
 __all__ = [

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from feldspar.errors import TaxonomyError
-from feldspar.taxonomy.documents import QNA
+from feldspar.taxonomy.documents.find import QNA
 from feldspar.taxonomy.findings import Findings, printable
 from feldspar.taxonomy.nodes import MAX_FILE_BYTES, YamlFault, compose
 from feldspar.taxonomy.qna import read_qna

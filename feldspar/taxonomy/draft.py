@@ -13,11 +13,11 @@ from pathlib import Path
 from feldspar.config import TeacherConfig
 from feldspar.errors import TaxonomyError
 from feldspar.records import Chunk, Message
-from feldspar.taxonomy.documents import QNA, Document, DocumentFinder
-from feldspar.taxonomy.fetching import Fetcher
+from feldspar.taxonomy.documents.fetching import Fetcher
+from feldspar.taxonomy.documents.find import QNA, Document, DocumentFinder
 from feldspar.taxonomy.findings import Findings
 from feldspar.taxonomy.qna import DocumentSource
-from feldspar.taxonomy.reading import cut_documents, inspect_taxonomy
+from feldspar.taxonomy.read_leaves import cut_documents, inspect_taxonomy
 from feldspar.taxonomy.writing import Pair, leaf_text
 from feldspar.teacher import Journal, Refused, open_teacher
 from feldspar.tokens.count import count_words

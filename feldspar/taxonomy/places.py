@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from feldspar.errors import TaxonomyError
 from feldspar.records import Branch
-from feldspar.taxonomy.documents import QNA
+from feldspar.taxonomy.documents.find import QNA
 
 BRANCH_FOLDERS: dict[str, Branch] = {
     "knowledge": "knowledge",

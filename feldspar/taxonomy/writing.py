@@ -13,10 +13,10 @@ from typing import NamedTuple
 import yaml
 
 from feldspar.errors import TaxonomyError
-from feldspar.taxonomy.documents import ATTRIBUTION, QNA
-from feldspar.taxonomy.files import ReadFault, read_text
+from feldspar.taxonomy.documents.find import ATTRIBUTION, QNA
 from feldspar.taxonomy.places import BRANCH_FOLDERS
 from feldspar.taxonomy.templates import ATTRIBUTION_TEXT, DOCUMENT_TEXT, KNOWLEDGE, SKILL
+from feldspar.taxonomy.text_files import ReadFault, read_text
 
 MAX_TABLE_BYTES = 20_000_000
 _COLUMNS = ("question", "answer", "context")

@@ -35,7 +35,7 @@ from feldspar.teacher.faults import (
 )
 from feldspar.teacher.governor import Governor, Outcome
 from feldspar.teacher.journal import Journal, Stored
-from feldspar.teacher.pace import Pace
+from feldspar.teacher.rate_limit import Pace
 from feldspar.teacher.servers import Servers
 
 STAGE_HEADER = "X-Feldspar-Stage"

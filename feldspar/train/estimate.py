@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from feldspar.config import TrainConfig
 from feldspar.records import Estimate, Phase
-from feldspar.student.schedule import Schedule, SourceRows, checkpoint_steps
+from feldspar.student.training.schedule import Schedule, SourceRows, checkpoint_steps
 
 _FLOAT_BYTES = 4
 

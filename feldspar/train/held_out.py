@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from feldspar.config import StudentConfig
 from feldspar.records import Checkpoint, Conversation, Phase
 from feldspar.runs import read_rows
-from feldspar.student.batch import collate, tokenise
-from feldspar.student.head import score_targets
+from feldspar.student.lm_head import score_targets
 from feldspar.student.model import load_student
-from feldspar.student.schedule import micro_batches
+from feldspar.student.token_rows import collate, tokenise
+from feldspar.student.training.schedule import micro_batches
 
 _TOKENS_PER_BATCH = 1 << 14
 

@@ -16,14 +16,14 @@ from feldspar.errors import DiskError, TrainingError
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Checkpoint, Conversation, Phase, ScoreItems
 from feldspar.runs import read_rows
-from feldspar.student.batch import Kept, TokenRows, tokenise_once
 from feldspar.student.fit import FitSettings, fit
-from feldspar.student.lora import load_to_train
 from feldspar.student.model import Student, save_checkpoint
-from feldspar.student.peers import Ranks
-from feldspar.student.schedule import Schedule, checkpoint_steps
-from feldspar.student.state import forget_state, state_bytes
-from feldspar.student.track import NOWHERE, Tracking
+from feldspar.student.token_rows import Kept, TokenRows, tokenise_once
+from feldspar.student.training.lora import load_to_train
+from feldspar.student.training.process_group import Ranks
+from feldspar.student.training.resume_state import forget_state, state_bytes
+from feldspar.student.training.schedule import Schedule, checkpoint_steps
+from feldspar.student.training.tracking import NOWHERE, Tracking
 from feldspar.train.early import early_signs
 from feldspar.train.estimate import disk_bytes, schedule_of
 from feldspar.train.held_out import HeldOut

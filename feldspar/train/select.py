@@ -11,9 +11,9 @@ from typing import NamedTuple, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from feldspar.files import whole_file
 from feldspar.records import Checkpoint
 from feldspar.stats.intervals import Difference, paired_difference, standard_error
-from feldspar.student.whole import whole_file
 from feldspar.train.early import Early
 
 R = TypeVar("R")

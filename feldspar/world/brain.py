@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from feldspar.config import ErrorRates
-from feldspar.server.protocol import ChatReply, ChatRequest, Choice
+from feldspar.serve.protocol import ChatReply, ChatRequest, Choice
 from feldspar.world import extractive, judge
 from feldspar.world.grading import grade, read_chat
 from feldspar.world.prose import VALUES, state

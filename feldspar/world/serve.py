@@ -22,8 +22,8 @@ from typing import IO, NamedTuple
 
 from feldspar.config import ErrorRates, WorldConfig
 from feldspar.errors import TeacherError
-from feldspar.server.app import listening, make_app
-from feldspar.server.protocol import ChatReply, ChatRequest, ModelCard
+from feldspar.serve.app import listening, make_app
+from feldspar.serve.protocol import ChatReply, ChatRequest, ModelCard
 from feldspar.world.brain import Brain
 from feldspar.world.stages import find_stage
 from feldspar.world.truth import World

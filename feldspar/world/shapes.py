@@ -18,7 +18,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
-from feldspar.student.whole import whole_folder
+from feldspar.files import whole_folder
 from feldspar.world.corpus import tokenizer_texts
 
 VOCABULARY = 600

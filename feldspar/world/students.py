@@ -28,10 +28,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from feldspar.config import StudentConfig, WorldConfig
 from feldspar.progress import Progress, Task
 from feldspar.records import Conversation, Message
-from feldspar.student.batch import TokenRows, tokenise
 from feldspar.student.fit import FitSettings, fit
 from feldspar.student.model import Student, load_student, make_student, save_checkpoint
-from feldspar.student.schedule import Schedule, SourceRows
+from feldspar.student.token_rows import TokenRows, tokenise
+from feldspar.student.training.schedule import Schedule, SourceRows
 from feldspar.world.corpus import (
     Row,
     base_rows,

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from aiohttp import web
 
-from feldspar.server.app import listening
+from feldspar.serve.app import listening
 
 
 class EchoServer:

@@ -14,14 +14,14 @@ from transformers import (
 
 from feldspar.config import EvaluateConfig, StudentConfig
 from feldspar.errors import TrainingError
-from feldspar.evaluate.answers import answer_exam
-from feldspar.evaluate.checkpoints import ScoreOnExams, evaluate
+from feldspar.evaluate.exams.answers import answer_exam
+from feldspar.evaluate.exams.checkpoints import ScoreOnExams, evaluate
 from feldspar.records import Answer, Checkpoint, Conversation, ExamItem, Message
 from feldspar.runs import read_rows
-from feldspar.student.batch import tokenise
 from feldspar.student.fit import FitSettings, fit
 from feldspar.student.model import make_student, save_checkpoint
-from feldspar.student.schedule import Schedule, SourceRows
+from feldspar.student.token_rows import tokenise
+from feldspar.student.training.schedule import Schedule, SourceRows
 
 STUDENT = StudentConfig(base="tiny")
 CONFIG = EvaluateConfig(max_new_tokens=16, num_resamples=50)

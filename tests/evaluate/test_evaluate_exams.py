@@ -4,7 +4,7 @@ import pytest
 
 from feldspar.config import ExamConfig
 from feldspar.errors import RecipeError
-from feldspar.evaluate.exams import exam_files, read_exam, read_exams
+from feldspar.evaluate.exams.read import exam_files, read_exam, read_exams
 from feldspar.records import ExamItem
 from feldspar.runs import ROWS, write_rows
 

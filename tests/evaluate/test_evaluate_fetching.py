@@ -16,7 +16,7 @@ from feldspar.config import MTBenchConfig
 from feldspar.errors import RecipeError
 from feldspar.evaluate.mt_bench import files
 from feldspar.evaluate.mt_bench.files import find_mt_bench, read_mt_bench
-from feldspar.server import listening
+from feldspar.serve import listening
 
 NOBODY = "http://127.0.0.1:9"
 PUBLISHED = SOURCE / "mt_bench"

@@ -15,9 +15,9 @@ from feldspar.config import (
     TeacherConfig,
     WorldConfig,
 )
-from feldspar.evaluate.answers import is_judged
 from feldspar.evaluate.comparing import compare_scored, open_scored
-from feldspar.evaluate.judging import judge_prompt, score_judged
+from feldspar.evaluate.exams.answers import is_judged
+from feldspar.evaluate.exams.judging import judge_prompt, score_judged
 from feldspar.evaluate.scores import LEAF_EXAMS
 from feldspar.flow import judge_answers
 from feldspar.records import Answer, ExamItem, Interval, Score

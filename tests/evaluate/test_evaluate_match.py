@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feldspar.evaluate.match import is_right, normalise
+from feldspar.evaluate.exams.match import is_right, normalise
 from feldspar.records import ExamItem
 
 

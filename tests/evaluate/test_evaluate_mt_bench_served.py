@@ -18,10 +18,10 @@ from world_bench import WORLD, judging, run_bench
 from feldspar.config import ErrorRates, ServeConfig, TeacherConfig
 from feldspar.errors import TeacherError
 from feldspar.evaluate.mt_bench.answers import TurnAnswer
-from feldspar.publish.serving import open_desk
 from feldspar.runs import read_rows
-from feldspar.server import ModelCard, listening, make_app
-from feldspar.server.protocol import ChatReply, Choice
+from feldspar.serve import ModelCard, listening, make_app
+from feldspar.serve.engine_thread import open_desk
+from feldspar.serve.protocol import ChatReply, Choice
 from feldspar.teacher import Journal, open_teacher
 from feldspar.world import start_teacher
 

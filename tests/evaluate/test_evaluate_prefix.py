@@ -6,7 +6,7 @@ import pytest
 from student import tiny
 
 from feldspar.evaluate.benchmarks.prefix import common_prefix, score_alike
-from feldspar.student.tree import Tree, score_trees
+from feldspar.student.scoring.score import Tree, score_trees
 
 
 def test_what_all_begin_with_leaves_a_token_of_each() -> None:

@@ -7,7 +7,7 @@ from student import tiny
 from feldspar.config import TeacherConfig
 from feldspar.errors import RecipeError, TeacherError
 from feldspar.evaluate.benchmarks.server import find_served
-from feldspar.student.tree import Tree, score_trees
+from feldspar.student.scoring.score import Tree, score_trees
 
 pytest.importorskip("lm_eval", reason="benchmarks need the extra `eval`")
 pytestmark = pytest.mark.filterwarnings("ignore")  # of lm_eval's packages

@@ -13,8 +13,8 @@ from feldspar.config import (
     TeacherConfig,
     WorldConfig,
 )
-from feldspar.evaluate.exams import exam_files, read_exams
-from feldspar.evaluate.match import is_right
+from feldspar.evaluate.exams.match import is_right
+from feldspar.evaluate.exams.read import exam_files, read_exams
 from feldspar.evaluate.scores import LEAF_EXAMS, compare, scores_of
 from feldspar.generate import make_exams
 from feldspar.records import Answer

@@ -8,7 +8,7 @@ import pytest
 
 from feldspar.config import GenerateConfig
 from feldspar.generate.filters import Decontaminator, Distinct, Filters
-from feldspar.generate.finals import accepted_final
+from feldspar.generate.final_answers import accepted_final
 from feldspar.generate.funnel import FELL_BEFORE, MENDS, Tally
 from feldspar.records import Branch, ExamItem, Leaf, Sample, Seed
 

@@ -6,10 +6,10 @@ from toy_models import BAD, GOOD, ask, tiny_student
 
 from feldspar.prefer.dpo import PreferencePairs
 from feldspar.records import Conversation, Message
-from feldspar.student.batch import tokenise
-from feldspar.student.compute import Compute
 from feldspar.student.fit import FitSettings, fit
-from feldspar.student.schedule import Schedule, SourceRows
+from feldspar.student.token_rows import tokenise
+from feldspar.student.training.forward import Compute
+from feldspar.student.training.schedule import Schedule, SourceRows
 
 
 def conversation(number, answer):

@@ -20,7 +20,12 @@ from feldspar.prefer.reward import (
     score_answers,
 )
 from feldspar.records import Message
-from feldspar.student.log_probs import AnswerLogProb, AnswerRow, answer_log_probs, answer_trees
+from feldspar.student.scoring.log_probs import (
+    AnswerLogProb,
+    AnswerRow,
+    answer_log_probs,
+    answer_trees,
+)
 
 STUDENT = StudentConfig(base="tiny")
 QUESTION = (Message(role="user", content="How is the stone number 0?"),)

@@ -19,9 +19,9 @@ from feldspar.prefer.prompts import with_headroom
 from feldspar.prefer.rounds import tune_preferences
 from feldspar.records import Candidate, Checkpoint, Interval, Score
 from feldspar.runs import read_rows
-from feldspar.student.log_probs import AnswerRow, answer_log_probs
+from feldspar.student.inference.sample import sample_answers
 from feldspar.student.model import base_checkpoint, load_student, save_checkpoint
-from feldspar.student.sample import sample_answers
+from feldspar.student.scoring.log_probs import AnswerRow, answer_log_probs
 
 STUDENT = StudentConfig(base="tiny", max_length=128)
 TWO_ROUNDS = {

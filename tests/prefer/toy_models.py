@@ -6,10 +6,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from feldspar.config import StudentConfig
 from feldspar.records import Conversation, Message, Prompt
-from feldspar.student.batch import tokenise
 from feldspar.student.fit import FitSettings, fit
 from feldspar.student.model import make_student
-from feldspar.student.schedule import Schedule, SourceRows
+from feldspar.student.token_rows import tokenise
+from feldspar.student.training.schedule import Schedule, SourceRows
 
 # Threads that wait for each other cost more than these models' arithmetic.
 torch.set_num_threads(1)

@@ -19,9 +19,9 @@ from feldspar.errors import RunError
 from feldspar.publish import publish_run
 from feldspar.publish.card import model_card
 from feldspar.publish.licence import Licence
-from feldspar.publish.talk import Conversationalist
 from feldspar.records import Checkpoint, Interval, Leaf, Score
 from feldspar.runs import Run
+from feldspar.serve.chat import Conversationalist
 from feldspar.student.model import load_student, make_student, save_checkpoint
 
 

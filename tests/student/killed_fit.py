@@ -9,10 +9,10 @@ import torch
 from tiny import chats, make_tiny
 
 from feldspar.student import fit as fitting
-from feldspar.student.batch import tokenise
 from feldspar.student.fit import FitSettings, fit
 from feldspar.student.model import save_checkpoint
-from feldspar.student.schedule import Schedule, SourceRows
+from feldspar.student.token_rows import tokenise
+from feldspar.student.training.schedule import Schedule, SourceRows
 
 
 def main(here: Path, kill_at: int | None, optimizer_states: str) -> None:
@@ -43,5 +43,5 @@ def main(here: Path, kill_at: int | None, optimizer_states: str) -> None:
     fit(student, rows, schedule, settings, here=here)
     save_checkpoint(student, here / "out", phase="p", step=16)
     # One process has nothing to do with several.
-    assert "feldspar.student.team" not in sys.modules
+    assert "feldspar.student.distributed.fsdp" not in sys.modules
     assert not torch.distributed.is_initialized()

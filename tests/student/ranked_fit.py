@@ -16,12 +16,12 @@ from feldspar.cli.processes import training_processes
 from feldspar.config import LoraConfig, StudentConfig
 from feldspar.errors import TrainingError
 from feldspar.student import fit as fitting
-from feldspar.student.batch import TokenRows, tokenise
 from feldspar.student.fit import FitSettings, fit
-from feldspar.student.lora import load_to_train
 from feldspar.student.model import save_checkpoint
-from feldspar.student.peers import Ranks
-from feldspar.student.schedule import Schedule, SourceRows
+from feldspar.student.token_rows import TokenRows, tokenise
+from feldspar.student.training.lora import load_to_train
+from feldspar.student.training.process_group import Ranks
+from feldspar.student.training.schedule import Schedule, SourceRows
 
 SINGLE = {
     "epochs": 1,

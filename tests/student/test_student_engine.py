@@ -10,10 +10,10 @@ from transformers import GemmaConfig, GemmaForCausalLM, MistralConfig, MistralFo
 
 from feldspar.config import StudentConfig
 from feldspar.records import Message
-from feldspar.student.choose import choose
-from feldspar.student.engine import Engine, Request, Row, prompt_log_probs
+from feldspar.student.inference.engine import Engine, Request, Row, prompt_log_probs
+from feldspar.student.inference.sample import sample_answers
+from feldspar.student.inference.token_sampler import choose
 from feldspar.student.model import Student, make_student
-from feldspar.student.sample import sample_answers
 
 SHAPE = {
     "hidden_size": 32,

@@ -9,8 +9,8 @@ from transformers import AutoTokenizer
 from feldspar.config import LoraConfig, StudentConfig
 from feldspar.errors import TrainingError
 from feldspar.records import Conversation, Message
-from feldspar.student.lora import add_lora
 from feldspar.student.model import Student, make_student
+from feldspar.student.training.lora import add_lora
 
 GRANITE = Path(__file__).parents[2].parent / "shared" / "data" / "tokenizers" / "granite-7b-lab"
 SYSTEM = Message(role="system", content="Be kind.")

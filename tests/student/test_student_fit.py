@@ -19,12 +19,12 @@ from feldspar.config import StudentConfig
 from feldspar.errors import TrainingError
 from feldspar.records import Conversation, Message
 from feldspar.student import fit as fitting
-from feldspar.student.batch import TokenRows, tokenise
 from feldspar.student.fit import FitSettings, fit
+from feldspar.student.inference.sample import sample_answers
 from feldspar.student.model import Student, load_student
-from feldspar.student.sample import sample_answers
-from feldspar.student.schedule import Schedule, SourceRows
-from feldspar.student.signals import Stops
+from feldspar.student.token_rows import TokenRows, tokenise
+from feldspar.student.training.schedule import Schedule, SourceRows
+from feldspar.student.training.signals import Stops
 
 LIMIT = 20
 MODELS = Path(__file__).parents[2].parent / "shared" / "data" / "models"
@@ -77,7 +77,7 @@ def test_the_head_in_chunks_is_the_head_at_once(tmp_path, monkeypatch):
     student = make_tiny()
     rows = tokenise(student.template, [("a", chats(50))], 200)
     whole = gradient(student, rows, 100_000, tmp_path)
-    monkeypatch.setattr("feldspar.student.head._CHUNK_ELEMENTS", 7 * 400)
+    monkeypatch.setattr("feldspar.student.lm_head._CHUNK_ELEMENTS", 7 * 400)
     chunked = gradient(student, rows, 100_000, tmp_path)
     assert (whole - chunked).norm() / whole.norm() < 1e-5
 

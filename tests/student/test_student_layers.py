@@ -14,12 +14,12 @@ from torch._dynamo.utils import counters
 
 from feldspar.progress import SILENT
 from feldspar.student import layers
-from feldspar.student.batch import tokenise
-from feldspar.student.compute import Compute
 from feldspar.student.fit import FitSettings, Loop
 from feldspar.student.model import Student
-from feldspar.student.schedule import Schedule, SourceRows
-from feldspar.student.tree import Tree, score_trees
+from feldspar.student.scoring.score import Tree, score_trees
+from feldspar.student.token_rows import tokenise
+from feldspar.student.training.forward import Compute
+from feldspar.student.training.schedule import Schedule, SourceRows
 
 pytestmark = [
     pytest.mark.slow,

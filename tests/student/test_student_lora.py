@@ -12,11 +12,11 @@ from transformers import AutoModelForCausalLM
 
 from feldspar.config import LoraConfig, StudentConfig
 from feldspar.errors import TrainingError
-from feldspar.student.batch import tokenise
 from feldspar.student.fit import FitSettings, Loop, fit
-from feldspar.student.lora import add_lora
 from feldspar.student.model import LAB_TOKENS, Student, load_student, save_checkpoint
-from feldspar.student.schedule import Schedule, SourceRows
+from feldspar.student.token_rows import tokenise
+from feldspar.student.training.lora import add_lora
+from feldspar.student.training.schedule import Schedule, SourceRows
 
 pytest.importorskip("peft", reason="the extra feldspar[lora] is not installed")
 

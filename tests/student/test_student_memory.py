@@ -7,8 +7,8 @@ import pytest
 
 from feldspar.config import ArchitectureConfig, LoraConfig, StudentConfig, TrainConfig
 from feldspar.records import MemoryEstimate
-from feldspar.student.memory import Method, estimate_memory, memory_ways, shard_that_fits
-from feldspar.student.recompute import foresees_recompute
+from feldspar.student.training.activation_checkpointing import foresees_recompute
+from feldspar.student.training.memory import Method, estimate_memory, memory_ways, shard_that_fits
 
 GIB = 2**30
 MISTRAL = ArchitectureConfig(

@@ -19,7 +19,7 @@ from tiny import save_base
 
 from feldspar.config import LoraConfig
 from feldspar.errors import TrainingError
-from feldspar.student.schedule import micro_batches, share_out
+from feldspar.student.training.schedule import micro_batches, share_out
 
 SCRIPT = str(Path(__file__).parent / "ranked_fit.py")
 NUM_STEPS = 16

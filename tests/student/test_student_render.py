@@ -9,8 +9,8 @@ from transformers import AutoTokenizer
 from feldspar.config import StudentConfig
 from feldspar.errors import TrainingError
 from feldspar.records import Conversation, Message
-from feldspar.student.layout import OwnLayout
 from feldspar.student.model import Student, make_student
+from feldspar.student.template.layout import OwnLayout
 
 GRANITE = Path(__file__).parents[2].parent / "shared" / "data" / "tokenizers" / "granite-7b-lab"
 

@@ -7,9 +7,9 @@ import torch
 from tiny import COLOURS, make_tiny
 
 from feldspar.records import Message
-from feldspar.student.log_probs import AnswerRow, answer_log_probs
+from feldspar.student.inference.sample import sample_answers, sample_questions
 from feldspar.student.model import Student
-from feldspar.student.sample import sample_answers, sample_questions
+from feldspar.student.scoring.log_probs import AnswerRow, answer_log_probs
 
 
 @pytest.fixture(scope="module")

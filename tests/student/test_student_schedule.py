@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from feldspar.errors import TrainingError
-from feldspar.student.counter import key_of, permutation, uniforms
-from feldspar.student.schedule import Schedule, SourceRows, checkpoint_steps, micro_batches
+from feldspar.student.counter_rng import key_of, permutation, uniforms
+from feldspar.student.training.schedule import Schedule, SourceRows, checkpoint_steps, micro_batches
 
 OWN = SourceRows(name="own", num_rows=700)
 FRACTION = SourceRows(name="earlier", num_rows=400, fraction=0.25)

@@ -18,10 +18,10 @@ from feldspar.cli.taxonomy import app
 from feldspar.config import TaxonomyConfig
 from feldspar.errors import TaxonomyError
 from feldspar.taxonomy import Fetcher, LeafFile, inspect_taxonomy, read_taxonomy
-from feldspar.taxonomy.addresses import is_public, without_credentials
-from feldspar.taxonomy.fetch_git import web_url
-from feldspar.taxonomy.fetch_url import fetch_url
-from feldspar.taxonomy.files import MAX_DOCUMENT_BYTES, ReadFault
+from feldspar.taxonomy.documents.addresses import is_public, without_credentials
+from feldspar.taxonomy.documents.fetch_git import web_url
+from feldspar.taxonomy.documents.fetch_url import fetch_url
+from feldspar.taxonomy.text_files import MAX_DOCUMENT_BYTES, ReadFault
 
 PAGE = b"<h1>Phoenix</h1><p>A bird.</p>"
 SEEDS = "seed_examples: [{question: q, answer: a}]\n"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from feldspar.taxonomy.files import ReadFault
-from feldspar.taxonomy.office import MAX_UNPACKED_BYTES, text_of_office
+from feldspar.taxonomy.documents.office import MAX_UNPACKED_BYTES, text_of_office
+from feldspar.taxonomy.text_files import ReadFault
 
 
 @pytest.mark.skipif(importlib.util.find_spec("docling") is not None, reason="docling is there")

@@ -11,7 +11,7 @@ from feldspar.config import TeacherConfig
 from feldspar.errors import TeacherError
 from feldspar.teacher import Journal, open_teacher
 from feldspar.teacher.faults import Fault as Failure
-from feldspar.teacher.pace import Pace
+from feldspar.teacher.rate_limit import Pace
 from feldspar.teacher.servers import FAILURES_IN_A_ROW, FIRST_REST_SECONDS, Servers
 
 DOWN = Failure("retry", "500")

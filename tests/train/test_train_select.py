@@ -9,8 +9,8 @@ from test_train_phases import lines, train
 from tiny_base import STUDENT, FakeScore, phase, save_base, source
 
 from feldspar.records import Message
-from feldspar.student.log_probs import AnswerRow, answer_log_probs
 from feldspar.student.model import load_student
+from feldspar.student.scoring.log_probs import AnswerRow, answer_log_probs
 from feldspar.train.held_out import HeldOut
 from feldspar.train.select import Candidate, choose, kept_steps
 

@@ -9,7 +9,7 @@ import pytest
 
 from feldspar.config import ErrorRates
 from feldspar.records import Message, Sample
-from feldspar.server import ChatRequest
+from feldspar.serve import ChatRequest
 from feldspar.world import judge
 from feldspar.world.brain import Brain
 from feldspar.world.prose import ask, describe, write_document

@@ -6,7 +6,7 @@ import pytest
 
 from feldspar.config import ErrorRates
 from feldspar.records import Message
-from feldspar.server import ChatRequest
+from feldspar.serve import ChatRequest
 from feldspar.world import extractive
 from feldspar.world.brain import Brain
 from feldspar.world.sections import Block, read_blocks, write_blocks

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from feldspar.cli.world import app
 from feldspar.config import ErrorRates, WorldConfig
 from feldspar.errors import TeacherError
-from feldspar.server import STAGE_HEADER
+from feldspar.serve import STAGE_HEADER
 from feldspar.world.brain import Brain
 from feldspar.world.sections import read_blocks
 from feldspar.world.serve import MODEL, serving, start_teacher, world_of

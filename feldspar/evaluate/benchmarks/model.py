@@ -25,8 +25,8 @@ from feldspar.errors import RecipeError, TrainingError
 from feldspar.evaluate.benchmarks.prefix import score_alike
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Message
-from feldspar.student.head import check_head
-from feldspar.student.layout import Piece, Turn
+from feldspar.student.inference.sample import sample_answers
+from feldspar.student.lm_head import check_head
 from feldspar.student.model import (
     Student,
     find_device,
@@ -35,9 +35,9 @@ from feldspar.student.model import (
     read_model,
     uses_bos,
 )
-from feldspar.student.render import Template
-from feldspar.student.sample import sample_answers
-from feldspar.student.tree import Tree
+from feldspar.student.scoring.score import Tree
+from feldspar.student.template.layout import Piece, Turn
+from feldspar.student.template.render import Template
 
 DEFAULT_MAX_LENGTH = 2048
 """For models that do not say how much they can read: lm_eval's."""

@@ -15,9 +15,9 @@ import torch
 from transformers import DynamicCache
 
 from feldspar.progress import SILENT, Progress
-from feldspar.student.head import score_targets
+from feldspar.student.lm_head import score_targets
 from feldspar.student.model import Student
-from feldspar.student.tree import ContinuationScore, Tree, score_trees
+from feldspar.student.scoring.score import ContinuationScore, Tree, score_trees
 
 MIN_PREFIX_TOKENS = 32
 """A shorter common beginning is not worth a cache."""

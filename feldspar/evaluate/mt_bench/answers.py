@@ -14,8 +14,8 @@ from feldspar.evaluate.mt_bench.files import Question, temperature_of
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Message
 from feldspar.runs import read_rows, write_rows
+from feldspar.student.inference.sample import sample_answers
 from feldspar.student.model import Student
-from feldspar.student.sample import sample_answers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

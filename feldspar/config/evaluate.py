@@ -1,0 +1,122 @@
+"""What a recipe may say about what is measured."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from feldspar.config.base import Count, OptionalPath, Part, PathText
+from feldspar.config.teacher import TeacherConfig
+
+
+class ExamConfig(Part):
+    """A user's own exam: a JSONL file of items, scored before and after."""
+
+    name: str
+    path: PathText
+    """JSONL with `question`, `answer`, and optionally `accepted` and `match`; a folder of such
+    files, each an exam of its own name; or an earlier run's directory, whose leaf exams are one
+    exam here: what was taught before, and may be forgotten now."""
+    retention: bool = False
+    """It asks for what the base can do already and is to keep: the report counts what each phase
+    forgets of it. Always so for an earlier run's exams."""
+
+
+class BenchmarkConfig(Part):
+    """A published benchmark, as lm_eval defines it: needs `pip install 'feldspar[eval]'`."""
+
+    task: str
+    """A task or group of lm_eval, such as `mmlu`, `arc_challenge`, `hellaswag`, `winogrande` or
+    `gsm8k`."""
+    num_fewshot: Annotated[int | None, Field(ge=0)] = None
+    """Examples shown in the prompt. None: as published (5, 25, 10, 5 and 5 for the tasks above),
+    else the task's own number."""
+    data: OptionalPath = None
+    """A folder of `train.jsonl`, `validation.jsonl`, `dev.jsonl` or `test.jsonl` in the columns of
+    the task's data set; a group's tasks share them by a `subject` column. None: from the hub."""
+    limit: Count | None = None
+    """Only the first items of each task: for a quick look."""
+    split: Literal["published", "validation"] = "published"
+    """`validation` scores the task's validation part instead: to choose by, and to report on the
+    published part what was not chosen by."""
+    chat_template: bool = False
+    """Ask through the student's chat template. Published rows are without."""
+
+
+class MTBenchConfig(Part):
+    """MT-Bench: 80 two-turn questions, rated by a judge from 1 to 10 (Zheng et al. 2023)."""
+
+    data: OptionalPath = None
+    """A folder in FastChat's layout: `question.jsonl`, `reference_answer/gpt-4.jsonl`, and
+    `judge_prompts.jsonl` in it or beside it."""
+    fetch: bool = False
+    """Without `data`: fetch the published files from their public home, at a pinned commit."""
+    home: str = "https://raw.githubusercontent.com/lm-sys/FastChat"
+    """Where `fetch` finds them, or a mirror of it: files are checked by digest."""
+    judge: TeacherConfig | None = None
+    """Who rates. None: the recipe's judge. Published ratings are GPT-4's of 2023."""
+    mode: Literal["single", "pairwise"] = "single"
+    """`single` rates each answer; `pairwise` sets it against `baseline`'s, in both orders."""
+    baseline: OptionalPath = None
+    """Answers in FastChat's layout to compare with. None: the base's own."""
+    num_runs: Count = 1
+    """Times that all is answered and judged, for the spread; published rows differ by 0.2."""
+    max_new_tokens: Count = 1024
+
+    def asked(self) -> MTBenchConfig:
+        """What answers and ratings depend on: not where the files are from, nor who judges."""
+        return self.model_copy(update={"fetch": False, "home": "", "judge": None, "data": None})
+
+
+class EvaluateConfig(Part):
+    """What is measured, and how."""
+
+    exam: tuple[ExamConfig, ...] = ()
+    """Exams of the user's own, beside the leaves'."""
+    max_new_tokens: Count = 64
+    long_answers: Literal["likelihood", "judge"] = "likelihood"
+    """What is measured of exam items whose answer is too long to match: the log-likelihood of the
+    reference alone, or also whether the judge finds the text right (give it room:
+    `max_new_tokens`). Items of `match = "judge"` are judged either way."""
+    min_selection_items: Count = 100
+    """Fewer items than this choose no checkpoint: a phase's last is taken, and the run says so."""
+    num_resamples: Count = 1000
+    """Of the bootstrap behind log-likelihoods' and differences' intervals; shares have Wilson's."""
+    benchmark: tuple[BenchmarkConfig, ...] = ()
+    """Published benchmarks, run before and after."""
+    mt_bench: MTBenchConfig | None = None
+    """MT-Bench, before and after. None: not run."""
+    server: TeacherConfig | None = None
+    """A server whose model is put through the same benchmarks and MT-Bench, for a row beside the
+    run's own."""
+
+    server_tasks: tuple[str, ...] = ()
+    """Of the benchmarks' tasks and `mt-bench`, those that the server is asked: one that has chat
+    alone can do MT-Bench and what is written, such as GSM8K. Empty: all."""
+
+    @field_validator("server")
+    @classmethod
+    def _server_has_a_url(cls, server: TeacherConfig | None) -> TeacherConfig | None:
+        if server is not None and server.endpoint == "embedded":
+            raise ValueError("evaluate.server needs an `endpoint`, a URL that ends in /v1")
+        return server
+
+    @model_validator(mode="after")
+    def _server_tasks_are_there(self) -> EvaluateConfig:
+        tasks = [b.task for b in self.benchmark] + ["mt-bench"] * (self.mt_bench is not None)
+        for task in self.server_tasks:
+            if task not in tasks:
+                there = ", ".join(tasks) or "none"
+                raise ValueError(f"evaluate.server_tasks names {task!r}; there are: {there}")
+        return self
+
+    def asks_server(self, task: str) -> bool:
+        """Whether `server` is put through a benchmark, or through `mt-bench`."""
+        return self.server is not None and (not self.server_tasks or task in self.server_tasks)
+
+    def of_exams(self) -> EvaluateConfig:
+        """What exams alone depend on, so that another benchmark leaves their scores as they are."""
+        return self.model_copy(
+            update={"benchmark": (), "mt_bench": None, "server": None, "server_tasks": ()}
+        )

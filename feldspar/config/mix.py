@@ -1,0 +1,69 @@
+"""What a recipe may say about what each phase sees."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AliasChoices, Field, model_validator
+
+from feldspar.config.base import Count, OptionalPath, Part, Positive, Share
+
+
+class BaseReplayConfig(Part):
+    """General data mixed into every phase, so that what the base knew is not washed out."""
+
+    source: OptionalPath = None
+    """A file of rows as for `[[data]]`, or `world:base-replay`."""
+    drawn_from: Literal["file", "base"] = Field(
+        default="file", validation_alias=AliasChoices("from", "drawn_from")
+    )
+    """Written `from = "base"`: what the base itself says, sampled once, instead of a `source`."""
+    prompts: OptionalPath = None
+    """For `from = "base"`: a file of questions, one a line. None: the base asks itself."""
+    num_rows: Count = 2000
+    """For `from = "base"`: answers to sample."""
+    temperature: Positive = 1.0
+    """For `from = "base"`."""
+    max_new_tokens: Count = 256
+    """For `from = "base"`: longest question, and longest answer."""
+    share: Share = 0.25
+    """Part of each phase's rows."""
+
+    @model_validator(mode="after")
+    def _file_or_base(self) -> BaseReplayConfig:
+        if (self.drawn_from == "file") == (self.source is None):
+            raise ValueError('give base replay either a `source` or `from = "base"`')
+        if self.prompts is not None and self.drawn_from == "file":
+            raise ValueError('`prompts` go with `from = "base"`; take them out, or the source')
+        return self
+
+
+class DataConfig(Part):
+    """A user's own rows, for phases to name: a file, or what an earlier run was trained on."""
+
+    name: str
+    path: OptionalPath = None
+    """JSONL or Parquet of `messages` rows (InstructLab's layout, `unmask` included) or of `text`;
+    or a text file."""
+    run: OptionalPath = None
+    """Instead of a path: folder of an earlier run. Its phases' own rows are taken, and what they
+    replayed of runs before it, without their base replay."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> DataConfig:
+        if (self.path is None) == (self.run is None):
+            raise ValueError(f"data {self.name!r} needs exactly one of path and run")
+        return self
+
+
+class MixConfig(Part):
+    """What each phase sees."""
+
+    short_answer_tokens: Count | None = None
+    """Answers up to this long are short. None: the branch's median; ties are short."""
+    knowledge_context: Literal["keep", "drop"] = "drop"
+    """Whether a knowledge sample shows its passage in the question."""
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    """Part of each source's rows that is set apart from training, if any phase selects on their
+    log-likelihood."""
+    base_replay: BaseReplayConfig | None = None

@@ -1,0 +1,139 @@
+"""What a recipe may say about preference tuning."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from feldspar.config.base import Count, Part, PathText, Positive, Share
+from feldspar.records import Branch
+
+
+class RewardServerConfig(Part):
+    """A server that computes one model of the reward pair: vLLM, `feldspar serve`, or another whose
+    `/v1/completions` takes token ids and tells the log-probabilities of a prompt."""
+
+    endpoint: str
+    """A URL that ends in /v1."""
+    model: str | None = None
+    """None takes the first model that the server lists."""
+    revision: str = ""
+    """Change it when the weights behind a name do: rewards are then read again."""
+    key_variable: str = "OPENAI_API_KEY"
+    """Environment variable that holds the key. Keys never stand in a recipe."""
+    concurrency: Count = 16
+    """Answers under way at once."""
+    timeout_seconds: Positive = 300.0
+    """Longest wait for one answer."""
+    max_retries: Annotated[int, Field(ge=0)] = 8
+    """Attempts after the first, with growing pauses, at a server that is busy or gone."""
+
+    @property
+    def key(self) -> str:
+        """Of what answers, wherever it is served; without a name there is only the place."""
+        return f"{self.model or self.endpoint}@{self.revision}"
+
+
+class PolicyServerConfig(Part):
+    """A server that draws the answers. It is started for each model that is to answer, and has
+    ended before anything else is computed, so that both may use the same device."""
+
+    command: str
+    """Serves the model folder `{model}` at `http://127.0.0.1:{port}/v1` until it is told to end:
+    `vllm serve {model} --port {port} --generation-config vllm`, `feldspar serve {model} --port
+    {port}`, or a script of yours. No shell reads it; it is run in the working directory."""
+    model: str = "{model}"
+    """What the server calls the model. A server that has no such model is not asked, so that it is
+    never the last round's."""
+    start_seconds: Positive = 900.0
+    """Longest wait for it to come up."""
+    key_variable: str = "OPENAI_API_KEY"
+    """Environment variable that holds the key, where it wants one."""
+    concurrency: Count = 16
+    """Prompts under way at once, each with `num_answers` answers."""
+    timeout_seconds: Positive = 600.0
+    """Longest wait for the answers to one prompt."""
+    max_retries: Annotated[int, Field(ge=0)] = 8
+    """Attempts after the first, with growing pauses, at a server that is busy."""
+
+    @model_validator(mode="after")
+    def _command_names_model_and_port(self) -> PolicyServerConfig:
+        try:
+            words = shlex.split(self.command)
+        except ValueError as error:
+            raise ValueError(f"prefer.policy_server.command cannot be read: {error}") from None
+        for name in ("{model}", "{port}"):
+            if not any(name in word for word in words):
+                raise ValueError(
+                    f"prefer.policy_server.command has no {name}: each round's model is served "
+                    "from its own folder, at a port that is free then"
+                )
+        return self
+
+    @property
+    def key(self) -> str:
+        """That a server draws. How it is started does not count: a run whose command was mended
+        goes on with the answers it has."""
+        return "a server"
+
+
+class PreferConfig(Part):
+    """Best-of-N by the log-ratio reward, then fine-tuning on the best, in rounds."""
+
+    aligned: PathText
+    """Model directory of the aligned model."""
+    base: PathText
+    """Model directory of the base it was aligned from."""
+    aligned_server: RewardServerConfig | None = None
+    """Who computes the aligned model. `aligned` then names the folder, or hub id, of its tokenizer
+    and chat template alone. None: it is computed here."""
+    base_server: RewardServerConfig | None = None
+    """The same for the base."""
+    policy_server: PolicyServerConfig | None = None
+    """Who draws the answers. None: they are drawn here."""
+    num_prompts: Count = 30_000
+    round_prompts: Count | None = None
+    """Prompts of one round: rounds ask others in turn. None: every round asks all."""
+    top_up: Share = 0.0
+    """Part of `round_prompts`, from the second round on, that earlier rounds have asked; more of
+    them where new ones run out."""
+    method: Literal["best-of-n", "dpo"] = "best-of-n"
+    """What a round does with the rewards: fine-tune on the best answer, or direct preference
+    optimisation of the best against a random other one."""
+    dpo_beta: Positive = 0.1
+    """How far DPO may move from the model that the round starts from: less is further."""
+    num_answers: Annotated[int, Field(ge=2)] = 16
+    """N: answers sampled per prompt."""
+    temperature: Positive = 1.0
+    max_new_tokens: Count = 300
+    num_rounds: Count = 1
+    stop_at_plateau: bool = True
+    """Do no further round after one that did not raise the policy's mean reward on held-out
+    prompts."""
+    restart: Literal["last", "sft"] = "last"
+    """What a round fine-tunes: the last round's model, or the SFT start again. Answers are drawn
+    from the last round's either way."""
+    num_epochs: Count = 1
+    learning_rate: Positive | None = None
+    """None: `train.learning_rate`."""
+    batch_samples: Count | None = None
+    """None: `train.batch_samples`."""
+    normalise: Literal["sum", "mean"] = "sum"
+    branches: tuple[Branch, ...] = ("foundational", "compositional")
+    """Whose questions are prompts."""
+    headroom: Annotated[float | None, Field(gt=0, le=1)] = None
+    """Ask only of leaves whose exam accuracy before tuning is below this, 0.8 for example: where
+    all is known already, sixteen answers are one answer. None asks of all."""
+    control: bool = True
+    """Also train on a random pick instead of the best, and report it beside."""
+
+    @model_validator(mode="after")
+    def _tops_up_what_is_parted(self) -> PreferConfig:
+        if self.top_up and self.round_prompts is None:
+            raise ValueError(
+                "prefer.top_up is a part of prefer.round_prompts: give that too; without it every "
+                "round asks all prompts again"
+            )
+        return self

@@ -1,0 +1,134 @@
+"""What a checkpoint says to exam items, and how likely it finds the right answers."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from feldspar.config import EvaluateConfig, StudentConfig
+from feldspar.errors import TrainingError
+from feldspar.evaluate.exams.match import is_right
+from feldspar.progress import SILENT, Progress
+from feldspar.records import Answer, Checkpoint, ExamItem, Message, user_turn
+from feldspar.runs import read_rows, write_rows
+from feldspar.student.inference.sample import Sampled, sample_answers
+from feldspar.student.model import Student, load_student
+from feldspar.student.scoring.log_probs import AnswerLogProb, AnswerRow, answer_log_probs
+
+MATCHED = ("final", "exact")
+"""Ways to match that the text alone decides."""
+log = logging.getLogger(__name__)
+
+
+def answer_exam(
+    checkpoint: Checkpoint,
+    items: Sequence[ExamItem],
+    *,
+    student: StudentConfig,
+    config: EvaluateConfig,
+    seed: int,
+    progress: Progress = SILENT,
+) -> list[Answer]:
+    """Answers in the items' order: greedy text where an item can be matched, and for every item the
+    reference's mean log-likelihood per token, in nats, its stop token left out.
+
+    Without the stop token the figure is of what is said: a base that was never taught to stop is
+    not marked down for it. Raises TrainingError for an answer that the tokenizer cannot write.
+    """
+    if not items:
+        return []
+    model = load_student(checkpoint.path, student)
+    said = _sample(model, items, config, seed, progress)
+    rows = [
+        AnswerRow(messages=_asked(item), answer=text, ended=False)
+        for item in items
+        for text in (item.reference, *item.choices)
+    ]
+    likelihoods = iter(answer_log_probs(model, rows, progress=progress))
+    return [
+        _answer(item, said.get(item.id), [next(likelihoods) for _ in range(1 + len(item.choices))])
+        for item in items
+    ]
+
+
+def is_judged(item: ExamItem, config: EvaluateConfig) -> bool:
+    """Whether a judge says if it is right: only for the report, never to choose checkpoints by."""
+    asked = item.match == "judge" or (item.match == "likelihood" and config.long_answers == "judge")
+    return asked and item.use == "report"
+
+
+def kept_answers(
+    path: Path,
+    checkpoint: Checkpoint,
+    items: Sequence[ExamItem],
+    *,
+    student: StudentConfig,
+    config: EvaluateConfig,
+    seed: int,
+    progress: Progress = SILENT,
+) -> list[Answer]:
+    """The answers stored at `path`, made and stored where they are not there for these items."""
+    if path.exists():
+        answers = list(read_rows(path, Answer))
+        if [answer.item for answer in answers] == [item.id for item in items]:
+            return answers
+        log.warning("%s holds answers to other items; they are made anew", path)
+    answers = answer_exam(
+        checkpoint, items, student=student, config=config, seed=seed, progress=progress
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_rows(path, answers)
+    return answers
+
+
+def _answer(item: ExamItem, said: Sampled | None, likelihoods: Sequence[AnswerLogProb]) -> Answer:
+    """`likelihoods` are the reference's, then the other choices'."""
+    text, right = said.text if said is not None else "", None
+    if item.match == "choice":
+        texts = (item.reference, *item.choices)
+        # Per character, as benchmarks' acc_norm has it; what is no likelier than another is wrong.
+        weighed = [x.total / len(t) for x, t in zip(likelihoods, texts, strict=True)]
+        right = all(weighed[0] > other for other in weighed[1:])
+        text = texts[0] if right else texts[1 + weighed[1:].index(max(weighed[1:]))]
+    elif item.match in MATCHED:
+        right = is_right(text, item)
+    return Answer(
+        item=item.id,
+        exam=item.exam,
+        leaf=item.leaf,
+        text=text,
+        is_right=right,
+        log_likelihood=_per_token(likelihoods[0], item),
+        ended=said.ended if said is not None else True,
+    )
+
+
+def _sample(
+    model: Student,
+    items: Sequence[ExamItem],
+    config: EvaluateConfig,
+    seed: int,
+    progress: Progress,
+) -> dict[str, Sampled]:
+    matched = [item for item in items if item.match in MATCHED or is_judged(item, config)]
+    drawn = sample_answers(
+        model,
+        [_asked(item) for item in matched],
+        keys=[item.id for item in matched],
+        max_new_tokens=config.max_new_tokens,
+        seed=seed,
+        progress=progress,
+    )
+    return {item.id: answers[0] for item, answers in zip(matched, drawn, strict=True)}
+
+
+def _per_token(likelihood: AnswerLogProb, item: ExamItem) -> float:
+    if not likelihood.num_tokens:
+        raise TrainingError(
+            f"exam {item.exam!r}: the student's tokenizer has no token for the answer "
+            f"{item.reference[:60]!r}; take the item out, or another base"
+        )
+    return likelihood.total / likelihood.num_tokens
+
+
+def _asked(item: ExamItem) -> tuple[Message, ...]:
+    return (Message(role="user", content=user_turn(item.question, item.context)),)

@@ -1,0 +1,127 @@
+"""Checkpoints scored: on the selection items while training, on the report items at the end."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from feldspar.config import EvaluateConfig, StudentConfig
+from feldspar.evaluate.exams.answers import kept_answers
+from feldspar.evaluate.scores import LEAF_EXAMS, scores_of
+from feldspar.progress import SILENT, Progress
+from feldspar.records import Answer, Checkpoint, ExamItem, Score
+from feldspar.runs import write_rows
+
+VERSION = 1
+"""Of the way answers are made and matched: part of `ScoreOnExams.key`."""
+
+
+class ScoreOnExams:
+    """The items for selection, alone: the `ScoreItems` of training, the `ScoreCheckpoint` of
+    preference tuning.
+
+    Answers are kept under `cache_path` by checkpoint, items and settings, so that no checkpoint is
+    asked twice.
+    """
+
+    metric = "accuracy"
+
+    def __init__(
+        self,
+        items: Iterable[ExamItem],
+        *,
+        student: StudentConfig,
+        config: EvaluateConfig,
+        seed: int,
+        cache_path: Path,
+        progress: Progress = SILENT,
+    ) -> None:
+        self._items = tuple(item for item in items if item.use == "select")
+        self._student, self._config, self._seed = student, config, seed
+        self._cache_path, self._progress = cache_path, progress
+        self.key = _key(self._items, student, config, seed)
+
+    def values(self, checkpoint: Checkpoint) -> dict[str, float]:
+        """1 for each item that is answered right, 0 for each other that can be matched."""
+        answers = self._answers(checkpoint)
+        return {a.item: float(a.is_right) for a in answers if a.is_right is not None}
+
+    def __call__(self, checkpoint: Checkpoint) -> list[Score]:
+        scored = scores_of(
+            f"{checkpoint.phase}/{checkpoint.step}",
+            self._items,
+            self._answers(checkpoint),
+            num_resamples=self._config.num_resamples,
+            seed=self._seed,
+            settings=_settings(self._student, self._config),
+            answers_path=str(self._path(checkpoint)),
+        )
+        # Each item counts once: not again in the figures of all leaves, a branch, or an origin.
+        return [score for score in scored if score.leaf or not score.exam.startswith(LEAF_EXAMS)]
+
+    def _answers(self, checkpoint: Checkpoint) -> list[Answer]:
+        return kept_answers(
+            self._path(checkpoint),
+            checkpoint,
+            self._items,
+            student=self._student,
+            config=self._config,
+            seed=self._seed,
+            progress=self._progress,
+        )
+
+    def _path(self, checkpoint: Checkpoint) -> Path:
+        return self._cache_path / f"{checkpoint.digest[:16]}-{self.key[:16]}.jsonl.zst"
+
+
+def evaluate(
+    named_checkpoints: Sequence[tuple[str, Checkpoint]],
+    items: Iterable[ExamItem],
+    config: EvaluateConfig,
+    *,
+    student: StudentConfig,
+    here: Path,
+    seed: int,
+    progress: Progress = SILENT,
+) -> Iterator[Score]:
+    """Score checkpoints on the report items; the answers lie in `here/answers/NAME.jsonl.zst`.
+
+    Answers that an earlier try left there are used again.
+    """
+    reported = [item for item in items if item.use == "report"]
+    known: dict[str, list[Answer]] = {}
+    for name, checkpoint in named_checkpoints:
+        path = here / "answers" / f"{name}.jsonl.zst"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if checkpoint.digest in known:
+            write_rows(path, known[checkpoint.digest])
+        answers = known[checkpoint.digest] = kept_answers(
+            path, checkpoint, reported, student=student, config=config, seed=seed, progress=progress
+        )
+        yield from scores_of(
+            name,
+            reported,
+            answers,
+            num_resamples=config.num_resamples,
+            seed=seed,
+            settings=_settings(student, config),
+            answers_path=str(path),
+        )
+
+
+def _key(
+    items: Sequence[ExamItem], student: StudentConfig, config: EvaluateConfig, seed: int
+) -> str:
+    parts = [
+        VERSION,
+        [dataclasses.asdict(item) for item in items],
+        student.model_dump(mode="json", exclude={"base"}),
+        config.model_dump(mode="json", exclude={"exam"}),
+        seed,
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _settings(student: StudentConfig, config: EvaluateConfig) -> str:
+    return f"greedy, up to {config.max_new_tokens} new tokens, {student.template} template"

@@ -1,0 +1,263 @@
+"""Which calls a leaf takes: how many, which seeds each shows, and with which draw."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from feldspar.config import GenerateConfig, KnowledgeConfig, Rendering
+from feldspar.generate.borrowed import Pool
+from feldspar.generate.writers import DRAWS_PER_SEED, Work
+from feldspar.records import Chunk, Leaf, SampleKind, Seed
+
+NO_POOL = Pool()
+EXAM_DRAWS = DRAWS_PER_SEED // 2
+"""Exams take the upper half of a seed's draws."""
+SEEDS_APART = 1024
+"""Seeds of recipes that draw apart; draws then stay below 2^30, which every server takes."""
+
+
+def generation_works(
+    leaf: Leaf, config: GenerateConfig, seed: int, pool: Pool = NO_POOL
+) -> Iterator[Work]:
+    """Every call for training samples of a leaf, in order; with a target, the first round's."""
+    if config.target is not None:
+        num_calls = -(-config.target // config.pairs_per_call)
+        yield from target_works(leaf, config, seed, 0, num_calls, pool)
+    elif leaf.branch == "knowledge":
+        for chunk in range(len(chunks_of(leaf))):
+            yield from _documents(leaf, config, seed, chunk)
+            for form in range(len(_forms(config))):
+                for lap in range(config.calls_per_chunk):
+                    place = _Place(chunk, form, lap)
+                    yield from _pair_works(leaf, config, seed, place, pool)
+    else:
+        yield from _skill_works(leaf, config, seed, pool)
+
+
+def num_asked(leaf: Leaf, config: GenerateConfig) -> int:
+    """Training samples that will be asked for in a leaf, at least."""
+    if config.target is not None:
+        num_calls = -(-config.target // config.pairs_per_call)
+        return 0 if note_on(leaf) else num_calls * config.pairs_per_call
+    if leaf.branch == "knowledge":
+        kinds = config.knowledge.kinds
+        num_calls = len(_forms(config)) * config.calls_per_chunk
+        of_pairs = num_calls * config.pairs_per_call * len(_pair_kinds(config))
+        return len(chunks_of(leaf)) * (of_pairs + ("document" in kinds))
+    if not leaf.seeds:
+        return 0
+    return config.samples_per_leaf or config.samples_per_seed * len(leaf.seeds)
+
+
+def target_works(
+    leaf: Leaf,
+    config: GenerateConfig,
+    seed: int,
+    first: int,
+    num_calls: int,
+    pool: Pool = NO_POOL,
+) -> Iterator[Work]:
+    """Calls number `first` and on; the chunks of a knowledge leaf take turns, then its renderings.
+
+    They are the calls of a run without a target, in another order, so neither pays for the other.
+    Document texts come before the first.
+    """
+    if note_on(leaf):
+        return
+    if leaf.branch != "knowledge":
+        for call in range(first, first + num_calls):
+            yield _skill_work(leaf, config, seed, call, config.pairs_per_call, pool)
+        return
+    num_chunks = len(chunks_of(leaf))
+    for chunk in range(num_chunks) if first == 0 else ():
+        yield from _documents(leaf, config, seed, chunk)
+    for call in range(first, first + num_calls):
+        turn, chunk = divmod(call, num_chunks)
+        lap, form = divmod(turn, len(_forms(config)))
+        yield from _pair_works(leaf, config, seed, _Place(chunk, form, lap), pool)
+
+
+def main_kind(leaf: Leaf, config: GenerateConfig) -> SampleKind | None:
+    """What a target counts; the other kinds come with it. None where only texts are wanted."""
+    if leaf.branch != "knowledge":
+        return "pair"
+    return next(iter(_pair_kinds(config)), None)
+
+
+def num_exam_items(leaf: Leaf, config: GenerateConfig, seed: int) -> int:
+    """How many items a leaf's exam is topped up to: `exam_items`, or a quarter of those asked for.
+
+    What an exam asks is not taught, so an exam as large as what a small leaf can yield would leave
+    nothing to train on.
+    """
+    main = main_kind(leaf, config)
+    if main is None:
+        return config.exam_items
+    asked = sum(work.count for work in generation_works(leaf, config, seed) if work.kind == main)
+    return min(config.exam_items, asked // 4)
+
+
+def exam_draw(seed: int) -> int:
+    """The first draw that no training sample has."""
+    return _draw(seed, EXAM_DRAWS)
+
+
+def exam_works(
+    leaf: Leaf, config: GenerateConfig, seed: int, first: int, num_calls: int
+) -> list[Work]:
+    """Calls number `first` and on for exam questions: draws that no training sample has."""
+    chunks = chunks_of(leaf) if leaf.branch == "knowledge" else ()
+    if note_on(leaf):
+        return []
+    return [
+        Work(
+            leaf=leaf,
+            seeds=_choose_seeds(leaf, config.seeds_per_prompt, seed, call),
+            count=config.pairs_per_call,
+            draw=_draw(seed, EXAM_DRAWS + call),
+            chunk=_spread(chunks, call) if chunks else None,
+        )
+        for call in range(first, first + num_calls)
+    ]
+
+
+def chunks_of(leaf: Leaf) -> tuple[Chunk, ...]:
+    """A knowledge leaf's chunks; where its documents are missing, the contexts of its seeds."""
+    if leaf.chunks:
+        return leaf.chunks
+    contexts = dict.fromkeys(seed.context for seed in leaf.seeds if seed.context)
+    return tuple(
+        Chunk(
+            id=hashlib.sha256(text.encode()).hexdigest()[:16],
+            document="context of a seed",
+            text=text,
+            num_tokens=len(text.split()),
+        )
+        for text in contexts
+    )
+
+
+def note_on(leaf: Leaf) -> str:
+    """Why a leaf is asked for nothing; empty where it is asked."""
+    if leaf.branch == "knowledge" and not chunks_of(leaf):
+        return "no document, and no seed with a context, to ask about"
+    if leaf.branch != "knowledge" and not leaf.seeds:
+        return "no seed that the teacher may see"
+    return ""
+
+
+class _Place(NamedTuple):
+    """Of a call for pairs: which chunk, in which form, for which time."""
+
+    chunk: int
+    form: int
+    lap: int
+
+
+def _forms(config: GenerateConfig) -> tuple[Rendering | None, ...]:
+    return (None, *config.knowledge.renderings)
+
+
+def _pair_kinds(config: GenerateConfig) -> list[SampleKind]:
+    kinds: tuple[SampleKind, ...] = ("pair", "retrieval")
+    return [kind for kind in kinds if kind in config.knowledge.kinds]
+
+
+def _documents(leaf: Leaf, config: GenerateConfig, seed: int, chunk: int) -> Iterator[Work]:
+    if "document" in config.knowledge.kinds:
+        text = chunks_of(leaf)[chunk]
+        yield Work(leaf=leaf, seeds=(), count=1, draw=_draw(seed, 0), chunk=text, kind="document")
+
+
+def _pair_works(
+    leaf: Leaf, config: GenerateConfig, seed: int, place: _Place, pool: Pool
+) -> Iterator[Work]:
+    """One call for pairs; where both are wanted, once for pairs and once for retrieval samples."""
+    chunk, forms = chunks_of(leaf)[place.chunk], _forms(config)
+    window = (place.chunk * len(forms) + place.form) * config.calls_per_chunk + place.lap
+    work = Work(
+        leaf=leaf,
+        seeds=_choose_seeds(leaf, config.seeds_per_prompt, seed, window),
+        count=config.pairs_per_call,
+        draw=_draw(seed, place.lap),
+        chunk=chunk,
+        rendering=forms[place.form],
+    )
+    for kind in _pair_kinds(config):
+        if kind == "retrieval":
+            rng = random.Random(f"{seed} {leaf.path} {window} others")
+            others = _choose_others(leaf, place.chunk, config.knowledge, pool, rng)
+            work = replace(work, kind=kind, others=others)
+        yield work
+
+
+def _choose_others(
+    leaf: Leaf, own: int, options: KnowledgeConfig, pool: Pool, rng: random.Random
+) -> tuple[Chunk, ...]:
+    """Half of the distractors from the same leaf, which are the harder ones; fewer where there are
+    not so many."""
+    chunks, wanted = chunks_of(leaf), options.num_distractors
+    drawn = rng.sample(range(len(chunks)), min(len(chunks), wanted + 1))
+    near = [chunks[place] for place in drawn if place != own][:wanted]
+    known = {chunks[own].id, *(chunk.id for chunk in near)}
+    drawn_far = rng.sample(pool.chunks, min(len(pool.chunks), 2 * wanted + 1))
+    num_far = max(wanted // 2, wanted - len(near))
+    far = [chunk for chunk in drawn_far if chunk.id not in known][:num_far]
+    return (*near[: wanted - len(far)], *far)
+
+
+def _skill_works(leaf: Leaf, config: GenerateConfig, seed: int, pool: Pool) -> Iterator[Work]:
+    left, call = num_asked(leaf, config), 0
+    while left > 0:
+        count = min(left, config.pairs_per_call)
+        yield _skill_work(leaf, config, seed, call, count, pool)
+        left -= count
+        call += 1
+
+
+def _skill_work(
+    leaf: Leaf, config: GenerateConfig, seed: int, call: int, count: int, pool: Pool
+) -> Work:
+    is_pooled = config.sampling == "pooled"
+    others = pool.seeds_like(leaf) if is_pooled else None
+    return Work(
+        leaf=leaf,
+        seeds=_choose_seeds(leaf, config.seeds_per_prompt, seed, call, others),
+        count=count,
+        draw=_draw(seed, call),
+        is_pooled=is_pooled,
+    )
+
+
+def _spread(chunks: tuple[Chunk, ...], call: int) -> Chunk:
+    """Step through the chunks by a prime, so that few calls still reach all parts of a text."""
+    lap, place = divmod(call, len(chunks))
+    return chunks[(place * 7919 + lap) % len(chunks)]
+
+
+def _draw(seed: int, call: int) -> int:
+    return seed % SEEDS_APART * DRAWS_PER_SEED + call
+
+
+def _choose_seeds(
+    leaf: Leaf, num_shown: int, seed: int, window: int, pooled: Sequence[Seed] | None = None
+) -> tuple[Seed, ...]:
+    """Each seed leads in its turn; the others with it, of the leaf or of `pooled`, and their order,
+    are drawn."""
+    if not leaf.seeds:
+        return ()
+    rng = random.Random(f"{seed} {leaf.path} {window}")
+    place = window % len(leaf.seeds)
+    lead = leaf.seeds[place]
+    if pooled is None:
+        others = [*leaf.seeds[:place], *leaf.seeds[place + 1 :]]
+        shown = [lead, *rng.sample(others, min(len(others), num_shown - 1))]
+    else:
+        drawn = rng.sample(pooled, min(len(pooled), num_shown))
+        shown = [lead, *(other for other in drawn if other.id != lead.id)][:num_shown]
+    rng.shuffle(shown)
+    return tuple(shown)

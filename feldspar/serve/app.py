@@ -1,0 +1,213 @@
+"""One OpenAI-compatible HTTP layer, for the embedded teacher and for a model of one's own."""
+
+import asyncio
+import hmac
+import secrets
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from itertools import count
+
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+
+from feldspar.serve.protocol import (
+    ChatReply,
+    ChatRequest,
+    Head,
+    ModelCard,
+    Pieces,
+    RequestError,
+    TextRequest,
+    collect,
+    write_error,
+    write_models,
+    write_piece,
+    write_reply,
+    write_stream_usage,
+)
+from feldspar.serve.requests import read_request, read_text_request
+
+Complete = Callable[[ChatRequest], Awaitable[ChatReply]]
+Draw = Callable[[ChatRequest | TextRequest], Awaitable[Pieces]]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+STAGE_HEADER = "X-Feldspar-Stage"
+MAX_BODY_BYTES = 4 * 1024 * 1024
+SLOWEST_READER_SECONDS = 60.0
+"""A client that takes nothing of its stream for so long is let go."""
+
+
+def make_app(
+    models: Sequence[ModelCard],
+    complete: Complete | None = None,
+    max_body_bytes: int = MAX_BODY_BYTES,
+    *,
+    draw: Draw | None = None,
+    key: str | None = None,
+) -> web.Application:
+    """Serve `/v1/models`, `/v1/chat/completions` and `/stats` (valid requests, by stage).
+
+    `complete` gives whole replies; `draw` gives them piece by piece, and so streams, `top_p`,
+    `logprobs` and `/v1/completions` besides. One of the two is handed in. With a `key`, every
+    request must carry it. Errors have OpenAI's shape: 400 not JSON, 401 no key, 404 no such path or
+    model, 405 wrong method, 413 larger than `max_body_bytes`, 422 a wrong or unsupported value.
+    """
+    assert (complete is None) != (draw is None)
+    endpoint = _Endpoint(models, complete, draw)
+    middlewares: list[Middleware] = [_shape_errors, *([_asking_for(key)] if key else [])]
+    app = web.Application(client_max_size=max_body_bytes, middlewares=middlewares)
+    app.router.add_get("/v1/models", endpoint.list_models)
+    app.router.add_post("/v1/chat/completions", endpoint.chat)
+    if draw is not None:
+        app.router.add_post("/v1/completions", endpoint.text)
+    app.router.add_get("/stats", endpoint.show_stats)
+    return app
+
+
+@asynccontextmanager
+async def listening(
+    app: web.Application, host: str = "127.0.0.1", port: int = 0
+) -> AsyncIterator[str]:
+    """Serve an app while the block runs; gives its URL. Port 0 takes a free one.
+
+    Raises OSError where the port is taken.
+    """
+    # A client that hangs up cancels its handler, and so the work for it.
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host, port, backlog=1024)
+        await site.start()
+        bound_port = runner.addresses[0][1]
+        shown_host = f"[{host}]" if ":" in host else host
+        yield f"http://{shown_host}:{bound_port}/v1"
+    finally:
+        await runner.cleanup()
+
+
+class _Endpoint:
+    def __init__(
+        self, models: Sequence[ModelCard], complete: Complete | None, draw: Draw | None
+    ) -> None:
+        self._names = frozenset(card.id for card in models)
+        self._models = write_models(models)
+        self._complete, self._draw = complete, draw
+        self._asked: Counter[str] = Counter()
+        self._session = secrets.token_hex(6)
+        self._numbers = count()
+
+    async def list_models(self, _: web.Request) -> web.Response:
+        return _json(self._models)
+
+    async def chat(self, http: web.Request) -> web.StreamResponse:
+        stage = http.headers.get(STAGE_HEADER, "")
+        is_drawn = self._draw is not None
+        request = read_request(await http.read(), stage, is_drawn=is_drawn)
+        head = self._begin(request, "chatcmpl")
+        if self._complete is not None:
+            return _json(write_reply(await self._complete(request), head))
+        return await self._answer(http, request, head)
+
+    async def text(self, http: web.Request) -> web.StreamResponse:
+        request = read_text_request(await http.read(), http.headers.get(STAGE_HEADER, ""))
+        return await self._answer(http, request, self._begin(request, "cmpl"))
+
+    def _begin(self, request: ChatRequest | TextRequest, kind: str) -> Head:
+        if request.model not in self._names:
+            known = ", ".join(sorted(self._names))
+            message = f"no model {request.model!r} here; there is {known}"
+            raise RequestError(404, message, "model", "model_not_found")
+        self._asked[request.stage] += 1
+        call_id = f"{kind}-{self._session}-{next(self._numbers)}"
+        return Head(call_id, request.model, int(time.time()), isinstance(request, ChatRequest))
+
+    async def _answer(
+        self, http: web.Request, request: ChatRequest | TextRequest, head: Head
+    ) -> web.StreamResponse:
+        assert self._draw is not None
+        pieces = await self._draw(request)
+        async with aclosing(pieces.stream):
+            if request.stream:
+                return await _stream(http, pieces, head, include_usage=request.include_usage)
+            return _json(write_reply(await collect(pieces), head))
+
+    async def show_stats(self, _: web.Request) -> web.Response:
+        return web.json_response(
+            {"requests": self._asked.total(), "by_stage": dict(sorted(self._asked.items()))}
+        )
+
+
+async def _stream(
+    http: web.Request, pieces: Pieces, head: Head, *, include_usage: bool
+) -> web.StreamResponse:
+    """Server-sent events, one a piece."""
+    response = web.StreamResponse(
+        headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
+    )
+    await response.prepare(http)
+    try:
+        await _send_pieces(response, pieces, head, include_usage=include_usage)
+    except (ConnectionError, TimeoutError):
+        # The client has gone, or takes nothing any more: there is nobody to tell.
+        if http.transport is not None:
+            http.transport.abort()
+    return response
+
+
+async def _send_pieces(
+    response: web.StreamResponse, pieces: Pieces, head: Head, *, include_usage: bool
+) -> None:
+    offsets: dict[int, int] = {}
+    num_tokens = 0
+    try:
+        async for piece in pieces.stream:
+            offset = offsets.get(piece.choice, 0)
+            event = write_piece(piece, head, is_first=piece.choice not in offsets, offset=offset)
+            offsets[piece.choice] = offset + len(piece.text)
+            num_tokens += piece.num_tokens
+            await _send(response, event)
+        if include_usage:
+            await _send(response, write_stream_usage(head, pieces.prompt_tokens, num_tokens))
+    except RequestError as error:
+        # The status line is long sent: the fault goes where the text would have gone on.
+        await _send(response, b"data: " + write_error(error) + b"\n\n")
+    await _send(response, b"data: [DONE]\n\n")
+
+
+async def _send(response: web.StreamResponse, event: bytes) -> None:
+    async with asyncio.timeout(SLOWEST_READER_SECONDS):
+        await response.write(event)
+
+
+def _asking_for(key: str) -> Middleware:
+    expected = f"Bearer {key}".encode()
+
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        given = request.headers.get("Authorization", "").encode()
+        if not hmac.compare_digest(given, expected):
+            raise RequestError(401, "wrong or no API key", None, "invalid_api_key")
+        return await handler(request)
+
+    return check
+
+
+@web.middleware
+async def _shape_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except RequestError as error:
+        response = _json(write_error(error), error.status)
+        if error.retry_after_seconds is not None:
+            response.headers["Retry-After"] = str(error.retry_after_seconds)
+        return response
+    except web.HTTPRequestEntityTooLarge as error:
+        return _json(write_error(RequestError(413, f"the body is too large: {error.text}")), 413)
+    except web.HTTPException as error:
+        fault = RequestError(error.status, f"{request.method} {request.path}: {error.reason}")
+        return _json(write_error(fault), error.status)
+
+
+def _json(body: bytes, status: int = 200) -> web.Response:
+    return web.Response(body=body, status=status, content_type="application/json")

@@ -1,0 +1,136 @@
+"""Every process of a training but the first: it takes jobs until there are no more.
+
+`python -m feldspar.student.distributed.worker` is how the first process starts the others of its
+machine.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch._C._distributed_c10d import Store
+from torch.distributed.rendezvous import rendezvous
+
+from feldspar.errors import FeldsparError, TrainingError
+from feldspar.progress import SILENT
+from feldspar.student.distributed.fsdp import JOIN_TIMEOUT, Team, first_line, hear, is_cut_off, join
+from feldspar.student.distributed.launcher import CUT_OFF, Job, read_job, versions
+from feldspar.student.fit import Loop
+from feldspar.student.model import Student, find_device, find_dtype
+from feldspar.student.training.lora import load_to_train
+
+
+def join_world() -> int:
+    """Meet the processes that torchrun or Slurm started; gives this one's rank.
+
+    Reads RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT. Raises TrainingError.
+    """
+    try:
+        store, rank, size = _rendezvous()
+    except (RuntimeError, ValueError) as error:
+        raise TrainingError(f"the other processes are not found: {first_line(error)}") from error
+    join(store, rank, size)
+    return rank
+
+
+class CutOff(TrainingError):
+    """The only trouble here is that another process ended; it says why."""
+
+
+class _Met(NamedTuple):
+    store: Store
+    rank: int
+    size: int
+
+
+def _rendezvous() -> _Met:
+    return _Met(*next(iter(rendezvous("env://", timeout=JOIN_TIMEOUT))))
+
+
+def follow() -> None:
+    """Take part in each `fit` of the first process, until it has no more to do.
+
+    Raises TrainingError where a part fails, CutOff where another process has ended.
+    """
+    try:
+        while folder := hear():
+            _do_job(Path(folder))
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+    except RuntimeError as error:
+        if is_cut_off(error):
+            raise CutOff("another process of this training has ended") from error
+        raise
+    dist.destroy_process_group()
+
+
+def _do_job(folder: Path) -> None:
+    if not (folder / "job.json").is_file():
+        raise TrainingError(
+            f"{folder}: not seen from here; the run directory must lie on a disk that all share"
+        )
+    job, rows = read_job(folder)
+    here = versions(job.config)
+    if here != job.versions:
+        raise TrainingError(
+            f"{', '.join(here)} here, {', '.join(job.versions)} in the first process; "
+            "install the same everywhere"
+        )
+    team = Team(job.shard)
+    loop = Loop(
+        _load(job), rows, job.schedule, job.settings, folder.parent, peers=team, key=job.key
+    )
+
+    def when_whole(step: int) -> None:
+        team.gather(loop.student, None)
+        team.meet()
+
+    loop.resume()
+    loop.run(when_whole, SILENT)
+    team.gather(loop.student, None)
+
+
+def _load(job: Job) -> Student:
+    """The model in host memory: it goes to the device in parts."""
+    on_host = job.config.model_copy(update={"device": "cpu"})
+    student = load_to_train(job.start, on_host, seed=job.seed)
+    device = find_device(job.config.device)
+    return replace(student, device=device, dtype=find_dtype(job.config, device))
+
+
+def _end_with_parent() -> None:
+    """The first process holds the other end of standard input for as long as it lives."""
+    os.read(sys.stdin.fileno(), 1)
+    os._exit(CUT_OFF)
+
+
+def main() -> int:
+    """Serve the process that started this one."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    # Ctrl-C reaches all processes of a terminal; the first one decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    store, rank, size = _rendezvous()
+    try:
+        join(store, rank, size)
+        follow()
+    except (KeyboardInterrupt, CutOff):
+        return CUT_OFF
+    except (FeldsparError, RuntimeError, OSError) as error:
+        store.set(f"why-{rank}", first_line(error))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

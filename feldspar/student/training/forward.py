@@ -1,0 +1,244 @@
+"""Forward and backward of one micro-batch, in the dtype of the computation.
+
+Below float32 the layers run on a copy of the weights in that dtype, made anew once a step; what a
+micro-batch gives as gradient is added to the float32 weights' own at once.
+
+Shapes: B rows, T tokens, N trained tokens, H hidden size.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from feldspar.errors import TrainingError
+from feldspar.student.attention import NAME, Boundaries, attending_by
+from feldspar.student.layers import can_compile, layers_run, untraced
+from feldspar.student.lm_head import cross_entropy, head_of, target_log_probs
+from feldspar.student.model import Student
+from feldspar.student.token_rows import Batch, collate
+from feldspar.student.training.packing import Packed, pack, packed_batches
+from feldspar.student.training.process_group import ALONE, Cutter, MicroBatch, Peers
+from feldspar.student.training.schedule import micro_batches
+from feldspar.tokens.arrays import TokenRow
+
+_CPU_TOKENS = 4096
+"""On a CPU more at once only leaves its caches."""
+_WARM_UP_TOKENS = 512
+"""In each of two rows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Laid:
+    """A micro-batch on the device."""
+
+    ids_BT: Tensor
+    more: dict[str, Any]
+    """What else the model is told: positions and boundaries of packed rows."""
+    positions_N: Tensor
+    """Of what is foretold, in the flattened [B * T] positions."""
+    targets_N: Tensor
+    rows_N: NDArray[np.int64]
+    """Which row each trained token is of."""
+    num_rows: int
+    num_tokens: int
+    """Without padding."""
+
+
+class Compute:
+    """A student's weights, ready to give losses with gradients.
+
+    `in_parts`: several processes hold the weights, and layers are cast as they are gathered.
+    `recompute`: activations are computed again for the backward pass.
+
+    Where the student asks for it layers run compiled.
+    """
+
+    def __init__(
+        self,
+        student: Student,
+        *,
+        packing: bool = True,
+        in_parts: bool = False,
+        recompute: bool = False,
+    ) -> None:
+        self.student = student
+        self.packing = packing and student.device.type in ("cpu", "cuda")
+        self.model: Any = student.model
+        self._pairs: list[tuple[Tensor, Tensor]] = []
+        if student.dtype != torch.float32 and not in_parts:
+            self.model = self._copy_in(student.dtype)
+        self.recompute = recompute
+        self._is_compiled = student.compile and can_compile()
+        self._attention = untraced(NAME) if self._is_compiled else NAME
+
+    def warm_up(self, peers: Peers = ALONE) -> None:
+        """Compile, if layers are to be compiled: before the first micro-batch, and by one that is
+        always the same, so that a run that goes on does so by the same code."""
+        if not self._is_compiled:
+            return
+        config = self.student.model.config.get_text_config()
+        longest = getattr(config, "max_position_embeddings", None) or _WARM_UP_TOKENS
+        ids = np.arange(min(longest, _WARM_UP_TOKENS) + 1, dtype=np.int32) % config.vocab_size
+        row = TokenRow(ids, np.ones(len(ids), dtype=np.bool_))
+        micro = MicroBatch(np.arange(2), is_last=True)
+        with self.ready():
+            losses = partial(self.losses, self.lay([row, row]), 0.0)
+            torch.autograd.backward(peers.compute(micro, losses).sum())
+        for weight in self.student.model.parameters():
+            weight.grad = None
+
+    def refresh(self) -> None:
+        """Take over what the optimizer did to the float32 weights."""
+        if self._pairs:
+            copies, weights = zip(*self._pairs, strict=True)
+            with torch.no_grad():
+                torch._foreach_copy_(list(copies), list(weights))
+
+    def cutter(self, token_budget: int) -> Cutter:
+        """How a step's rows are cut into what is computed at once."""
+        if not self.packing:
+            return partial(micro_batches, token_budget=token_budget)
+        if self.student.device.type == "cpu":
+            token_budget = min(token_budget, _CPU_TOKENS)
+        return partial(packed_batches, token_budget=token_budget)
+
+    def lay(self, rows: Sequence[TokenRow]) -> Laid:
+        """Put rows on the device, packed or side by side."""
+        ids, masks = [r.ids for r in rows], [r.mask for r in rows]
+        device = self.student.device
+        batch: Batch | Packed
+        if self.packing:
+            batch = packed = pack(ids, masks)
+            ids_BT = packed.ids_T[None]
+            more = _told(packed, device)
+        else:
+            batch = padded = collate(ids, masks, self.student.template.pad_id)
+            ids_BT, more = padded.ids_BT, {}
+        return Laid(
+            ids_BT=torch.from_numpy(ids_BT).to(device),
+            more=more,
+            positions_N=torch.from_numpy(batch.positions_N).to(device),
+            targets_N=torch.from_numpy(batch.targets_N).to(device),
+            rows_N=batch.rows_N,
+            num_rows=len(ids),
+            num_tokens=sum(len(r) - 1 for r in ids),
+        )
+
+    def losses(self, laid: Laid, scale: float) -> Tensor:
+        """Losses [N]; `backward` on their sum gives the gradient of `scale * sum`."""
+        return cross_entropy(head_of(self.model), self._hidden(laid), laid.targets_N, scale)
+
+    def log_probs(self, laid: Laid) -> Tensor:
+        """Log-probabilities [N] of what is foretold, in nats, with their gradient."""
+        return target_log_probs(head_of(self.model), self._hidden(laid), laid.targets_N)
+
+    def _hidden(self, laid: Laid) -> Tensor:
+        hidden_TH = self.states(laid.ids_BT, **laid.more).flatten(0, 1)
+        return hidden_TH.index_select(0, laid.positions_N).to(self.student.dtype)
+
+    def states(self, ids_BT: Tensor, **more: Any) -> Tensor:
+        """Last hidden states [B, T, H]."""
+        # Looked up in the float32 weights: a token's gradient is a sum over all its places.
+        embedded = self.student.model.get_input_embeddings()(ids_BT).to(self.student.dtype)
+        hidden: Tensor = self.model.base_model(
+            inputs_embeds=embedded, use_cache=False, **more
+        ).last_hidden_state
+        return hidden
+
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        """Hold the model to its way of computing inside the block, backward passes included."""
+        with (
+            attending_by(self.model, self._attention) if self.packing else nullcontext(),
+            layers_run(self.model, compiled=self._is_compiled, again=self.recompute),
+        ):
+            yield
+
+    def _copy_in(self, dtype: torch.dtype) -> Any:
+        """The model with its weights in `dtype`; buffers (rotary frequencies) stay as they are."""
+        model = self.student.model
+        copies: dict[int, Any] = {}
+        embedding = model.get_input_embeddings().weight
+        for weight in model.parameters():
+            if weight is embedding and weight is not model.get_output_embeddings().weight:
+                copies[id(weight)] = weight
+                continue
+            low = nn.Parameter(weight.detach().to(dtype), requires_grad=weight.requires_grad)
+            copies[id(weight)] = low
+            if weight.requires_grad:
+                self._pairs.append((low, weight))
+                low.register_post_accumulate_grad_hook(_Hand(weight))  # type: ignore[no-untyped-call]
+        return copy.deepcopy(model, copies)
+
+
+class _Hand:
+    """Adds a copy's gradient to that of the weight it was made of."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self._weight = weight
+
+    def __call__(self, low: Tensor) -> None:
+        assert low.grad is not None
+        if self._weight.grad is None:
+            self._weight.grad = low.grad.to(self._weight.dtype)
+        else:
+            self._weight.grad.add_(low.grad)
+        low.grad = None
+
+
+def _told(packed: Packed, device: torch.device) -> dict[str, Any]:
+    starts = np.concatenate([[0], np.cumsum(packed.lengths_S)]).astype(np.int32)
+    return {
+        "position_ids": torch.from_numpy(packed.places_T).to(device)[None],
+        "boundaries": Boundaries(
+            tuple(packed.lengths_S.tolist()), torch.from_numpy(starts).to(device)
+        ),
+    }
+
+
+def check_packing(student: Student) -> None:
+    """Raise TrainingError where packed rows are not computed as each by itself.
+
+    Three rows are packed, compared with separate forward passes through the model's own attention,
+    and packed again with other tokens in the first, which the others must not see.
+    """
+    compute = Compute(replace(student, compile=False), in_parts=True)
+    if not compute.packing:
+        return
+    rng = np.random.default_rng(1)
+    vocabulary = student.model.config.get_text_config().vocab_size
+    rows = [rng.integers(0, vocabulary, n).astype(np.int32) for n in (12, 9, 15)]
+    masks = [np.ones(len(row), dtype=np.bool_) for row in rows]
+    packs = [pack(r, masks) for r in (rows, [(rows[0] + 7) % vocabulary, *rows[1:]])]
+    ids = [torch.from_numpy(p.ids_T).to(student.device)[None] for p in packs]
+    with torch.no_grad(), student.computing():
+        with compute.ready():
+            together, changed = (
+                compute.states(i, **_told(p, student.device))[0]
+                for i, p in zip(ids, packs, strict=True)
+            )
+        parts = ids[0].split(packs[0].lengths_S.tolist(), dim=1)  # type: ignore[no-untyped-call]
+        alone = torch.cat([compute.states(part)[0] for part in parts])
+    first = len(rows[0]) - 1
+    seen = _distance(changed[first:], together[first:])
+    apart = _distance(together, alone)
+    if seen > 1e-6 or apart > (1e-4 if student.dtype == torch.float32 else 5e-2):
+        raise TrainingError(
+            f"{type(student.model).__name__} does not keep packed rows apart (a change of one "
+            f"moves others by {seen:.1e}; packed and separate differ by {apart:.1e}); set "
+            "train.packing = false"
+        )
+
+
+def _distance(found: Tensor, expected: Tensor) -> float:
+    return float((found.float() - expected.float()).norm() / expected.float().norm())

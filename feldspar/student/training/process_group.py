@@ -1,0 +1,112 @@
+"""What a training loop needs of the processes it shares a step with; here for one process alone.
+
+No torch.distributed here: one process never loads it. The other side is `distributed.fsdp`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+from torch import Tensor
+
+from feldspar.config import StudentConfig
+from feldspar.student.model import Student
+from feldspar.student.training.memory import Shard
+from feldspar.student.training.schedule import Indices
+from feldspar.student.training.signals import Stops
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranks:
+    """Processes that train together, and what each of them loads."""
+
+    num: int
+    start: str
+    """The model directory: the same path for all of them."""
+    config: StudentConfig
+    shard: Shard | Literal["auto"] = "auto"
+    seed: int = 0
+    """Of low-rank weights, where they are trained."""
+
+
+Cutter = Callable[[Indices, Indices], list[Indices]]
+"""(rows, their lengths) -> groups that are computed at once."""
+
+
+class MicroBatch(NamedTuple):
+    rows: Indices
+    weight: float = 1.0
+    """0 for a row that only keeps step with the others and counts nowhere."""
+    is_last: bool = False
+
+
+class Peers(Protocol):
+    """The processes of a step, seen from one of them."""
+
+    rank: int
+    size: int
+
+    def place(self, student: Student) -> Student:
+        """The student that is trained: its weights whole, or this process's part of them."""
+
+    def micro_batches(self, rows: Indices, lengths: Indices, cut: Cutter) -> list[MicroBatch]:
+        """This process's part of a step, in the order it is computed."""
+
+    def compute(self, micro: MicroBatch, losses: Callable[[], Tensor]) -> Tensor:
+        """`losses()`, called where the model's weights are whole."""
+
+    def total(self, sums: Tensor) -> Tensor:
+        """Sums over all processes."""
+
+    def whole(self, value: Tensor) -> Tensor:
+        """One tensor of what lies in parts."""
+
+    def within_step(self, held: Stops) -> Stops:
+        """The signals that may end a step between its micro-batches."""
+
+    def agree_to_save(self, wish: bool, held: Stops) -> bool:
+        """Whether one process wishes to save. Raises Stopped where one was asked to end."""
+
+    def check_same(self, step: int) -> None:
+        """Raise TrainingError where another goes on from another step."""
+
+    def meet(self) -> None:
+        """Wait for the others."""
+
+
+class Alone:
+    """One process: everything is its own."""
+
+    rank, size = 0, 1
+
+    def place(self, student: Student) -> Student:
+        return student
+
+    def micro_batches(self, rows: Indices, lengths: Indices, cut: Cutter) -> list[MicroBatch]:
+        return [MicroBatch(group) for group in cut(rows, lengths)]
+
+    def compute(self, micro: MicroBatch, losses: Callable[[], Tensor]) -> Tensor:
+        return losses()
+
+    def total(self, sums: Tensor) -> Tensor:
+        return sums
+
+    def whole(self, value: Tensor) -> Tensor:
+        return value
+
+    def within_step(self, held: Stops) -> Stops:
+        return held
+
+    def agree_to_save(self, wish: bool, held: Stops) -> bool:
+        return wish
+
+    def check_same(self, step: int) -> None:
+        """There is no one to differ from."""
+
+    def meet(self) -> None:
+        """There is no one to wait for."""
+
+
+ALONE = Alone()

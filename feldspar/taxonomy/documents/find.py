@@ -1,0 +1,287 @@
+"""Find and read the documents a leaf names, in a mirror of git repositories or beside the leaf.
+
+A mirror is laid out `OWNER+REPO/COMMIT/FILE`; folder and leaf may each shorten the commit.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from feldspar.runs import cache_folder
+from feldspar.taxonomy.codes import Severity
+from feldspar.taxonomy.documents.addresses import without_credentials
+from feldspar.taxonomy.documents.fetching import Fetcher
+from feldspar.taxonomy.documents.html_text import text_of_html
+from feldspar.taxonomy.documents.office import text_of_office
+from feldspar.taxonomy.findings import Findings, printable, quoted
+from feldspar.taxonomy.qna import DocumentSource
+from feldspar.taxonomy.text_files import (
+    HTML_SUFFIXES,
+    MAX_DOCUMENT_BYTES,
+    OFFICE_SUFFIXES,
+    READ_SUFFIXES,
+    TEXT_SUFFIXES,
+    ReadFault,
+    is_inside,
+    read_text,
+)
+
+QNA = "qna.yaml"
+ATTRIBUTION = "attribution.txt"
+NO_DOCUMENTS = (QNA, ATTRIBUTION)
+MIN_COMMIT_PREFIX = 7
+DEFAULT_PATTERNS = tuple(f"*{suffix}" for suffix in TEXT_SUFFIXES + HTML_SUFFIXES)
+
+
+class Document(NamedTuple):
+    """A document's text, without markup that only a browser needs."""
+
+    name: str
+    """`OWNER/REPO@COMMIT/FILE`, or the path below the taxonomy."""
+    path: Path
+    text: str
+
+
+class _Place(NamedTuple):
+    folder: Path
+    prefix: str
+    """What a document's name begins with."""
+    only: str = ""
+    """The one file meant, where a path or a URL names a file."""
+    name: str = ""
+    """The document's whole name, where it is not `prefix` and file."""
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentFinder:
+    """Looks documents up; remembers the folders that it has listed."""
+
+    root: Path
+    """The folder that was given as the taxonomy: local paths do not leave it or the taxonomy."""
+    mirror: Path | None
+    is_needed: bool
+    """Whether documents that cannot be looked for are an error, not a warning."""
+    fetcher: Fetcher | None = None
+    """Gets what is not in the mirror; None: nothing is fetched."""
+    _listed: dict[Path, _Listing] = field(default_factory=dict)
+
+    def find(
+        self, leaf: Path, taxonomy: Path, sources: Iterable[DocumentSource], findings: Findings
+    ) -> tuple[Document, ...]:
+        """Read the documents of the leaf folder `leaf`, in the order of their names per source."""
+        documents: dict[Path, Document] = {}
+        for source in sources:
+            place = self._place(leaf, taxonomy, source, findings)
+            if place is None:
+                continue
+            for file in self._matching(place, source, findings):
+                document = _read(place, file, source, findings)
+                if document is not None:
+                    documents.setdefault(document.path, document)
+        return tuple(documents.values())
+
+    def _place(
+        self, leaf: Path, taxonomy: Path, source: DocumentSource, findings: Findings
+    ) -> _Place | None:
+        if source.path:
+            return self._local(leaf, taxonomy, source, findings)
+        mirrored = self._mirrored(source) if source.repo else None
+        if mirrored is not None:
+            return mirrored
+        if self.fetcher is None:
+            self._tell_of_absence(source, findings)
+            return None
+        try:
+            return _fetched(self.fetcher, source)
+        except ReadFault as fault:
+            message = f"{quoted(_shown(source), 120)} is not fetched: {fault}"
+            cure = "mend the address, or put the documents beside the leaf and name them in `path:`"
+            findings.add("FT038", message, cure, source.at)
+            return None
+
+    def _mirrored(self, source: DocumentSource) -> _Place | None:
+        if self.mirror is None:
+            return None
+        owner, name = repository(source.repo)
+        wanted = f"{owner}+{name}".lower()
+        repo = next((d for d in _subfolders(self.mirror) if d.lower() == wanted), None)
+        commits = _subfolders(self.mirror / repo) if repo is not None else []
+        found = [commit for commit in commits if is_same_commit(commit, source.commit)]
+        if repo is None or not found:
+            return None
+        return _Place(self.mirror / repo / max(found, key=len), f"{owner}/{name}@{source.commit}/")
+
+    def _tell_of_absence(self, source: DocumentSource, findings: Findings) -> None:
+        shown = quoted(_shown(source), 120)
+        if source.repo and self.mirror is not None:
+            message = f"{shown} is not in the mirror {self.mirror}"
+            cure = "put it there as OWNER+REPO/COMMIT, or have it fetched: `taxonomy.fetch = true`"
+            findings.add("FT032", f"{message} (no folder for it)", cure, source.at)
+            return
+        cure = (
+            "set `taxonomy.fetch = true`, or name a folder that holds them in `taxonomy.mirror`"
+            if self.is_needed
+            else "fetch them with `--documents`, or give a folder that holds them with `--mirror`"
+        )
+        severity: Severity | None = "error" if self.is_needed else None
+        findings.add("FT033", f"the documents are at {shown}", cure, source.at, severity)
+
+    def _local(
+        self, leaf: Path, taxonomy: Path, source: DocumentSource, findings: Findings
+    ) -> _Place | None:
+        candidates = [base / source.path for base in (leaf, taxonomy, self.root)]
+        there = [path for path in candidates if "\0" not in source.path and os.path.exists(path)]
+        inside = [p for p in there if is_inside(p, taxonomy) or is_inside(p, self.root)]
+        if not inside:
+            code, message = "FT032", f"no file or folder {quoted(source.path, 120)}"
+            if there or PurePosixPath(source.path).is_absolute():
+                code, message = (
+                    "FT035",
+                    f"path {quoted(source.path, 120)} leads out of the taxonomy",
+                )
+            cure = f"put the documents below {leaf} or {taxonomy} and name them from there"
+            findings.add(code, message, cure, source.at)
+            return None
+        path = inside[0]
+        folder = path if path.is_dir() else path.parent
+        shown = os.path.relpath(os.path.realpath(folder), os.path.realpath(taxonomy))
+        prefix = "" if shown == "." else f"{PurePosixPath(shown)}/"
+        return _Place(folder, prefix, "" if path.is_dir() else path.name)
+
+    def _matching(self, place: _Place, source: DocumentSource, findings: Findings) -> list[str]:
+        if place.only:
+            if source.patterns:
+                message = "`patterns` counts where `path` is a folder, ignored"
+                findings.add("FT008", message, "remove it, or name the folder", source.at)
+            return [place.only]
+        if place.folder not in self._listed:
+            self._listed[place.folder] = _list_files(place.folder)
+        listing = self._listed[place.folder]
+        matching: set[str] = set()
+        patterns = source.patterns or DEFAULT_PATTERNS
+        for pattern in patterns:
+            if PurePosixPath(pattern).is_absolute() or ".." in PurePosixPath(pattern).parts:
+                cure = "name files below the folder of documents"
+                message = f"pattern {quoted(pattern)} leads out of its folder"
+                findings.add("FT035", message, cure, source.at)
+                continue
+            for escaped in listing.escaping:
+                if matches(escaped, pattern):
+                    message = f"document {quoted(escaped, 120)} is a link out of its folder"
+                    findings.add("FT035", message, "put a copy in its place", source.at)
+            found = {file for file in listing.files if matches(file, pattern)}
+            if not found and source.patterns:
+                message = f"pattern {quoted(pattern)} matches no file in {place.folder}"
+                cure = f"there are: {_some(listing.files)}"
+                findings.add("FT034", message, cure, source.at)
+            matching |= found
+        if not matching and not source.patterns:
+            message = f"no Markdown, text or HTML file in {place.folder}"
+            findings.add("FT034", message, "add one, or name others in `patterns:`", source.at)
+        return sorted(matching)
+
+
+def _fetched(fetcher: Fetcher, source: DocumentSource) -> _Place:
+    if source.url:
+        file = fetcher.page(source.url)
+        return _Place(file.parent, "", file.name, _shown(source))
+    owner, name = repository(source.repo)
+    folder = fetcher.repository(source.repo, source.commit)
+    return _Place(folder, f"{owner}/{name}@{source.commit}/")
+
+
+def _shown(source: DocumentSource) -> str:
+    """A source's name for people, without what may be secret in it."""
+    if source.url:
+        return without_credentials(source.url.partition("?")[0].partition("#")[0])
+    owner, name = repository(source.repo)
+    return f"{owner}/{name}@{source.commit}"
+
+
+def repository(url: str) -> tuple[str, str]:
+    """Owner and name of a git repository: ("owner", "name") of `https://host/owner/name.git`."""
+    below_host = re.sub(r"^(\w+://[^/]*|[^/@]*@[^:/]*:)", "", url.strip())
+    parts = [part for part in below_host.split("/") if part]
+    owner, name = ["", "", *parts][-2:]
+    return owner, name.removesuffix(".git")
+
+
+def is_same_commit(one: str, other: str) -> bool:
+    """Whether two names of a commit agree as far as the shorter goes, at least seven characters."""
+    one, other = one.lower(), other.lower()
+    length = min(len(one), len(other))
+    return one == other or (length >= MIN_COMMIT_PREFIX and one[:length] == other[:length])
+
+
+def matches(file: str, pattern: str) -> bool:
+    """Whether a relative path fits a glob: `*` stays within a folder, `**` crosses folders."""
+    parts = PurePosixPath(file).parts
+    reached = {0}
+    for part in PurePosixPath(pattern).parts:
+        if part == "**":
+            reached = set(range(min(reached, default=len(parts) + 1), len(parts) + 1))
+        else:
+            reached = {i + 1 for i in reached if i < len(parts) and fnmatchcase(parts[i], part)}
+    return len(parts) in reached
+
+
+class _Listing(NamedTuple):
+    files: tuple[str, ...]
+    escaping: tuple[str, ...]
+    """Links that lead out of the folder."""
+
+
+def _list_files(folder: Path) -> _Listing:
+    files: list[str] = []
+    escaping: list[str] = []
+    for place, subfolders, names in os.walk(folder):
+        subfolders[:] = sorted(d for d in subfolders if not d.startswith("."))
+        for name in names:
+            path = Path(place, name)
+            leads_out = path.is_symlink() and not is_inside(path, folder)
+            if name not in NO_DOCUMENTS:
+                (escaping if leads_out else files).append(path.relative_to(folder).as_posix())
+    return _Listing(tuple(sorted(files)), tuple(sorted(escaping)))
+
+
+def _subfolders(folder: Path) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir())
+    except OSError:
+        return []
+
+
+def _read(place: _Place, file: str, source: DocumentSource, findings: Findings) -> Document | None:
+    path = place.folder / file
+    try:
+        text = _text(path)
+    except (ReadFault, OSError) as fault:
+        message = f"document {quoted(place.name or file, 120)} is left out: {fault}"
+        cure = "convert it to Markdown, plain text or HTML in UTF-8, or take it from the patterns"
+        findings.add("FT036", message, cure, source.at)
+        return None
+    return Document(printable(place.name or place.prefix + file), path, text)
+
+
+def _text(path: Path) -> str:
+    suffix = path.suffix.lower()
+    if suffix not in READ_SUFFIXES:
+        raise ReadFault(f"`{suffix}` is not read")
+    if suffix in OFFICE_SUFFIXES:
+        return text_of_office(path, cache_folder())
+    text = read_text(path, MAX_DOCUMENT_BYTES)
+    if "\0" in text:
+        raise ReadFault("it is not text")
+    return text_of_html(text) if suffix in HTML_SUFFIXES else text
+
+
+def _some(files: tuple[str, ...], limit: int = 5) -> str:
+    shown = ", ".join(quoted(file) for file in files[:limit]) or "no files"
+    return shown + (f" and {len(files) - limit} more" if len(files) > limit else "")

@@ -1,0 +1,305 @@
+"""A folder read into leaves, with seeds split and documents cut, and into findings."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from feldspar.config import TaxonomyConfig
+from feldspar.errors import TaxonomyError
+from feldspar.progress import SILENT, Progress
+from feldspar.records import Branch, Chunk, Leaf
+from feldspar.taxonomy.check.seed_lint import consider_meaning
+from feldspar.taxonomy.documents.chunks import CountTokens, cut_chunks
+from feldspar.taxonomy.documents.fetching import Fetcher
+from feldspar.taxonomy.documents.find import ATTRIBUTION, QNA, Document, DocumentFinder
+from feldspar.taxonomy.exam_split import MIN_SEEDS, split_seeds
+from feldspar.taxonomy.findings import Finding, Findings, printable
+from feldspar.taxonomy.nodes import MAX_FILE_BYTES, YamlFault, compose
+from feldspar.taxonomy.places import BRANCH_FOLDERS, Place, find_places
+from feldspar.taxonomy.qna import Qna, read_qna
+from feldspar.taxonomy.text_files import ReadFault, is_inside, read_text
+from feldspar.tokens.count import TokenCounter
+
+_LICENCE = re.compile(r"^\s*licen[cs]e[^:\n]*:[ \t]*(.+)$", re.IGNORECASE | re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeafFile:
+    """One qna.yaml: the leaf, where it can be read, its documents, and what was found."""
+
+    file: Path
+    path: str
+    """The leaf's path; empty where the file lies under no branch."""
+    branch: Branch | None
+    leaf: Leaf | None
+    """Without chunks, and with all seeds in `seeds`."""
+    documents: tuple[Document, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def errors(self) -> list[Finding]:
+        return [finding for finding in self.findings if finding.severity == "error"]
+
+
+def read_taxonomy(config: TaxonomyConfig, *, progress: Progress = SILENT) -> Iterator[Leaf]:
+    """Every leaf that the filters keep, in path order, with seeds split and documents cut.
+
+    Raises TaxonomyError when one has an error finding, and when there is none.
+    """
+    count_tokens = TokenCounter(config.tokenizer)
+    places = _wanted(config)
+    reader = _reader(config)
+    errors: list[Finding] = []
+    with progress.task("read taxonomy", len(places), "leaves") as task:
+        for place in places:
+            read = reader.read(place)
+            errors += read.errors
+            if not errors:
+                assert read.leaf is not None, place
+                yield _complete(read.leaf, read.documents, config, count_tokens)
+            task.advance()
+    if errors:
+        raise TaxonomyError(_told(errors, config.path))
+
+
+def files_read(config: TaxonomyConfig) -> list[Path]:
+    """Every file that `read_taxonomy` depends on, sorted: what a step's key is made of."""
+    files: set[Path] = set()
+    reader = _reader(config)
+    for place in _wanted(config):
+        attribution = place.file.with_name(ATTRIBUTION)
+        files |= {place.file, *(document.path for document in reader.read(place).documents)}
+        files |= {attribution} if attribution.is_file() else set()
+    if config.tokenizer is not None:
+        tokenizer = Path(config.tokenizer)
+        files.add(tokenizer / "tokenizer.json" if tokenizer.is_dir() else tokenizer)
+    return sorted(files)
+
+
+def inspect_taxonomy(
+    path: Path, mirror: Path | None = None, fetcher: Fetcher | None = None
+) -> Iterator[LeafFile]:
+    """Every qna.yaml under `path`, in path order, readable or not.
+
+    Documents that are neither local nor in the mirror are left out without a `fetcher`.
+    Raises TaxonomyError when `path` or `mirror` is not there.
+    """
+    reader = _Reader(path, _mirror(mirror), fetcher, is_needed=False)
+    for place in find_places(path):
+        yield reader.read(place)
+
+
+def check_taxonomy(path: Path, mirror: Path | None = None) -> Iterator[Finding]:
+    """Everything to mend in a taxonomy, in path order; without `mirror`, git documents are not
+    looked for, and nothing is fetched."""
+    for read in inspect_taxonomy(path, mirror):
+        yield from read.findings
+
+
+def cut_documents(
+    documents: tuple[Document, ...], max_tokens: int, count_tokens: CountTokens
+) -> tuple[Chunk, ...]:
+    """The chunks of a leaf's documents, each passage once."""
+    chunks: dict[str, Chunk] = {}
+    for document in documents:
+        for chunk in cut_chunks(document.text, document.name, max_tokens, count_tokens):
+            chunks.setdefault(chunk.id, chunk)
+    return tuple(chunks.values())
+
+
+def _wanted(config: TaxonomyConfig) -> list[Place]:
+    places = [place for place in find_places(Path(config.path)) if place.file.name == QNA]
+    if not places:
+        raise TaxonomyError(
+            f"{config.path}: no {QNA} in any folder; `taxonomy.path` must hold "
+            f"{', '.join(BRANCH_FOLDERS)}"
+        )
+    prefixes = [PurePosixPath(prefix) for prefix in config.leaves]
+    wanted = [
+        place
+        for place in places
+        if (not config.branches or place.branch in config.branches)
+        and (not prefixes or any(PurePosixPath(place.path).is_relative_to(p) for p in prefixes))
+    ]
+    if not wanted:
+        raise TaxonomyError(
+            f"{config.path}: none of {len(places)} leaves is in `taxonomy.leaves` and "
+            f"`taxonomy.branches`; `feldspar taxonomy tree {config.path}` shows their paths"
+        )
+    return wanted
+
+
+def _reader(config: TaxonomyConfig) -> _Reader:
+    fetcher = Fetcher() if config.fetch else None
+    return _Reader(Path(config.path), _mirror(config.mirror), fetcher, is_needed=True)
+
+
+def _mirror(mirror: str | Path | None) -> Path | None:
+    if mirror is not None and not Path(mirror).is_dir():
+        raise TaxonomyError(f"{mirror}: no such folder; the mirror holds OWNER+REPO/COMMIT/FILE")
+    return Path(mirror) if mirror is not None else None
+
+
+class _Reader:
+    """Reads leaf after leaf of one taxonomy."""
+
+    def __init__(
+        self, root: Path, mirror: Path | None, fetcher: Fetcher | None, *, is_needed: bool
+    ) -> None:
+        self._is_needed = is_needed
+        self._root = root if root.is_dir() else root.parent
+        self._finder = DocumentFinder(self._root, mirror, is_needed, fetcher)
+        self._seen: dict[str, Path] = {}
+        self._alike: dict[str, Path] = {}
+
+    def read(self, place: Place) -> LeafFile:
+        findings = Findings(place.file)
+        qna = self._qna(place, findings)
+        documents: tuple[Document, ...] = ()
+        leaf = None
+        if qna is not None:
+            documents = self._documents(place, qna, findings)
+            leaf = self._leaf(place, qna, findings)
+        if qna is not None and leaf is not None and not self._is_needed:
+            consider_meaning(leaf, qna.places, documents, findings)
+        return LeafFile(
+            file=place.file,
+            path=place.path,
+            branch=place.branch,
+            leaf=leaf,
+            documents=documents,
+            findings=tuple(findings),
+        )
+
+    def _qna(self, place: Place, findings: Findings) -> Qna | None:
+        if place.file.name != QNA:
+            findings.add("FT012", f"only {QNA} is read", f"rename the file to {QNA}")
+            return None
+        if place.branch is None:
+            cure = f"move it below one of {', '.join(BRANCH_FOLDERS)}"
+            findings.add("FT010", "the leaf lies under no branch", cure)
+            return None
+        if any(unicodedata.category(character) in ("Cc", "Cs") for character in place.path):
+            cure = "rename the folder with plain letters"
+            findings.add("FT014", "the folder's name holds what is not UTF-8 text", cure)
+            return None
+        first = self._seen.setdefault(place.path, place.file)
+        alike = self._alike.setdefault(_without_case(place.path), place.file)
+        if alike not in (place.file, first):
+            message = f"the path {place.path} differs from that of {alike} in case or form alone"
+            findings.add("FT015", message, "rename one of the folders")
+        if first != place.file:
+            message = f"the path {place.path} is also that of {first}"
+            findings.add("FT011", message, "rename one, or check one taxonomy at a time")
+            return None
+        if not is_inside(place.file, self._root):
+            findings.add("FT013", f"{QNA} is a link out of the taxonomy", "put a copy in its place")
+            return None
+        try:
+            composed = compose(read_text(place.file, MAX_FILE_BYTES))
+        except ReadFault as fault:
+            findings.add("FT001", f"cannot be read: {fault}", "save it as a plain UTF-8 file")
+        except YamlFault as fault:
+            findings.add(fault.code, fault.message, fault.cure, fault.at)
+        else:
+            if composed.second_at is not None:
+                message = "a second YAML document begins here; it is ignored"
+                cure = "remove `---`, or make it a leaf of its own"
+                findings.add("FT006", message, cure, composed.second_at)
+            return read_qna(composed.root, findings)
+        return None
+
+    def _documents(self, place: Place, qna: Qna, findings: Findings) -> tuple[Document, ...]:
+        if place.branch != "knowledge":
+            if qna.document_at is not None:
+                cure = "put what a skill works on into each seed's `context:`"
+                message = "`document` counts in knowledge leaves only, ignored"
+                findings.add("FT008", message, cure, qna.document_at)
+            return ()
+        if qna.document_at is None:
+            cure = (
+                "add `document:` with `path:`, with `url:`, or with `repo:`, `commit:`, `patterns:`"
+            )
+            findings.add("FT030", "a knowledge leaf without `document`", cure, (1, 1))
+            return ()
+        num_before = len(findings)
+        leaf_folder = place.file.parent
+        documents = self._finder.find(leaf_folder, place.taxonomy, qna.sources, findings)
+        is_told = any(f.code != "FT036" for f in list(findings)[num_before:])
+        if not any(document.text.strip() for document in documents) and not is_told:
+            cure = "name documents that hold text in `patterns:`"
+            findings.add("FT037", "the documents hold no text", cure, qna.document_at)
+        return documents
+
+    def _leaf(self, place: Place, qna: Qna, findings: Findings) -> Leaf | None:
+        if not qna.seeds:
+            return None
+        assert place.branch is not None
+        _consider_seeds(place.branch, qna, findings)
+        attribution = self._attribution(place.file.with_name(ATTRIBUTION), findings)
+        licence = _LICENCE.search(attribution)
+        return Leaf(
+            path=place.path,
+            branch=place.branch,
+            task_description=qna.task_description,
+            seeds=qna.seeds,
+            domain=qna.domain,
+            licence=licence.group(1).strip() if licence is not None else "",
+            attribution=attribution or qna.attribution,
+            created_by=qna.created_by,
+            version=qna.version,
+        )
+
+    def _attribution(self, path: Path, findings: Findings) -> str:
+        if not os.path.lexists(path):
+            return ""
+        try:
+            if not is_inside(path, self._root):
+                raise ReadFault("it is a link out of the taxonomy")
+            return read_text(path, MAX_FILE_BYTES).strip()
+        except ReadFault as fault:
+            cure = "save it as a plain UTF-8 file beside qna.yaml"
+            findings.add("FT001", f"{ATTRIBUTION} is left out: {fault}", cure, severity="warning")
+        return ""
+
+
+def _without_case(path: str) -> str:
+    """Equal for paths that are one path on a file system that ignores case or Unicode form."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFKC", path).casefold())
+
+
+def _consider_seeds(branch: Branch, qna: Qna, findings: Findings) -> None:
+    """What is worth a word about a leaf that can be read."""
+    if len(qna.seeds) < MIN_SEEDS:
+        message = f"{len(qna.seeds)} seeds: none is held out as an exam"
+        cure = f"write {MIN_SEEDS} or more, so that learning can be measured on a question of yours"
+        findings.add("FT023", message, cure, (qna.seeds[0].line, 1))
+    bare = [seed for seed in qna.seeds if seed.context is None]
+    if branch != "knowledge" and 0 < len(bare) < len(qna.seeds):
+        grounded = next(seed for seed in qna.seeds if seed.context is not None)
+        message = f"this seed has no context, but that of line {grounded.line} has one"
+        cure = "give every seed of the leaf a `context:`, or none"
+        findings.add("FT024", message, cure, (bare[0].line, 1))
+    if branch != "knowledge" and not qna.task_description:
+        cure = "say in `task_description:` what is asked for: the teacher is shown it"
+        findings.add("FT025", "no task description", cure, (1, 1))
+
+
+def _complete(
+    leaf: Leaf, documents: tuple[Document, ...], config: TaxonomyConfig, count_tokens: CountTokens
+) -> Leaf:
+    split = split_seeds(leaf.seeds, config.exam_fraction)
+    chunks = cut_documents(documents, config.chunk_tokens, count_tokens)
+    return replace(leaf, seeds=split.taught, exam_seeds=split.held_out, chunks=chunks)
+
+
+def _told(errors: list[Finding], path: str) -> str:
+    first = errors[0]
+    rest = f"{len(errors) - 1} more; " if len(errors) > 1 else ""
+    command = f"{rest}`feldspar taxonomy check {path}` shows all"
+    return printable(f"{first.place}: {first.message}; {first.cure} ({command})").replace("\n", " ")

@@ -1,0 +1,255 @@
+"""Rewards over HTTP: `feldspar serve`'s own layer, and a small server that speaks as vLLM does."""
+
+import asyncio
+import contextlib
+import shutil
+import threading
+
+import pytest
+import torch
+from aiohttp import web
+from toy_models import prompt, save_foreign_model
+
+from feldspar.config import (
+    PreferConfig,
+    RewardServerConfig,
+    ServeConfig,
+    StudentConfig,
+    TrainConfig,
+)
+from feldspar.errors import TrainingError
+from feldspar.prefer import asking
+from feldspar.prefer.agree import Pair, agree
+from feldspar.prefer.candidates import Workshop, draw_candidates
+from feldspar.prefer.reward import find_pair, load_scorer, log_ratio, open_scorer, score_answers
+from feldspar.progress import SILENT
+from feldspar.records import Candidate, Message
+from feldspar.runs import read_rows
+from feldspar.serve import ModelCard, listening, make_app
+from feldspar.serve.engine_thread import open_desk
+from feldspar.student.inference.engine import prompt_log_probs
+from feldspar.student.model import base_checkpoint, load_student
+from feldspar.student.scoring.log_probs import AnswerRow
+
+STUDENT = StudentConfig(base="tiny")
+QUESTIONS = [(Message(role="user", content=f"How is the stone number {n}?"),) for n in range(3)]
+ROWS = [
+    AnswerRow(messages, answer, ended)
+    for messages in QUESTIONS
+    for answer, ended in (("It is lovely.", True), (" It is", False), ("", True), ("", False))
+]
+
+
+@contextlib.contextmanager
+def in_a_thread(open_server):
+    """Enter an async context of a loop in a thread; gives what it gives."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    stack = contextlib.AsyncExitStack()
+    call = lambda what: asyncio.run_coroutine_threadsafe(what, loop).result()  # noqa: E731
+    try:
+        yield call(stack.enter_async_context(open_server()))
+    finally:
+        call(stack.aclose())
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def our_server(path, key=None, **config):
+    @contextlib.asynccontextmanager
+    async def serving():
+        async with open_desk(load_student(path, STUDENT), ServeConfig(**config)) as desk:
+            app = make_app([ModelCard("toy")], draw=desk.draw, key=key)
+            async with listening(app) as url:
+                yield url
+
+    return in_a_thread(serving)
+
+
+class Other:
+    """A server that tells `prompt_logprobs` by token id and ignores what it does not know."""
+
+    def __init__(self, path, *, tells=True, max_model_len=256):
+        self.student = load_student(path, STUDENT)
+        self.tells, self.max_model_len = tells, max_model_len
+        self.faults = []
+        """Statuses that the next completions are answered with."""
+        self.num_asked = 0
+        self.most = 1 << 30
+        """Calls after which it fails."""
+
+    async def models(self, _):
+        card = {"id": "toy", "object": "model", "created": 0, "owned_by": "x"}
+        return web.json_response(
+            {"object": "list", "data": [{**card, "max_model_len": self.max_model_len}]}
+        )
+
+    async def complete(self, http):
+        body = await http.json()
+        self.num_asked += 1
+        if self.num_asked > self.most:
+            self.faults.append(500)
+        if self.faults:
+            return web.json_response({"error": {"message": "no"}}, status=self.faults.pop(0))
+        ids = body["prompt"]
+        choice = {"index": 0, "text": "x", "finish_reason": "length", "logprobs": None}
+        if self.tells and "prompt_logprobs" in body:
+            with torch.inference_mode():
+                found = prompt_log_probs(self.student, ids, 1)
+            choice["prompt_logprobs"] = [None, *map(self._entry, found)]
+        return web.json_response({"id": "x", "object": "text_completion", "choices": [choice]})
+
+    def _entry(self, found):
+        rows = {**dict(found.likeliest), found.token: found.log_prob}
+        decode = self.student.tokenizer.decode
+        return {
+            str(token): {"logprob": value, "rank": 1, "decoded_token": decode([token])}
+            for token, value in rows.items()
+        }
+
+    @contextlib.asynccontextmanager
+    async def _serving(self):
+        app = web.Application()
+        app.router.add_get("/v1/models", self.models)
+        app.router.add_post("/v1/completions", self.complete)
+        async with listening(app) as url:
+            yield url
+
+    def start(self):
+        return in_a_thread(self._serving)
+
+
+def config_of(toy, aligned_url, base_url, **changes):
+    quick = {"max_retries": 2, **changes}
+    return PreferConfig(
+        aligned=toy["aligned"], base=toy["base"], num_answers=2, max_new_tokens=12,
+        aligned_server=RewardServerConfig(endpoint=aligned_url, **quick),
+        base_server=RewardServerConfig(endpoint=base_url, **quick),
+    )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def no_long_pauses(monkeypatch):
+    monkeypatch.setattr(asking, "FIRST_PAUSE_SECONDS", 0.01)
+
+
+@pytest.fixture
+def words(toy, tmp_path):
+    """Tokenizer files alone, by role."""
+    paths = {}
+    for role in ("aligned", "base"):
+        ignored = shutil.ignore_patterns("*.safetensors")
+        paths[role] = str(shutil.copytree(toy[role], tmp_path / role, ignore=ignored))
+    return paths
+
+
+def test_rewards_of_our_own_server_are_those_of_local_models(toy, words):
+    local = find_pair(PreferConfig(aligned=toy["aligned"], base=toy["base"]))
+    with our_server(toy["aligned"]) as aligned_url, our_server(toy["base"]) as base_url:
+        pair = find_pair(config_of(words, aligned_url, base_url))
+        for role in ("aligned", "base"):
+            expected = score_answers(load_scorer(getattr(local, role), local, STUDENT), ROWS)
+            found = score_answers(open_scorer(role, pair, STUDENT), ROWS)
+            assert [f.num_tokens for f in found] == [e.num_tokens for e in expected]
+            for one, other in zip(found, expected, strict=True):
+                assert one.total == pytest.approx(other.total, abs=1e-4 * max(1, one.num_tokens))
+
+
+def test_a_server_that_tells_by_token_id_gives_the_same(toy):
+    local = find_pair(PreferConfig(aligned=toy["aligned"], base=toy["base"]))
+    expected = score_answers(load_scorer(local.base, local, STUDENT), ROWS)
+    other = Other(toy["base"], max_model_len=99)
+    with other.start() as url:
+        scorer = open_scorer("base", find_pair(config_of(toy, url, url + "/")), STUDENT)
+        other.faults = [503, 500]  # a server with too much to do is asked again
+        found = score_answers(scorer, ROWS)
+        assert scorer.longest == 99
+        with pytest.raises(TrainingError, match=r"toy at http.* reads 99 tokens"):
+            score_answers(scorer, [AnswerRow(QUESTIONS[0], "It is lovely. " * 30)])
+    assert [f.total for f in found] == pytest.approx([e.total for e in expected], abs=1e-4)
+
+
+def test_what_a_server_cannot_do_is_said_with_the_cure(toy, tmp_path, monkeypatch):
+    other = Other(toy["base"], tells=False)
+    with other.start() as url:
+        pair = find_pair(config_of(toy, url, url + "/"))
+        with pytest.raises(TrainingError, match=r"no log-probabilities of a prompt .*vLLM and"):
+            open_scorer("base", pair, STUDENT)
+        missing = find_pair(config_of(toy, url, url + "/", model="gone"))
+        with pytest.raises(TrainingError, match="no model 'gone'; there are: toy"):
+            open_scorer("aligned", missing._replace(base_server=None), STUDENT)
+        other.tells = True
+        scorer = open_scorer("base", pair, STUDENT)
+        other.faults = [400]
+        with pytest.raises(TrainingError, match=r"refuses a prompt of .*prefer.max_new_tokens"):
+            score_answers(scorer, ROWS)
+        other.faults = [500] * 99
+        with pytest.raises(TrainingError, match=r"does not answer \(500\); start it"):
+            score_answers(scorer, ROWS)
+    with pytest.raises(TrainingError, match=r"does not answer .*`endpoint`"):
+        open_scorer("base", pair, STUDENT)
+    with our_server(toy["base"], key="secret") as url:
+        pair = find_pair(config_of(toy, url, url + "/", key_variable="TOY_KEY"))
+        with pytest.raises(TrainingError, match="environment variable TOY_KEY"):
+            open_scorer("base", pair, STUDENT)
+        monkeypatch.setenv("TOY_KEY", "secret")
+        assert open_scorer("base", pair, STUDENT).model == "toy"
+
+
+def test_a_tokenizer_that_is_not_the_servers_is_refused(toy, tmp_path):
+    save_foreign_model(tmp_path / "foreign")
+    with our_server(toy["base"]) as url:
+        config = config_of({**toy, "base": str(tmp_path / "foreign")}, url, url + "/")
+        with pytest.raises(TrainingError, match="its tokenizer is another than the one named"):
+            open_scorer("base", find_pair(config), STUDENT)
+
+
+def test_a_pair_of_which_one_is_served_is_warned_of(toy, caplog):
+    config = config_of(toy, "http://localhost:1/v1", "http://localhost:2/v1")
+    find_pair(config)
+    assert not caplog.records
+    find_pair(config.model_copy(update={"base_server": None}))
+    assert "engines differ" in caplog.text
+
+
+def test_pairs_are_scored_by_servers_too(toy):
+    pairs = [Pair(prompt=f"How is the river number {n}?", chosen="It is lovely.",
+                  rejected="It is dreadful.") for n in range(2)]  # fmt: skip
+    with our_server(toy["aligned"]) as aligned_url, our_server(toy["base"]) as base_url:
+        found = agree(pairs, config_of(toy, aligned_url, base_url), student=STUDENT)
+    assert found[0].by == "log ratio"
+    assert found[0].share == 1
+
+
+@pytest.mark.slow
+def test_a_round_whose_server_went_away_goes_on_where_it_was(toy, tmp_path, monkeypatch):
+    monkeypatch.setattr("feldspar.prefer.candidates.PROMPTS_PER_SHARD", 2)
+    aligned, base = Other(toy["aligned"]), Other(toy["base"])
+    with aligned.start() as aligned_url, base.start() as base_url:
+        config = config_of(toy, aligned_url, base_url, concurrency=1)
+        shop = Workshop(
+            config=config, student=STUDENT, train=TrainConfig(), pair=find_pair(config),
+            reward=lambda a, b: log_ratio(a, b, "sum"), score=None, seed=1, progress=SILENT,
+        )  # fmt: skip
+        policy, prompts = base_checkpoint(toy["policy"]), [prompt(n) for n in range(6)]
+        base.most = 6  # one to find out how it tells, five answers
+        with pytest.raises(TrainingError, match="what there is so far is kept"):
+            draw_candidates(policy, prompts, 2, tmp_path / "r", shop)
+        base.most = 1 << 30
+        num_aligned = aligned.num_asked
+        assert len(list((tmp_path / "r" / "base").glob("*.zst"))) == 1
+        found = list(
+            read_rows(draw_candidates(policy, prompts, 2, tmp_path / "r", shop), Candidate)
+        )
+    assert aligned.num_asked == num_aligned
+    local = Workshop(
+        config=config, student=STUDENT, train=TrainConfig(), score=None, seed=1,
+        pair=find_pair(PreferConfig(aligned=toy["aligned"], base=toy["base"])),
+        reward=shop.reward, progress=SILENT,
+    )  # fmt: skip
+    path = draw_candidates(policy, prompts, 2, tmp_path / "local" / "r", local)
+    expected = list(read_rows(path, Candidate))
+    assert [c.text for c in found] == [c.text for c in expected]
+    assert [c.reward for c in found] == pytest.approx([c.reward for c in expected], abs=1e-3)

@@ -1,0 +1,297 @@
+"""A model of one's own behind the HTTP layer, asked by the official client and by rude ones."""
+
+import asyncio
+import contextlib
+import json
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import openai
+import pytest
+import torch
+from tiny import COLOURS, make_tiny
+
+from feldspar.config import ServeConfig
+from feldspar.records import Message
+from feldspar.serve import ModelCard, listening, make_app
+from feldspar.serve.engine_thread import Desk, open_desk
+from feldspar.student.inference.sample import sample_answers
+from feldspar.student.model import Student
+
+ASK = {"model": "tiny", "messages": [{"role": "user", "content": "what is red?"}]}
+
+
+@pytest.fixture(scope="module")
+def student() -> Student:
+    return make_tiny()
+
+
+@asynccontextmanager
+async def serving(
+    student: Student, key: str | None = None, **config: int
+) -> AsyncIterator[tuple[str, Desk]]:
+    async with open_desk(student, ServeConfig(**config)) as desk:
+        app = make_app([ModelCard("tiny")], draw=desk.draw, key=key)
+        async with listening(app) as url:
+            yield url, desk
+
+
+def ask(
+    student: Student, use: Callable[[openai.AsyncOpenAI], Awaitable[Any]], **config: int
+) -> Any:
+    async def run() -> Any:
+        async with (
+            serving(student, **config) as (url, _),
+            openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client,
+        ):
+            return await use(client)
+
+    return asyncio.run(run())
+
+
+def test_choices_usage_and_a_seed_that_knows_nothing_of_its_company(student: Student) -> None:
+    async def use(client: openai.AsyncOpenAI) -> tuple[Any, Any, Any]:
+        options = {"n": 3, "seed": 7, "max_tokens": 12, "temperature": 0.9, "top_p": 0.95}
+        alone = await client.chat.completions.create(**ASK, **options)
+        others = [
+            client.chat.completions.create(
+                model="tiny",
+                messages=[{"role": "user", "content": COLOURS[i % 4] * (i % 5 + 1)}],
+                max_tokens=5 + i,
+                seed=i,
+            )
+            for i in range(12)
+        ]
+        among, *_ = await asyncio.gather(client.chat.completions.create(**ASK, **options), *others)
+        unseeded = await client.chat.completions.create(**ASK, **options | {"seed": None})
+        return alone, among, unseeded
+
+    alone, among, unseeded = ask(student, use)
+    texts = [[c.message.content for c in reply.choices] for reply in (alone, among, unseeded)]
+    assert texts[0] == texts[1] != texts[2]
+    assert len(set(texts[0])) == 3
+    assert [c.index for c in alone.choices] == [0, 1, 2]
+    prompt = student.template.render_prompt([Message(role="user", content="what is red?")])
+    assert alone.usage.prompt_tokens == len(prompt)
+    assert 3 <= alone.usage.completion_tokens <= 36
+    assert all(c.finish_reason in ("stop", "length") for c in alone.choices)
+
+
+def test_greedy_is_what_the_sampler_says_and_streams_say_it_too(student: Student) -> None:
+    async def use(client: openai.AsyncOpenAI) -> tuple[Any, list[Any]]:
+        options = {"temperature": 0, "max_tokens": 20}
+        whole = await client.chat.completions.create(**ASK, **options)
+        stream = await client.chat.completions.create(
+            **ASK, **options, stream=True, stream_options={"include_usage": True}
+        )
+        return whole, [chunk async for chunk in stream]
+
+    whole, chunks = ask(student, use)
+    message = Message(role="user", content="what is red?")
+    [[expected]] = sample_answers(student, [[message]], keys=["k"], max_new_tokens=20, seed=0)
+    assert whole.choices[0].message.content == expected.text
+    told = [c.choices[0] for c in chunks if c.choices]
+    assert "".join(choice.delta.content or "" for choice in told) == expected.text
+    assert told[0].delta.role == "assistant"
+    assert [c.finish_reason for c in told if c.finish_reason] == ["length"]
+    assert chunks[-1].usage == whole.usage
+    assert len(told) > 3
+
+
+def test_log_probabilities_are_the_models(student: Student) -> None:
+    reply = ask(
+        student,
+        lambda client: client.chat.completions.create(
+            **ASK, temperature=0, max_tokens=5, logprobs=True, top_logprobs=2
+        ),
+    )
+    scores = reply.choices[0].logprobs.content
+    assert len(scores) == 5
+    ids = student.template.render_prompt([Message(role="user", content="what is red?")])
+    with torch.no_grad():
+        first = student.model(torch.tensor([ids])).logits[0, -1].log_softmax(-1)
+    assert scores[0].logprob == pytest.approx(first.max().item(), abs=1e-4)
+    assert scores[0].top_logprobs[0].logprob == scores[0].logprob
+    assert scores[0].top_logprobs[1].logprob == pytest.approx(first.topk(2)[0][1].item(), abs=1e-4)
+
+
+def test_a_prompt_comes_back_with_its_log_probabilities(student: Student) -> None:
+    ids = student.tokenizer("what is red? it is red.")["input_ids"]
+
+    async def use(client: openai.AsyncOpenAI) -> tuple[Any, Any]:
+        scored = await client.completions.create(
+            model="tiny", prompt=[ids, ids[:4]], echo=True, max_tokens=0, logprobs=1
+        )
+        told = await client.completions.create(
+            model="tiny", prompt="what is red?", echo=True, max_tokens=3, logprobs=0, temperature=0
+        )
+        return scored, told
+
+    scored, told = ask(student, use)
+    with torch.no_grad():
+        log_probs = student.model(torch.tensor([ids])).logits[0].log_softmax(-1)
+    expected = [log_probs[i, token].item() for i, token in enumerate(ids[1:])]
+    for choice, num in zip(scored.choices, (len(ids), 4), strict=True):
+        assert choice.logprobs.token_logprobs[0] is None
+        assert choice.logprobs.token_logprobs[1:] == pytest.approx(expected[: num - 1], abs=1e-4)
+        tops = [max(top.values()) for top in choice.logprobs.top_logprobs[1:]]
+        assert tops == pytest.approx(log_probs[: num - 1].max(-1)[0].tolist(), abs=1e-4)
+    assert scored.usage.completion_tokens == 0
+    assert told.choices[0].text.startswith("what is red?")
+    assert told.usage.completion_tokens == 3
+
+
+def test_stop_texts_end_an_answer_and_never_show(student: Student) -> None:
+    async def use(client: openai.AsyncOpenAI) -> tuple[str, Any, str]:
+        options = {"temperature": 0, "max_tokens": 20}
+        free = await client.chat.completions.create(**ASK, **options)
+        text = free.choices[0].message.content
+        stop = text[6:9]
+        cut = await client.chat.completions.create(**ASK, **options, stop=[stop])
+        stream = await client.chat.completions.create(**ASK, **options, stop=[stop], stream=True)
+        parts = [c.choices[0].delta.content or "" async for c in stream]
+        return text, cut.choices[0], "".join(parts)
+
+    text, cut, streamed = ask(student, use)
+    assert cut.message.content == text[: text.find(text[6:9])] == streamed
+    assert cut.finish_reason == "stop"
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"max_tokens": 65}, openai.BadRequestError),
+        ({"messages": [{"role": "user", "content": "red " * 300}]}, openai.BadRequestError),
+        ({"messages": [{"role": "user", "content": "r" * 243}], "n": 99}, openai.BadRequestError),
+        ({"top_p": 2}, openai.UnprocessableEntityError),
+        ({"logprobs": True, "top_logprobs": 50}, openai.UnprocessableEntityError),
+        ({"presence_penalty": 1}, openai.UnprocessableEntityError),
+        ({"model": "gpt-9"}, openai.NotFoundError),
+    ],
+)
+def test_what_cannot_be_is_refused(
+    student: Student, change: dict[str, Any], error: type[openai.APIStatusError]
+) -> None:
+    with pytest.raises(error):
+        ask(student, lambda c: c.chat.completions.create(**{**ASK, **change}), max_tokens=64)
+
+
+def test_without_the_key_nothing_is_told(student: Student) -> None:
+    async def run() -> None:
+        async with serving(student, key="secret") as (url, _):
+            for key, is_right in (("wrong", False), ("secret", True)):
+                async with openai.AsyncOpenAI(base_url=url, api_key=key) as client:
+                    if is_right:
+                        assert (await client.models.list()).data[0].id == "tiny"
+                    else:
+                        with pytest.raises(openai.AuthenticationError):
+                            await client.models.list()
+
+    asyncio.run(run())
+
+
+def test_too_many_requests_are_told_to_come_again(student: Student) -> None:
+    async def run() -> None:
+        async with (
+            serving(student, max_requests=1) as (url, _),
+            aiohttp.ClientSession() as session,
+        ):
+            body = ASK | {"stream": True, "max_tokens": 200}
+            async with session.post(f"{url}/chat/completions", json=body) as first:
+                await first.content.readany()
+                async with session.post(f"{url}/chat/completions", json=ASK) as second:
+                    assert second.status == 429
+                    assert int(second.headers["Retry-After"]) >= 1
+                    assert (await second.json())["error"]["code"] == "too_many_requests"
+                await first.read()
+            async with session.post(f"{url}/chat/completions", json=ASK | {"max_tokens": 2}) as now:
+                assert now.status == 200
+
+    asyncio.run(run())
+
+
+async def _polite(session: aiohttp.ClientSession, url: str, number: int) -> str:
+    body = ASK | {"max_tokens": 20, "seed": number, "temperature": 1.0}
+    async with session.post(url, json=body) as response:
+        assert response.status == 200
+        text: str = (await response.json())["choices"][0]["message"]["content"]
+        return text
+
+
+async def _slow(session: aiohttp.ClientSession, url: str, number: int) -> str:
+    body = ASK | {"max_tokens": 20, "seed": number, "temperature": 1.0, "stream": True}
+    text = ""
+    async with session.post(url, json=body) as response:
+        async for line in response.content:
+            await asyncio.sleep(0.005)
+            if line.startswith(b"data: {"):
+                delta = json.loads(line[6:])["choices"][0]["delta"]
+                text += delta.get("content", "")
+    return text
+
+
+async def _rude(session: aiohttp.ClientSession, url: str, number: int) -> None:
+    body = ASK | {"max_tokens": 200, "n": 4, "stream": number % 2 == 0}
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0.15), session.post(url, json=body) as response:
+            await response.content.readany()
+            await asyncio.sleep(10)
+
+
+def test_sixty_four_clients_some_slow_some_rude(student: Student) -> None:
+    async def run() -> tuple[list[str], list[str], int, int]:
+        async with (
+            serving(student) as (url, desk),
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
+        ):
+            chat = f"{url}/chat/completions"
+            alone = [await _polite(session, chat, number) for number in range(3)]
+            found = await asyncio.gather(
+                *(_polite(session, chat, number % 3) for number in range(24)),
+                *(_slow(session, chat, number % 3) for number in range(24)),
+                *(_rude(session, chat, number) for number in range(16)),
+            )
+            for _ in range(100):
+                if not desk.num_open and not desk.num_rows:
+                    break
+                await asyncio.sleep(0.05)
+            return alone, found[:48], desk.num_open, desk.num_rows
+
+    alone, found, num_open, num_rows = asyncio.run(run())
+    assert found == [alone[number % 3] for number in range(24)] * 2
+    assert (num_open, num_rows) == (0, 0), "those who hung up are still being answered"
+
+
+def test_a_failing_engine_is_said_and_the_next_request_served(
+    student: Student, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run() -> int:
+        async with serving(student) as (url, desk), aiohttp.ClientSession() as session:
+            chat = f"{url}/chat/completions"
+            with monkeypatch.context() as patch:
+                patch.setattr(desk._engine, "step", _out_of_memory)
+                async with session.post(chat, json=ASK) as response:
+                    assert response.status == 500
+                    assert "no room" in (await response.json())["error"]["message"]
+            async with session.post(chat, json=ASK | {"max_tokens": 2}) as response:
+                return response.status
+
+    assert asyncio.run(run()) == 200
+
+
+def _out_of_memory() -> None:
+    raise RuntimeError("no room for it")
+
+
+def test_nothing_is_lost_to_rounding(student: Student) -> None:
+    """Chances of whole answers, told by the server, add up over the first token."""
+    reply = ask(
+        student,
+        lambda client: client.completions.create(
+            model="tiny", prompt="red", max_tokens=1, logprobs=20, temperature=0
+        ),
+    )
+    assert 0 < sum(map(math.exp, reply.choices[0].logprobs.top_logprobs[0].values())) <= 1.0001
