@@ -7,7 +7,7 @@ from feldspar.taxonomy.diff import LeafChange, diff_taxonomy
 from feldspar.taxonomy.documents.chunks import Coverage, cover, cut_chunks
 from feldspar.taxonomy.documents.fetching import Fetcher
 from feldspar.taxonomy.exam_split import SeedSplit, split_seeds
-from feldspar.taxonomy.findings import Finding, printable
+from feldspar.taxonomy.findings import Finding
 from feldspar.taxonomy.read_leaves import (
     LeafFile,
     check_taxonomy,
@@ -40,7 +40,6 @@ __all__ = [
     "mend_files",
     "mend_text",
     "new_leaf",
-    "printable",
     "read_taxonomy",
     "sarif",
     "split_seeds",

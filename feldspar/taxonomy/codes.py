@@ -137,6 +137,19 @@ CODES: dict[str, Code] = {
         "same. Alike are questions with a ROUGE-L above 0.7 whose answer, context, numbers "
         "and names are equal.",
     ),
+    "FT027": Code(
+        "warning",
+        "` #` in a text without quotes: the rest is a comment",
+        'In YAML a `#` after a blank begins a comment, so `answer: issue #12` is "issue". '
+        "Between quotes, and after `|`, a `#` is a letter like any other.",
+    ),
+    "FT028": Code(
+        "warning",
+        "a character that looks like a space, or like nothing",
+        "A no-break space or a zero-width space before or after a key is no space to YAML, so the "
+        "key is another one. Marks that turn the direction of writing make a text read otherwise "
+        "than it is stored. In a text the others are a note: the student learns them.",
+    ),
     "FT030": Code(
         "error",
         "a knowledge leaf names no document",

@@ -18,11 +18,13 @@ from feldspar.taxonomy.documents.chunks import CountTokens, cut_chunks
 from feldspar.taxonomy.documents.fetching import Fetcher
 from feldspar.taxonomy.documents.find import ATTRIBUTION, QNA, Document, DocumentFinder
 from feldspar.taxonomy.exam_split import MIN_SEEDS, split_seeds
-from feldspar.taxonomy.findings import Finding, Findings, printable
-from feldspar.taxonomy.nodes import MAX_FILE_BYTES, YamlFault, compose
+from feldspar.taxonomy.findings import Finding, Findings
+from feldspar.taxonomy.invisible import UNSEEN_CURE, find_in_texts, in_structure
+from feldspar.taxonomy.nodes import MAX_FILE_BYTES, YamlFault, compose, lines_inside_quotes
 from feldspar.taxonomy.places import BRANCH_FOLDERS, Place, find_places
-from feldspar.taxonomy.qna import Qna, read_qna
+from feldspar.taxonomy.qna import KEYS, Qna, read_qna
 from feldspar.taxonomy.text_files import ReadFault, is_inside, read_text
+from feldspar.text import printable
 from feldspar.tokens.count import TokenCounter
 
 _LICENCE = re.compile(r"^\s*licen[cs]e[^:\n]*:[ \t]*(.+)$", re.IGNORECASE | re.MULTILINE)
@@ -201,18 +203,11 @@ class _Reader:
             findings.add("FT013", f"{QNA} is a link out of the taxonomy", "put a copy in its place")
             return None
         try:
-            composed = compose(read_text(place.file, MAX_FILE_BYTES))
+            text = read_text(place.file, MAX_FILE_BYTES)
         except ReadFault as fault:
             findings.add("FT001", f"cannot be read: {fault}", "save it as a plain UTF-8 file")
-        except YamlFault as fault:
-            findings.add(fault.code, fault.message, fault.cure, fault.at)
-        else:
-            if composed.second_at is not None:
-                message = "a second YAML document begins here; it is ignored"
-                cure = "remove `---`, or make it a leaf of its own"
-                findings.add("FT006", message, cure, composed.second_at)
-            return read_qna(composed.root, findings)
-        return None
+            return None
+        return _compose(text, findings)
 
     def _documents(self, place: Place, qna: Qna, findings: Findings) -> tuple[Document, ...]:
         if place.branch != "knowledge":
@@ -266,6 +261,31 @@ class _Reader:
             cure = "save it as a plain UTF-8 file beside qna.yaml"
             findings.add("FT001", f"{ATTRIBUTION} is left out: {fault}", cure, severity="warning")
         return ""
+
+
+def _compose(text: str, findings: Findings) -> Qna | None:
+    """The leaf that a file's text says, and what reads otherwise than it looks."""
+    unseen = list(in_structure(text, lines_inside_quotes(text), KEYS)) if not text.isascii() else []
+    try:
+        composed = compose(text)
+    except YamlFault as fault:
+        cause = next((found for found in unseen if found.at[0] <= fault.at[0]), None)
+        if cause is None:
+            findings.add(fault.code, fault.message, fault.cure, fault.at)
+        else:
+            message = f"{cause.name} where YAML expects a key or a space"
+            findings.add(fault.code, message, UNSEEN_CURE, cause.at)
+        return None
+    for found in unseen:
+        message = f"{found.name} where YAML expects a key or a space"
+        findings.add("FT028", message, UNSEEN_CURE, found.at)
+    if not text.isascii():
+        find_in_texts(text, unseen, findings)
+    if composed.second_at is not None:
+        message = "a second YAML document begins here; it is ignored"
+        cure = "remove `---`, or make it a leaf of its own"
+        findings.add("FT006", message, cure, composed.second_at)
+    return read_qna(composed.root, findings)
 
 
 def _without_case(path: str) -> str:

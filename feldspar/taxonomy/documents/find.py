@@ -19,7 +19,7 @@ from feldspar.taxonomy.documents.addresses import without_credentials
 from feldspar.taxonomy.documents.fetching import Fetcher
 from feldspar.taxonomy.documents.html_text import text_of_html
 from feldspar.taxonomy.documents.office import text_of_office
-from feldspar.taxonomy.findings import Findings, printable, quoted
+from feldspar.taxonomy.findings import Findings, quoted
 from feldspar.taxonomy.qna import DocumentSource
 from feldspar.taxonomy.text_files import (
     HTML_SUFFIXES,
@@ -31,6 +31,7 @@ from feldspar.taxonomy.text_files import (
     is_inside,
     read_text,
 )
+from feldspar.text import printable
 
 QNA = "qna.yaml"
 ATTRIBUTION = "attribution.txt"
