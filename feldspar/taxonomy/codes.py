@@ -184,7 +184,8 @@ CODES: dict[str, Code] = {
     "FT036": Code(
         "warning",
         "a document cannot be read and is left out",
-        "Markdown, text and HTML in UTF-8 are read; PDF, DOCX and PPTX with the `documents` extra.",
+        "Markdown, text and HTML in UTF-8 are read; PDF, DOCX and PPTX with the `documents` extra, "
+        "where `patterns:` names them.",
     ),
     "FT037": Code(
         "error",
@@ -197,6 +198,12 @@ CODES: dict[str, Code] = {
         "What cannot be fetched cannot be taught. Private addresses, other schemes than "
         "https, large files and packed answers are refused, since whoever writes a leaf would "
         "otherwise reach into the network of whoever reads it.",
+    ),
+    "FT039": Code(
+        "note",
+        "pictures written into a document as text; they are left out",
+        "Converters store pictures as base64 in `data:` addresses. No teacher reads them, and they "
+        "would fill most of the chunks. Their alt text is kept.",
     ),
     "FT040": Code(
         "note",

@@ -252,9 +252,9 @@ class _Builder:
 
     def _comment_after(self, event: yaml.ScalarEvent) -> At | None:
         line, column = _at(event.end_mark)
-        rest = self._lines[line - 1][column - 1 :] if line <= len(self._lines) else ""
-        comment = _COMMENT.match(rest)
-        return (line, column + comment.end() - 1) if comment is not None else None
+        whole = self._lines[line - 1] if line <= len(self._lines) else ""
+        comment = _COMMENT.match(whole, column - 1)
+        return (line, comment.end()) if comment is not None else None
 
 
 def _merged_maps(entry: tuple[Node, Node]) -> list[MapNode]:
