@@ -22,7 +22,7 @@ from feldspar.prepare import open_teachers, place
 from feldspar.progress import Progress
 from feldspar.records import Branch, Estimate, Leaf
 from feldspar.runs import write_json
-from feldspar.taxonomy import read_taxonomy
+from feldspar.taxonomy import read_readable
 
 if TYPE_CHECKING:
     from feldspar.mix.estimate import PhaseRows
@@ -46,7 +46,7 @@ def plan_recipe(
     gpu = gpu or recipe.plan.gpu
     machine = named_machine(gpu) if gpu else machine_here()
     placed = place(recipe, folder, progress, parts=set())
-    leaves = list(read_taxonomy(placed.taxonomy, progress=progress))
+    leaves, left_out = read_readable(placed.taxonomy, progress=progress)
     rate = find_rate(placed, folder, leaves, num_probes, progress)
     rows_of = {d.name: data_of(d) for d in placed.data}
     num_data = {n: count_rows(r) if isinstance(r, Path) else len(r) for n, r in rows_of.items()}
@@ -72,7 +72,7 @@ def plan_recipe(
             machine=machine,
             memory=ways,
             rate=rate,
-            warnings=warnings(placed.mix, placed.train.phase),
+            warnings=[*warnings(placed.mix, placed.train.phase), *left_out],
         ),
     )
 

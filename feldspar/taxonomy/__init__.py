@@ -10,10 +10,12 @@ from feldspar.taxonomy.exam_split import SeedSplit, split_seeds
 from feldspar.taxonomy.findings import Finding
 from feldspar.taxonomy.read_leaves import (
     LeafFile,
+    Readable,
     check_taxonomy,
     cut_documents,
     files_read,
     inspect_taxonomy,
+    read_readable,
     read_taxonomy,
 )
 from feldspar.taxonomy.writing import import_table, new_leaf
@@ -26,6 +28,7 @@ __all__ = [
     "Finding",
     "LeafChange",
     "LeafFile",
+    "Readable",
     "SeedSplit",
     "Severity",
     "check_taxonomy",
@@ -40,6 +43,7 @@ __all__ = [
     "mend_files",
     "mend_text",
     "new_leaf",
+    "read_readable",
     "read_taxonomy",
     "sarif",
     "split_seeds",

@@ -248,6 +248,19 @@ CODES: dict[str, Code] = {
         "CC-BY, CC-BY-SA, Apache-2.0, MIT, BSD, CDLA-Permissive, and a few others that allow "
         "changed copies.",
     ),
+    "FT047": Code(
+        "error",
+        "a secret in a document or a seed: a key, a token, a password",
+        "Documents and seeds are sent to the teacher, and what the student learns is published "
+        "with it. Secrets are known by their issuers' prefixes. One that is meant to be there, in "
+        "a text about keys, is let through by `taxonomy.allow_secrets = true`.",
+    ),
+    "FT048": Code(
+        "warning",
+        "personal data in a document or a seed: an address, a telephone or card number",
+        "A teacher on somebody else's machine receives them, and the student may repeat them. "
+        "E-mail addresses, telephone, card and account numbers are looked for; names are not.",
+    ),
     "FT099": Code(
         "note",
         "more than 100 findings in one file; the rest is left out",

@@ -25,6 +25,10 @@ class Finding:
     message: str
     cure: str
 
+    def __str__(self) -> str:
+        """`path:line:column: message; cure`, on one printable line."""
+        return on_one_line(f"{self.place}: {self.message}; {self.cure}")
+
     @property
     def place(self) -> str:
         """`path:line:column`, printable."""

@@ -92,8 +92,9 @@ def test_of_two_folders_of_one_commit_the_one_with_the_files_counts(tmp_path: Pa
         "someone+ferries/b60d0d03b353/pier.txt": "x",
     }
     for number, commit in enumerate(("b60d0d0", "b60d0d03b353", "b60d0d03b353aaaa")):
-        document = f"{{repo: https://x.org/x/ferries, commit: {commit}, patterns: ['*.md']}}"
+        document = f"{{repo: https://x.org/someone/ferries, commit: {commit}, patterns: ['*.md']}}"
         taxonomy = tmp_path / str(number) / "t"
+        taxonomy.mkdir(parents=True)
         read = leaf_with(taxonomy, files, document, mirror="mirror")
         assert codes(read) == []
         assert [document.text for document in read.documents] == ["Nine."]
