@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from safetensors import safe_open
 
 from feldspar.config import BudgetConfig, Recipe
-from feldspar.flow import data_of
 from feldspar.generate import Probed, expected_samples, expected_tokens, num_exam_items, probe
 from feldspar.generate import estimate as estimate_generation
+from feldspar.mix.earlier import rows_of_data
 from feldspar.mix.files import count_rows
 from feldspar.mix.phases import warnings
 from feldspar.plan import Given, Plan, Rate, machine_here, make_plan, named_machine
@@ -48,7 +48,7 @@ def plan_recipe(
     placed = place(recipe, folder, progress, parts=set())
     leaves = list(read_taxonomy(placed.taxonomy, progress=progress))
     rate = find_rate(placed, folder, leaves, num_probes, progress)
-    rows_of = {d.name: data_of(d) for d in placed.data}
+    rows_of = {d.name: rows_of_data(d) for d in placed.data}
     num_data = {n: count_rows(r) if isinstance(r, Path) else len(r) for n, r in rows_of.items()}
     samples = expected_samples(leaves, placed.generate, placed.seed)
     rows = expected_rows(placed.train.phase, placed.mix, samples, num_data)

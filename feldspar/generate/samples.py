@@ -8,7 +8,6 @@ import logging
 import math
 import time
 from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from feldspar.config import GenerateConfig
@@ -26,8 +25,9 @@ from feldspar.generate.requests import (
     target_works,
 )
 from feldspar.generate.writers import Staff, Work
-from feldspar.progress import SILENT, Progress, Task
+from feldspar.progress import Task
 from feldspar.records import ExamItem, Leaf, Sample
+from feldspar.steps import Step, Workspace
 from feldspar.teacher import Teacher
 
 WORKS_PER_CALL = 4
@@ -54,6 +54,7 @@ class _Done(NamedTuple):
 
 
 def generate_samples(
+    workspace: Workspace,
     leaves: Iterable[Leaf],
     config: GenerateConfig,
     *,
@@ -61,13 +62,11 @@ def generate_samples(
     judge: Teacher,
     avoid: Iterable[ExamItem],
     seed: int,
-    here: Path,
-    progress: Progress = SILENT,
 ) -> Iterator[Sample]:
     """Write, judge, and filter samples for every leaf; kept and rejected ones, in order.
 
-    Writes `funnel.json` to `here`. Same leaves, config, seed, and journal give the same samples,
-    whatever the timing; only where a budget ends the asking does timing decide what is kept.
+    Writes `funnel.json`. Same leaves, config, seed, and journal give the same samples, whatever the
+    timing; only where a budget ends the asking does timing decide what is kept.
     `avoid` is what exams ask. Raises TeacherError, RecipeError, DiskError.
     """
     staff = Staff(teacher, judge, read_prompts(config), config)
@@ -75,11 +74,11 @@ def generate_samples(
         leaves = list(leaves)
     pool = gather_pool(leaves, config, seed)
     filters = Filters(config, avoid, (*pool.plain, *pool.grounded))
-    with progress.task("samples", _count_asked(leaves, config), "samples") as task:
+    with workspace.progress.task("samples", _count_asked(leaves, config), "samples") as task:
         live = _Live(task, staff)
         make = _make_once if config.target is None else _make_until_target
         funnels = yield from make(leaves, pool, filters, staff, seed, live)
-    write_funnel(here / FUNNEL_FILE, funnels, teacher.budget.spent)
+    write_funnel(workspace.folder / FUNNEL_FILE, funnels, teacher.budget.spent)
     for place in staff.custom.unused():
         log.warning("generate.pipeline: no leaf lies in %r; mend its name", place)
     little = sorted((leaf.kept / leaf.asked, leaf.leaf, leaf) for leaf in funnels if leaf.hint)
@@ -92,6 +91,9 @@ def generate_samples(
             teacher.budget.reached,
             live.num_kept,
         )
+
+
+SAMPLES_STEP = Step("samples", generate_samples, version=1)
 
 
 def _make_once(

@@ -22,7 +22,6 @@ from feldspar.prefer.picks import Figures, Pick, mean_by_prompt, survey
 from feldspar.prefer.prompts import Drawn, draw_prompts, prompts_of_round, with_headroom
 from feldspar.prefer.reward import find_pair, log_ratio
 from feldspar.prefer.tuning import Preferred, tune
-from feldspar.progress import SILENT, Progress
 from feldspar.records import (
     Candidate,
     Checkpoint,
@@ -34,6 +33,7 @@ from feldspar.records import (
 )
 from feldspar.runs import read_rows
 from feldspar.stats.intervals import paired_difference
+from feldspar.steps import Step, Workspace
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +95,7 @@ class _Models(NamedTuple):
 
 
 def tune_preferences(
+    workspace: Workspace,
     sft: Checkpoint,
     prompts: Iterable[Prompt],
     config: PreferConfig,
@@ -105,15 +106,12 @@ def tune_preferences(
     rate: ScoreCheckpoint | None = None,
     reward: Reward | None = None,
     seed: int,
-    here: Path,
-    progress: Progress = SILENT,
-    num_processes: int = 1,
 ) -> Iterator[Checkpoint]:
     """Tune on the best of N by the log-ratio reward (METHOD.md section 5).
 
     Gives the controls and the rounds in order, the released one last: the peak by the policy's mean
     reward on held-out prompts, among the rounds; whether it beats the SFT start is in rounds.jsonl.
-    What an earlier try finished under `here` is used again. `rate` judges the start and each
+    What an earlier try finished in the workspace is used again. `rate` judges the start and each
     round's model, as `score` examines them, but no controls. `reward` takes the place of the log
     ratio, for studies of what another would do.
     """
@@ -126,26 +124,26 @@ def tune_preferences(
         score=score,
         rate=rate,
         seed=seed,
-        progress=progress,
-        num_processes=num_processes,
+        progress=workspace.progress,
+        num_processes=workspace.num_processes,
     )
     if config.headroom is not None:
         prompts = with_headroom(prompts, score(sft), config.headroom)
     drawn = draw_prompts(prompts, config.num_prompts, seed)
-    policy, before = sft, _measure(sft, drawn.held_out, here / "start", shop)
+    policy, before = sft, _measure(sft, drawn.held_out, workspace.folder / "start", shop)
     highest = before.mean
     outcomes: list[_Outcome] = []
     for number in range(1, config.num_rounds + 1):
         start = sft if config.restart == "sft" else policy
-        outcome = _do_round(number, _Models(policy, start), before, drawn, here, shop)
+        outcome = _do_round(number, _Models(policy, start), before, drawn, workspace.folder, shop)
         outcomes.append(outcome)
-        _write(here, outcomes, released=None)
+        _write(workspace.folder, outcomes, released=None)
         if config.stop_at_plateau and outcome.after.mean <= highest:
             break
         highest = max(highest, outcome.after.mean)
         policy, before = outcome.checkpoint, outcome.after
     peak = max(outcomes, key=lambda outcome: outcome.after.mean)
-    _write(here, outcomes, released=peak)
+    _write(workspace.folder, outcomes, released=peak)
     _warn(outcomes, peak)
     for outcome in outcomes:
         if outcome.control is not None:
@@ -153,6 +151,9 @@ def tune_preferences(
         if outcome is not peak:
             yield outcome.checkpoint
     yield peak.checkpoint
+
+
+PREFERRED_STEP = Step("preferred", tune_preferences, version=1)
 
 
 def _do_round(
