@@ -25,7 +25,7 @@ from torch import Tensor
 
 from feldspar.errors import TrainingError
 from feldspar.progress import SILENT, Progress, Task
-from feldspar.student.model import Student
+from feldspar.student.model import Student, compute_threads
 from feldspar.student.token_rows import TokenRows
 from feldspar.student.training.activation_checkpointing import needs_recompute
 from feldspar.student.training.forward import Compute, Laid, check_packing
@@ -167,7 +167,8 @@ class Loop:
         if settings.recompute == "auto":
             budget, states = settings.tokens_per_micro_batch, settings.optimizer_states
             self.compute.recompute = needs_recompute(self.compute, rows, budget, states)
-        self.compute.warm_up(peers)
+        with compute_threads(student):
+            self.compute.warm_up(peers)
         self.optimizer = make_optimizer(student, settings)
         self._parameters = [p for p in student.model.parameters() if p.requires_grad]
         self._objective = objective
@@ -194,7 +195,10 @@ class Loop:
         """Do all steps that are left."""
         phase, num_steps = self.schedule.phase, self.schedule.num_steps
         checkpoint_steps = self.settings.checkpoint_steps
-        with progress.task(f"train {phase}", num_steps, "steps", done=self.step) as task:
+        with (
+            compute_threads(self.student),
+            progress.task(f"train {phase}", num_steps, "steps", done=self.step) as task,
+        ):
             if self.step in checkpoint_steps:
                 on_checkpoint(self.step)
             for end in sorted({*checkpoint_steps, num_steps}):

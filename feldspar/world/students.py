@@ -30,6 +30,7 @@ from feldspar.progress import Progress, Task
 from feldspar.records import Conversation, Message
 from feldspar.student.fit import FitSettings, fit
 from feldspar.student.model import Student, load_student, make_student, save_checkpoint
+from feldspar.student.template.tokens import LAB
 from feldspar.student.token_rows import TokenRows, tokenise
 from feldspar.student.training.schedule import Schedule, SourceRows
 from feldspar.world.corpus import (
@@ -43,7 +44,7 @@ from feldspar.world.serve import world_of
 
 Part = Literal["student", "reward-pair"]
 
-SPECIAL_TOKENS = ("<|endoftext|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>")
+SPECIAL_TOKENS = (LAB.stop, LAB.pad, *LAB.roles)
 MAX_LENGTH = 256
 
 
@@ -121,8 +122,8 @@ def train_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.train_from_iterator(tokenizer_texts(), trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        eos_token="<|endoftext|>",
-        pad_token="<|pad|>",
+        eos_token=LAB.stop,
+        pad_token=LAB.pad,
         clean_up_tokenization_spaces=False,
     )
 

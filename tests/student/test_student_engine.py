@@ -33,9 +33,8 @@ def student() -> Student:
 
 
 def run(engine: Engine, *requests: Request) -> list[Row]:
-    for request in requests:
-        engine.add(request)
-    return sorted(finish(engine), key=lambda row: (requests.index(row.request), row.draw))
+    ended = [row for row in engine.run(requests) if row.finish]
+    return sorted(ended, key=lambda row: (requests.index(row.request), row.draw))
 
 
 def finish(engine: Engine) -> list[Row]:

@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM
 from feldspar.config import LoraConfig, StudentConfig
 from feldspar.errors import TrainingError
 from feldspar.student.fit import FitSettings, Loop, fit
-from feldspar.student.model import LAB_TOKENS, Student, load_student, save_checkpoint
+from feldspar.student.model import Student, load_student, save_checkpoint
+from feldspar.student.template.tokens import LAB
 from feldspar.student.token_rows import tokenise
 from feldspar.student.training.lora import add_lora
 from feldspar.student.training.schedule import Schedule, SourceRows
@@ -42,7 +43,7 @@ def test_low_rank_weights_learn_and_the_rest_stays(tmp_path, dtype):
     losses = train(student, tmp_path)
     assert losses[-1] < 0.5 * losses[0]
     before = plain.model.state_dict()
-    own = plain.tokenizer.convert_tokens_to_ids(list(LAB_TOKENS))
+    own = plain.tokenizer.convert_tokens_to_ids(list(LAB.trained))
     for name, tensor in student.model.state_dict().items():
         if "lora_" in name:
             continue

@@ -1,10 +1,7 @@
 """One batching engine for exams, preference tuning, chat and server: requests join between steps.
 
-    engine = Engine(student)
-    engine.add(Request(ids=prompt, keys=(key,), max_new_tokens=64))
-    while engine.is_busy:
-        for row in engine.step():
-            ...                      # row.ids has one token more; row.finish says whether it ended
+    for row in Engine(student).run([Request(ids=prompt, keys=(key,), max_new_tokens=64)]):
+        ...                          # row.ids has one token more; row.finish says whether it ended
 
 Every draw is a function of (key, token number): an answer does not depend on its company, up to
 float noise. One thread at a time may use an engine.
@@ -15,7 +12,7 @@ Shapes: R rows, H hidden size, V vocabulary.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -125,6 +122,21 @@ class Engine:
         if request in self._waiting:
             self._waiting.remove(request)
         self._remove([row for row in self._under_way() if row.request is request])
+
+    def run(self, requests: Sequence[Request]) -> Generator[Row, None, None]:
+        """Draw all answers: each row, whenever it has a token more, until all have ended.
+
+        Requests that were cancelled meanwhile count as ended; so do all when the caller leaves.
+        """
+        for request in requests:
+            self.add(request)
+        try:
+            while self.is_busy:
+                yield from self.step()
+        finally:
+            if self.is_busy:
+                for request in requests:
+                    self.cancel(request)
 
     def step(self) -> list[Row]:
         """Let requests join, compute one token of each row, and give the rows."""

@@ -12,6 +12,7 @@ from jinja2 import TemplateError
 
 from feldspar.errors import TrainingError
 from feldspar.records import Message
+from feldspar.student.template.tokens import LAB
 
 
 class Piece(NamedTuple):
@@ -43,35 +44,35 @@ def lab_turns(messages: Sequence[Message], answered: bool) -> list[Turn]:
     for message in messages:
         if message.role != "assistant":
             pieces += [
-                Piece(f"<|{message.role}|>\n", False),
+                Piece(f"{LAB.of_role(message.role)}\n", False),
                 Piece(message.content, True, message.role == "user"),
             ]
             pieces.append(Piece("\n", False))
             continue
-        pieces.append(Piece("<|assistant|>\n", False))
+        pieces.append(Piece(f"{LAB.assistant}\n", False))
         turns.append(Turn(tuple(pieces), message.content))
         pieces = [Piece("\n", False)]
     if not answered:
-        turns.append(Turn((*pieces, Piece("<|assistant|>\n", False)), None))
+        turns.append(Turn((*pieces, Piece(f"{LAB.assistant}\n", False)), None))
     return turns
 
 
-def lab_chat_template(*, bos: bool, stop: str, system_prompt: str) -> str:
+def lab_chat_template(*, bos: bool, system_prompt: str) -> str:
     """The lab template in Jinja, to be written into a tokenizer."""
     default = (
         "{% if not messages or messages[0]['role'] != 'system' %}"
-        "{{ '<|system|>\\n' + " + _quoted(system_prompt) + " + '\\n' }}{% endif %}"
+        "{{ '" + LAB.system + "\\n' + " + _quoted(system_prompt) + " + '\\n' }}{% endif %}"
     )
     return (
         ("{{ bos_token }}" if bos else "")
         + (default if system_prompt else "")
         + "{% for message in messages %}{% if message['role'] == 'assistant' %}"
-        "{{ '<|assistant|>\\n' + message['content'] + '" + stop + "' }}"
+        "{{ '" + LAB.assistant + "\\n' + message['content'] + '" + LAB.stop + "' }}"
         "{% if not loop.last %}{{ '\\n' }}{% endif %}"
         "{% elif message['content'] or message['role'] != 'system' %}"
         "{{ '<|' + message['role'] + '|>\\n' + message['content'] + '\\n' }}"
         "{% endif %}{% endfor %}"
-        "{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}"
+        "{% if add_generation_prompt %}{{ '" + LAB.assistant + "\\n' }}{% endif %}"
     )
 
 

@@ -26,9 +26,6 @@ from feldspar.records import Conversation, Message
 from feldspar.student.template.layout import Layout, OwnLayout, Piece, Turn, lab_turns
 from feldspar.tokens.arrays import TokenRow
 
-STOP = "<|endoftext|>"
-"""The lab template's stop token."""
-
 
 def is_text(conversation: Conversation) -> bool:
     """Whether a row is plain text to be trained on whole, without roles."""
