@@ -16,13 +16,15 @@ from feldspar.errors import DiskError, TrainingError
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Checkpoint, Conversation, Phase, ScoreItems
 from feldspar.runs import read_rows
-from feldspar.student.fit import FitSettings, fit
-from feldspar.student.model import Student, save_checkpoint
+from feldspar.student.fit import LoopTrainer
+from feldspar.student.model import Student
 from feldspar.student.token_rows import Kept, TokenRows, tokenise_once
 from feldspar.student.training.lora import load_to_train
-from feldspar.student.training.process_group import Ranks
-from feldspar.student.training.resume_state import forget_state, state_bytes
+from feldspar.student.training.phase_trainer import PhaseSteps, PhaseTrainer, SaveCheckpoint
+from feldspar.student.training.process_group import LaunchSettings
+from feldspar.student.training.resume_state import state_bytes
 from feldspar.student.training.schedule import Schedule, checkpoint_steps
+from feldspar.student.training.settings import FitSettings
 from feldspar.student.training.tracking import NOWHERE, Tracking
 from feldspar.train.early import early_signs
 from feldspar.train.estimate import disk_bytes, schedule_of
@@ -59,6 +61,7 @@ def train_phases(
     progress: Progress = SILENT,
     num_processes: int = 1,
     tracking: Tracking = NOWHERE,
+    trainer: PhaseTrainer | None = None,
 ) -> Iterator[Checkpoint]:
     """Train through the phases; give each one's chosen checkpoint, the result last.
 
@@ -67,24 +70,27 @@ def train_phases(
     last checkpoint is taken. `here` holds selections.jsonl, candidates.jsonl, metrics.jsonl, a
     folder per phase, and the state of the one in training.
     `num_processes` share each step; scoring and choosing are this one's. `tracking` shows the
-    figures elsewhere too.
+    figures elsewhere too. `trainer` takes the place of the package's own loop.
     Raises TrainingError, and DiskError before anything is trained where there is no room.
     """
-    trainer = _Trainer(
-        config, student, scores, min_selection_items, seed, here, progress, num_processes
-    )
+    if trainer is None:
+        launch = LaunchSettings(
+            num_processes=num_processes, config=student, shard=config.shard, seed=seed
+        )
+        trainer = LoopTrainer(launch=launch, progress=progress)
+    phase_loop = _Phases(config, student, scores, min_selection_items, seed, here, trainer)
     listed = list(phases)
     start, earlier_steps = base, 0
     with tracking.following(here / "metrics.jsonl"):
         for number, phase in enumerate(listed):
-            selection = trainer.train(start, listed, number, earlier_steps)
+            selection = phase_loop.train(start, listed, number, earlier_steps)
             log.info("phase %s: step %d is %s", phase.name, selection.step, selection.reason)
             earlier_steps += selection.num_steps
             start = chosen_checkpoint(here, selection)
             yield start
 
 
-class _Trainer:
+class _Phases:
     """What all phases share."""
 
     def __init__(
@@ -95,12 +101,10 @@ class _Trainer:
         min_items: int,
         seed: int,
         here: Path,
-        progress: Progress,
-        num_processes: int,
+        trainer: PhaseTrainer,
     ) -> None:
-        self.num_processes = num_processes
         self.config, self.student, self.scores = config, student, scores
-        self.min_items, self.seed, self.here, self.progress = min_items, seed, here, progress
+        self.min_items, self.seed, self.here, self.trainer = min_items, seed, here, trainer
 
     def train(
         self, start: Checkpoint, phases: list[Phase], number: int, earlier_steps: int
@@ -118,27 +122,19 @@ class _Trainer:
             raise TrainingError(f"phase {phase.name}: it has no rows to train on; see `mix`")
         self._check_disk(loaded, phases[number:])
         folder = self.here / f"{number + 1}-{quote(phase.name, safe=' ')}"
-        trial = _Trial(self, phase, key, folder, loaded)
+        trial = _Trial(self, phase, key, folder)
         trial.mark_start(start)
-        settings = self._settings(phase, schedule, earlier_steps)
-        fit(
-            loaded,
-            rows,
-            schedule,
-            settings,
-            here=self.here,
-            on_checkpoint=trial.add,
-            progress=self.progress,
-            ranks=Ranks(
-                num=self.num_processes,
-                start=start.path,
-                config=self.student,
-                shard=self.config.shard,
-                seed=self.seed,
-            ),
+        steps = PhaseSteps(
+            student=loaded,
+            start=start.path,
+            rows=rows,
+            schedule=schedule,
+            settings=self._settings(phase, schedule, earlier_steps),
+            folder=self.here,
         )
+        self.trainer.train(steps, trial.add)
         selection = trial.decide(schedule.num_steps, rows)
-        forget_state(self.here)
+        self.trainer.forget(self.here)
         return selection
 
     def score_of(self, phase: Phase) -> ScoreItems | None:
@@ -161,7 +157,7 @@ class _Trainer:
             tokens_per_micro_batch=config.tokens_per_micro_batch,
             packing=config.packing,
             optimizer_states=config.optimizer_states,
-            recompute=config.recompute,
+            activation_checkpointing=config.recompute,
             checkpoint_steps=checkpoint_steps(
                 schedule.steps_per_epoch, schedule.num_epochs, config.checkpoints_per_epoch
             ),
@@ -194,13 +190,11 @@ class _Trainer:
 class _Trial:
     """The candidates of one phase."""
 
-    def __init__(
-        self, trainer: _Trainer, phase: Phase, key: str, folder: Path, student: Student
-    ) -> None:
-        self.trainer, self.phase, self.key = trainer, phase, key
-        self.folder, self.student = folder, student
-        self._path = trainer.here / "candidates.jsonl"
-        self._score = trainer.score_of(phase)
+    def __init__(self, phases: _Phases, phase: Phase, key: str, folder: Path) -> None:
+        self.phases, self.phase, self.key = phases, phase, key
+        self.folder = folder
+        self._path = phases.here / "candidates.jsonl"
+        self._score = phases.score_of(phase)
         self._start: Candidate | None = None
 
     def mark_start(self, start: Checkpoint) -> None:
@@ -208,17 +202,17 @@ class _Trial:
         if self._score is not None:
             self._start = self._candidate(0, start, is_scored=True)
 
-    def add(self, step: int) -> None:
+    def add(self, step: int, save: SaveCheckpoint) -> None:
         """Save a candidate, score it, and delete those that are not among the best."""
         if any(c.step == step for c in self._candidates()):
             return
         path = step_folder(self.folder, step)
         path.parent.mkdir(parents=True, exist_ok=True)
-        saved = save_checkpoint(self.student, path, phase=self.phase.name, step=step)
+        saved = save(path)
         num_items = len(self._start.values or ()) if self._start else 0
-        enough = self._start is not None and num_items >= self.trainer.min_items
+        enough = self._start is not None and num_items >= self.phases.min_items
         self._candidate(step, saved, is_scored=enough)
-        delete_others(self.folder, kept_steps(self._candidates(), self.trainer.config.keep_best))
+        delete_others(self.folder, kept_steps(self._candidates(), self.phases.config.keep_best))
 
     def decide(self, num_steps: int, rows: TokenRows) -> Selection:
         """Choose among the candidates and write the decision down."""
@@ -228,10 +222,10 @@ class _Trial:
             candidates,
             self._start,
             metric,
-            min_items=self.trainer.min_items,
-            keep_best=self.trainer.config.keep_best,
+            min_items=self.phases.min_items,
+            keep_best=self.phases.config.keep_best,
         )
-        chosen, here = choice.candidate, self.trainer.here
+        chosen, here = choice.candidate, self.phases.here
         if choice.is_worse:
             log.warning(
                 "phase %s made the model worse by its own measure: step %d is %s; lower its "

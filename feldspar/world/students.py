@@ -28,11 +28,13 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from feldspar.config import StudentConfig, WorldConfig
 from feldspar.progress import Progress, Task
 from feldspar.records import Conversation, Message
-from feldspar.student.fit import FitSettings, fit
-from feldspar.student.model import Student, load_student, make_student, save_checkpoint
+from feldspar.student.fit import LoopTrainer
+from feldspar.student.model import Student, load_student, make_student
 from feldspar.student.template.tokens import LAB
 from feldspar.student.token_rows import TokenRows, tokenise
+from feldspar.student.training.phase_trainer import PhaseSteps
 from feldspar.student.training.schedule import Schedule, SourceRows
+from feldspar.student.training.settings import FitSettings
 from feldspar.world.corpus import (
     Row,
     base_rows,
@@ -160,10 +162,16 @@ def _make(
         learning_rate=size.learning_rate,
         warmup_steps=min(100, steps // 10),
         decay_steps=round(0.3 * steps),
+        checkpoint_steps=(schedule.num_steps,),
     )
-    here = path.with_name(f"{path.name}.training")
-    fit(student, tokens, schedule, settings, here=here, progress=progress)
-    save_checkpoint(student, path, phase="base", step=steps)
+    phase = PhaseSteps(
+        student=student,
+        rows=tokens,
+        schedule=schedule,
+        settings=settings,
+        folder=path.with_name(f"{path.name}.training"),
+    )
+    LoopTrainer(progress=progress).train(phase, lambda step, save: save(path))
 
 
 def _tokens(student: Student, rows: Iterable[Row]) -> TokenRows:

@@ -13,8 +13,8 @@ from toy_models import prompt
 from feldspar.config import PreferConfig, StudentConfig, TrainConfig
 from feldspar.prefer import candidates
 from feldspar.prefer.rounds import tune_preferences
-from feldspar.student.fit import FitSettings
 from feldspar.student.model import base_checkpoint
+from feldspar.student.training.settings import FitSettings
 
 
 class NoExams:

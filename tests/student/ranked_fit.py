@@ -15,13 +15,14 @@ from tiny import chats
 from feldspar.cli.processes import training_processes
 from feldspar.config import LoraConfig, StudentConfig
 from feldspar.errors import TrainingError
-from feldspar.student import fit as fitting
-from feldspar.student.fit import FitSettings, fit
+from feldspar.student.fit import fit
 from feldspar.student.model import save_checkpoint
 from feldspar.student.token_rows import TokenRows, tokenise
+from feldspar.student.training import loop as loops
 from feldspar.student.training.lora import load_to_train
-from feldspar.student.training.process_group import Ranks
+from feldspar.student.training.process_group import LaunchSettings
 from feldspar.student.training.schedule import Schedule, SourceRows
+from feldspar.student.training.settings import FitSettings
 
 SINGLE = {
     "epochs": 1,
@@ -39,7 +40,7 @@ UNDER_TORCHRUN = {
     "turned": AT_ONCE | {"tokens_per_micro_batch": 150, "is_turned": True},
     "low by step": AT_ONCE | {"dtype": "bfloat16", "shard": "step"},
     "low by layer": AT_ONCE | {"dtype": "bfloat16", "shard": "layer"},
-    "compiled": {"is_compiled": True, "recompute": "always"},
+    "compiled": {"is_compiled": True, "activation_checkpointing": "always"},
 }
 if find_spec("peft"):
     UNDER_TORCHRUN["low rank"] = {"lora": LoraConfig(rank=4), "shard": "layer"}
@@ -87,8 +88,10 @@ def train(
         rows,
         schedule,
         FitSettings(**(every | settings)),
-        here=here,
-        ranks=Ranks(num=num, start=str(here.parent / start), config=config, shard=shard, seed=5),
+        folder=here,
+        launch=LaunchSettings(
+            num_processes=num, start=str(here.parent / start), config=config, shard=shard, seed=5
+        ),
         on_checkpoint=checkpoint,
     )
 
@@ -105,20 +108,20 @@ def plan(rows: TokenRows, epochs: int, batch_samples: int) -> Schedule:
 
 def slow_down() -> None:
     """The first process waits before each step, and the others for it."""
-    do_step = fitting.Loop.do_step
+    do_step = loops.Loop.do_step
 
-    def waiting(self: fitting.Loop, held: object) -> float:
+    def waiting(self: loops.Loop, held: object) -> float:
         time.sleep(0.4)
         return do_step(self, held)
 
-    fitting.Loop.do_step = waiting
+    loops.Loop.do_step = waiting
 
 
 def main(here: Path, num_wanted: int | None, is_slow: bool) -> int:
     torch.set_num_threads(1)
     # As the command line does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    fitting._STATE_SECONDS = 0.2
+    loops._STATE_SECONDS = 0.2
     try:
         if is_slow:
             slow_down()

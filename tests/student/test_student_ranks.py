@@ -125,7 +125,7 @@ def test_one_long_row_is_as_much_as_many_short_ones() -> None:
 def test_processes_train_as_one_layer_by_layer(alone: Path) -> None:
     """An odd number, which shares neither rows nor weights evenly. By the step: under torchrun."""
     here = alone.parent / "layers"
-    train(here, 3, shard="layer", recompute="always")
+    train(here, 3, shard="layer", activation_checkpointing="always")
     assert_same(here, alone)
     assert not (here / "ranks").exists()
 
