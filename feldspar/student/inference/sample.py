@@ -10,7 +10,7 @@ import torch
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Message
 from feldspar.student.counter_rng import key_of
-from feldspar.student.inference.engine import MAX_ROWS, Engine, Request, Row
+from feldspar.student.inference.engine import MAX_ROWS, Engine, EngineRow, Request
 from feldspar.student.model import Student
 
 T = TypeVar("T")
@@ -114,7 +114,7 @@ def sample_questions(
     return [text.strip() for text in texts]
 
 
-def _run(engine: Engine, requests: Sequence[Request]) -> Iterator[Row]:
+def _run(engine: Engine, requests: Sequence[Request]) -> Iterator[EngineRow]:
     """`Engine.run` for callers that take every row: contexts stay open between its steps."""
     # Autocast's copies of the weights live as long as it does.
     with torch.inference_mode(), engine.student.computing():

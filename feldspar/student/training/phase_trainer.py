@@ -43,7 +43,8 @@ class PhaseSteps:
     settings: FitSettings
     """`checkpoint_steps` name the steps after which checkpoints are wanted; the last is one."""
     folder: Path
-    """For metrics.jsonl, and for what a trainer keeps to go on after a kill."""
+    """For metrics.jsonl, with a line of `phase`, `step` (from 1), `loss` and `grad_norm` for each
+    step, and for what a trainer keeps to go on after a kill."""
     objective: Objective | None = None
     """None: the answers' cross-entropy."""
 
