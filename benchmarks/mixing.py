@@ -90,17 +90,18 @@ def stage_tokenise(folder: Path, num_rows: int, tokenizer: Path) -> dict[str, fl
 
     from feldspar.records import Conversation
     from feldspar.student.template.layout import lab_turns
-    from feldspar.student.template.render import STOP, Template
+    from feldspar.student.template.render import Template
+    from feldspar.student.template.tokens import LAB
     from feldspar.student.token_rows import Kept, tokenise_once
 
     given = AutoTokenizer.from_pretrained(tokenizer)
-    special = ["<|system|>", "<|user|>", "<|assistant|>", STOP, "<|pad|>"]
+    special = [*LAB.trained, LAB.pad]
     given.add_special_tokens({"additional_special_tokens": special})
     template = Template(
         given,
         layout=lab_turns,
-        stop_id=given.convert_tokens_to_ids(STOP),
-        pad_id=given.convert_tokens_to_ids("<|pad|>"),
+        stop_id=given.convert_tokens_to_ids(LAB.stop),
+        pad_id=given.convert_tokens_to_ids(LAB.pad),
         bos_id=None,
     )
     tokens = 0

@@ -22,13 +22,12 @@ from feldspar.prepare import open_teachers, place
 from feldspar.progress import Progress
 from feldspar.records import Branch, Estimate, Leaf
 from feldspar.runs import write_json
+from feldspar.student.template.tokens import LAB
 from feldspar.taxonomy import read_taxonomy
 
 if TYPE_CHECKING:
     from feldspar.mix.estimate import PhaseRows
 
-TEMPLATE_TOKENS = 14
-"""Of the role and stop tokens and line ends of one turn and its answer."""
 CHARACTERS_PER_TOKEN = 4
 
 
@@ -107,7 +106,7 @@ def row_tokens(recipe: Recipe, leaves: Sequence[Leaf], samples: Mapping[Branch, 
     """Tokens of a training row on average, its template's and system prompt's with it."""
     num_samples = sum(samples.values())
     tokens = sum(expected_tokens(leaves, recipe.generate, recipe.seed).values())
-    framed = TEMPLATE_TOKENS + len(recipe.student.system_prompt) // CHARACTERS_PER_TOKEN
+    framed = LAB.tokens_per_turn + len(recipe.student.system_prompt) // CHARACTERS_PER_TOKEN
     return round(tokens / num_samples) + framed if num_samples else 0
 
 

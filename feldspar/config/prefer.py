@@ -103,8 +103,9 @@ class PreferConfig(Part):
     method: Literal["best-of-n", "dpo"] = "best-of-n"
     """What a round does with the rewards: fine-tune on the best answer, or direct preference
     optimisation of the best against a random other one."""
-    dpo_beta: Positive = 0.1
-    """How far DPO may move from the model that the round starts from: less is further."""
+    dpo_beta: Positive | None = None
+    """How far `method = "dpo"` may move from the model that the round starts from: less is further.
+    None: 0.1."""
     num_answers: Annotated[int, Field(ge=2)] = 16
     """N: answers sampled per prompt."""
     temperature: Positive = 1.0
@@ -136,5 +137,14 @@ class PreferConfig(Part):
             raise ValueError(
                 "prefer.top_up is a part of prefer.round_prompts: give that too; without it every "
                 "round asks all prompts again"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _beta_is_of_dpo(self) -> PreferConfig:
+        if self.dpo_beta is not None and self.method != "dpo":
+            raise ValueError(
+                f'prefer.dpo_beta says nothing to method = "{self.method}": set prefer.method = '
+                '"dpo", or take prefer.dpo_beta out'
             )
         return self

@@ -14,13 +14,15 @@ from feldspar.keys import content_key
 from feldspar.records import Checkpoint, Conversation, Phase, PhaseTraining, ScoreItems
 from feldspar.runs import read_rows
 from feldspar.steps import Step, Workspace
-from feldspar.student.fit import FitSettings, fit
-from feldspar.student.model import Student, save_checkpoint
+from feldspar.student.fit import LoopTrainer
+from feldspar.student.model import Student
 from feldspar.student.token_rows import Kept, TokenRows, tokenise_once
 from feldspar.student.training.lora import load_to_train
-from feldspar.student.training.process_group import Ranks
-from feldspar.student.training.resume_state import forget_state, state_bytes
+from feldspar.student.training.phase_trainer import PhaseSteps, PhaseTrainer, SaveCheckpoint
+from feldspar.student.training.process_group import LaunchSettings
+from feldspar.student.training.resume_state import state_bytes
 from feldspar.student.training.schedule import Schedule, checkpoint_steps
+from feldspar.student.training.settings import FitSettings
 from feldspar.student.training.tracking import NOWHERE, Tracking
 from feldspar.train.early import early_signs
 from feldspar.train.estimate import disk_bytes, schedule_of
@@ -56,6 +58,7 @@ def train_phases(
     min_selection_items: int,
     seed: int,
     tracking: Tracking = NOWHERE,
+    trainer: PhaseTrainer | None = None,
 ) -> Iterator[Checkpoint]:
     """Train through the phases; give each one's chosen checkpoint, the result last.
 
@@ -65,14 +68,22 @@ def train_phases(
     last checkpoint is taken. The workspace's folder gets selections.jsonl, candidates.jsonl,
     metrics.jsonl, a folder per phase, and the state of the one in training; its processes share
     each step, while the first alone scores and chooses. `tracking` shows the figures elsewhere too.
+    `trainer` takes the place of the package's own loop.
     Raises TrainingError, and DiskError before anything is trained where there is no room.
     """
-    trainer = _Trainer(workspace, config, student, scores, min_selection_items, seed)
+    if trainer is None:
+        launch = LaunchSettings(
+            num_processes=workspace.num_processes, config=student, shard=config.shard, seed=seed
+        )
+        trainer = LoopTrainer(launch=launch, progress=workspace.progress)
+    phase_loop = _Phases(
+        workspace.folder, config, student, scores, min_selection_items, seed, trainer
+    )
     listed = list(zip(phases, trainings, strict=True))
     start, earlier_steps = base, 0
     with tracking.following(workspace.folder / "metrics.jsonl"):
         for number, (phase, _) in enumerate(listed):
-            selection = trainer.train(start, listed, number, earlier_steps)
+            selection = phase_loop.train(start, listed, number, earlier_steps)
             log.info("phase %s: step %d is %s", phase.name, selection.step, selection.reason)
             earlier_steps += selection.num_steps
             start = chosen_checkpoint(workspace.folder, selection)
@@ -82,19 +93,20 @@ def train_phases(
 TRAINED_STEP = Step("trained", train_phases, version=1)
 
 
-class _Trainer:
+class _Phases:
     """What all phases share."""
 
     def __init__(
         self,
-        workspace: Workspace,
+        folder: Path,
         config: TrainConfig,
         student: StudentConfig,
         scores: Mapping[str, ScoreItems],
         min_items: int,
         seed: int,
+        trainer: PhaseTrainer,
     ) -> None:
-        self.workspace, self.folder = workspace, workspace.folder
+        self.folder, self.trainer = folder, trainer
         self.config, self.student, self.scores = config, student, scores
         self.min_items, self.seed = min_items, seed
 
@@ -118,27 +130,19 @@ class _Trainer:
             raise TrainingError(f"phase {phase.name}: it has no rows to train on; see `mix`")
         self._check_disk(loaded, phases[number:])
         folder = self.folder / f"{number + 1}-{quote(phase.name, safe=' ')}"
-        trial = _Trial(self, self.score_of(phase, training), key, folder, loaded, phase.name)
+        trial = _Trial(self, self.score_of(phase, training), key, folder, phase.name)
         trial.mark_start(start)
-        settings = self._settings(training, schedule, earlier_steps)
-        fit(
-            loaded,
-            rows,
-            schedule,
-            settings,
-            here=self.folder,
-            on_checkpoint=trial.add,
-            progress=self.workspace.progress,
-            ranks=Ranks(
-                num=self.workspace.num_processes,
-                start=start.path,
-                config=self.student,
-                shard=self.config.shard,
-                seed=self.seed,
-            ),
+        steps = PhaseSteps(
+            student=loaded,
+            start=start.path,
+            rows=rows,
+            schedule=schedule,
+            settings=self._settings(training, schedule, earlier_steps),
+            folder=self.folder,
         )
+        self.trainer.train(steps, trial.add)
         selection = trial.decide(schedule.num_steps, rows)
-        forget_state(self.folder)
+        self.trainer.forget(self.folder)
         return selection
 
     def score_of(self, phase: Phase, training: PhaseTraining) -> ScoreItems | None:
@@ -163,7 +167,7 @@ class _Trainer:
             tokens_per_micro_batch=config.tokens_per_micro_batch,
             packing=config.packing,
             optimizer_states=config.optimizer_states,
-            recompute=config.recompute,
+            activation_checkpointing=config.recompute,
             checkpoint_steps=checkpoint_steps(
                 schedule.steps_per_epoch, schedule.num_epochs, config.checkpoints_per_epoch
             ),
@@ -196,17 +200,11 @@ class _Trial:
     """The candidates of one phase."""
 
     def __init__(
-        self,
-        trainer: _Trainer,
-        score: ScoreItems | None,
-        key: str,
-        folder: Path,
-        student: Student,
-        phase: str,
+        self, phases: _Phases, score: ScoreItems | None, key: str, folder: Path, phase: str
     ) -> None:
-        self.trainer, self.phase, self.key = trainer, phase, key
-        self.folder, self.student = folder, student
-        self._path = trainer.folder / "candidates.jsonl"
+        self.phases, self.phase, self.key = phases, phase, key
+        self.folder = folder
+        self._path = phases.folder / "candidates.jsonl"
         self._score = score
         self._start: Candidate | None = None
 
@@ -215,17 +213,17 @@ class _Trial:
         if self._score is not None:
             self._start = self._candidate(0, start, is_scored=True)
 
-    def add(self, step: int) -> None:
+    def add(self, step: int, save: SaveCheckpoint) -> None:
         """Save a candidate, score it, and delete those that are not among the best."""
         if any(c.step == step for c in self._candidates()):
             return
         path = step_folder(self.folder, step)
         path.parent.mkdir(parents=True, exist_ok=True)
-        saved = save_checkpoint(self.student, path, phase=self.phase, step=step)
+        saved = save(path)
         num_items = len(self._start.values or ()) if self._start else 0
-        enough = self._start is not None and num_items >= self.trainer.min_items
+        enough = self._start is not None and num_items >= self.phases.min_items
         self._candidate(step, saved, is_scored=enough)
-        delete_others(self.folder, kept_steps(self._candidates(), self.trainer.config.keep_best))
+        delete_others(self.folder, kept_steps(self._candidates(), self.phases.config.keep_best))
 
     def decide(self, num_steps: int, rows: TokenRows) -> Selection:
         """Choose among the candidates and write the decision down."""
@@ -235,9 +233,9 @@ class _Trial:
             candidates,
             self._start,
             metric,
-            min_items=self.trainer.min_items,
+            min_items=self.phases.min_items,
         )
-        chosen, folder = choice.candidate, self.trainer.folder
+        chosen, folder = choice.candidate, self.phases.folder
         if choice.is_worse:
             log.warning(
                 "phase %s made the model worse by its own measure: step %d is %s; lower its "

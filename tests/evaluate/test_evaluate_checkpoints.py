@@ -19,10 +19,11 @@ from feldspar.evaluate.exams.checkpoints import ScoreOnExams, evaluate
 from feldspar.records import Answer, Checkpoint, Conversation, ExamItem, Message
 from feldspar.runs import read_rows
 from feldspar.steps import Workspace
-from feldspar.student.fit import FitSettings, fit
+from feldspar.student.fit import fit
 from feldspar.student.model import make_student, save_checkpoint
 from feldspar.student.token_rows import tokenise
 from feldspar.student.training.schedule import Schedule, SourceRows
+from feldspar.student.training.settings import FitSettings
 
 STUDENT = StudentConfig(base="tiny")
 CONFIG = EvaluateConfig(max_new_tokens=16, num_resamples=50)
@@ -84,7 +85,7 @@ def checkpoints(tmp_path_factory) -> dict[str, Checkpoint]:
         sources=(SourceRows(name="facts", num_rows=3),), batch_samples=3, num_epochs=120,
         phase="facts", seed=1,
     )  # fmt: skip
-    fit(student, tokens, schedule, FitSettings(learning_rate=5e-3), here=here)
+    fit(student, tokens, schedule, FitSettings(learning_rate=5e-3), folder=here)
     taught = save_checkpoint(student, here / "taught", phase="facts", step=120)
     return {"base": base, "taught": taught}
 

@@ -14,8 +14,8 @@ from feldspar.config import PreferConfig, StudentConfig, TrainConfig
 from feldspar.prefer import candidates
 from feldspar.prefer.rounds import tune_preferences
 from feldspar.steps import Workspace
-from feldspar.student.fit import FitSettings
 from feldspar.student.model import base_checkpoint
+from feldspar.student.training.settings import FitSettings
 
 
 class NoExams:

@@ -7,13 +7,13 @@ from pathlib import Path
 from tiny_base import CONFIG, STUDENT, FakeScore, phase, save_base, source
 
 from feldspar.steps import Workspace
-from feldspar.student import fit as fitting
-from feldspar.student.fit import FitSettings
+from feldspar.student.training import loop as loops
+from feldspar.student.training.settings import FitSettings
 from feldspar.train.phases import train_phases
 
 
 def main(here: Path, kill_at: int) -> None:
-    fitting._STATE_SECONDS = 0.0
+    loops._STATE_SECONDS = 0.0
     asked = 0
     learning_rate_at = FitSettings.learning_rate_at
 

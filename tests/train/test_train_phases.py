@@ -11,6 +11,7 @@ import killed_training
 import pytest
 import torch
 from forked import Forked
+from plain_trainer import PlainTrainer
 from safetensors.torch import load_file
 from tiny_base import CONFIG, STUDENT, FakeScore, Planned, phase, save_base, source
 
@@ -210,3 +211,26 @@ def test_phases_train_low_rank_weights_and_hand_on_plain_models(base, tmp_path):
     assert not torch.equal(weights[1][name], weights[2][name])
     norm = "model.norm.weight"
     assert torch.equal(weights[0][norm], weights[2][norm])
+
+
+def test_another_trainer_trains_the_same_phases_from_the_schedule(base, tmp_path):
+    """To the same losses and weights, with the package choosing and going on as it does."""
+    own, other = source(tmp_path, "first", 40), source(tmp_path, "second", 40)
+    phases = [phase("one", own), phase("two", other, source(tmp_path, "earlier", 40, share=0.25))]
+    ours = train(base, phases, tmp_path / "ours")
+    trainer = PlainTrainer()
+    theirs = train(base, phases, tmp_path / "theirs", trainer=trainer)
+    assert trainer.forgotten == [tmp_path / "theirs"] * 2
+    assert [(c.phase, c.step) for c in theirs] == [(c.phase, c.step) for c in ours]
+    for line, expected in zip(
+        lines(tmp_path / "theirs" / "metrics.jsonl"),
+        lines(tmp_path / "ours" / "metrics.jsonl"),
+        strict=True,
+    ):
+        assert (line["phase"], line["step"]) == (expected["phase"], expected["step"])
+        assert line["loss"] == pytest.approx(expected["loss"], rel=1e-4)
+        assert line["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-3)
+    for mine, yours in zip(ours, theirs, strict=True):
+        weights, found = (load_file(f"{c.path}/model.safetensors") for c in (mine, yours))
+        for name, tensor in weights.items():
+            assert (found[name] - tensor).norm() <= 1e-3 * tensor.norm()
