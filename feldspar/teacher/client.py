@@ -291,7 +291,8 @@ class Teacher:
             )
         self._note(False, fault.reason)
         if fault.is_about_content:
-            await self._commit(call, Stored(fault.reason, REFUSED, 0, 0))
+            # A call like any other, when it is met in the journal too.
+            return await self._commit(call, Stored(fault.reason, REFUSED, 0, 0))
         raise Refused(fault.reason)
 
     async def _try_once(self, call: _Call) -> Stored | Fault:
