@@ -385,10 +385,10 @@ def judge_rounds(run: Run, recipe: Recipe, stack: ExitStack) -> ScoreCheckpoint 
     if config is None:
         return None
     from feldspar.evaluate.mt_bench.files import find_mt_bench, read_mt_bench
-    from feldspar.evaluate.mt_bench.run import RateChats
+    from feldspar.evaluate.mt_bench.run import ScoreChats
     from feldspar.student.model import base_checkpoint
 
-    return RateChats(
+    return ScoreChats(
         read_mt_bench(find_mt_bench(config)), config, base=base_checkpoint(recipe.student.base),
         judge=stack.enter_context(open_examiners(run, recipe, config.judge)).judge,
         student=recipe.student,

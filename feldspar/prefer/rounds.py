@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from feldspar.config import PreferConfig, StudentConfig, TrainConfig
 from feldspar.errors import TrainingError
+from feldspar.files import write_text_whole
 from feldspar.prefer.candidates import Reward, Workshop, draw_candidates
 from feldspar.prefer.picks import Figures, Pick, mean_by_prompt, survey
 from feldspar.prefer.prompts import Drawn, draw_prompts, prompts_of_round, with_headroom
@@ -269,9 +270,7 @@ def _write(here: Path, outcomes: Sequence[_Outcome], released: _Outcome | None) 
         line = asdict(replace(outcome.line, released=outcome is released))
         # Flat, so that a line is a row of a table.
         lines.append({**line.pop("figures"), **line})
-    beside = here / "rounds.jsonl.part"
-    beside.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    beside.replace(here / "rounds.jsonl")
+    write_text_whole(here / "rounds.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def _warn(outcomes: Sequence[_Outcome], peak: _Outcome) -> None:

@@ -28,7 +28,7 @@ _NAME = "feldspar_tree"
 
 
 @dataclass(frozen=True)
-class Block:
+class TreeBlock:
     """Where one tree lies in its pack, and how long its continuations are, each at least 1."""
 
     start: int
@@ -68,11 +68,11 @@ class Attended(NamedTuple):
     lse: Tensor
 
 
-_blocks: ContextVar[Sequence[Block]] = ContextVar("blocks of the pack being computed")
+_blocks: ContextVar[Sequence[TreeBlock]] = ContextVar("blocks of the pack being computed")
 
 
 @contextmanager
-def attending(model: Any, blocks: Sequence[Block], *, traced: bool = True) -> Iterator[None]:
+def attending(model: Any, blocks: Sequence[TreeBlock], *, traced: bool = True) -> Iterator[None]:
     """Within it, the model's attention is that of the pack that `blocks` describe.
 
     Layers that are compiled need it not `traced`.
@@ -123,7 +123,7 @@ def _attention(
     return out.transpose(1, 2), None
 
 
-def _each(block: Block, rest: Sequence[Tensor], scale: float) -> Attended:
+def _each(block: TreeBlock, rest: Sequence[Tensor], scale: float) -> Attended:
     """Each continuation's attention to itself, one after the other: nothing is padded or moved."""
     parts = zip(*(torch.split(x, list(block.lengths), dim=2) for x in rest), strict=True)
     found = [_attend(query, key, value, scale, causal=True) for query, key, value in parts]
@@ -133,7 +133,7 @@ def _each(block: Block, rest: Sequence[Tensor], scale: float) -> Attended:
     )
 
 
-def _side_by_side(block: Block, rest: Sequence[Tensor], scale: float) -> Attended:
+def _side_by_side(block: TreeBlock, rest: Sequence[Tensor], scale: float) -> Attended:
     """The same in one call, for devices that calls keep waiting: padded on the right."""
     index_CL, places = block.side_by_side
     num, longest = index_CL.shape

@@ -25,7 +25,7 @@ from feldspar.progress import SILENT, Progress
 from feldspar.student.layers import can_compile, layers_run
 from feldspar.student.lm_head import score_targets
 from feldspar.student.model import Student
-from feldspar.student.scoring.prefix_attention import Block, attending, is_replaceable
+from feldspar.student.scoring.prefix_attention import TreeBlock, attending, is_replaceable
 from feldspar.student.token_rows import collate
 from feldspar.student.training.schedule import micro_batches
 
@@ -70,7 +70,7 @@ class _Inputs(NamedTuple):
 
     ids_BT: Tensor
     places_BT: Tensor | None
-    blocks: list[Block]
+    blocks: list[TreeBlock]
     positions_N: NDArray[np.int64]
     targets_N: NDArray[np.int64]
     owners_N: NDArray[np.int64]
@@ -151,7 +151,7 @@ def _packed(pieces: Sequence[_Piece], device: torch.device) -> _Inputs:
     """The last token of a continuation foretells nothing and is left out."""
     ids: list[int] = []
     places: list[int] = []
-    blocks: list[Block] = []
+    blocks: list[TreeBlock] = []
     positions: list[int] = []
     targets: list[int] = []
     owners: list[int] = []
@@ -166,7 +166,7 @@ def _packed(pieces: Sequence[_Piece], device: torch.device) -> _Inputs:
             ids += continuation[:-1]
             places += range(len(prompt), len(prompt) + len(continuation) - 1)
         lengths = tuple(len(c) - 1 for c in continuations if len(c) > 1)
-        blocks.append(Block(start, len(prompt), lengths, device))
+        blocks.append(TreeBlock(start, len(prompt), lengths, device))
     return _Inputs(
         ids_BT=torch.tensor([ids], device=device),
         places_BT=torch.tensor([places], device=device),
