@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -181,13 +182,10 @@ async def _judge_all(
     async def judge(known: _Known) -> tuple[_Known, str]:
         return known, await _judge(known, writers)
 
-    async with writers.judge_teacher:
-        stream = in_order(pairs, judge, lambda: max_requests(writers))
-        try:
-            async for judged in stream:
-                yield judged
-        finally:
-            await stream.aclose()
+    stream = in_order(pairs, judge, lambda: max_requests(writers))
+    async with writers.judge_teacher, aclosing(stream):
+        async for judged in stream:
+            yield judged
 
 
 async def _judge(known: _Known, writers: Writers) -> str:

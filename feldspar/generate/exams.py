@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Iterable, Iterator
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -67,13 +68,10 @@ async def _make_all(
         return await _make_exam(leaf, config, pipelines, seed)
 
     writers = pipelines.writers
-    async with writers.teacher, writers.judge_teacher:
-        stream = in_order(leaves, make, lambda: max_requests(writers))
-        try:
-            async for exam in stream:
-                yield exam
-        finally:
-            await stream.aclose()
+    stream = in_order(leaves, make, lambda: max_requests(writers))
+    async with writers.teacher, writers.judge_teacher, aclosing(stream):
+        async for exam in stream:
+            yield exam
 
 
 async def _make_exam(

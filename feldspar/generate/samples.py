@@ -8,6 +8,7 @@ import logging
 import math
 import time
 from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -219,13 +220,10 @@ async def write_all(
     async def write(request: SampleRequest) -> _Done:
         return _Done(request, await pipelines.write_samples(request))
 
-    async with writers.teacher, writers.judge_teacher:
-        stream = in_order(_then_drain(requests, writers), write, lambda: max_requests(writers))
-        try:
-            async for done in stream:
-                yield done
-        finally:
-            await stream.aclose()
+    stream = in_order(_then_drain(requests, writers), write, lambda: max_requests(writers))
+    async with writers.teacher, writers.judge_teacher, aclosing(stream):
+        async for done in stream:
+            yield done
 
 
 def _then_drain(requests: Iterable[SampleRequest], writers: Writers) -> Iterator[SampleRequest]:

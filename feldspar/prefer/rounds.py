@@ -34,13 +34,12 @@ from feldspar.records import (
     ScoreCheckpoint,
 )
 from feldspar.runs import read_rows
-from feldspar.stats.intervals import paired_difference
+from feldspar.stats.intervals import NUM_RESAMPLES, paired_difference
 
 log = logging.getLogger(__name__)
 
 HELD_OUT_ANSWERS = 4
 """Answers drawn per held-out prompt."""
-NUM_RESAMPLES = 1000
 LENGTH_DRIFT = 1.2
 """Growth of the mean answer that is warned of while the reward rises."""
 

@@ -13,12 +13,16 @@ from pydantic import TypeAdapter, ValidationError
 
 from feldspar.files import write_bytes_whole
 from feldspar.records import Checkpoint
-from feldspar.stats.intervals import Difference, paired_difference, standard_error
+from feldspar.stats.intervals import (
+    NUM_RESAMPLES,
+    Difference,
+    paired_difference,
+    standard_error,
+)
 from feldspar.train.early import Early
 
 R = TypeVar("R")
 
-_NUM_RESAMPLES = 1000
 _ROUNDING = 1e-12
 """One item of n lost is one standard error to the last bit."""
 
@@ -188,7 +192,7 @@ def _compare(
 def _difference(before: PhaseCandidate | None, after: PhaseCandidate) -> Difference | None:
     if before is None or not before.values or not after.values:
         return None
-    return paired_difference(before.values, after.values, _NUM_RESAMPLES, seed=0)
+    return paired_difference(before.values, after.values, NUM_RESAMPLES, seed=0)
 
 
 def _verdict(change: Difference) -> str:
