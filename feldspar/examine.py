@@ -14,7 +14,7 @@ from feldspar.evaluate.contamination import TOUCHED_STEP, UNTOUCHED_STEP
 from feldspar.evaluate.exams.answers import is_judged
 from feldspar.evaluate.exams.checkpoints import SCORES_STEP
 from feldspar.evaluate.exams.judging import JUDGED_STEP
-from feldspar.evaluate.mt_bench.run import MT_BENCH_STEP, RateChats
+from feldspar.evaluate.mt_bench.run import MT_BENCH_STEP, ScoreChats
 from feldspar.prepare import Prepared, Teachers, open_teachers
 from feldspar.records import Checkpoint, ExamItem, Phase, Score, ScoreCheckpoint
 from feldspar.runs import Joined, Rows, Run, cache_folder
@@ -113,7 +113,7 @@ def rounds_judge(run: Run, prepared: Prepared, stack: ExitStack) -> ScoreCheckpo
     config = run.recipe.evaluate.mt_bench
     if config is None or prepared.mt_bench is None:
         return None
-    return RateChats(
+    return ScoreChats(
         prepared.mt_bench,
         config,
         base=prepared.base,

@@ -17,6 +17,7 @@ from typing import Literal
 
 from feldspar.config import MixConfig, PhaseConfig
 from feldspar.errors import RecipeError
+from feldspar.files import write_text_whole
 from feldspar.mix.files import BadRow, read_file
 from feldspar.mix.rows import Split, SplitWriter
 from feldspar.records import Branch, Conversation, Message, Phase, Sample, user_turn
@@ -32,7 +33,7 @@ BASE_REPLAY = "base replay"
 
 
 @dataclass
-class _Seen:
+class _SeenSamples:
     """What went by: samples asked for and kept, and the split of each branch."""
 
     num_asked: Counter[Branch] = field(default_factory=Counter)
@@ -165,8 +166,8 @@ def _look_through(
     config: MixConfig,
     phases: Sequence[PhaseConfig],
     counter: TokenCounter,
-) -> _Seen:
-    seen = _Seen()
+) -> _SeenSamples:
+    seen = _SeenSamples()
     split = {branch for phase in phases if phase.length != "all" for branch in phase.branches}
     seen.lengths = {branch: array("i") for branch in split}
     is_answer = {branch: bytearray() for branch in split}
@@ -193,7 +194,7 @@ def _look_through(
 
 
 def _with_lengths(
-    samples: Iterable[Sample], seen: _Seen
+    samples: Iterable[Sample], seen: _SeenSamples
 ) -> Iterator[tuple[Sample, Literal["short", "long", "all"]]]:
     """Kept samples, and which half of its branch each is of, where the branch is split."""
     lengths = {branch: iter(of_branch) for branch, of_branch in seen.lengths.items()}
@@ -239,7 +240,7 @@ def _as_conversation(sample: Sample, source: str, config: MixConfig) -> Conversa
     )
 
 
-def _why_empty(phase: PhaseConfig, seen: _Seen) -> str:
+def _why_empty(phase: PhaseConfig, seen: _SeenSamples) -> str:
     """Name the branch that gave nothing, and where to look."""
     kept = sum(seen.num_kept[branch] for branch in _all_branches(phase))
     asked = sum(seen.num_asked[branch] for branch in _all_branches(phase))
@@ -293,7 +294,7 @@ def _rows_path(folder: Path, kind: str, name: str) -> Path:
 
 def _report_skipped(skipped: Sequence[BadRow], folder: Path) -> None:
     lines = [json.dumps(row._asdict(), ensure_ascii=False) + "\n" for row in skipped]
-    (folder / "skipped.jsonl").write_text("".join(lines), encoding="utf-8")
+    write_text_whole(folder / "skipped.jsonl", "".join(lines))
     for name, num_rows in Counter(row.source for row in skipped).items():
         first = next(row for row in skipped if row.source == name)
         log.warning(

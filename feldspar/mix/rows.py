@@ -1,7 +1,6 @@
 """Rows of a phase: a user's rows as conversations, and conversations written to disk."""
 
 import hashlib
-import os
 import re
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple, Self
 import zstandard
 from pydantic import TypeAdapter
 
+from feldspar.files import whole_file
 from feldspar.records import Conversation, Message, Source, TrainOn
 from feldspar.student.template.tokens import LAB
 
@@ -52,12 +52,14 @@ class RowWriter:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.num_rows = 0
-        self._partial_path = path.with_name(path.name + ".partial")
         self._digest = hashlib.sha256()
 
     def __enter__(self) -> Self:
-        self._file = self._partial_path.open("wb")
-        self._packed = zstandard.ZstdCompressor().stream_writer(self._file, closefd=False)
+        with ExitStack() as stack:
+            file = stack.enter_context(stack.enter_context(whole_file(self.path)).open("wb"))
+            packer = zstandard.ZstdCompressor()
+            self._packed = stack.enter_context(packer.stream_writer(file, closefd=False))
+            self._stack = stack.pop_all()
         return self
 
     def write(self, conversation: Conversation) -> None:
@@ -77,15 +79,7 @@ class RowWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is not None:
-            self._file.close()
-            self._partial_path.unlink(missing_ok=True)
-            return
-        self._packed.close()  # type: ignore[no-untyped-call]
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        self._partial_path.replace(self.path)
+        self._stack.__exit__(kind, error, trace)
 
 
 class Split(NamedTuple):

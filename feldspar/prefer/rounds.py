@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from feldspar.config import PreferConfig, StudentConfig, TrainConfig
 from feldspar.errors import TrainingError
-from feldspar.files import whole_file
+from feldspar.files import write_text_whole
 from feldspar.prefer.candidates import Reward, RoundContext, draw_candidates
 from feldspar.prefer.methods.method import TuningRow
 from feldspar.prefer.picks import Figures, mean_by_prompt, survey
@@ -33,14 +33,13 @@ from feldspar.records import (
     ScoreCheckpoint,
 )
 from feldspar.runs import read_rows
-from feldspar.stats.intervals import paired_difference
+from feldspar.stats.intervals import NUM_RESAMPLES, paired_difference
 from feldspar.steps import Step, Workspace
 
 log = logging.getLogger(__name__)
 
 HELD_OUT_ANSWERS = 4
 """Answers drawn per held-out prompt."""
-NUM_RESAMPLES = 1000
 LENGTH_DRIFT = 1.2
 """Growth of the mean answer that is warned of while the reward rises."""
 
@@ -261,9 +260,7 @@ def _write(root: Path, outcomes: Sequence[_Outcome], released: _Outcome | None) 
         line = asdict(replace(outcome.line, released=outcome is released))
         # Flat, so that a line is a row of a table.
         lines.append({**line.pop("figures"), **line})
-    with whole_file(root / "rounds.jsonl") as temporary:
-        text = "".join(json.dumps(line) + "\n" for line in lines)
-        temporary.write_text(text, encoding="utf-8")
+    write_text_whole(root / "rounds.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def _warn(outcomes: Sequence[_Outcome], peak: _Outcome) -> None:

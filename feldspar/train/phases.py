@@ -28,7 +28,7 @@ from feldspar.train.early import early_signs
 from feldspar.train.estimate import disk_bytes, schedule_of
 from feldspar.train.held_out import HeldOut
 from feldspar.train.select import (
-    Candidate,
+    PhaseCandidate,
     Selection,
     append_line,
     choose,
@@ -206,7 +206,7 @@ class _Trial:
         self.folder = folder
         self._path = phases.folder / "candidates.jsonl"
         self._score = score
-        self._start: Candidate | None = None
+        self._start: PhaseCandidate | None = None
 
     def mark_start(self, start: Checkpoint) -> None:
         """Score where the phase starts, if its checkpoint is chosen by score at all."""
@@ -262,19 +262,19 @@ class _Trial:
         append_line(folder / "selections.jsonl", selection)
         return selection
 
-    def _candidates(self) -> list[Candidate]:
+    def _candidates(self) -> list[PhaseCandidate]:
         return [c for c in self._recorded() if c.step > 0]
 
-    def _recorded(self) -> list[Candidate]:
-        return [c for c in read_lines(self._path, Candidate) if c.key == self.key]
+    def _recorded(self) -> list[PhaseCandidate]:
+        return [c for c in read_lines(self._path, PhaseCandidate) if c.key == self.key]
 
-    def _candidate(self, step: int, checkpoint: Checkpoint, *, is_scored: bool) -> Candidate:
+    def _candidate(self, step: int, checkpoint: Checkpoint, *, is_scored: bool) -> PhaseCandidate:
         for known in self._recorded():
             if known.step == step:
                 return known
         scored = self._score.values(checkpoint) if self._score and is_scored else None
         values = None if scored is None else to_values(scored)
-        candidate = Candidate(key=self.key, step=step, digest=checkpoint.digest, values=values)
+        candidate = PhaseCandidate(key=self.key, step=step, digest=checkpoint.digest, values=values)
         append_line(self._path, candidate)
         return candidate
 

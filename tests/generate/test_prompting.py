@@ -9,14 +9,9 @@ from hypothesis import strategies as st
 
 from feldspar.config import GenerateConfig
 from feldspar.errors import RecipeError
-from feldspar.generate.prompting import (
-    STAGES,
-    Prompts,
-    asking_files,
-    quote_sections,
-    read_prompts,
-    unquote_sections,
-)
+from feldspar.generate import STAGES
+from feldspar.generate.prompting import Prompts, asking_files, read_prompts
+from feldspar.generate.quoting import quote_sections, unquote_sections
 from feldspar.generate.replies import read_blocks
 from feldspar.records import Seed
 

@@ -12,13 +12,13 @@ from feldspar.records import Message
 from feldspar.student.model import load_student
 from feldspar.student.scoring.log_probs import AnswerRow, answer_log_probs
 from feldspar.train.held_out import HeldOut
-from feldspar.train.select import Candidate, choose, kept_steps
+from feldspar.train.select import PhaseCandidate, choose, kept_steps
 
 
-def candidate(step: int, num_right: int, num_items: int = 100) -> Candidate:
+def candidate(step: int, num_right: int, num_items: int = 100) -> PhaseCandidate:
     """The first items are right."""
     values = tuple(float(i < num_right) for i in range(num_items))
-    return Candidate(key="k", step=step, digest=str(step), values=values)
+    return PhaseCandidate(key="k", step=step, digest=str(step), values=values)
 
 
 def chosen(start: int, *right: int, min_items: int = 1):
@@ -37,9 +37,9 @@ def test_the_earliest_within_one_standard_error_goes_on():
 def test_pairs_tell_apart_what_means_alone_would_not():
     rng = random.Random(1)
     hard = [rng.random() for _ in range(100)]
-    worse = Candidate(key="k", step=1, digest="1", values=tuple(hard))
-    better = Candidate(key="k", step=2, digest="2", values=tuple(h + 0.01 for h in hard))
-    start = Candidate(key="k", step=0, digest="0", values=tuple(hard))
+    worse = PhaseCandidate(key="k", step=1, digest="1", values=tuple(hard))
+    better = PhaseCandidate(key="k", step=2, digest="2", values=tuple(h + 0.01 for h in hard))
+    start = PhaseCandidate(key="k", step=0, digest="0", values=tuple(hard))
     choice = choose([worse, better], start, "log-likelihood", min_items=1)
     assert choice.candidate is better
     first, second = choice.compared
@@ -63,7 +63,7 @@ def test_a_phase_that_made_the_model_worse_says_so_with_the_interval():
 
 def test_too_few_items_or_no_start_choose_the_last():
     assert chosen(10, 90, 20, min_items=101).candidate.step == 2
-    unscored = [Candidate(key="k", step=s, digest="x") for s in (1, 2, 3)]
+    unscored = [PhaseCandidate(key="k", step=s, digest="x") for s in (1, 2, 3)]
     choice = choose(unscored, None, "", min_items=1)
     assert choice.candidate.step == 3
     assert kept_steps(unscored, 1) == {3}

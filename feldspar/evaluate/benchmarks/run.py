@@ -202,14 +202,14 @@ def _result(
     )
 
 
-class Asked(NamedTuple):
+class TaskOutcome(NamedTuple):
     """What a task gave: its figure with lm_eval's standard error and settings, and its items."""
 
     summary: dict[str, object]
     items: list[BenchmarkItem]
 
 
-def ask(lm: Any, name: str, config: BenchmarkConfig) -> Asked:
+def ask(lm: Any, name: str, config: BenchmarkConfig) -> TaskOutcome:
     """One of lm_eval's tasks, asked through its own `evaluate`, as its command line would."""
     harness = load_harness()
     task = load_task(name, config)
@@ -237,7 +237,7 @@ def ask(lm: Any, name: str, config: BenchmarkConfig) -> Asked:
         "lm_eval": harness_version(),
     }
     samples = [s for s in found["samples"][name] if s["filter"] == filtered]
-    return Asked(summary, [_item(name, task, sample, metric) for sample in samples])
+    return TaskOutcome(summary, [_item(name, task, sample, metric) for sample in samples])
 
 
 def _item(name: str, task: Any, sample: dict[str, Any], metric: str) -> BenchmarkItem:

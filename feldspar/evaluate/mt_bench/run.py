@@ -12,7 +12,7 @@ from feldspar.config import MTBenchConfig, StudentConfig
 from feldspar.errors import RecipeError
 from feldspar.evaluate.mt_bench.answers import Answers, Drawing, answer_questions
 from feldspar.evaluate.mt_bench.files import MTBench, read_answers
-from feldspar.evaluate.mt_bench.judging import Compared, Rated, compare_answers, rate_answers
+from feldspar.evaluate.mt_bench.judging import ComparedAnswers, Rated, compare_answers, rate_answers
 from feldspar.evaluate.mt_bench.scores import EXAM, mt_bench_scores
 from feldspar.evaluate.mt_bench.served import answer_served
 from feldspar.evaluate.served import file_name, served_name
@@ -29,7 +29,7 @@ MANY_ERRORS = 0.1
 """Share of judge errors from which a run says so."""
 
 
-class RateChats:
+class ScoreChats:
     """MT-Bench of one checkpoint after another: a `ScoreCheckpoint` for preference tuning's rounds.
 
     Gives the figure over all questions and the share of judge errors alone. Answers and judgments
@@ -184,13 +184,13 @@ async def _judge(
     runs: Sequence[Answers],
     baseline: Sequence[Answers] | None,
     progress: Progress,
-) -> list[Rated] | list[Compared]:
+) -> list[Rated] | list[ComparedAnswers]:
     if baseline is None:
         rated: list[Rated] = []
         for run, answers in enumerate(runs, start=1):
             rated += await rate_answers(judge, bench, answers, run, progress)
         return rated
-    compared: list[Compared] = []
+    compared: list[ComparedAnswers] = []
     for run, pair in enumerate(zip(runs, baseline, strict=True), start=1):
         compared += await compare_answers(judge, bench, pair, run, progress)
     return compared
