@@ -35,7 +35,7 @@ class PipelineConfig(Part):
     file: PathText
     """Its content counts in the key of the steps that ask."""
     function: str
-    """`async def NAME(work: Work, staff: Staff) -> list[Sample]`."""
+    """`async def NAME(request: SampleRequest, writers: Writers) -> list[Sample]`."""
     leaves: Annotated[tuple[str, ...], Field(min_length=1)]
     """Branches or leaves by path: `compositional_skills/writing`. The longest one counts."""
     calls: Count = 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from feldspar.generate.prompting import unquote_sections
+from feldspar.generate.quoting import unquote_sections
 
 Field = Literal["context", "question", "answer"]
 

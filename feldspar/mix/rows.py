@@ -1,21 +1,22 @@
 """Rows of a phase: a user's rows as conversations, and conversations written to disk."""
 
 import hashlib
-import os
 import re
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, NamedTuple, Self
 
 import zstandard
 from pydantic import TypeAdapter
 
-from feldspar.records import Conversation, Message, Role, Source, TrainOn
+from feldspar.files import whole_file
+from feldspar.records import Conversation, Message, Source, TrainOn
+from feldspar.student.template.tokens import LAB
 
 CONVERSATIONS = TypeAdapter(Conversation)
 NO_ROW = "no `messages` list and no `text`"
-_TURN_MARK = re.compile(r"<\|(system|user|assistant)\|>\n")
+_TURN_MARK = re.compile(f"({'|'.join(map(re.escape, LAB.roles))})\n")
 
 
 def as_conversation(row: dict[str, Any], name: str, number: int) -> Conversation | str:
@@ -58,12 +59,14 @@ class RowWriter:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.num_rows = 0
-        self._partial_path = path.with_name(path.name + ".partial")
         self._digest = hashlib.sha256()
 
     def __enter__(self) -> Self:
-        self._file = self._partial_path.open("wb")
-        self._packed = zstandard.ZstdCompressor().stream_writer(self._file, closefd=False)
+        with ExitStack() as stack:
+            file = stack.enter_context(stack.enter_context(whole_file(self.path)).open("wb"))
+            packer = zstandard.ZstdCompressor()
+            self._packed = stack.enter_context(packer.stream_writer(file, closefd=False))
+            self._stack = stack.pop_all()
         return self
 
     def write(self, conversation: Conversation) -> None:
@@ -83,15 +86,7 @@ class RowWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is not None:
-            self._file.close()
-            self._partial_path.unlink(missing_ok=True)
-            return
-        self._packed.close()  # type: ignore[no-untyped-call]
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        self._partial_path.replace(self.path)
+        self._stack.__exit__(kind, error, trace)
 
 
 class Split(NamedTuple):
@@ -203,12 +198,11 @@ def _read_turn(turn: Any) -> list[Message] | str:
 
 def _take_apart(rendered: str) -> list[Message]:
     """`<|user|>\\nHi<|assistant|>\\nHello` to its turns; text without marks is one answer."""
-    before, *marked = _TURN_MARK.split(rendered.removesuffix("<|endoftext|>"))
+    before, *marked = _TURN_MARK.split(rendered.removesuffix(LAB.stop))
     if not marked or before.strip():
         return [Message(role="assistant", content=rendered)]
-    roles, texts = marked[::2], marked[1::2]
-    turns = zip(roles, texts, strict=True)
-    return [Message(role=cast(Role, role), content=text.strip("\n")) for role, text in turns]
+    turns = zip(marked[::2], marked[1::2], strict=True)
+    return [Message(role=LAB.role_of(mark), content=text.strip("\n")) for mark, text in turns]
 
 
 def _conversation(

@@ -9,6 +9,7 @@ from feldspar.taxonomy.documents.fetching import Fetcher
 from feldspar.taxonomy.exam_split import SeedSplit, split_seeds
 from feldspar.taxonomy.findings import Finding
 from feldspar.taxonomy.read_leaves import (
+    LEAVES_STEP,
     LeafFile,
     Readable,
     check_taxonomy,
@@ -22,6 +23,7 @@ from feldspar.taxonomy.writing import import_table, new_leaf
 
 __all__ = [
     "CODES",
+    "LEAVES_STEP",
     "SEVERITIES",
     "Coverage",
     "Fetcher",

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from feldspar.config import BudgetConfig, TeacherConfig
 
-CHARACTERS_PER_TOKEN = 2
-"""Of a prompt that is not yet counted: fewer than most texts have, so that caps hold."""
+FEWEST_CHARACTERS_PER_TOKEN = 2
+"""Of a prompt that is not yet counted: half of what a text has, so that caps hold."""
 
 
 class BudgetSpent(Exception):

@@ -23,7 +23,13 @@ from feldspar.config import BudgetConfig, TeacherConfig
 from feldspar.errors import TeacherError
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Message
-from feldspar.teacher.budget import CHARACTERS_PER_TOKEN, Budget, BudgetSpent, Spent, cost_of
+from feldspar.teacher.budget import (
+    FEWEST_CHARACTERS_PER_TOKEN,
+    Budget,
+    BudgetSpent,
+    Spent,
+    cost_of,
+)
 from feldspar.teacher.completions import read_completion, without_reasoning
 from feldspar.teacher.faults import (
     MENDABLE,
@@ -263,7 +269,7 @@ class Teacher:
 
     def _most_cost(self, call: _Call) -> Spent:
         num_characters = sum(len(message["content"]) for message in call.messages)
-        prompt_tokens = num_characters // CHARACTERS_PER_TOKEN + 1
+        prompt_tokens = num_characters // FEWEST_CHARACTERS_PER_TOKEN + 1
         return cost_of(prompt_tokens, call.max_tokens, self.config)
 
     def _cost_of(self, stored: Stored) -> Spent:
@@ -291,7 +297,8 @@ class Teacher:
             )
         self._note(False, fault.reason)
         if fault.is_about_content:
-            await self._commit(call, Stored(fault.reason, REFUSED, 0, 0))
+            # A call like any other, when it is met in the journal too.
+            return await self._commit(call, Stored(fault.reason, REFUSED, 0, 0))
         raise Refused(fault.reason)
 
     async def _try_once(self, call: _Call) -> Stored | Fault:

@@ -47,7 +47,7 @@ def start_teacher(world: WorldConfig | None, rates: ErrorRates) -> Iterator[str]
             _stop(process)
 
 
-class Served(NamedTuple):
+class EmbeddedTeacher(NamedTuple):
     """Where an embedded teacher listens, and who it is."""
 
     url: str
@@ -58,7 +58,7 @@ class Served(NamedTuple):
 @asynccontextmanager
 async def serving(
     world: WorldConfig | None, rates: ErrorRates, port: int = 0
-) -> AsyncIterator[Served]:
+) -> AsyncIterator[EmbeddedTeacher]:
     """Serve on 127.0.0.1 while the block runs; port 0 takes a free one.
 
     Raises TeacherError where the port is taken.
@@ -76,7 +76,7 @@ async def serving(
         except OSError as error:
             why = f"port {port} cannot be listened on: {error.strerror}"
             raise TeacherError(f"{why}; name another with --port, or 0 for any") from error
-        yield Served(url, card.id, card.revision)
+        yield EmbeddedTeacher(url, card.id, card.revision)
 
 
 def world_of(config: WorldConfig | None) -> World | None:

@@ -8,13 +8,12 @@ left as it is.
 from __future__ import annotations
 
 import math
-import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from feldspar.files import whole_file
 from feldspar.taxonomy.documents.find import QNA
 from feldspar.taxonomy.findings import Findings
 from feldspar.taxonomy.invisible import in_structure, without_invisible
@@ -201,12 +200,6 @@ def _offset(text: str, at: At) -> int:
 
 def _write(path: Path, text: str) -> None:
     mode = path.stat().st_mode & 0o777
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(text.encode("utf-8"))
-        os.chmod(name, mode)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+    with whole_file(path, is_shared=True) as beside:
+        beside.write_bytes(text.encode("utf-8"))
+        beside.chmod(mode)

@@ -13,11 +13,17 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
 from feldspar.records import Leaf, Seed
-from feldspar.taxonomy.check.languages import language_of
 from feldspar.taxonomy.documents.find import Document
 from feldspar.taxonomy.findings import Findings, quoted
 from feldspar.taxonomy.qna import SeedPlace
-from feldspar.text import SimilarTexts, ngrams, normalise, numbers_and_names
+from feldspar.text import (
+    LANGUAGE_NAMES,
+    SimilarTexts,
+    language_of,
+    ngrams,
+    normalise,
+    numbers_and_names,
+)
 
 SAME_QUESTION_ROUGE_L = 0.7
 MIN_SUPPORTED = 0.3
@@ -26,6 +32,8 @@ MIN_WORDS_TO_SUPPORT = 4
 MIN_FOUND = 0.5
 """Part of a context's runs of words that the documents must hold."""
 RUN_LENGTH = 5
+MIN_SMALL_WORDS = 4
+"""That tell a seed's language."""
 MAX_WORDS = 500
 """Of a context, or of a question with its answer."""
 MAX_COMPARED_SEEDS = 300
@@ -139,15 +147,21 @@ def _consider_repeats(
 def _consider_languages(
     seeds: Iterable[Seed], places: dict[str, SeedPlace], findings: Findings
 ) -> None:
-    languages = {seed.id: language_of(f"{seed.question}\n{seed.answer}") for seed in seeds}
-    counts = Counter(language for language in languages.values() if language)
+    found = {seed.id: _language(f"{seed.question}\n{seed.answer}") for seed in seeds}
+    languages = {key: name for key, name in found.items() if name is not None}
+    counts = Counter(languages.values())
     if len(counts) < 2:
         return
     most = max(counts, key=lambda language: counts[language])
-    odd = next(key for key, language in languages.items() if language not in ("", most))
+    odd = next(key for key, language in languages.items() if language != most)
     message = f"this seed is {languages[odd]}, most of the leaf is {most}"
     cure = "write one leaf for each language, unless the task is to translate"
     findings.add("FT043", message, cure, places[odd].question)
+
+
+def _language(text: str) -> str | None:
+    code = language_of(text, least_words=MIN_SMALL_WORDS)
+    return LANGUAGE_NAMES.get(code, code.capitalize()) if code else None
 
 
 def _consider_contexts(
