@@ -6,7 +6,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from feldspar.config.base import Count, OptionalPath, Part, PathText, Positive
+from feldspar.config.base import (
+    Count,
+    OptionalPath,
+    Part,
+    PathText,
+    Positive,
+    SampleCount,
+    SmallCount,
+    Temperature,
+)
 from feldspar.records import SampleKind
 
 Rendering = Literal["summary", "facts", "study"]
@@ -53,7 +62,7 @@ class KnowledgeConfig(Part):
     """`pair`: question and answer. `document`: each chunk's text, all of it trained on.
     `retrieval`: pairs with their chunk shown among others; no call is made for them where `pair`
     is there too."""
-    num_distractors: Count = 3
+    num_distractors: SmallCount = 3
     """Other chunks that a retrieval sample shows."""
     distractors: Literal["leaf", "taxonomy"] = "taxonomy"
     """Where they are from: the leaf alone, or half of them from other leaves."""
@@ -62,26 +71,26 @@ class KnowledgeConfig(Part):
 class GenerateConfig(Part):
     """How many samples to ask for, how, and what is thrown away."""
 
-    samples_per_leaf: Count | None = None
+    samples_per_leaf: SampleCount | None = None
     """Samples to ask for in each skill leaf. None: `samples_per_seed` times its seeds."""
-    samples_per_seed: Count = 10
+    samples_per_seed: SampleCount = 10
     """Samples to ask for per seed of a skill leaf, where `samples_per_leaf` is not given."""
-    target: Count | None = None
+    target: SampleCount | None = None
     """Accepted samples wanted in each leaf: asked on for until there are so many, or until so few
     are accepted that there never will be. Takes the place of `samples_per_leaf`,
     `samples_per_seed` and `calls_per_chunk`."""
     budget: BudgetConfig = BudgetConfig()
-    pairs_per_call: Count = 4
+    pairs_per_call: SmallCount = 4
     """Questions asked for in one call."""
-    calls_per_chunk: Count = 4
+    calls_per_chunk: SmallCount = 4
     """Calls for question-answer pairs on each chunk of a knowledge leaf."""
-    seeds_per_prompt: Count = 3
+    seeds_per_prompt: SmallCount = 3
     """Seeds of the leaf shown in one prompt."""
     sampling: Literal["leaf", "pooled"] = "leaf"
     """Whose seeds a skill's prompt shows: the leaf's, or one of the leaf's and the others from
     anywhere in the taxonomy, as self-instruct does; for comparison."""
     knowledge: KnowledgeConfig = KnowledgeConfig()
-    temperature: Annotated[float, Field(ge=0)] = 0.7
+    temperature: Temperature = 0.7
     """Sampling temperature of questions and answers; judges use 0."""
     max_tokens: Count = 1024
     """Room for one reply."""
@@ -106,7 +115,7 @@ class GenerateConfig(Part):
     """Drop longer answers."""
     decontaminate: bool = True
     """Drop what an exam asks."""
-    exam_items: Annotated[int, Field(ge=0)] = 20
+    exam_items: Annotated[int, Field(ge=0, le=10**6)] = 20
     """Exams smaller than this are topped up with judged questions, kept out of training; at most
     to a quarter of the samples that the leaf is asked for."""
     exam_choices: Annotated[int, Field(ge=0, le=9)] = 0

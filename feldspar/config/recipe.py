@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import field_validator, model_validator
 
-from feldspar.config.base import Count, OptionalPath, Part, PathText, Positive, Share
+from feldspar.config.base import Count, OptionalPath, Part, PathText, Positive, Seed, Share
 from feldspar.config.evaluate import EvaluateConfig
 from feldspar.config.generate import GenerateConfig
 from feldspar.config.mix import DataConfig, MixConfig
@@ -26,7 +26,7 @@ class WorldConfig(Part):
     `world:tiny-llama`, `-mistral`, `-granite`, `-qwen3`, `-mixtral` and `-mixtral-instruct` are
     untrained models in those families' shapes."""
 
-    seed: int = 1
+    seed: Seed = 1
     """Another seed is another world: other names, other facts."""
     num_old: Count = 120
     """Entities the base student knows."""
@@ -66,12 +66,13 @@ class Recipe(Part):
     """A whole run."""
 
     name: Place[str] = "run"
-    """Of the run's folder, `runs/NAME`."""
+    """Of the run's folder, `runs/NAME`. Where a recipe has none: its file's name, or its folder's
+    where the file is called recipe.toml."""
     extends: str | tuple[str, ...] = ()
     """Other recipes' files, relative to this one, that this one is laid over, each over the one
     before: tables key by key, tables in a list by their `name`, other values whole; "none" takes a
     table out. Every path is relative to this recipe."""
-    seed: int = 1
+    seed: Seed = 1
     journal: PathText = ".feldspar/journal.sqlite"
     """Where teacher answers are kept, beside the recipe."""
     world: WorldConfig | None = None
@@ -95,7 +96,8 @@ class Recipe(Part):
     @field_validator("name")
     @classmethod
     def _name_is_a_folder(cls, name: str) -> str:
-        if not name or name.startswith(".") or any(c in name for c in "/\\\0"):
+        is_plain = name.isprintable() and not any(c in name for c in "/\\")
+        if not name or name.startswith(".") or not is_plain:
             raise ValueError(f"name must be a plain folder name, got {name!r}")
         return name
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from feldspar.config.base import Count, Part, Positive, Rate
+from feldspar.config.base import Count, Endpoint, Part, Positive, Rate
 from feldspar.keys import Place, Speed
 
 
@@ -30,9 +30,9 @@ class ErrorRates(Part):
 class TeacherConfig(Part):
     """The big model that writes, or judges, over an OpenAI-compatible protocol."""
 
-    endpoint: Place[str] = "embedded"
+    endpoint: Place[Endpoint] = "embedded"
     """`embedded` starts the micro-world's teacher; else a URL such as `http://localhost:8000/v1`."""
-    endpoints: Place[tuple[str, ...]] = ()
+    endpoints: Place[tuple[Endpoint, ...]] = ()
     """More servers of the same model: each call goes to the one with the fewest under way, and one
     that fails call after call is left alone for a while."""
     model: str | None = None

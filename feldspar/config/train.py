@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from feldspar.config.base import Count, Fraction, Part, Positive, Share
+from feldspar.config.base import Count, Fraction, LearningRate, Part, Positive, Share, SmallCount
 from feldspar.keys import Rounding, Speed
 from feldspar.records import Branch, PhaseTraining
 
@@ -52,8 +52,8 @@ class PhaseConfig(Part):
     data: tuple[str, ...] = ()
     """Names of `[[data]]` entries that it trains on too."""
     replay: tuple[ReplayConfig, ...] = ()
-    num_epochs: Count = 1
-    learning_rate: Positive | None = None
+    num_epochs: SmallCount = 1
+    learning_rate: LearningRate | None = None
     """None: `train.learning_rate`."""
     batch_samples: Count | None = None
     """None: `train.batch_samples`."""
@@ -102,7 +102,7 @@ class TrainConfig(Part):
     """How phases are trained. Defaults: METHOD.md section 3's table, Labradorite's row."""
 
     phase: tuple[PhaseConfig, ...] = DEFAULT_PHASES
-    learning_rate: Positive = 2e-5
+    learning_rate: LearningRate = 2e-5
     batch_samples: Count = 3840
     """Samples per optimizer step, over all devices."""
     warmup_steps: Annotated[int, Field(ge=0)] = 385
@@ -124,7 +124,7 @@ class TrainConfig(Part):
     shard: Rounding[Literal["auto", "step", "layer"]] = "auto"
     """How several processes hold the weights: gathered once a step, or layer by layer for a model
     that does not fit otherwise. auto: `step` where it fits. Never changes the result."""
-    checkpoints_per_epoch: Count = 1
+    checkpoints_per_epoch: SmallCount = 1
     """Checkpoints written, and scored where the phase selects on exams, in each epoch."""
     keep_best: Speed[Count] = 2
     """Candidates kept per phase beside its end."""
@@ -177,8 +177,8 @@ class LearnConfig(Part):
 
     replay_share: Share = 0.5
     """Part of the rows that are drawn from what the run was trained on before."""
-    num_epochs: Count = 4
-    learning_rate: Positive | None = None
+    num_epochs: SmallCount = 4
+    learning_rate: LearningRate | None = None
     """None: `train.learning_rate`."""
     batch_samples: Count | None = None
     """None: `train.batch_samples`."""
