@@ -48,9 +48,7 @@ Explain = Annotated[
 
 
 def check(
-    path: NONE_CHANGED = "no leaf is new or changed since"
-
-CheckedPath = None,
+    path: CheckedPath = None,
     mirror: show.Mirror = None,
     documents: show.Documents = False,
     as_format: AsFormat = Format.text,
