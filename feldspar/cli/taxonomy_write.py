@@ -52,7 +52,7 @@ def draft(leaf: LeafPath, teacher: TeacherUrl, mirror: show.Mirror = None) -> No
 
 
 def _in_taxonomy(leaf: Path) -> Path:
-    """The leaf's folder. `knowledge/x`, as `tree` shows a leaf's path, is `taxonomy/knowledge/x` where
+    """The leaf's folder. `knowledge/x`, a path as `tree` shows, is `taxonomy/knowledge/x` where
     the working directory holds a taxonomy as `init` writes it, and no branch folder.
     """
     from feldspar.taxonomy.places import BRANCH_FOLDERS
