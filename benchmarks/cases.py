@@ -121,10 +121,10 @@ def _faults(step: Mapping[str, Any], done: Done) -> Iterator[str]:
     elif done.code not in allowed:
         yield f"exit code {done.code}, not {' or '.join(map(str, allowed))}; it said last: {last}"
     for pattern in step.get("says", ()):
-        if not re.search(pattern, done.output):
+        if not re.search(pattern, done.output, re.MULTILINE):
             yield f"it does not say {pattern!r}; it said last: {last}"
     for pattern in (*step.get("says_not", ()), r"Traceback \(most recent call last\)"):
-        if found := re.search(pattern, done.output):
+        if found := re.search(pattern, done.output, re.MULTILINE):
             yield f"it says {found.group()!r}"
 
 
