@@ -73,9 +73,7 @@ def _print(made: Plan, name: str) -> None:
     tables += [_memory_table(made)] if made.memory else []
     console.print(*tables, _closing_table(made), sep="\n")
     for warning in made.warnings:
-        console.print(
-            printable(f"warning: {warning}"), style="yellow", markup=False, highlight=False
-        )
+        console.print(escaped(f"warning: {warning}"), style="yellow", highlight=False)
 
 
 def _table(title: str, *columns: str) -> Table:
