@@ -222,6 +222,7 @@ class LaunchedModel:
         self._parameters = Parameters(access.parameters)
         self.key = model_key(self.name, self.revision, self._parameters.key)
         self._stack = ExitStack()
+        self._servers: Sequence[LaunchedServer] = ()
         self._model: ServedModel | None = None
         self._failure: NoAnswers | None = None
         self._starting = asyncio.Lock()
@@ -239,6 +240,11 @@ class LaunchedModel:
     @property
     def concurrency(self) -> int:
         return self._model.concurrency if self._model else self.access.concurrency
+
+    @property
+    def servers(self) -> list[LaunchedServer]:
+        """Those that were started, in order of their replica; none before the first call."""
+        return list(self._servers)
 
     async def __aenter__(self) -> LaunchedModel:
         self._num_entered += 1
@@ -286,6 +292,7 @@ class LaunchedModel:
 
     async def _begin(self) -> ServedModel:
         launched = self._stack.enter_context(launching(self._start))
+        self._servers = launched.servers
         with self._progress.task(f"starting {self.name}", None, "servers"):
             name = await launched.wait(self.access)
         endpoint = Endpoint(
