@@ -51,11 +51,10 @@ class _Raw(NamedTuple):
 class Transport:
     """Connections to one or several servers, open while `async with transport:` runs."""
 
-    def __init__(self, timeout_seconds: float, *, max_body_bytes: int = MAX_BODY_BYTES) -> None:
+    def __init__(self, timeout_seconds: float) -> None:
         self._timeout = aiohttp.ClientTimeout(
             total=timeout_seconds, sock_connect=min(CONNECT_SECONDS, timeout_seconds)
         )
-        self._max_body_bytes = max_body_bytes
         self._session: aiohttp.ClientSession | None = None
         self._proxies: dict[str, str | None] = {}
         self._urls: dict[str, URL] = {}
@@ -119,7 +118,7 @@ class Transport:
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes | Fault:
         """The reply's bytes, unpacked; never more than the bound."""
-        most = self._max_body_bytes
+        most = MAX_BODY_BYTES
         encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
         if encoding not in ("identity", "gzip", "deflate", ""):
             return Fault(
