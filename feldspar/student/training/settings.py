@@ -16,7 +16,7 @@ from feldspar.student.training.schedule import Schedule
 
 _ROUNDING = ("tokens_per_micro_batch", "activation_checkpointing")
 """Settings that change memory and speed, and the result by rounding alone: a state that was saved
-under others is gone on from, so that the cure for a full memory costs no steps."""
+under others is resumed, so that the cure for a full memory costs no steps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
