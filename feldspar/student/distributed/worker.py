@@ -85,7 +85,8 @@ def run_worker() -> None:
 def _do_job(folder: Path) -> None:
     if not (folder / "job.json").is_file():
         raise TrainingError(
-            f"{folder}: this process does not see it; the run directory must lie on a disk that all share"
+            f"{folder}: this process does not see it; the run directory must lie on a disk that "
+            "all share"
         )
     job, rows, objective = read_job(folder)
     found = versions(job.config)

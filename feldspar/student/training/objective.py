@@ -66,7 +66,7 @@ class Objective(Protocol):
         goes on. What is expensive may be kept in `folder`."""
 
     def of_step(self, rows: Indices, scorer: StepScorer) -> LossFunction:
-        """The losses of a step that sees these rows: all of them, whichever process computes which."""
+        """The losses of a step that sees these rows, in whichever process each is computed."""
 
     def computed(self, rows: Indices) -> list[TokenRow]:
         """What is computed at once for these rows: C token rows each, [C, R] flattened."""
