@@ -16,10 +16,10 @@ from feldspar.config import Part, Recipe
 HEADER = """\
 # Recipe reference
 
-A recipe is a TOML file. Unknown keys are errors. Paths are relative to the recipe's folder or,
-where nothing is there, to the working directory; `world:NAME` names a part of the micro-world.
-Any key can be set from the command line: `--set train.learning_rate=1e-4`,
-`--set train.phase.0.num_epochs=3`, `--set prefer=none` (takes the key out).
+A recipe is a TOML file. Unknown keys are errors. Paths are relative to the recipe's folder or, if
+they do not exist there, to the working directory. `world:NAME` names a part of the micro-world. Any
+key can be set on the command line: `--set train.learning_rate=1e-4`,
+`--set train.phase.0.num_epochs=3`; `--set prefer=none` removes a key.
 
 This page is made from `feldspar/config/` by `python docs/recipe_reference.py`.
 """

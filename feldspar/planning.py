@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from feldspar.config import BudgetConfig, Recipe
-from feldspar.flow import data_of
 from feldspar.generate import Probed, expected_samples, expected_tokens, num_exam_items, probe
 from feldspar.generate import estimate as estimate_generation
+from feldspar.mix.earlier import rows_of_data
 from feldspar.mix.files import count_rows
 from feldspar.mix.phases import warnings
 from feldspar.plan import Given, Plan, Rate, machine_here, make_plan, named_machine
@@ -19,14 +19,12 @@ from feldspar.prepare import open_teachers, place
 from feldspar.progress import Progress
 from feldspar.records import Branch, Estimate, Leaf
 from feldspar.runs import write_json
+from feldspar.student.template.tokens import LAB
 from feldspar.taxonomy import read_taxonomy
 from feldspar.tokens.count import guess_tokens
 
 if TYPE_CHECKING:
     from feldspar.mix.estimate import PhaseRows
-
-TEMPLATE_TOKENS = 14
-"""Of the role and stop tokens and line ends of one turn and its answer."""
 
 
 def plan_recipe(
@@ -45,7 +43,7 @@ def plan_recipe(
     placed = place(recipe, folder, progress, parts=set())
     leaves = list(read_taxonomy(placed.taxonomy, progress=progress))
     rate = find_rate(placed, folder, leaves, num_probes, progress)
-    rows_of = {d.name: data_of(d) for d in placed.data}
+    rows_of = {d.name: rows_of_data(d) for d in placed.data}
     num_data = {n: count_rows(r) if isinstance(r, Path) else len(r) for n, r in rows_of.items()}
     samples = expected_samples(leaves, placed.generate, placed.seed)
     rows = expected_rows(placed.train.phase, placed.mix, samples, num_data)
@@ -104,7 +102,7 @@ def row_tokens(recipe: Recipe, leaves: Sequence[Leaf], samples: Mapping[Branch, 
     """Tokens of a training row on average, its template's and system prompt's with it."""
     num_samples = sum(samples.values())
     tokens = sum(expected_tokens(leaves, recipe.generate, recipe.seed).values())
-    framed = TEMPLATE_TOKENS + guess_tokens(recipe.student.system_prompt)
+    framed = LAB.tokens_per_turn + guess_tokens(recipe.student.system_prompt)
     return round(tokens / num_samples) + framed if num_samples else 0
 
 

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from feldspar.config.base import Count, OptionalPath, Part, PathText
 from feldspar.config.teacher import TeacherConfig
+from feldspar.keys import Place
 
 
 class ExamConfig(Part):
@@ -50,9 +51,9 @@ class MTBenchConfig(Part):
     data: OptionalPath = None
     """A folder in FastChat's layout: `question.jsonl`, `reference_answer/gpt-4.jsonl`, and
     `judge_prompts.jsonl` in it or beside it."""
-    fetch: bool = False
+    fetch: Place[bool] = False
     """Without `data`: fetch the published files from their public home, at a pinned commit."""
-    home: str = "https://raw.githubusercontent.com/lm-sys/FastChat"
+    home: Place[str] = "https://raw.githubusercontent.com/lm-sys/FastChat"
     """Where `fetch` finds them, or a mirror of it: files are checked by digest."""
     judge: TeacherConfig | None = None
     """Who rates. None: the recipe's judge. Published ratings are GPT-4's of 2023."""
@@ -114,6 +115,10 @@ class EvaluateConfig(Part):
     def asks_server(self, task: str) -> bool:
         """Whether `server` is put through a benchmark, or through `mt-bench`."""
         return self.server is not None and (not self.server_tasks or task in self.server_tasks)
+
+    def of_items(self) -> EvaluateConfig:
+        """What answers to exam items depend on, whichever exams there are."""
+        return self.of_exams().model_copy(update={"exam": ()})
 
     def of_exams(self) -> EvaluateConfig:
         """What exams alone depend on, so that another benchmark leaves their scores as they are."""

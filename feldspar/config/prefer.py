@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from feldspar.config.base import Count, Part, PathText, Positive, Share
+from feldspar.keys import Place, Speed
 from feldspar.records import Branch
 
 
@@ -15,19 +16,19 @@ class RewardServerConfig(Part):
     """A server that computes one model of the reward pair: vLLM, `feldspar serve`, or another whose
     `/v1/completions` takes token ids and tells the log-probabilities of a prompt."""
 
-    endpoint: str
+    endpoint: Place[str]
     """A URL that ends in /v1."""
     model: str | None = None
     """None takes the first model that the server lists."""
     revision: str = ""
     """Change it when the weights behind a name do: rewards are then read again."""
-    key_variable: str = "OPENAI_API_KEY"
+    key_variable: Place[str] = "OPENAI_API_KEY"
     """Environment variable that holds the key. Keys never stand in a recipe."""
-    concurrency: Count = 16
+    concurrency: Speed[Count] = 16
     """Answers under way at once."""
-    timeout_seconds: Positive = 300.0
+    timeout_seconds: Speed[Positive] = 300.0
     """Longest wait for one answer."""
-    max_retries: Annotated[int, Field(ge=0)] = 8
+    max_retries: Speed[Annotated[int, Field(ge=0)]] = 8
     """Attempts after the first, with growing pauses, at a server that is busy or gone."""
 
     @property
@@ -40,22 +41,22 @@ class PolicyServerConfig(Part):
     """A server that draws the answers. It is started for each model that is to answer, and has
     ended before anything else is computed, so that both may use the same device."""
 
-    command: str
+    command: Place[str]
     """Serves the model folder `{model}` at `http://127.0.0.1:{port}/v1` until it is told to end:
     `vllm serve {model} --port {port} --generation-config vllm`, `feldspar serve {model} --port
     {port}`, or a script of yours. No shell reads it; it is run in the working directory."""
     model: str = "{model}"
     """What the server calls the model. A server that has no such model is not asked, so that it is
     never the last round's."""
-    start_seconds: Positive = 900.0
+    start_seconds: Speed[Positive] = 900.0
     """Longest wait for it to come up."""
-    key_variable: str = "OPENAI_API_KEY"
+    key_variable: Place[str] = "OPENAI_API_KEY"
     """Environment variable that holds the key, where it wants one."""
-    concurrency: Count = 16
+    concurrency: Speed[Count] = 16
     """Prompts under way at once, each with `num_answers` answers."""
-    timeout_seconds: Positive = 600.0
+    timeout_seconds: Speed[Positive] = 600.0
     """Longest wait for the answers to one prompt."""
-    max_retries: Annotated[int, Field(ge=0)] = 8
+    max_retries: Speed[Annotated[int, Field(ge=0)]] = 8
     """Attempts after the first, with growing pauses, at a server that is busy."""
 
     @model_validator(mode="after")
@@ -102,8 +103,9 @@ class PreferConfig(Part):
     method: Literal["best-of-n", "dpo"] = "best-of-n"
     """What a round does with the rewards: fine-tune on the best answer, or direct preference
     optimisation of the best against a random other one."""
-    dpo_beta: Positive = 0.1
-    """How far DPO may move from the model that the round starts from: less is further."""
+    dpo_beta: Positive | None = None
+    """How far `method = "dpo"` may move from the model that the round starts from: less is further.
+    None: 0.1."""
     num_answers: Annotated[int, Field(ge=2)] = 16
     """N: answers sampled per prompt."""
     temperature: Positive = 1.0
@@ -135,5 +137,14 @@ class PreferConfig(Part):
             raise ValueError(
                 "prefer.top_up is a part of prefer.round_prompts: give that too; without it every "
                 "round asks all prompts again"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _beta_is_of_dpo(self) -> PreferConfig:
+        if self.dpo_beta is not None and self.method != "dpo":
+            raise ValueError(
+                f'prefer.dpo_beta says nothing to method = "{self.method}": set prefer.method = '
+                '"dpo", or take prefer.dpo_beta out'
             )
         return self

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import field_validator
 
 from feldspar.config.base import Count, Part
+from feldspar.keys import Speed
 from feldspar.reference_scores import PUBLISHED_ROWS
 
 
@@ -13,7 +14,7 @@ class PublishConfig(Part):
 
     licence: str = ""
     """Of the result, by the hub's short name (`apache-2.0`). Empty: that of the base."""
-    max_shard_mb: Count = 5000
+    max_shard_mb: Speed[Count] = 5000
     """Weights are split into files of at most so many million bytes."""
     compare_with: tuple[str, ...] = ()
     """Published models (`Merlinite-7b`) whose scores the model card sets beside the result's.

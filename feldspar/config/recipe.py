@@ -16,6 +16,7 @@ from feldspar.config.student import StudentConfig
 from feldspar.config.teacher import TeacherConfig
 from feldspar.config.track import TrackConfig
 from feldspar.config.train import SELECT, LearnConfig, TrainConfig
+from feldspar.keys import Place
 from feldspar.records import Branch
 
 
@@ -42,7 +43,7 @@ class TaxonomyConfig(Part):
     """Folder of leaves, or one leaf's folder."""
     mirror: OptionalPath = None
     """Folder of documents laid out `OWNER+REPO/COMMIT/FILE`, for leaves that name a repository."""
-    fetch: bool = True
+    fetch: Place[bool] = True
     """Fetch the documents that leaves name by repository or URL and the mirror does not hold."""
     leaves: tuple[str, ...] = ()
     """Keep only leaves whose path starts with one of these. Empty keeps all."""
@@ -59,7 +60,7 @@ class TaxonomyConfig(Part):
 class Recipe(Part):
     """A whole run."""
 
-    name: str = "run"
+    name: Place[str] = "run"
     """Of the run's folder, `runs/NAME`."""
     extends: str | tuple[str, ...] = ()
     """Other recipes' files, relative to this one, that this one is laid over, each over the one

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from feldspar.config.base import Count, Part, PathText, Positive
+from feldspar.keys import Rounding
 
 
 class LoraConfig(Part):
@@ -29,10 +30,10 @@ class StudentConfig(Part):
     """`lab`: the cards' <|system|>, <|user|>, <|assistant|>; `own`: the base's chat template."""
     max_length: Count = 2048
     """Longest training row in tokens; longer ones are dropped and counted."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    device: Rounding[Literal["auto", "cpu", "cuda", "mps"]] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the computation; weights are kept in float32. auto: bfloat16 on cuda, else float32."""
-    compile: bool = False
+    compile: Rounding[bool] = False
     """Compile decoder layers for training and for scoring answers: a minute at the start, then
     faster; needs a C++ compiler."""
     lora: LoraConfig | None = None

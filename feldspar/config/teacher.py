@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from feldspar.config.base import Count, Part, Positive, Rate
+from feldspar.keys import Place, Speed
 
 
 class ErrorRates(Part):
@@ -29,34 +30,34 @@ class ErrorRates(Part):
 class TeacherConfig(Part):
     """The big model that writes, or judges, over an OpenAI-compatible protocol."""
 
-    endpoint: str = "embedded"
+    endpoint: Place[str] = "embedded"
     """`embedded` starts the micro-world's teacher; else a URL such as `http://localhost:8000/v1`."""
-    endpoints: tuple[str, ...] = ()
+    endpoints: Place[tuple[str, ...]] = ()
     """More servers of the same model: each call goes to the one with the fewest under way, and one
     that fails call after call is left alone for a while."""
     model: str | None = None
     """None takes the first model that the server lists."""
     revision: str = ""
     """Part of the key that answers are kept under: change it when the weights behind a name do."""
-    key_variable: str = "OPENAI_API_KEY"
+    key_variable: Place[str] = "OPENAI_API_KEY"
     """Environment variable that holds the key. Keys never stand in a recipe."""
     errors: ErrorRates = ErrorRates()
     """Rates of the embedded teacher's faults; ignored by any other endpoint."""
-    concurrency: Annotated[int, Field(ge=0)] = 0
+    concurrency: Speed[Annotated[int, Field(ge=0)]] = 0
     """Calls in flight. 0 finds the server's limit."""
-    max_concurrency: Count = 256
+    max_concurrency: Speed[Count] = 256
     """Upper bound when the limit is found."""
-    requests_per_minute: Count | None = None
+    requests_per_minute: Speed[Count | None] = None
     """Never more, over all servers."""
-    tokens_per_minute: Count | None = None
+    tokens_per_minute: Speed[Count | None] = None
     """Prompt and completion tokens; a call counts as the most it can take until it is answered."""
-    timeout_seconds: Positive = 300.0
+    timeout_seconds: Speed[Positive] = 300.0
     """Longest wait for one answer."""
-    max_retries: Annotated[int, Field(ge=0)] = 8
+    max_retries: Speed[Annotated[int, Field(ge=0)]] = 8
     """Attempts after the first, with growing pauses, at a server that is busy or gone."""
-    prompt_price: Annotated[float, Field(ge=0)] = 0.0
+    prompt_price: Speed[Annotated[float, Field(ge=0)]] = 0.0
     """Price of a million prompt tokens, in any currency."""
-    completion_price: Annotated[float, Field(ge=0)] = 0.0
+    completion_price: Speed[Annotated[float, Field(ge=0)]] = 0.0
     """Price of a million tokens written."""
-    failure_budget: Rate = 0.2
+    failure_budget: Speed[Rate] = 0.2
     """The run stops when more than this part of the last 200 calls failed for good."""

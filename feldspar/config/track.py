@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from feldspar.config.base import Part
+from feldspar.keys import Place
 
 TrackerName = Literal["tensorboard", "wandb", "trackio"]
 
@@ -12,7 +13,7 @@ TrackerName = Literal["tensorboard", "wandb", "trackio"]
 class TrackConfig(Part):
     """Other places for the figures of every step. metrics.jsonl is written whatever is here."""
 
-    to: tuple[TrackerName, ...] = ()
+    to: Place[tuple[TrackerName, ...]] = ()
     """`tensorboard` writes into the run; `wandb` and `trackio` take keys from the environment."""
-    project: str = "feldspar"
+    project: Place[str] = "feldspar"
     """Of wandb and trackio; the run's name is the recipe's."""

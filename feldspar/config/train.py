@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from feldspar.config.base import Count, Fraction, Part, Positive, Share
-from feldspar.records import Branch
+from feldspar.keys import Rounding, Speed
+from feldspar.records import Branch, PhaseTraining
 
 
 class ReplayConfig(Part):
@@ -63,6 +64,19 @@ class PhaseConfig(Part):
     apart from training (`mix.held_out`), the `last`, or by the task of an
     `[[evaluate.benchmark]]`, such as `mmlu`, on its validation part, which is not reported."""
 
+    def of_mixing(self) -> PhaseConfig:
+        """What the phase's rows depend on, so that another learning rate mixes nothing anew."""
+        return PhaseConfig(
+            name=self.name,
+            branches=self.branches,
+            whole_branches=self.whole_branches,
+            length=self.length,
+            data=self.data,
+            replay=self.replay,
+            # Rows are set apart where a phase selects on them.
+            select=self.select if self.select == "log-likelihood" else "last",
+        )
+
 
 DEFAULT_PHASES = (
     PhaseConfig(name="knowledge-short", branches=("knowledge",), length="short"),
@@ -97,23 +111,42 @@ class TrainConfig(Part):
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_grad_norm: Positive = 1.0
-    tokens_per_micro_batch: Count = 16384
+    tokens_per_micro_batch: Rounding[Count] = 16384
     """Tokens computed at once, on a CPU at most 4096; changes memory and speed, not the result."""
-    packing: bool = True
+    packing: Rounding[bool] = True
     """Rows end to end, each attending to itself alone. false: side by side, padded."""
     optimizer_states: Literal["float32", "bfloat16"] = "float32"
     """Of AdamW's two moments: 16 or 12 bytes a trained weight, with it and its gradient."""
-    recompute: Literal["auto", "always", "never"] = "auto"
+    recompute: Rounding[Literal["auto", "always", "never"]] = "auto"
     """Whether activations are computed again for the backward pass, to save memory. auto: on cuda
     if the largest micro-batch does not fit otherwise, which one process tries and several count;
     elsewhere never."""
-    shard: Literal["auto", "step", "layer"] = "auto"
+    shard: Rounding[Literal["auto", "step", "layer"]] = "auto"
     """How several processes hold the weights: gathered once a step, or layer by layer for a model
     that does not fit otherwise. auto: `step` where it fits. Never changes the result."""
     checkpoints_per_epoch: Count = 1
     """Checkpoints written, and scored where the phase selects on exams, in each epoch."""
-    keep_best: Count = 2
+    keep_best: Speed[Count] = 2
     """Candidates kept per phase beside its end."""
+
+    def of_phases(self) -> tuple[PhaseTraining, ...]:
+        """How each phase is trained, with the defaults filled in."""
+        return tuple(
+            PhaseTraining(
+                name=phase.name,
+                num_epochs=phase.num_epochs,
+                batch_samples=phase.batch_samples or self.batch_samples,
+                learning_rate=phase.learning_rate or self.learning_rate,
+                warmup_steps=self.warmup_steps,
+                select=phase.select,
+            )
+            for phase in self.phase
+        )
+
+    def of_optimizer(self) -> TrainConfig:
+        """What all phases share, without what `of_phases` says of each."""
+        own = {"phase", "learning_rate", "batch_samples", "warmup_steps"}
+        return TrainConfig(phase=(), **self.model_dump(exclude=own))
 
     @model_validator(mode="after")
     def _phases_refer_backwards(self) -> TrainConfig:

@@ -31,6 +31,7 @@ from feldspar.records import (
 )
 from feldspar.runs import Rows, read_rows
 from feldspar.stats.intervals import proportion_interval
+from feldspar.steps import Step
 from feldspar.text.similarity import SimilarTexts
 from feldspar.text.words import ngrams, normalise, numbers_and_names
 
@@ -76,9 +77,12 @@ def find_touched(
                     )
 
 
+TOUCHED_STEP = Step.pure("touched", find_touched, version=1)
+
+
 def scores_without(
     touched: Iterable[Touched],
-    exams: Sequence[ExamItem],
+    exams: Iterable[ExamItem],
     scores: Rows[Score],
     published: Sequence[Rows[Score]],
     *,
@@ -100,6 +104,9 @@ def scores_without(
         for score in rows:
             if ": " not in score.exam and score.exam in by_exam:
                 yield from _published_without(score, by_exam[score.exam], num_resamples, seed)
+
+
+UNTOUCHED_STEP = Step.pure("untouched", scores_without, version=1)
 
 
 class _Index:

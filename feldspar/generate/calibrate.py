@@ -23,6 +23,7 @@ from feldspar.generate.stages import PROMPT_SUFFIX, STAGE_OF_CRITERION
 from feldspar.generate.writers import Writers
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Chunk, JudgeScore, Leaf, Seed
+from feldspar.steps import Step, Workspace
 from feldspar.teacher import Teacher
 from feldspar.text import normalise
 
@@ -174,6 +175,21 @@ def _first_line(seed: Seed) -> str:
 def _other_leaf_seed(leaf: Leaf, leaves: Sequence[Leaf], rng: random.Random) -> Seed | None:
     others = [other for other in leaves if other.path != leaf.path and other.seeds]
     return rng.choice(rng.choice(others).seeds) if others else None
+
+
+def calibrate_in_run(
+    workspace: Workspace,
+    leaves: Iterable[Leaf],
+    config: GenerateConfig,
+    *,
+    judge: Teacher,
+    seed: int,
+) -> Iterator[JudgeScore]:
+    """`calibrate` as a step."""
+    return calibrate(leaves, config, judge=judge, seed=seed, progress=workspace.progress)
+
+
+CALIBRATION_STEP = Step("calibration", calibrate_in_run, version=1)
 
 
 async def _judge_all(

@@ -7,7 +7,6 @@ import hashlib
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import aclosing
 from dataclasses import replace
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 from feldspar.config import GenerateConfig
@@ -19,8 +18,8 @@ from feldspar.generate.in_order import in_order, run_stream
 from feldspar.generate.pipelines import Pipelines, open_pipelines
 from feldspar.generate.requests import exam_draw, exam_requests, note_on, num_exam_items
 from feldspar.generate.samples import max_requests
-from feldspar.progress import SILENT, Progress
 from feldspar.records import ExamItem, Leaf, Sample
+from feldspar.steps import Step, Workspace
 from feldspar.teacher import Teacher
 
 MAX_ROUNDS = 4
@@ -33,32 +32,34 @@ class _LeafExam(NamedTuple):
 
 
 def make_exams(
+    workspace: Workspace,
     leaves: Iterable[Leaf],
     config: GenerateConfig,
     *,
     teacher: Teacher,
     judge: Teacher,
     seed: int,
-    here: Path,
-    progress: Progress = SILENT,
 ) -> Iterator[ExamItem]:
     """Items of the exam `leaf:PATH` for every leaf; half of each kind for choosing checkpoints.
 
     With `config.exam_choices` also `choices:PATH`, which asks the other half as multiple choice.
 
-    Generated items are always judged. Writes `funnel.json` to `here`.
+    Generated items are always judged. Writes `funnel.json`.
     """
     # An exam that nobody judged would measure the teacher's mistakes.
     pipelines = open_pipelines(teacher, judge, config.judging_all())
     funnels = []
-    with progress.task("exams", None, "leaves") as task:
+    with workspace.progress.task("exams", None, "leaves") as task:
         num_items = 0
         for items, funnel in run_stream(_make_all(leaves, config, pipelines, seed)):
             funnels.append(funnel)
             num_items += len(items)
             task.advance(1, items=num_items)
             yield from items
-    write_funnel(here / FUNNEL_FILE, funnels, teacher.budget.spent)
+    write_funnel(workspace.folder / FUNNEL_FILE, funnels, teacher.budget.spent)
+
+
+LEAF_EXAMS_STEP = Step("leaf-exams", make_exams, version=1)
 
 
 async def _make_all(

@@ -142,12 +142,17 @@ def read_prompts(config: GenerateConfig) -> Prompts:
     return Prompts(folder) if folder else Prompts()
 
 
-def asking_files(config: GenerateConfig) -> list[Path]:
-    """The files that decide what is asked: part of the key of the steps that ask."""
-    package = Path(str(resources.files(__package__) / "prompts"))
-    folders = [package, *([Path(config.prompts)] if config.prompts else [])]
-    prompts = [path for folder in folders for path in sorted(folder.rglob("*" + PROMPT_SUFFIX))]
-    return prompts + [Path(pipeline.file) for pipeline in config.pipeline]
+def asking_files(config: GenerateConfig) -> dict[str, Path]:
+    """The files that decide what is asked, by name: part of the key of the steps that ask."""
+    folders = {"package": Path(str(resources.files(__package__) / "prompts"))}
+    if config.prompts:
+        folders["own"] = Path(config.prompts)
+    prompts = {
+        f"{whose}/{path.relative_to(folder).as_posix()}": path
+        for whose, folder in folders.items()
+        for path in sorted(folder.rglob("*" + PROMPT_SUFFIX))
+    }
+    return prompts | {f"pipeline {p.function}": Path(p.file) for p in config.pipeline}
 
 
 def _finalize(value: object) -> object:

@@ -9,7 +9,6 @@ import math
 import time
 from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Sequence
 from contextlib import aclosing
-from pathlib import Path
 from typing import NamedTuple
 
 from feldspar.config import GenerateConfig
@@ -27,8 +26,9 @@ from feldspar.generate.requests import (
     target_requests,
 )
 from feldspar.generate.writers import Writers
-from feldspar.progress import SILENT, Progress, Task
+from feldspar.progress import Task
 from feldspar.records import ExamItem, Leaf, Sample
+from feldspar.steps import Step, Workspace
 from feldspar.teacher import Teacher
 
 REQUESTS_PER_CALL = 4
@@ -55,6 +55,7 @@ class _Done(NamedTuple):
 
 
 def generate_samples(
+    workspace: Workspace,
     leaves: Iterable[Leaf],
     config: GenerateConfig,
     *,
@@ -62,13 +63,11 @@ def generate_samples(
     judge: Teacher,
     avoid: Iterable[ExamItem],
     seed: int,
-    here: Path,
-    progress: Progress = SILENT,
 ) -> Iterator[Sample]:
     """Write, judge, and filter samples for every leaf; kept and rejected ones, in order.
 
-    Writes `funnel.json` to `here`. Same leaves, config, seed, and journal give the same samples,
-    whatever the timing; only where a budget ends the asking does timing decide what is kept.
+    Writes `funnel.json`. Same leaves, config, seed, and journal give the same samples, whatever the
+    timing; only where a budget ends the asking does timing decide what is kept.
     `avoid` is what exams ask. Raises TeacherError, RecipeError, DiskError.
     """
     pipelines = open_pipelines(teacher, judge, config)
@@ -76,12 +75,12 @@ def generate_samples(
         leaves = list(leaves)
     borrowed = gather_borrowed(leaves, config, seed)
     filters = Filters(config, avoid, (*borrowed.plain, *borrowed.grounded))
-    with progress.task("samples", _count_asked(leaves, config), "samples") as task:
+    with workspace.progress.task("samples", _count_asked(leaves, config), "samples") as task:
         live = _Live(task, pipelines.writers)
         making = _Making(leaves, borrowed, filters, pipelines, seed, live)
         make = _make_once if config.target is None else _make_until_target
         funnels = yield from make(making)
-    write_funnel(here / FUNNEL_FILE, funnels, teacher.budget.spent)
+    write_funnel(workspace.folder / FUNNEL_FILE, funnels, teacher.budget.spent)
     for place in pipelines.custom.unused():
         log.warning("generate.pipeline: no leaf lies in %r; mend its name", place)
     little = sorted((leaf.kept / leaf.asked, leaf.leaf, leaf) for leaf in funnels if leaf.hint)
@@ -94,6 +93,9 @@ def generate_samples(
             teacher.budget.reached,
             live.num_kept,
         )
+
+
+SAMPLES_STEP = Step("samples", generate_samples, version=1)
 
 
 class _Making(NamedTuple):

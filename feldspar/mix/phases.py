@@ -15,12 +15,13 @@ from itertools import compress, islice, pairwise
 from pathlib import Path
 from typing import Literal
 
-from feldspar.config import MixConfig, PhaseConfig, TrainConfig
+from feldspar.config import MixConfig, PhaseConfig
 from feldspar.errors import RecipeError
 from feldspar.files import write_text_whole
 from feldspar.mix.files import BadRow, read_file
 from feldspar.mix.rows import Split, SplitWriter
 from feldspar.records import Branch, Conversation, Message, Phase, Sample, user_turn
+from feldspar.steps import Step, Workspace
 from feldspar.tokens.count import TokenCounter
 
 log = logging.getLogger(__name__)
@@ -44,46 +45,49 @@ class _SeenSamples:
 
 
 def mix_phases(
+    workspace: Workspace,
     samples: Iterable[Sample],
     config: MixConfig,
     *,
     phases: Sequence[PhaseConfig],
-    train: TrainConfig,
     data: Mapping[str, Path | Iterable[Conversation]],
     base_replay: Path | Iterable[Conversation] | None,
     counter: TokenCounter,
-    here: Path,
 ) -> Iterator[Phase]:
-    """Write each phase's rows once under `here`; what is replayed is a reference to them.
+    """Write each phase's rows once into the workspace; what is replayed is a reference to them.
 
     `samples` is gone through twice. `data` holds the files or rows of `[[data]]` by name,
     `base_replay` those of `mix.base_replay`. Rows that cannot be used are counted, logged, and
-    listed with their reasons in `here/skipped.jsonl`. Raises RecipeError for a phase without rows.
+    listed with their reasons in `skipped.jsonl`. Raises RecipeError for a phase without rows.
     """
     assert (base_replay is None) == (config.base_replay is None), base_replay
     _check(phases, config)
-    here.mkdir(parents=True, exist_ok=True)
-    own = _write_samples(samples, config, phases, counter, here)
+    folder = workspace.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    own = _write_samples(samples, config, phases, counter, folder)
     skipped: list[BadRow] = []
     held_out = _held_out(config, phases)
     used = {n for phase in phases for n in (*phase.data, *(r.data for r in phase.replay if r.data))}
     given = {
         name: _write_data(
-            data[name], name, _rows_path(here, f"data-{number}", name), held_out, skipped
+            data[name], name, _rows_path(folder, f"data-{number}", name), held_out, skipped
         )
         for number, name in enumerate(sorted(used), start=1)
     }
     general = base_replay and _write_data(
-        base_replay, BASE_REPLAY, here / "base-replay.jsonl.zst", held_out, skipped
+        base_replay, BASE_REPLAY, folder / "base-replay.jsonl.zst", held_out, skipped
     )
-    _report_skipped(skipped, here)
+    _report_skipped(skipped, folder)
     own = {p.name: (*own[p.name], *(given[name] for name in p.data)) for p in phases}
     for phase in phases:
         splits = [*own[phase.name], *_replayed(phase, own, given)]
         if general and config.base_replay and config.base_replay.share:
             rows = replace(general.rows, share=config.base_replay.share)
             splits.append(general._replace(rows=rows))
-        yield _as_phase(phase, splits, train)
+        yield _as_phase(phase, splits)
+
+
+PHASES_STEP = Step("phases", mix_phases, version=1)
 
 
 def warnings(config: MixConfig, phases: Sequence[PhaseConfig]) -> list[str]:
@@ -127,7 +131,7 @@ def _write_samples(
     config: MixConfig,
     phases: Sequence[PhaseConfig],
     counter: TokenCounter,
-    here: Path,
+    folder: Path,
 ) -> dict[str, tuple[Split, ...]]:
     """One file of taxonomy samples per phase that names branches."""
     seen = _look_through(samples, config, phases, counter)
@@ -136,7 +140,7 @@ def _write_samples(
     with ExitStack() as stack:
         writers = {
             phase.name: stack.enter_context(
-                SplitWriter(phase.name, _rows_path(here, f"phase-{number}", phase.name), held_out)
+                SplitWriter(phase.name, _rows_path(folder, f"phase-{number}", phase.name), held_out)
             )
             for number, phase in mixing
         }
@@ -283,19 +287,19 @@ def _write_data(
     return writer.split()
 
 
-def _rows_path(here: Path, kind: str, name: str) -> Path:
+def _rows_path(folder: Path, kind: str, name: str) -> Path:
     plain = "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
-    return here / f"{kind}-{plain}.jsonl.zst"
+    return folder / f"{kind}-{plain}.jsonl.zst"
 
 
-def _report_skipped(skipped: Sequence[BadRow], here: Path) -> None:
+def _report_skipped(skipped: Sequence[BadRow], folder: Path) -> None:
     lines = [json.dumps(row._asdict(), ensure_ascii=False) + "\n" for row in skipped]
-    write_text_whole(here / "skipped.jsonl", "".join(lines))
+    write_text_whole(folder / "skipped.jsonl", "".join(lines))
     for name, num_rows in Counter(row.source for row in skipped).items():
         first = next(row for row in skipped if row.source == name)
         log.warning(
             "%s: %d rows of %r skipped, the first at line %d (%s); all are in %s",
-            first.path, num_rows, name, first.line, first.reason, here / "skipped.jsonl",
+            first.path, num_rows, name, first.line, first.reason, folder / "skipped.jsonl",
         )  # fmt: skip
 
 
@@ -318,15 +322,10 @@ def _replayed(
                 yield Split(rows, split.held_out and replace(split.held_out, name=name))
 
 
-def _as_phase(phase: PhaseConfig, splits: Sequence[Split], train: TrainConfig) -> Phase:
+def _as_phase(phase: PhaseConfig, splits: Sequence[Split]) -> Phase:
     by_likelihood = phase.select == "log-likelihood"
     return Phase(
         name=phase.name,
         sources=tuple(split.rows for split in splits),
         held_out=tuple(s.held_out for s in splits if s.held_out) if by_likelihood else (),
-        num_epochs=phase.num_epochs,
-        batch_samples=phase.batch_samples or train.batch_samples,
-        learning_rate=phase.learning_rate or train.learning_rate,
-        warmup_steps=train.warmup_steps,
-        select=phase.select,
     )

@@ -5,16 +5,17 @@ import re
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, NamedTuple, Self
 
 import zstandard
 from pydantic import TypeAdapter
 
 from feldspar.files import whole_file
-from feldspar.records import Conversation, Message, Role, Source, TrainOn
+from feldspar.records import Conversation, Message, Source, TrainOn
+from feldspar.student.template.tokens import LAB
 
 CONVERSATIONS = TypeAdapter(Conversation)
-_TURN_MARK = re.compile(r"<\|(system|user|assistant)\|>\n")
+_TURN_MARK = re.compile(f"({'|'.join(map(re.escape, LAB.roles))})\n")
 
 
 def as_conversation(row: dict[str, Any], name: str, number: int) -> Conversation | str:
@@ -157,12 +158,11 @@ def _read_turn(turn: Any) -> list[Message] | str:
 
 def _take_apart(rendered: str) -> list[Message]:
     """`<|user|>\\nHi<|assistant|>\\nHello` to its turns; text without marks is one answer."""
-    before, *marked = _TURN_MARK.split(rendered.removesuffix("<|endoftext|>"))
+    before, *marked = _TURN_MARK.split(rendered.removesuffix(LAB.stop))
     if not marked or before.strip():
         return [Message(role="assistant", content=rendered)]
-    roles, texts = marked[::2], marked[1::2]
-    turns = zip(roles, texts, strict=True)
-    return [Message(role=cast(Role, role), content=text.strip("\n")) for role, text in turns]
+    turns = zip(marked[::2], marked[1::2], strict=True)
+    return [Message(role=LAB.role_of(mark), content=text.strip("\n")) for mark, text in turns]
 
 
 def _conversation(

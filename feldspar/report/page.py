@@ -18,7 +18,7 @@ import jinja2
 from markupsafe import Markup
 
 from feldspar.files import write_text_whole
-from feldspar.records import Leaf, Phase, Sample, Score, Touched
+from feldspar.records import Leaf, Phase, PhaseTraining, Sample, Score, Touched
 from feldspar.reference_scores import (
     COLUMNS,
     FOOTNOTES,
@@ -32,7 +32,7 @@ from feldspar.reference_scores import (
 from feldspar.report.changes import CheckpointChanges, find_turns
 from feldspar.report.figures import loss_figure
 from feldspar.report.grid import Grid, markdown_table, score_grid
-from feldspar.runs import Rows, open_step
+from feldspar.runs import Rows, open_step, read_recipe_of
 from feldspar.stats.intervals import FEWEST_TO_TELL
 
 STEPS = (
@@ -79,6 +79,8 @@ class Page:
     touched: tuple[Touched, ...]
     num_touched: int
     phases: tuple[Phase, ...]
+    trained: dict[str, PhaseTraining]
+    """Phase name -> how it was trained."""
     choices: dict[str, str]
     """Phase name -> the checkpoint chosen and why."""
     early: dict[str, dict[str, float]]
@@ -158,6 +160,7 @@ def gather(run_path: Path) -> Page:
         touched=tuple(touched[:MAX_TOUCHED]),
         num_touched=len(touched),
         phases=tuple(steps.get("phases", ())),
+        trained={p.name: p for p in read_recipe_of(run_path).train.of_phases()},
         choices=_choices(selections),
         early={s["phase"]: s["early"] for s in selections if s.get("early")},
         loss_figure=Markup(loss_figure(metrics)) if metrics else None,

@@ -29,7 +29,7 @@ from feldspar.serve import (
     make_app,
 )
 from feldspar.student.counter_rng import key_of
-from feldspar.student.inference.engine import Engine, Request, Row, prompt_log_probs
+from feldspar.student.inference.engine import Engine, EngineRow, Request, prompt_log_probs
 from feldspar.student.inference.token_sampler import TokenLogProb
 from feldspar.student.model import Student, base_checkpoint, load_student
 
@@ -223,7 +223,7 @@ class EngineThread:
             if self._tickets.pop(id(request), None):
                 self._engine.cancel(request)
 
-    def _tell(self, rows: list[Row]) -> None:
+    def _tell(self, rows: list[EngineRow]) -> None:
         news: list[tuple[_Ticket, _News]] = []
         for row in rows:
             if row.finish is None and not row.request.is_watched:
@@ -237,7 +237,7 @@ class EngineThread:
             del self._tickets[gone]
         self._post(news)
 
-    def _piece(self, ticket: _Ticket, row: Row, choice: int) -> TextPiece | None:
+    def _piece(self, ticket: _Ticket, row: EngineRow, choice: int) -> TextPiece | None:
         """What of a row has not been told yet, if that is anything."""
         shown, told = ticket.sent.get(choice, (0, 0))
         text = row.text[shown : row.settled]

@@ -9,6 +9,7 @@ from feldspar.taxonomy.documents.fetching import Fetcher
 from feldspar.taxonomy.exam_split import SeedSplit, split_seeds
 from feldspar.taxonomy.findings import Finding, printable
 from feldspar.taxonomy.read_leaves import (
+    LEAVES_STEP,
     LeafFile,
     check_taxonomy,
     cut_documents,
@@ -20,6 +21,7 @@ from feldspar.taxonomy.writing import import_table, new_leaf
 
 __all__ = [
     "CODES",
+    "LEAVES_STEP",
     "SEVERITIES",
     "Coverage",
     "Fetcher",

@@ -13,6 +13,7 @@ from feldspar.config import TaxonomyConfig
 from feldspar.errors import TaxonomyError
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Branch, Chunk, Leaf
+from feldspar.steps import Step, Workspace
 from feldspar.taxonomy.check.seed_lint import consider_meaning
 from feldspar.taxonomy.documents.chunks import CountTokens, cut_chunks
 from feldspar.taxonomy.documents.fetching import Fetcher
@@ -67,18 +68,30 @@ def read_taxonomy(config: TaxonomyConfig, *, progress: Progress = SILENT) -> Ite
         raise TaxonomyError(_told(errors, config.path))
 
 
-def files_read(config: TaxonomyConfig) -> list[Path]:
-    """Every file that `read_taxonomy` depends on, sorted: what a step's key is made of."""
-    files: set[Path] = set()
+def read_in_run(workspace: Workspace, config: TaxonomyConfig) -> Iterator[Leaf]:
+    """`read_taxonomy` as a step."""
+    return read_taxonomy(config, progress=workspace.progress)
+
+
+LEAVES_STEP = Step("leaves", read_in_run, version=1)
+
+
+def files_read(config: TaxonomyConfig) -> dict[str, Path]:
+    """Every file that `read_taxonomy` depends on, by what the leaves know it as: a leaf's files by
+    its path, a document by the leaf that names it and the name that it has there."""
+    files: dict[str, Path] = {}
     reader = _reader(config)
     for place in _wanted(config):
+        files[f"{place.path}/{place.file.name}"] = place.file
         attribution = place.file.with_name(ATTRIBUTION)
-        files |= {place.file, *(document.path for document in reader.read(place).documents)}
-        files |= {attribution} if attribution.is_file() else set()
+        if attribution.is_file():
+            files[f"{place.path}/{ATTRIBUTION}"] = attribution
+        for document in reader.read(place).documents:
+            files[f"{place.path}: {document.name}"] = document.path
     if config.tokenizer is not None:
         tokenizer = Path(config.tokenizer)
-        files.add(tokenizer / "tokenizer.json" if tokenizer.is_dir() else tokenizer)
-    return sorted(files)
+        files["tokenizer"] = tokenizer / "tokenizer.json" if tokenizer.is_dir() else tokenizer
+    return files
 
 
 def inspect_taxonomy(

@@ -109,12 +109,11 @@ def choose(
     metric: str,
     *,
     min_items: int,
-    keep_best: int,
 ) -> CheckpointChoice:
     """The earliest candidate that is no more than one standard error below the best, in pairs.
 
-    Of those whose checkpoints were kept (docs/decisions/008). Where nothing was scored, or on too
-    few items, the last.
+    Among `contenders`, whatever else is on disk (docs/decisions/008). Where nothing was scored, or
+    on too few items, the last.
     """
     last = max(candidates, key=lambda c: c.step)
     if start is None or start.values is None:
@@ -128,8 +127,7 @@ def choose(
             f"fewer than the {min_items} of evaluate.min_selection_items"
         )
         return CheckpointChoice(last, reason, _compare(candidates, start))
-    kept = kept_steps(candidates, keep_best)
-    best, chosen = _best(candidates), _simplest([c for c in candidates if c.step in kept])
+    best, chosen = _best(candidates), _simplest(contenders(candidates))
     compared = _compare(candidates, start)
     change = next(c.to_start for c in compared if c.step == chosen.step)
     assert change is not None
@@ -144,18 +142,24 @@ def choose(
     return CheckpointChoice(chosen, reason, compared, is_worse=high < 0)
 
 
-def kept_steps(candidates: Sequence[PhaseCandidate], keep_best: int) -> set[int]:
-    """Steps whose checkpoints stay: the best ones, the one that would be chosen, the latest.
+def contenders(candidates: Sequence[PhaseCandidate]) -> list[PhaseCandidate]:
+    """Those that may still be chosen: the best, the one that would be chosen now, the latest.
 
-    `candidates` are all there have been, in their order: what went once cannot come back.
+    `candidates` are all there have been, in their order. One that was passed over when another came
+    does not return, so that its checkpoint need not be kept.
     """
     alive: list[PhaseCandidate] = []
     for candidate in candidates:
         alive.append(candidate)
-        best = sorted(alive, key=lambda c: c.rank, reverse=True)[:keep_best]
-        kept = {c.step for c in (*best, _simplest(alive), candidate)}
-        alive = [c for c in alive if c.step in kept]
-    return {c.step for c in alive}
+        standing = (_best(alive), _simplest(alive), candidate)
+        alive = [c for c in alive if c in standing]
+    return alive
+
+
+def kept_steps(candidates: Sequence[PhaseCandidate], keep_best: int) -> set[int]:
+    """Steps whose checkpoints stay on disk: the contenders, and the `keep_best` best ones."""
+    best = sorted(candidates, key=lambda c: c.rank, reverse=True)[:keep_best]
+    return {c.step for c in (*contenders(candidates), *best)}
 
 
 def _best(candidates: Sequence[PhaseCandidate]) -> PhaseCandidate:

@@ -159,7 +159,7 @@ def test_one_checkpoint_at_a_time_is_rated_as_among_others(bench, checkpoint, tm
             rates[mode] = ScoreChats(
                 read_mt_bench(find_mt_bench(config)), config, base=checkpoint, judge=judge,
                 student=StudentConfig(base="tiny", device="cpu"), num_resamples=50,
-                here=tmp_path / mode, seed=1,
+                folder=tmp_path / mode, seed=1,
             )  # fmt: skip
         rating, errors = rates["single"](replace(checkpoint, phase="round-1"))
         won, _ = rates["pairwise"](replace(checkpoint, phase="round-1"))

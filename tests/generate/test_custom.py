@@ -127,7 +127,7 @@ def test_a_fault_in_the_file_is_one_line(tmp_path: Path, text: str, says: str) -
 
 def test_a_missing_file_is_told_and_a_present_one_counts_in_the_key(tmp_path: Path) -> None:
     config = own(tmp_path, "async def write(request, writers): return []")
-    assert tmp_path / "own.py" in asking_files(config)
+    assert tmp_path / "own.py" in asking_files(config).values()
     (tmp_path / "own.py").unlink()
     with FakeTeacher() as server, pytest.raises(RecipeError, match="cannot be read"):
         generate(server, tmp_path, config=config)

@@ -79,7 +79,7 @@ def test_a_folder_replaces_prompts_by_name(tmp_path: Path) -> None:
     prompts = read_prompts(config)
     assert render(prompts, "judge-faithful", "sky") == "Is this so: sky"
     assert render(prompts, "judge-relevant", "a") == render(Prompts(), "judge-relevant", "a")
-    assert tmp_path / "judge-faithful.md.j2" in asking_files(config)
+    assert tmp_path / "judge-faithful.md.j2" in asking_files(config).values()
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,9 @@ def test_a_branch_or_a_leaf_may_have_prompts_of_its_own(tmp_path: Path) -> None:
     ]:
         assert render(prompts.of_leaf(path), "judge-faithful", "x") == words
         assert prompts.of_leaf(path) is prompts.of_leaf(path)
-    assert tmp_path / "knowledge" / "a" / "b" / "judge-faithful.md.j2" in asking_files(config)
+    assert (
+        tmp_path / "knowledge" / "a" / "b" / "judge-faithful.md.j2" in asking_files(config).values()
+    )
     (tmp_path / "knowledge" / "judge-faithfull.md.j2").write_text("x")
     with pytest.raises(RecipeError, match="no stage of this name"):
         read_prompts(config)

@@ -19,6 +19,7 @@ from feldspar.config import GenerateConfig, TeacherConfig
 from feldspar.errors import TeacherError
 from feldspar.generate import estimate, generate_samples, make_exams, read_funnel
 from feldspar.records import Chunk, ExamItem, Leaf, Sample, Seed
+from feldspar.steps import Workspace
 from feldspar.teacher import Journal, open_teacher
 
 TEACHER = TeacherConfig(concurrency=16, max_retries=3)
@@ -73,7 +74,13 @@ def generate(
         teacher = open_teacher(TEACHER, server.url, opened)
         return list(
             generate_samples(
-                leaves, config, teacher=teacher, judge=teacher, avoid=avoid, seed=1, here=here
+                Workspace(folder=here),
+                leaves,
+                config,
+                teacher=teacher,
+                judge=teacher,
+                avoid=avoid,
+                seed=1,
             )
         )
 
@@ -86,7 +93,9 @@ def examine(
 ) -> list[ExamItem]:
     with Journal(here / "journal") as opened:
         teacher = open_teacher(TEACHER, server.url, opened)
-        exams = make_exams(leaves, config, teacher=teacher, judge=teacher, seed=1, here=here)
+        exams = make_exams(
+            Workspace(folder=here), leaves, config, teacher=teacher, judge=teacher, seed=1
+        )
         return list(exams)
 
 
@@ -307,7 +316,13 @@ def test_an_iterator_left_half_way_lets_go(tmp_path: Path) -> None:
     with FakeTeacher() as server, Journal(tmp_path / "j") as journal:
         teacher = open_teacher(TEACHER, server.url, journal)
         stream = generate_samples(
-            iter(LEAVES), CONFIG, teacher=teacher, judge=teacher, avoid=[], seed=1, here=tmp_path
+            Workspace(folder=tmp_path),
+            iter(LEAVES),
+            CONFIG,
+            teacher=teacher,
+            judge=teacher,
+            avoid=[],
+            seed=1,
         )
         next(stream)
         stream.close()

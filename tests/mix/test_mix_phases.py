@@ -20,6 +20,7 @@ from feldspar.errors import RecipeError
 from feldspar.mix.phases import BASE_REPLAY, mix_phases, warnings
 from feldspar.mix.rows import CONVERSATIONS
 from feldspar.records import Conversation, Message, Sample, Source
+from feldspar.steps import Workspace
 from feldspar.tokens.count import TokenCounter
 
 ONLY_KNOWLEDGE = PhaseConfig(name="only", branches=("knowledge",))
@@ -47,17 +48,16 @@ def taxonomy_samples():
     ]
 
 
-def mix(samples, here, config=None, phases=DEFAULT_PHASES, data=None, base_replay=None, **train):
+def mix(samples, here, config=None, phases=DEFAULT_PHASES, data=None, base_replay=None):
     return list(
         mix_phases(
+            Workspace(folder=here),
             samples,
             config or MixConfig(),
             phases=phases,
-            train=TrainConfig(phase=phases, **train),
             data=data or {},
             base_replay=base_replay,
             counter=TokenCounter(),
-            here=here,
         )
     )
 
@@ -146,15 +146,23 @@ def test_digests_go_by_content_alone(tmp_path):
     assert mix(changed, tmp_path / "c")[0].sources[0].digest != first[0].sources[0].digest
 
 
-def test_the_phase_carries_its_own_settings_before_the_trainings(tmp_path):
+def test_what_trains_a_phase_mixes_nothing_anew():
+    mixed = PhaseConfig(name="a", branches=("knowledge",))
+    trained = PhaseConfig(
+        name="a", branches=("knowledge",), learning_rate=1e-3, num_epochs=3, select="exams"
+    )
+    assert trained.of_mixing() == mixed.of_mixing()
+    apart = PhaseConfig(name="a", branches=("knowledge",), select="log-likelihood")
+    assert apart.of_mixing() != mixed.of_mixing()  # rows are set apart
+
+
+def test_a_phases_own_settings_come_before_the_trainings():
     phases = (
         PhaseConfig(name="a", branches=("knowledge",), learning_rate=1e-3, num_epochs=3),
         PhaseConfig(name="b", branches=("foundational",), batch_samples=7, select="last"),
     )
-    a, b = mix(
-        taxonomy_samples(), tmp_path, phases=phases, learning_rate=5e-4, batch_samples=64,
-        warmup_steps=9,
-    )  # fmt: skip
+    config = TrainConfig(phase=phases, learning_rate=5e-4, batch_samples=64, warmup_steps=9)
+    a, b = config.of_phases()
     assert (a.learning_rate, a.batch_samples, a.num_epochs, a.warmup_steps) == (1e-3, 64, 3, 9)
     assert (b.learning_rate, b.batch_samples, b.select) == (5e-4, 7, "last")
 

@@ -1,15 +1,19 @@
+import json
 import math
 
 import pytest
 import torch
 from toy_models import BAD, GOOD, ask, tiny_student
 
-from feldspar.prefer.dpo import PreferencePairs
+from feldspar.prefer.methods.dpo import PreferencePairs
 from feldspar.records import Conversation, Message
-from feldspar.student.fit import FitSettings, fit
+from feldspar.student.fit import fit
 from feldspar.student.token_rows import tokenise
-from feldspar.student.training.forward import Compute
+from feldspar.student.training.forward import ForwardPass
+from feldspar.student.training.objective import StepScorer
+from feldspar.student.training.process_group import SINGLE_PROCESS
 from feldspar.student.training.schedule import Schedule, SourceRows
+from feldspar.student.training.settings import FitSettings
 
 
 def conversation(number, answer):
@@ -29,14 +33,15 @@ def student():
 
 def pairs_of(student, here, beta=0.5):
     pairs = PreferencePairs(rows(student, GOOD), rows(student, BAD), beta)
-    pairs.find_reference(Compute(student), here / "reference.json", 256)
+    pairs.prepare(StepScorer(ForwardPass(student), SINGLE_PROCESS, 256), here)
     return pairs
 
 
 def losses_of(pairs, student, places, scale, **options):
-    compute, rows = Compute(student, **options), torch.tensor(places).numpy()
-    with compute.ready():
-        losses = pairs.losses(compute, compute.lay(pairs.computed(rows)), rows, scale)
+    forward, rows = ForwardPass(student, **options), torch.tensor(places).numpy()
+    with forward.ready():
+        tensors = forward.to_tensors(pairs.computed(rows))
+        losses = pairs.losses(forward, tensors, rows, scale).losses_N
         if losses.requires_grad:
             losses.sum().backward()
     return losses.detach()
@@ -54,7 +59,7 @@ def margin(student, index):
     return sums[0] - sums[1]
 
 
-@pytest.mark.parametrize("options", [{}, {"packing": False}, {"recompute": True}])
+@pytest.mark.parametrize("options", [{}, {"packing": False}, {"checkpoint_activations": True}])
 def test_the_loss_and_its_gradient_are_those_of_the_formula(student, tmp_path, options):
     pairs, places = pairs_of(student, tmp_path), (0, 3)
     before = [margin(student, i).detach() for i in places]
@@ -81,10 +86,17 @@ def test_at_the_reference_the_loss_is_log_two_and_it_falls_from_there(student, t
         seed=1,
     )  # fmt: skip
     settings = FitSettings(learning_rate=1e-3)
-    fit(student, rows(student, GOOD), schedule, settings, here=tmp_path, objective=pairs)
+    fit(student, rows(student, GOOD), schedule, settings, folder=tmp_path, objective=pairs)
     with torch.no_grad():
         end = losses_of(pairs, student, range(6), 1.0)
     assert max(end.tolist()) < 0.5
+    told = [json.loads(text) for text in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert told[0]["margin"] == pytest.approx(0, abs=1e-4)
+    assert told[-1]["accuracy"] == 1
+    assert told[-1]["margin"] > 0.3
+    assert told[-1]["loss"] == pytest.approx(
+        -math.log(1 / (1 + math.exp(-told[-1]["margin"]))), rel=0.1
+    )
 
 
 def test_the_reference_is_computed_once(student, tmp_path):
