@@ -31,6 +31,7 @@ from feldspar.prefer.rounds import tune_preferences
 from feldspar.progress import SILENT
 from feldspar.records import Candidate, Checkpoint, Conversation, Interval, Message, Prompt, Score
 from feldspar.runs import cache_folder, read_rows, write_json
+from feldspar.steps import Workspace
 from feldspar.student.fit import fit
 from feldspar.student.inference.sample import sample_answers
 from feldspar.student.model import Student, base_checkpoint, load_student, save_checkpoint
@@ -351,8 +352,8 @@ def do_arm(name: str, seed: int, runs: Path) -> None:
         }
     )  # fmt: skip
     checkpoints = tune_preferences(
-        sft, prompts, config, train=TrainConfig(), student=StudentConfig(base="", device="cpu"),
-        score=NoExams(), reward=reward, seed=seed, here=here,
+        Workspace(folder=here), sft, prompts, config, train=TrainConfig(),
+        student=StudentConfig(base="", device="cpu"), score=NoExams(), reward=reward, seed=seed,
     )  # fmt: skip
     quality_of = {c.phase: measure(c.path, world, questions, seed) for c in checkpoints}
     lines = [json.loads(line) for line in (here / "rounds.jsonl").read_text().splitlines()]

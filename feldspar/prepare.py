@@ -7,15 +7,29 @@ import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from feldspar.config import Recipe, TeacherConfig, place_paths, world_parts
+from feldspar.config import (
+    BenchmarkConfig,
+    Recipe,
+    StudentConfig,
+    TeacherConfig,
+    place_paths,
+    world_parts,
+)
 from feldspar.errors import TeacherError
-from feldspar.progress import Progress
-from feldspar.runs import cache_folder, result_of, write_json
+from feldspar.evaluate.mt_bench.files import MTBench, find_mt_bench, read_mt_bench
+from feldspar.models.opening import known_model, unserved_model
+from feldspar.progress import SILENT, Progress
+from feldspar.records import Checkpoint, ScoreItems
+from feldspar.runs import cache_folder, open_step, result_of, write_json
 from feldspar.teacher import Budget, Journal, Teacher, open_teacher
 
 log = logging.getLogger(__name__)
+
+
+Until = Literal["samples", "phases", "trained", "preferred", "scores"]
+"""How far a run goes."""
 
 
 class Teachers(NamedTuple):
@@ -52,6 +66,59 @@ def place(
     return placed.model_copy(update={"student": student})
 
 
+class Prepared(NamedTuple):
+    """What a run looked at before anything was paid for."""
+
+    base: Checkpoint
+    student: StudentConfig
+    """With the dtype that `auto` means on this machine."""
+    benchmark_configs: tuple[BenchmarkConfig, ...]
+    """Those that phases choose their checkpoints by."""
+    mt_bench: MTBench | None
+    mt_bench_files: dict[str, Path]
+
+    def benchmarks(self, progress: Progress) -> dict[str, ScoreItems]:
+        """What marks checkpoints by a benchmark, by task."""
+        if not self.benchmark_configs:
+            return {}
+        from feldspar.evaluate.benchmarks.selecting import ScoreOnBenchmark
+
+        path = cache_folder() / "benchmarks"
+        return {
+            config.task: ScoreOnBenchmark(
+                config, student=self.student, cache_path=path, progress=progress
+            )
+            for config in self.benchmark_configs
+        }
+
+
+def look_ahead(recipe: Recipe, run_path: Path, until: Until) -> Prepared:
+    """Look at what training and scoring need, which costs nothing.
+
+    Raises FeldsparError for a base that cannot be loaded and for benchmarks that cannot be run.
+    """
+    from feldspar.student.model import base_checkpoint, with_dtype
+
+    config = recipe.evaluate
+    selecting = {phase.select for phase in recipe.train.phase} if until != "phases" else set()
+    files = [] if config.mt_bench is None else find_mt_bench(config.mt_bench)
+    prepared = Prepared(
+        base=base_checkpoint(recipe.student.base),
+        student=with_dtype(recipe.student),
+        benchmark_configs=tuple(b for b in config.benchmark if b.task in selecting),
+        mt_bench=read_mt_bench(files) if files else None,
+        mt_bench_files={path.name: path for path in files},
+    )
+    prepared.benchmarks(SILENT)
+    # What was scored before is found again, also where there is no hub.
+    if until == "scores" and config.benchmark and open_step(run_path, "benchmarks") is None:
+        from feldspar.evaluate.benchmarks.tasks import check_data
+
+        for benchmark in config.benchmark:
+            check_data(benchmark)
+    return prepared
+
+
 @contextmanager
 def open_teachers(
     recipe: Recipe,
@@ -71,7 +138,13 @@ def open_teachers(
         journal = stack.enter_context(Journal(Path(recipe.journal)))
         budget = Budget(recipe.generate.budget)
 
-        def opened(config: TeacherConfig) -> Teacher:
+        log_folder = (met_path.parent if met_path else Path(recipe.journal).parent) / "servers"
+
+        def opened(config: TeacherConfig, role: str) -> Teacher:
+            unserved = unserved_model(config, log_folder, role, progress)
+            if unserved is not None:
+                stack.callback(unserved.close)
+                return Teacher(unserved, config, journal, budget=budget)
             url = _url(config, recipe, stack)
             place = f"{url} {config.model or ''} {config.revision}"
             try:
@@ -80,23 +153,23 @@ def open_teachers(
                 if place not in met:
                     raise
                 log.warning("%s; going on with its answers so far", error)
-                teacher = Teacher(config, url, journal, *met[place])
-                teacher.budget = budget
-            if config.endpoint != "embedded":
+                model = known_model(config, url, *met[place])
+                teacher = Teacher(model, config, journal, budget=budget)
+            if not config.is_embedded:
                 met[place] = [teacher.model, teacher.revision]
             return teacher
 
-        teacher = opened(recipe.teacher)
-        judge = teacher if recipe.judge is None else opened(recipe.judge)
+        teacher = opened(recipe.teacher, "teacher")
+        judge = teacher if recipe.judge is None else opened(recipe.judge, "judge")
         server = recipe.evaluate.server if with_server else None
-        measured = None if server is None else opened(server)
+        measured = None if server is None else opened(server, "measured")
         if met and met_path:
             write_json(met_path, met)
         yield Teachers(teacher, judge, budget, measured)
 
 
 def _url(config: TeacherConfig, recipe: Recipe, stack: ExitStack) -> str:
-    if config.endpoint != "embedded":
+    if not config.is_embedded:
         return config.endpoint
     from feldspar.world import start_teacher
 

@@ -11,7 +11,7 @@ import typer
 from feldspar.cli.processes import training_processes
 
 if TYPE_CHECKING:
-    from feldspar.flow import Until
+    from feldspar.prepare import Until
 
 RecipePath = Annotated[Path, typer.Argument(help="A recipe, such as recipes/quickstart.toml.")]
 Settings = Annotated[

@@ -10,19 +10,11 @@ from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
 from pydantic import ValidationError
-from pydantic.fields import FieldInfo
 
 from feldspar.config.base import Part
 from feldspar.config.recipe import Recipe
 from feldspar.errors import RecipeError
-
-
-def is_path(field: FieldInfo) -> bool:
-    """Whether a field names a file: contents count in a step's key, places do not."""
-    extra = [field.json_schema_extra] + [
-        getattr(m, "json_schema_extra", None) for m in field.metadata
-    ]
-    return any(isinstance(e, dict) and e.get("format") == "path" for e in extra)
+from feldspar.keys import is_path
 
 
 def read_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:

@@ -174,12 +174,12 @@ class Filters:
     """The filters a recipe leaves on, over one leaf after another."""
 
     def __init__(
-        self, config: GenerateConfig, avoid: Iterable[ExamItem], pool: Sequence[Seed] = ()
+        self, config: GenerateConfig, avoid: Iterable[ExamItem], borrowed: Sequence[Seed] = ()
     ) -> None:
-        """`pool` holds the seeds that pooled samples are compared with, beside their leaf's."""
+        """`borrowed` holds the seeds that pooled samples are compared with, beside their leaf's."""
         self._config = config
         self._decontaminator = Decontaminator(avoid if config.decontaminate else ())
-        self._pool = pool
+        self._borrowed = borrowed
         self._distinct: dict[tuple[str, SampleKind], Distinct] = {}
         self._leaf = ""
         self._languages: Languages
@@ -219,7 +219,7 @@ class Filters:
             if self._config.target is None:
                 here = (leaf.path, EVERYWHERE)
                 self._distinct = {k: d for k, d in self._distinct.items() if k[0] in here}
-            near, more = self._config.near_duplicates, self._pool if is_pooled else ()
+            near, more = self._config.near_duplicates, self._borrowed if is_pooled else ()
             distinct = Distinct(leaf, near=near, more=more)
             self._distinct[place, sample.kind] = distinct
         return distinct.find_neighbour(sample)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -10,9 +11,20 @@ from typing import Any, Protocol
 
 import openai
 
+from feldspar.endpoint.faults import (
+    ErrorBody,
+    Fault,
+    Refused,
+    fault_of,
+    one_line,
+    secret_in,
+    without_secret,
+)
+from feldspar.endpoint.retry import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS
+from feldspar.endpoint.transport import CONNECT_SECONDS
 from feldspar.errors import TrainingError
-from feldspar.teacher.client import CONNECT_SECONDS, FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS
-from feldspar.teacher.faults import MENDABLE, Refused, read_fault, secret_in, without_secret
+
+MENDABLE = (openai.APIError, json.JSONDecodeError)
 
 
 class NoAnswer(TrainingError):
@@ -69,7 +81,7 @@ async def persist(server: Server, tries: int, ask: Callable[[], Awaitable[object
         except MENDABLE as error:
             fault = without_secret(read_fault(error), secret)
         reason = fault.reason
-        if fault.kind == "locked out":
+        if fault.why == "key":
             raise locked_out(server)
         if fault.kind == "refused":
             raise Refused(reason)
@@ -84,3 +96,15 @@ def locked_out(server: Server) -> TrainingError:
         f"the server at {server.endpoint} does not take the key; put a valid one into the "
         f"environment variable {server.key_variable}"
     )
+
+
+def read_fault(error: Exception) -> Fault:
+    """Sort an error of the client by what is to be done."""
+    if isinstance(error, openai.APITimeoutError):
+        return Fault("push back", "no answer in time", is_connection=True)
+    if isinstance(error, openai.APIConnectionError):
+        return Fault("retry", f"connection lost: {one_line(str(error))}", is_connection=True)
+    if not isinstance(error, openai.APIStatusError):
+        return Fault("retry", f"no readable answer: {one_line(str(error))}")
+    fault = fault_of(error.status_code, ErrorBody(error.message))
+    return fault._replace(reason=str(error.status_code)) if error.status_code >= 500 else fault

@@ -18,9 +18,8 @@ import openai
 
 from feldspar.config import PolicyServerConfig
 from feldspar.errors import TrainingError
-from feldspar.prefer import child_guard
-from feldspar.prefer.asking import list_models, locked_out, open_client
-from feldspar.teacher.faults import MENDABLE, read_fault
+from feldspar.models import child_guard
+from feldspar.prefer.asking import MENDABLE, list_models, locked_out, open_client, read_fault
 
 T = TypeVar("T")
 
@@ -97,7 +96,7 @@ class StartedServer:
                 break
             except MENDABLE as error:
                 fault = read_fault(error)
-            if fault.kind == "locked out":
+            if fault.why == "key":
                 raise locked_out(self)
             if time.monotonic() > until:
                 waited = f"did not come up in {self.config.start_seconds:g} s"

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from feldspar.config import PreferConfig
 from feldspar.errors import RecipeError
 from feldspar.records import Message, Prompt, Sample, Score, user_turn
+from feldspar.steps import Step
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,9 @@ def prompts_of(samples: Iterable[Sample], config: PreferConfig) -> Iterator[Prom
                 seen.add(question)
                 message = Message(role="user", content=question)
                 yield Prompt(id=sample.id, source=sample.leaf, messages=(message,))
+
+
+PROMPTS_STEP = Step.pure("prompts", prompts_of, version=1)
 
 
 def with_headroom(

@@ -16,13 +16,12 @@ from typing import NamedTuple
 
 from feldspar.config import PreferConfig, StudentConfig, TrainConfig
 from feldspar.errors import TrainingError
-from feldspar.files import whole_file
+from feldspar.files import write_text_whole
 from feldspar.prefer.candidates import Reward, RoundContext, draw_candidates
 from feldspar.prefer.picks import Figures, mean_by_prompt, survey
 from feldspar.prefer.prompts import Drawn, draw_prompts, prompts_of_round, with_headroom
 from feldspar.prefer.reward import find_pair, log_ratio
 from feldspar.prefer.tuning import tune
-from feldspar.progress import SILENT, Progress
 from feldspar.records import (
     Candidate,
     Checkpoint,
@@ -31,13 +30,13 @@ from feldspar.records import (
     ScoreCheckpoint,
 )
 from feldspar.runs import read_rows
-from feldspar.stats.intervals import paired_difference
+from feldspar.stats.intervals import NUM_RESAMPLES, paired_difference
+from feldspar.steps import Step, Workspace
 
 log = logging.getLogger(__name__)
 
 HELD_OUT_ANSWERS = 4
 """Answers drawn per held-out prompt."""
-NUM_RESAMPLES = 1000
 LENGTH_DRIFT = 1.2
 """Growth of the mean answer that is warned of while the reward rises."""
 
@@ -93,6 +92,7 @@ class _Models(NamedTuple):
 
 
 def tune_preferences(
+    workspace: Workspace,
     sft: Checkpoint,
     prompts: Iterable[Prompt],
     config: PreferConfig,
@@ -103,15 +103,12 @@ def tune_preferences(
     rate: ScoreCheckpoint | None = None,
     reward: Reward | None = None,
     seed: int,
-    here: Path,
-    progress: Progress = SILENT,
-    num_processes: int = 1,
 ) -> Iterator[Checkpoint]:
-    """Tune on answers picked by the log-ratio reward (METHOD.md section 5).
+    """Tune on answers picked by the log-ratio reward (docs/preference.md).
 
     Gives the controls and the rounds in order, the released one last: the peak by the policy's mean
     reward on held-out prompts, among the rounds; whether it beats the SFT start is in rounds.jsonl.
-    What an earlier try finished under `here` is used again. `rate` judges the start and each
+    What an earlier try finished in the workspace is used again. `rate` judges the start and each
     round's model, as `score` examines them, but no controls. `reward` takes the place of the log
     ratio, for studies of what another would do.
     """
@@ -124,26 +121,28 @@ def tune_preferences(
         score=score,
         rate=rate,
         seed=seed,
-        progress=progress,
-        num_processes=num_processes,
+        progress=workspace.progress,
+        num_processes=workspace.num_processes,
     )
     if config.headroom is not None:
         prompts = with_headroom(prompts, score(sft), config.headroom)
     drawn = draw_prompts(prompts, config.num_prompts, seed)
-    policy, before = sft, _measure(sft, drawn.held_out, here / "start", context)
+    policy, before = sft, _measure(sft, drawn.held_out, workspace.folder / "start", context)
     highest = before.mean
     outcomes: list[_Outcome] = []
     for number in range(1, config.num_rounds + 1):
         start = sft if config.restart == "sft" else policy
-        outcome = _do_round(number, _Models(policy, start), before, drawn, here, context)
+        outcome = _do_round(
+            number, _Models(policy, start), before, drawn, workspace.folder, context
+        )
         outcomes.append(outcome)
-        _write(here, outcomes, released=None)
+        _write(workspace.folder, outcomes, released=None)
         if config.stop_at_plateau and outcome.after.mean <= highest:
             break
         highest = max(highest, outcome.after.mean)
         policy, before = outcome.checkpoint, outcome.after
     peak = max(outcomes, key=lambda outcome: outcome.after.mean)
-    _write(here, outcomes, released=peak)
+    _write(workspace.folder, outcomes, released=peak)
     _warn(outcomes, peak)
     for outcome in outcomes:
         if outcome.control is not None:
@@ -151,6 +150,9 @@ def tune_preferences(
         if outcome is not peak:
             yield outcome.checkpoint
     yield peak.checkpoint
+
+
+PREFERRED_STEP = Step("preferred", tune_preferences, version=1)
 
 
 def _do_round(
@@ -242,9 +244,7 @@ def _write(root: Path, outcomes: Sequence[_Outcome], released: _Outcome | None) 
         line = asdict(replace(outcome.line, released=outcome is released))
         # Flat, so that a line is a row of a table.
         lines.append({**line.pop("figures"), **line})
-    with whole_file(root / "rounds.jsonl") as temporary:
-        text = "".join(json.dumps(line) + "\n" for line in lines)
-        temporary.write_text(text, encoding="utf-8")
+    write_text_whole(root / "rounds.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def _warn(outcomes: Sequence[_Outcome], peak: _Outcome) -> None:

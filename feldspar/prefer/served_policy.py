@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from feldspar.config import PreferConfig, StudentConfig
+from feldspar.endpoint.faults import Refused
 from feldspar.errors import TrainingError
 from feldspar.prefer.asking import NoAnswer, persist, post
 from feldspar.prefer.launched_server import Asking, StartedServer
@@ -23,7 +24,6 @@ from feldspar.records import Message
 from feldspar.student.counter_rng import key_of
 from feldspar.student.inference.sample import Sampled
 from feldspar.student.model import load_template
-from feldspar.teacher.faults import Refused
 
 MAX_CHOICES = 128
 """Answers asked for in one request."""

@@ -16,14 +16,14 @@ from typing import Any, NamedTuple
 import openai
 
 from feldspar.config import RewardServerConfig
+from feldspar.endpoint.faults import Refused
 from feldspar.errors import TrainingError
+from feldspar.models.served import OPENING_TRIES
 from feldspar.prefer.asking import list_models, open_client, persist, post
 from feldspar.progress import SILENT, Progress
 from feldspar.student.scoring.log_probs import AnswerLogProb
 from feldspar.student.scoring.score import Tree
 from feldspar.student.template.render import Template
-from feldspar.teacher.client import OPENING_TRIES
-from feldspar.teacher.faults import Refused
 
 _TRIAL = "Seven is a number between 6 and 8."
 _MANNERS: tuple[dict[str, object], ...] = (

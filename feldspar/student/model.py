@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from huggingface_hub import snapshot_download
@@ -242,6 +242,13 @@ def find_dtype(config: StudentConfig, device: torch.device) -> torch.dtype:
     if config.dtype == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.dtype]
+
+
+def with_dtype(config: StudentConfig) -> StudentConfig:
+    """The same with the dtype that `auto` means here: it decides results, so keys must hold it."""
+    dtype = find_dtype(config, find_device(config.device))
+    name: Literal["float32", "bfloat16"] = "float32" if dtype == torch.float32 else "bfloat16"
+    return config.model_copy(update={"dtype": name})
 
 
 def _find_model(path: str) -> Path:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
+
+from safetensors import safe_open
 
 from feldspar.config import ArchitectureConfig
 
@@ -34,6 +37,16 @@ def read_architecture(base: str) -> ArchitectureConfig | None:
         )
     except (ValueError, KeyError):
         return None
+
+
+def num_weights(folder: Path) -> int:
+    """Values in a model's safetensors files, from their headers; 0 where there are none."""
+    total = 0
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="numpy") as tensors:
+            shapes = (tensors.get_slice(name).get_shape() for name in tensors.keys())  # noqa: SIM118
+            total += sum(math.prod(shape) for shape in shapes)
+    return total
 
 
 def find_config(base: str) -> Path | None:

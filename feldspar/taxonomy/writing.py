@@ -13,6 +13,7 @@ from typing import NamedTuple
 import yaml
 
 from feldspar.errors import TaxonomyError
+from feldspar.files import write_text_whole
 from feldspar.taxonomy.documents.find import ATTRIBUTION, QNA
 from feldspar.taxonomy.places import BRANCH_FOLDERS
 from feldspar.taxonomy.templates import ATTRIBUTION_TEXT, DOCUMENT_TEXT, KNOWLEDGE, SKILL
@@ -94,7 +95,7 @@ def _write(folder: Path, files: Mapping[str, str]) -> list[Path]:
             raise TaxonomyError(f"{path}: is there already; remove it or name another leaf")
     folder.mkdir(parents=True, exist_ok=True)
     for path, text in zip(written, files.values(), strict=True):
-        path.write_text(text, encoding="utf-8")
+        write_text_whole(path, text)
     return written
 
 
@@ -136,7 +137,7 @@ def _csv_rows(table: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def _json_rows(table: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -151,7 +152,8 @@ def _json_rows(table: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
 def _markdown_rows(table: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
     """The rows of every table whose header names a question and an answer."""
     names: list[str] = []
-    lines = text.splitlines()
+    # U+2028 and its like may stand inside a row.
+    lines = text.split("\n")
     for number, line in enumerate(lines, start=1):
         is_last = number == len(lines)
         if "|" not in line:

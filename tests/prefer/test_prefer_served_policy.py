@@ -214,7 +214,7 @@ def test_a_server_does_not_outlive_a_run_that_was_killed(tmp_path):
 def test_feldspar_serve_draws_a_round(toy, tmp_path, monkeypatch):
     root = str(Path(__file__).parents[2])
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]))
-    serve = f"{sys.executable} -m feldspar.cli.main serve {{model}} --port {{port}}"
+    serve = f"{sys.executable} -P -m feldspar.cli.main serve {{model}} --port {{port}}"
     found = draw(toy, tmp_path / "round-1", config_of(toy, serve, concurrency=4))
     assert len(found) == 3 * NUM_PROMPTS
     # The policy says these two things alike.

@@ -19,14 +19,14 @@ from feldspar.config import (
 )
 from feldspar.errors import TrainingError
 from feldspar.prefer import asking
-from feldspar.prefer.agree import Pair, agree
+from feldspar.prefer.agree import StoredPair, agree
 from feldspar.prefer.candidates import RoundContext, draw_candidates
 from feldspar.prefer.reward import find_pair, load_scorer, log_ratio, open_scorer, score_answers
 from feldspar.progress import SILENT
 from feldspar.records import Candidate, Message
 from feldspar.runs import read_rows
 from feldspar.serve import ModelCard, listening, make_app
-from feldspar.serve.engine_thread import open_desk
+from feldspar.serve.engine_thread import open_engine
 from feldspar.student.inference.engine import prompt_log_probs
 from feldspar.student.model import base_checkpoint, load_student
 from feldspar.student.scoring.log_probs import AnswerRow
@@ -60,8 +60,8 @@ def in_a_thread(open_server):
 def our_server(path, key=None, **config):
     @contextlib.asynccontextmanager
     async def serving():
-        async with open_desk(load_student(path, STUDENT), ServeConfig(**config)) as desk:
-            app = make_app([ModelCard("toy")], draw=desk.draw, key=key)
+        async with open_engine(load_student(path, STUDENT), ServeConfig(**config)) as engine:
+            app = make_app([ModelCard("toy")], draw=engine.draw, key=key)
             async with listening(app) as url:
                 yield url
 
@@ -215,7 +215,7 @@ def test_a_pair_of_which_one_is_served_is_warned_of(toy, caplog):
 
 
 def test_pairs_are_scored_by_servers_too(toy):
-    pairs = [Pair(prompt=f"How is the river number {n}?", chosen="It is lovely.",
+    pairs = [StoredPair(prompt=f"How is the river number {n}?", chosen="It is lovely.",
                   rejected="It is dreadful.") for n in range(2)]  # fmt: skip
     with our_server(toy["aligned"]) as aligned_url, our_server(toy["base"]) as base_url:
         found = agree(pairs, config_of(toy, aligned_url, base_url), student=STUDENT)

@@ -13,17 +13,18 @@ import torch
 from forked import Forked
 from plain_trainer import PlainTrainer
 from safetensors.torch import load_file
-from tiny_base import CONFIG, STUDENT, FakeScore, phase, save_base, source
+from tiny_base import CONFIG, STUDENT, FakeScore, Planned, phase, save_base, source
 
 from feldspar.config import LoraConfig
 from feldspar.errors import DiskError, TrainingError
-from feldspar.records import Checkpoint, Phase
+from feldspar.records import Checkpoint
+from feldspar.steps import Workspace
 from feldspar.train.phases import train_phases
 
 MODELS = Path(__file__).parents[2].parent / "shared" / "data" / "models"
 
 
-def train(base: Checkpoint, phases: list[Phase], here: Path, **more: object) -> list[Checkpoint]:
+def train(base: Checkpoint, planned: list[Planned], here: Path, **more: object) -> list[Checkpoint]:
     settings = {
         "student": STUDENT,
         "scores": {"exams": more.pop("score", FakeScore(lambda name, step: 0.5))},
@@ -31,7 +32,9 @@ def train(base: Checkpoint, phases: list[Phase], here: Path, **more: object) -> 
         "seed": 1,
     }
     config = more.pop("config", CONFIG)
-    return list(train_phases(base, phases, config, here=here, **(settings | more)))
+    workspace = Workspace(folder=here, num_processes=more.pop("num_processes", 1))
+    phases, trainings = zip(*planned, strict=True)
+    return list(train_phases(workspace, base, phases, trainings, config, **(settings | more)))
 
 
 def lines(path: Path) -> list[dict]:

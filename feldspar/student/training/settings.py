@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
+from feldspar.keys import Rounding, content_key
 from feldspar.student.model import Student
 from feldspar.student.token_rows import TokenRows
 from feldspar.student.training.optimizer import OptimizerStates, make_adamw
 from feldspar.student.training.schedule import Schedule
-
-_ROUNDING = ("tokens_per_micro_batch", "activation_checkpointing")
-"""Settings that change memory and speed, and the result by rounding alone: a state that was saved
-under others is resumed, so that the cure for a full memory costs no steps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,14 +26,14 @@ class FitSettings:
     weight_decay: float = 0.0
     """Of matrices; biases and norms have none."""
     max_grad_norm: float = 1.0
-    tokens_per_micro_batch: int = 16384
-    packing: bool = True
+    tokens_per_micro_batch: Rounding[int] = 16384
+    packing: Rounding[bool] = True
     """Rows end to end with attention inside each; false: side by side, padded."""
     optimizer_states: OptimizerStates = "float32"
-    activation_checkpointing: Literal["auto", "always", "never"] = "never"
+    activation_checkpointing: Rounding[Literal["auto", "always", "never"]] = "never"
     decay_steps: int = 0
     """Last steps over which the learning rate falls to nothing: for new models. A phase that ends
-    so makes the next one worse (METHOD.md section 3)."""
+    so makes the next one worse (docs/phases.md)."""
     checkpoint_steps: tuple[int, ...] = ()
     """`on_checkpoint` is called when so many steps are done."""
 
@@ -65,10 +61,8 @@ def make_optimizer(student: Student, settings: FitSettings) -> torch.optim.AdamW
 
 def key_of_fit(student: Student, rows: TokenRows, schedule: Schedule, settings: FitSettings) -> str:
     """What a saved state must agree in to be resumed: data, order, settings, first weights."""
-    digest = hashlib.sha256()
-    counted = {k: v for k, v in asdict(settings).items() if k not in _ROUNDING}
-    parts = [asdict(schedule), counted, str(student.dtype), rows.key]
-    digest.update(json.dumps(parts).encode())
+    decides = content_key(schedule, settings, str(student.dtype), rows)
+    digest = hashlib.sha256(decides.encode())
     for _, parameter in student.model.named_parameters():
         digest.update(parameter.detach().cpu().numpy().tobytes())
     return digest.hexdigest()
