@@ -19,7 +19,7 @@ from feldspar.endpoint.calls import ChatCall, PromptCall
 from feldspar.endpoint.faults import Refused, one_line
 from feldspar.records import Message
 from feldspar.student.counter_rng import key_of
-from feldspar.student.inference.engine import Engine, Request, EngineRow
+from feldspar.student.inference.engine import Engine, EngineRow, Request
 from feldspar.student.model import Student
 
 T = TypeVar("T")
