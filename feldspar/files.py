@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import secrets
@@ -9,6 +10,11 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
+
+import zstandard
+
+_PIECE_BYTES = 1 << 17
 
 PART_SUFFIX = ".part"
 """Of what is being written; a killed process leaves it, and nobody reads it."""
@@ -70,6 +76,42 @@ def whole_file(path: Path, *, is_shared: bool = False) -> Iterator[Path]:
     _flush(beside)
     beside.replace(path)
     _flush(path.parent)
+
+
+class ZstdReader(io.RawIOBase):
+    """What a .zst file holds, frame after frame.
+
+    Raises zstandard.ZstdError where the file ends inside a frame: the library's own reader takes a
+    file that was cut for a shorter one.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._frame = zstandard.ZstdDecompressor().decompressobj()
+        self._is_inside = False
+        self._packed = b""
+        self._ready = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        while not self._ready:
+            packed = self._packed or self._file.read(_PIECE_BYTES)
+            if not packed:
+                if self._is_inside:
+                    raise zstandard.ZstdError("the file ends in the middle; it was cut")
+                return 0
+            self._packed = b""
+            self._ready = memoryview(self._frame.decompress(packed))
+            self._is_inside = not self._frame.eof
+            if self._frame.eof:
+                self._packed = self._frame.unused_data
+                self._frame = zstandard.ZstdDecompressor().decompressobj()
+        size = min(len(buffer), len(self._ready))
+        buffer[:size] = self._ready[:size]
+        self._ready = self._ready[size:]
+        return size
 
 
 def write_bytes_whole(path: Path, content: bytes, *, is_shared: bool = False) -> None:

@@ -20,7 +20,7 @@ from feldspar.progress import Progress
 from feldspar.records import Branch, Estimate, Leaf
 from feldspar.runs import write_json
 from feldspar.student.template.tokens import LAB
-from feldspar.taxonomy import read_taxonomy
+from feldspar.taxonomy import read_readable
 from feldspar.tokens.count import guess_tokens
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def plan_recipe(
     gpu = gpu or recipe.plan.gpu
     machine = named_machine(gpu) if gpu else machine_here()
     placed = place(recipe, folder, progress, parts=set())
-    leaves = list(read_taxonomy(placed.taxonomy, progress=progress))
+    leaves, left_out = read_readable(placed.taxonomy, progress=progress)
     rate = find_rate(placed, folder, leaves, num_probes, progress)
     rows_of = {d.name: rows_of_data(d) for d in placed.data}
     num_data = {n: count_rows(r) if isinstance(r, Path) else len(r) for n, r in rows_of.items()}
@@ -67,7 +67,7 @@ def plan_recipe(
             machine=machine,
             memory=ways,
             rate=rate,
-            warnings=warnings(placed.mix, placed.train.phase),
+            warnings=[*warnings(placed.mix, placed.train.phase), *left_out],
         ),
     )
 

@@ -121,7 +121,8 @@ def _cut(leaf_file: LeafFile, longest: int | None = None) -> tuple[Chunk, ...]:
 def _print_chunks(out: Console, leaf_file: LeafFile, cut: tuple[Chunk, ...]) -> None:
     from rich.text import Text
 
-    from feldspar.taxonomy import cover, printable
+    from feldspar.taxonomy import cover
+    from feldspar.text import printable
 
     seeds = leaf_file.leaf.seeds if leaf_file.leaf is not None else ()
     coverage = cover([document.text for document in leaf_file.documents], cut, seeds)
@@ -160,7 +161,8 @@ def _domain_of(seen: _Seen) -> str:
 def _statistics(title: str, key: Callable[[_Seen], str], read: Sequence[_Seen]) -> Table:
     from rich.table import Table
 
-    from feldspar.taxonomy import SEVERITIES, printable
+    from feldspar.taxonomy import SEVERITIES
+    from feldspar.text import printable
 
     table = Table(title, "leaves", "seeds", "chunks", *(f"{s}s" for s in SEVERITIES), box=None)
     for name in sorted({key(seen) for seen in read}):
@@ -180,7 +182,7 @@ def _tree(title: str, read: Sequence[_Seen]) -> Tree:
     from rich.text import Text
     from rich.tree import Tree
 
-    from feldspar.taxonomy import printable
+    from feldspar.text import printable
 
     root = Tree(Text(printable(title)))
     nodes: dict[tuple[str, ...], Tree] = {(): root}

@@ -96,7 +96,8 @@ def _print_for_programs(as_format: Format, read: list[LeafFile]) -> None:
 
 def _fix(path: Path, as_format: Format) -> None:
     """Mend what is mechanical; told on standard error where the output is for programs."""
-    from feldspar.taxonomy import mend_files, printable
+    from feldspar.taxonomy import mend_files
+    from feldspar.text import printable
 
     for file, mended in mend_files(path):
         text = printable(f"{file}:{mended.line} fixed: {mended.what}")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field, model_validator
 
-from feldspar.config.base import Count, OptionalPath, Part, Positive, Share
+from feldspar.config.base import Count, Fraction, OptionalPath, Part, Positive, Share
 
 
 class BaseReplayConfig(Part):
@@ -66,4 +66,7 @@ class MixConfig(Part):
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.02
     """Part of each source's rows that is set apart from training, if any phase selects on their
     log-likelihood."""
+    max_bad_rows: Fraction = 0.1
+    """Part of a file's rows that may be of no use: those are skipped, counted and listed in
+    `skipped.jsonl` with their lines; more of them stop the run before anything is trained."""
     base_replay: BaseReplayConfig | None = None

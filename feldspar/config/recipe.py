@@ -49,6 +49,11 @@ class TaxonomyConfig(Part):
     """Keep only leaves whose path starts with one of these. Empty keeps all."""
     branches: tuple[Branch, ...] = ()
     """Keep only these branches. Empty keeps all."""
+    skip: tuple[str, ...] = ()
+    """Leave these leaves out, or all leaves below these folders: `knowledge/science/geology`."""
+    allow_secrets: bool = False
+    """Let documents and seeds go to the teacher that hold what looks like a key, token or password
+    (`FT047`), which stop a run otherwise."""
     chunk_tokens: Count = 400
     """Longest chunk, in tokens of `tokenizer` or in words where none is named."""
     tokenizer: OptionalPath = None

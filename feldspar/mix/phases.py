@@ -70,12 +70,12 @@ def mix_phases(
     used = {n for phase in phases for n in (*phase.data, *(r.data for r in phase.replay if r.data))}
     given = {
         name: _write_data(
-            data[name], name, _rows_path(folder, f"data-{number}", name), held_out, skipped
+            data[name], name, _rows_path(folder, f"data-{number}", name), config, skipped, held_out
         )
         for number, name in enumerate(sorted(used), start=1)
     }
     general = base_replay and _write_data(
-        base_replay, BASE_REPLAY, folder / "base-replay.jsonl.zst", held_out, skipped
+        base_replay, BASE_REPLAY, folder / "base-replay.jsonl.zst", config, skipped, held_out
     )
     _report_skipped(skipped, folder)
     own = {p.name: (*own[p.name], *(given[name] for name in p.data)) for p in phases}
@@ -87,7 +87,7 @@ def mix_phases(
         yield _as_phase(phase, splits)
 
 
-PHASES_STEP = Step("phases", mix_phases, version=1)
+PHASES_STEP = Step("phases", mix_phases, version=2)
 
 
 def warnings(config: MixConfig, phases: Sequence[PhaseConfig]) -> list[str]:
@@ -268,23 +268,39 @@ def _write_data(
     given: Path | Iterable[Conversation],
     name: str,
     rows_path: Path,
-    held_out: float,
+    config: MixConfig,
     skipped: list[BadRow],
+    held_out: float,
 ) -> Split:
     num_skipped = len(skipped)
     rows = read_file(given, name) if isinstance(given, Path) else given
+    num_good = 0
     with SplitWriter(name, rows_path, held_out) as writer:
         for row in rows:
             if isinstance(row, BadRow):
                 skipped.append(row)
             else:
+                num_good += 1
                 writer.write(replace(row, source=name))
         if not writer.num_rows:
             first = next(islice(skipped, num_skipped, None), None)
             why = f"line {first.line}: {first.reason}" if first else "the file is empty"
             place = given if isinstance(given, Path) else name
             raise RecipeError(f"{place}: no row of {name!r} can be used; {why}")
+        _check_share(skipped[num_skipped:], num_good, name, config.max_bad_rows)
     return writer.split()
+
+
+def _check_share(bad: Sequence[BadRow], num_good: int, name: str, max_bad_rows: float) -> None:
+    """Raises RecipeError where more than the recipe's share of a file's rows are of no use."""
+    if len(bad) <= max_bad_rows * (len(bad) + num_good):
+        return
+    reasons = {row.reason: row.line for row in reversed(bad)}
+    shown = "; ".join(f"line {line}: {reason}" for reason, line in list(reasons.items())[-3:][::-1])
+    raise RecipeError(
+        f"{bad[0].path}: {len(bad)} of {len(bad) + num_good} rows of {name!r} cannot be used "
+        f"({shown}); mend them, or raise `mix.max_bad_rows` above {max_bad_rows:g}"
+    )
 
 
 def _rows_path(folder: Path, kind: str, name: str) -> Path:

@@ -109,7 +109,7 @@ def read_pairs(reply: str, context: str) -> list[Pair]:
 def _labelled(reply: str) -> list[tuple[str, str]]:
     """Each label with the text up to the next one."""
     parts: list[tuple[str, list[str]]] = []
-    for line in reply.splitlines():
+    for line in reply.split("\n"):
         label = _LABEL.fullmatch(line)
         if label is not None:
             parts.append((label[1].lower(), [label[2]]))

@@ -137,7 +137,7 @@ def _csv_rows(table: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def _json_rows(table: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -152,7 +152,8 @@ def _json_rows(table: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
 def _markdown_rows(table: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
     """The rows of every table whose header names a question and an answer."""
     names: list[str] = []
-    lines = text.splitlines()
+    # U+2028 and its like may stand inside a row.
+    lines = text.split("\n")
     for number, line in enumerate(lines, start=1):
         is_last = number == len(lines)
         if "|" not in line:

@@ -200,19 +200,33 @@ def test_bad_rows_are_counted_and_listed_and_the_good_ones_used(tmp_path, caplog
     )
     phases = (PhaseConfig(name="only", data=("mine",)),)
     with caplog.at_level(logging.WARNING):
-        (phase,) = mix([], tmp_path, phases=phases, data={"mine": mine})
+        config = MixConfig(max_bad_rows=0.8)
+        (phase,) = mix([], tmp_path, config, phases=phases, data={"mine": mine})
     first, last = read_source(phase.sources[0])
     assert first.messages[0].content == "q\u2028still the same row"
     assert (first.train_on, last.train_on) == ("answers", "turns")
     skipped = [json.loads(x) for x in (tmp_path / "skipped.jsonl").read_text().splitlines()]
     assert [(row["line"], row["reason"]) for row in skipped] == [
-        (2, "not JSON"),
+        (2, "not JSON: Expecting property name enclosed in double quotes"),
         (3, "unknown role 'wizard'; use system, user or assistant"),
         (4, "nothing to learn: no assistant turn with text"),
         (5, "a message holds half a character (a lone surrogate)"),
-        (6, "not JSON"),
+        (6, "nested too deep"),
     ]
-    assert "5 rows of 'mine' skipped, the first at line 2 (not JSON)" in caplog.text
+    assert "5 rows of 'mine' skipped, the first at line 2 (not JSON: " in caplog.text
+
+
+def test_more_bad_rows_than_the_recipe_admits_stop_the_run(tmp_path):
+    rows = [chat(f"q{i}", "a") for i in range(18)]
+    mine = write_lines(tmp_path / "mine.jsonl", "{", *rows, "[1", {"messages": []})
+    phases = (PhaseConfig(name="only", data=("mine",)),)
+    with pytest.raises(RecipeError) as stopped:
+        mix([], tmp_path, phases=phases, data={"mine": mine})
+    assert str(stopped.value).startswith(f"{mine}: 3 of 21 rows of 'mine' cannot be used (line 1: ")
+    assert "line 21: nothing to learn" in str(stopped.value)
+    assert "`mix.max_bad_rows` above 0.1" in str(stopped.value)
+    (phase,) = mix([], tmp_path, MixConfig(max_bad_rows=0.15), phases=phases, data={"mine": mine})
+    assert phase.sources[0].num_samples == 18
 
 
 def test_a_pretraining_row_is_taken_apart_at_its_marks(tmp_path):

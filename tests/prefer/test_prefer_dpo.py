@@ -3,11 +3,17 @@ import math
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from toy_models import BAD, GOOD, ask, tiny_student
 
+from feldspar.config import PreferConfig, StudentConfig, TrainConfig
+from feldspar.prefer.candidates import RoundContext
 from feldspar.prefer.methods.dpo import PreferencePairs
+from feldspar.prefer.tuning import Preferred, tune
+from feldspar.progress import SILENT
 from feldspar.records import Conversation, Message
 from feldspar.student.fit import fit
+from feldspar.student.model import base_checkpoint, save_checkpoint
 from feldspar.student.token_rows import tokenise
 from feldspar.student.training.forward import ForwardPass
 from feldspar.student.training.objective import StepScorer
@@ -110,3 +116,35 @@ def test_the_reference_is_computed_once(student, tmp_path):
     with torch.no_grad():
         found = losses_of(again, student, range(2), 1.0)
     assert found.tolist() != pytest.approx([math.log(2)] * 2, abs=1e-3)
+
+
+@pytest.mark.slow
+def test_a_round_is_tuned_by_two_processes_as_by_one(student, tmp_path):
+    """Through the same door as `feldspar prefer --nproc 2`: losses, margins and weights alike."""
+    save_checkpoint(student, tmp_path / "start", phase="sft", step=0)
+    start = base_checkpoint(str(tmp_path / "start"))
+    pairs = [Preferred(conversation(n, GOOD), conversation(n, BAD)) for n in range(12)]
+    found = {}
+    for num in (1, 2):
+        context = RoundContext(
+            config=PreferConfig(
+                aligned="a", base="b", method="dpo", batch_samples=6, num_epochs=3,
+                learning_rate=1e-3,
+            ),
+            student=StudentConfig(base="tiny", device="cpu", max_length=128),
+            train=TrainConfig(), pair=None, reward=None, score=None, seed=1, progress=SILENT,
+            num_processes=num,
+        )  # fmt: skip
+        folder = tmp_path / str(num) / "round-1"
+        tuned = tune(start, pairs, folder, context)
+        lines = [json.loads(x) for x in (folder / "metrics.jsonl").read_text().splitlines()]
+        found[num] = lines, load_file(f"{tuned.path}/model.safetensors")
+        assert not list(folder.glob("state*"))
+    (one, weights), (two, others) = found[1], found[2]
+    assert len(one) == len(two) == 6
+    assert one[-1]["margin"] > 0.1
+    for line, other in zip(one, two, strict=True):
+        for name in ("loss", "margin", "accuracy", "grad_norm"):
+            assert other[name] == pytest.approx(line[name], rel=1e-3, abs=1e-5)
+    for name, tensor in weights.items():
+        assert (others[name] - tensor).norm() < 1e-4 * tensor.norm()

@@ -15,7 +15,7 @@ from toy_models import prompt
 from feldspar.config import PolicyServerConfig, PreferConfig, StudentConfig, TrainConfig
 from feldspar.errors import TrainingError
 from feldspar.prefer import asking, candidates
-from feldspar.prefer.candidates import Workshop, draw_candidates
+from feldspar.prefer.candidates import RoundContext, draw_candidates
 from feldspar.prefer.launched_server import started
 from feldspar.prefer.reward import find_pair, log_ratio
 from feldspar.progress import SILENT
@@ -42,13 +42,13 @@ def config_of(toy, start, num_answers=3, **changes):
 
 def draw(toy, folder, config):
     """What the candidates of one round are."""
-    shop = Workshop(
+    context = RoundContext(
         config=config, student=STUDENT, train=TrainConfig(), pair=find_pair(config), seed=1,
         reward=lambda a, b: log_ratio(a, b, "sum"), score=None, progress=SILENT,
     )  # fmt: skip
     prompts = [prompt(n) for n in range(NUM_PROMPTS)]
     policy = base_checkpoint(toy["policy"])
-    path = draw_candidates(policy, prompts, config.num_answers, folder, shop)
+    path = draw_candidates(policy, prompts, config.num_answers, folder, context)
     return list(read_rows(path, Candidate))
 
 

@@ -8,6 +8,7 @@ import torch
 from step_mean import StepMean
 from tiny import chats, make_tiny
 
+from feldspar.errors import TrainingError
 from feldspar.student.fit import fit
 from feldspar.student.token_rows import tokenise
 from feldspar.student.training.loop import Loop
@@ -88,6 +89,12 @@ def test_another_process_makes_the_same_objective_of_its_parts(rows):
         made = objective_of(name_of_kind(objective), rows, objective.parts())
         assert type(made) is type(objective)
         assert made.key == objective.key
+
+
+def test_an_objective_that_is_not_there_is_named(rows):
+    parts = StepMean(rows, 0.3).parts()
+    with pytest.raises(TrainingError, match=r"gone:Kind is not found in this process.*PYTHONPATH"):
+        objective_of("gone:Kind", rows, parts)
 
 
 def test_a_state_is_gone_on_from_after_the_cure_for_a_full_memory(rows, tmp_path):

@@ -85,13 +85,14 @@ def run_worker() -> None:
 def _do_job(folder: Path) -> None:
     if not (folder / "job.json").is_file():
         raise TrainingError(
-            f"{folder}: not seen from here; the run directory must lie on a disk that all share"
+            f"{folder}: this process does not see it; the run directory must lie on a disk that "
+            "all share"
         )
     job, rows, objective = read_job(folder)
     found = versions(job.config)
     if found != job.versions:
         raise TrainingError(
-            f"{', '.join(found)} here, {', '.join(job.versions)} in the first process; "
+            f"{', '.join(found)} in this process, {', '.join(job.versions)} in the first process; "
             "install the same everywhere"
         )
     group = FSDPGroup(job.shard)

@@ -7,6 +7,7 @@ they were tried on give few findings, each of which a reader would agree with.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
@@ -106,21 +107,25 @@ def _consider_lengths(
 
 def _consider_support(seed: Seed, place: SeedPlace, findings: Findings) -> None:
     asked = _stems(seed.question)
-    answered = _stems(seed.answer) - asked
+    answered = {stem: word for stem, word in _stems(seed.answer).items() if stem not in asked}
     if len(answered) < MIN_WORDS_TO_SUPPORT:
         return
-    missing = answered - _stems(seed.context or "")
+    missing = answered.keys() - _stems(seed.context or "")
     if len(missing) > (1 - MIN_SUPPORTED) * len(answered):
-        shown = ", ".join(quoted(word) for word in sorted(missing)[:4])
+        shown = ", ".join(quoted(answered[stem]) for stem in sorted(missing)[:4])
         message = f"{len(missing)} of {len(answered)} words of the answer are not in its context"
         cure = f"answer with what the context says, or choose another context (among them {shown})"
         findings.add("FT040", message, cure, place.answer)
 
 
-def _stems(text: str) -> set[str]:
-    """Beginnings of the longer words and all numbers: `constellations` and `constellation` meet."""
-    words = _WORD.findall(text.casefold())
-    return {word[:5] for word in words if len(word) > 3 or word.isdecimal()}
+def _stems(text: str) -> dict[str, str]:
+    """Beginnings of the longer words and all numbers, each with the first word that begins so:
+    `constellations` and `constellation` meet."""
+    stems: dict[str, str] = {}
+    for word in _words(text):
+        if len(word) > 3 or word.isdecimal():
+            stems.setdefault(word[:5], word)
+    return stems
 
 
 def _consider_repeats(
@@ -178,8 +183,12 @@ def _consider_contexts(
 
 
 def _runs(text: str) -> Iterable[str]:
-    words = _WORD.findall(text.casefold())
+    words = _words(text)
     return ngrams(words, min(RUN_LENGTH, max(1, len(words))))
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(unicodedata.normalize("NFC", text).casefold())
 
 
 def _consider_licence(leaf: Leaf, findings: Findings) -> None:
