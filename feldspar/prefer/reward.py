@@ -214,7 +214,7 @@ def log_ratio(
 ) -> float:
     """Sum over answer tokens of log p_aligned - log p_base, in nats; `mean` is per token.
 
-    METHOD.md section 5: beta and Z(x) cancel between answers to one prompt.
+    Beta and Z(x) cancel between answers to one prompt.
     """
     if normalise == "sum":
         return aligned.total - base.total

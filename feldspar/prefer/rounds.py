@@ -107,7 +107,7 @@ def tune_preferences(
     reward: Reward | None = None,
     seed: int,
 ) -> Iterator[Checkpoint]:
-    """Tune on answers picked by the log-ratio reward (METHOD.md section 5).
+    """Tune on answers picked by the log-ratio reward (docs/preference.md).
 
     Gives the controls and the rounds in order, the released one last: the peak by the policy's mean
     reward on held-out prompts, among the rounds; whether it beats the SFT start is in rounds.jsonl.

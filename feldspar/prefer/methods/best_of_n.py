@@ -1,4 +1,4 @@
-"""Best of N (METHOD.md section 5): fine-tuning on the answer of the highest reward."""
+"""Best of N (docs/preference.md): fine-tuning on the answer of the highest reward."""
 
 from __future__ import annotations
 
