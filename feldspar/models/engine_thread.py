@@ -49,7 +49,7 @@ class _Order:
             self.done.set_result(result)
 
 
-class EngineThread:
+class LocalEngineThread:
     """Takes work from any loop; computes it in one thread until closed."""
 
     def __init__(self, student: Student) -> None:
