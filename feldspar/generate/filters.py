@@ -157,7 +157,7 @@ class Languages:
         self._all = {language_of(" ".join((s.question, s.answer, s.context or ""))) for s in seeds}
 
     def find_other(self, sample: Sample) -> str | None:
-        """Why a sample is in another language; None where it is not, or nothing shows its language."""
+        """Why a sample is in another language; None where it is not, or nothing shows it."""
         for part, text, own in (
             ("question", sample.question, self._questions),
             ("answer", sample.answer, self._answers),
