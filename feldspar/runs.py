@@ -154,6 +154,26 @@ def _make_durable(beside: Path, path: Path) -> None:
     beside.replace(path)
 
 
+def claim_run(path: Path, recipe_folder: Path) -> None:
+    """Note which project a run is of. Raises RunError where it is another's that is still there.
+
+    A project that was moved takes its runs along: its old folder is gone.
+    """
+    note = path / "project.json"
+    project = str(recipe_folder.resolve())
+    try:
+        owner = json.loads(note.read_text("utf-8"))["folder"] if note.is_file() else project
+    except (ValueError, KeyError, TypeError):
+        # Damaged: it is written anew.
+        owner = project
+    if isinstance(owner, str) and owner != project and Path(owner).is_dir():
+        raise RunError(
+            f"{path} is the run of the recipe in {owner}; give this recipe another `name`, "
+            "or keep its runs elsewhere with --runs"
+        )
+    write_json(note, {"folder": project})
+
+
 class Run:
     """A run directory, opened for writing by one process at a time.
 

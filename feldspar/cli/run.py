@@ -54,9 +54,11 @@ def _run_here(
     from feldspar.cli.tables import score_tables
     from feldspar.config import read_recipe
     from feldspar.flow import run_recipe
+    from feldspar.runs import claim_run
 
     recipe = read_recipe(recipe_path, settings)
     path = runs / recipe.name
+    claim_run(path, recipe_path.parent)
     scores = run_recipe(
         recipe,
         recipe_path.parent,

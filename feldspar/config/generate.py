@@ -6,7 +6,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from feldspar.config.base import Count, OptionalPath, Part, PathText, Positive
+from feldspar.config.base import (
+    Count,
+    OptionalPath,
+    Part,
+    PathText,
+    Positive,
+    SampleCount,
+    SmallCount,
+    Temperature,
+)
 from feldspar.records import SampleKind
 
 Rendering = Literal["summary", "facts", "study"]
@@ -56,7 +65,7 @@ class KnowledgeConfig(Part):
     """`pair`: question and answer. `document`: each chunk's text, all of it trained on.
     `retrieval`: pairs with their chunk shown among others; it costs no call if `pair` is in the
     list."""
-    num_distractors: Count = 3
+    num_distractors: SmallCount = 3
     """Other chunks that a retrieval sample shows."""
     distractors: Literal["leaf", "taxonomy"] = "taxonomy"
     """Where the other chunks come from: `leaf`, the same leaf; `taxonomy`, half of them from other
@@ -66,27 +75,27 @@ class KnowledgeConfig(Part):
 class GenerateConfig(Part):
     """How many samples the teacher writes, how, and which are rejected."""
 
-    samples_per_leaf: Count | None = None
+    samples_per_leaf: SampleCount | None = None
     """Samples to request for each skill leaf. None: `samples_per_seed` times its seeds."""
-    samples_per_seed: Count = 10
+    samples_per_seed: SampleCount = 10
     """Samples to request per seed of a skill leaf, if `samples_per_leaf` is not given."""
-    target: Count | None = None
+    target: SampleCount | None = None
     """Kept samples wanted per leaf: rounds continue until there are so many, or until too few are
     accepted. Replaces `samples_per_leaf`, `samples_per_seed` and `calls_per_chunk`."""
     budget: BudgetConfig = BudgetConfig()
     """Caps on calls, tokens and money."""
-    pairs_per_call: Count = 4
+    pairs_per_call: SmallCount = 4
     """Questions requested in one call."""
-    calls_per_chunk: Count = 4
+    calls_per_chunk: SmallCount = 4
     """Calls for question-answer pairs on each chunk of a knowledge leaf."""
-    seeds_per_prompt: Count = 3
+    seeds_per_prompt: SmallCount = 3
     """Seeds of the leaf shown in one prompt."""
     sampling: Literal["leaf", "pooled"] = "leaf"
     """Whose seeds a skill's prompt shows: `leaf`, the leaf's own; `pooled`, one of the leaf's and
     the others from anywhere in the taxonomy, as in self-instruct, for comparison."""
     knowledge: KnowledgeConfig = KnowledgeConfig()
     """What knowledge leaves are asked for besides question-answer pairs."""
-    temperature: Annotated[float, Field(ge=0)] = 0.7
+    temperature: Temperature = 0.7
     """Sampling temperature of questions and answers; judges use 0."""
     max_tokens: Count = 1024
     """Longest reply in tokens."""
@@ -111,7 +120,7 @@ class GenerateConfig(Part):
     """Drop longer answers."""
     decontaminate: bool = True
     """Drop samples that an exam asks."""
-    exam_items: Annotated[int, Field(ge=0)] = 20
+    exam_items: Annotated[int, Field(ge=0, le=10**6)] = 20
     """Exams with fewer items are topped up with judged questions, which are kept out of training;
     at most a quarter of the samples requested for the leaf."""
     exam_choices: Annotated[int, Field(ge=0, le=9)] = 0

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field, model_validator
 
-from feldspar.config.base import Count, Fraction, OptionalPath, Part, Positive, Share
+from feldspar.config.base import Count, Fraction, OptionalPath, Part, Share, Temperature
 
 
 class BaseReplayConfig(Part):
@@ -22,7 +22,7 @@ class BaseReplayConfig(Part):
     """For `from = "base"`: a file of questions, one a line. None: the base asks itself."""
     num_rows: Count = 2000
     """For `from = "base"`: answers to sample."""
-    temperature: Positive = 1.0
+    temperature: Temperature = 1.0
     """For `from = "base"`."""
     max_new_tokens: Count = 256
     """For `from = "base"`: longest question, and longest answer."""

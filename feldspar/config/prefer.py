@@ -7,7 +7,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from feldspar.config.base import Count, Part, PathText, Positive, Share
+from feldspar.config.base import (
+    Count,
+    Endpoint,
+    LearningRate,
+    Part,
+    PathText,
+    Positive,
+    Share,
+    SmallCount,
+    Temperature,
+)
 from feldspar.keys import Place, Speed
 from feldspar.records import Branch
 
@@ -16,7 +26,7 @@ class RewardServerConfig(Part):
     """A server that computes one model of the reward pair: vLLM, `feldspar serve`, or another whose
     `/v1/completions` takes token ids and returns the log-probabilities of a prompt."""
 
-    endpoint: Place[str]
+    endpoint: Place[Endpoint]
     """A URL that ends in /v1."""
     model: str | None = None
     """None takes the first model that the server lists."""
@@ -107,22 +117,22 @@ class PreferConfig(Part):
     optimisation of the best against a random other one."""
     dpo_beta: Positive | None = None
     """How strongly DPO holds the model to where the round started: smaller moves further."""
-    num_answers: Annotated[int, Field(ge=2)] = 16
+    num_answers: Annotated[int, Field(ge=2, le=1024)] = 16
     """N: answers sampled per prompt."""
-    temperature: Positive = 1.0
+    temperature: Temperature = 1.0
     """Sampling temperature of the answers."""
     max_new_tokens: Count = 300
     """Longest answer in tokens."""
-    num_rounds: Count = 1
+    num_rounds: SmallCount = 1
     """Most rounds; `stop_at_plateau` may end them earlier."""
     stop_at_plateau: bool = True
     """Stop after a round that did not raise the mean reward on held-out prompts."""
     restart: Literal["last", "sft"] = "last"
     """What a round fine-tunes: the last round's model, or the SFT start again. Answers are drawn
     from the last round's either way."""
-    num_epochs: Count = 1
+    num_epochs: SmallCount = 1
     """Epochs of fine-tuning on a round's picks."""
-    learning_rate: Positive | None = None
+    learning_rate: LearningRate | None = None
     """None: `train.learning_rate`."""
     batch_samples: Count | None = None
     """None: `train.batch_samples`."""

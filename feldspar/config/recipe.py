@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import field_validator, model_validator
 
-from feldspar.config.base import Count, OptionalPath, Part, PathText, Positive, Share
+from feldspar.config.base import Count, OptionalPath, Part, PathText, Positive, Seed, Share
 from feldspar.config.evaluate import EvaluateConfig
 from feldspar.config.generate import GenerateConfig
 from feldspar.config.mix import DataConfig, MixConfig
@@ -26,7 +26,7 @@ class WorldConfig(Part):
     `world:tiny-llama`, `-mistral`, `-granite`, `-qwen3`, `-mixtral` and `-mixtral-instruct` are
     untrained models in those families' shapes."""
 
-    seed: int = 1
+    seed: Seed = 1
     """Another seed is another world: other names, other facts."""
     num_old: Count = 120
     """Entities the base student knows."""
@@ -68,13 +68,13 @@ class Recipe(Part):
     """One run, from the taxonomy to the scores."""
 
     name: Place[str] = "run"
-    """Name of the run's folder, `runs/NAME`. Default: the recipe's file name. (today documented as
-    'run')"""
+    """Name of the run's folder, `runs/NAME`. Default: the recipe's file name, or its folder's if
+    the file is called recipe.toml."""
     extends: str | tuple[str, ...] = ()
     """Recipes to start from, by path relative to this file; later ones win, and this file wins over
     all. Tables are merged key by key, lists of tables by `name`; other values are replaced; "none"
     removes a table. Every path is relative to this recipe."""
-    seed: int = 1
+    seed: Seed = 1
     """Seed of everything that is drawn at random: which seeds a prompt shows, the order of rows,
     sampled answers. The same seed and recipe give the same result."""
     journal: PathText = ".feldspar/journal.sqlite"
@@ -116,7 +116,8 @@ class Recipe(Part):
     @field_validator("name")
     @classmethod
     def _name_is_a_folder(cls, name: str) -> str:
-        if not name or name.startswith(".") or any(c in name for c in "/\\\0"):
+        is_plain = name.isprintable() and not any(c in name for c in "/\\")
+        if not name or name.startswith(".") or not is_plain:
             raise ValueError(f"name must be a plain folder name, got {name!r}")
         return name
 

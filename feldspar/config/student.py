@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from feldspar.config.base import Count, Part, PathText, Positive
+from feldspar.config.base import Count, Part, PathText, Positive, SmallCount
 from feldspar.keys import Rounding
 
 
 class LoraConfig(Part):
     """Low-rank adaptation through peft: `pip install 'feldspar[lora]'`. Checkpoints are merged."""
 
-    rank: Count = 16
+    rank: SmallCount = 16
     """Rank of the low-rank weights: more can learn more, and needs more memory."""
     alpha: Positive = 32.0
     """The low-rank update is scaled by alpha / rank."""

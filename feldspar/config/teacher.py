@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 import shlex
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from feldspar.config.base import Count, OptionalPath, Part, Positive, Rate
+from feldspar.config.base import Count, Endpoint, OptionalPath, Part, Positive, Rate
 from feldspar.keys import Place, Speed
 
 PARAMETERS = ("seed", "max_tokens", "temperature")
@@ -38,9 +37,9 @@ class TeacherConfig(Part):
     """A large model that writes or judges: behind an `endpoint`, started by a `command`, or
     computed from a local `folder`."""
 
-    endpoint: Place[str] = "embedded"
+    endpoint: Place[Endpoint] = "embedded"
     """`embedded` starts the micro-world's teacher; else a URL such as `http://localhost:8000/v1`."""
-    endpoints: Place[tuple[str, ...]] = ()
+    endpoints: Place[tuple[Endpoint, ...]] = ()
     """More servers of the same model. Each call goes to the one with the fewest calls in flight;
     one that keeps failing is skipped for a while."""
     command: Place[str | None] = None
@@ -98,17 +97,6 @@ class TeacherConfig(Part):
         if isinstance(given, dict) and given.get("protocol") == "anthropic":
             return {"key_variable": "ANTHROPIC_API_KEY", **given}
         return given
-
-    @field_validator("endpoint", "endpoints")
-    @classmethod
-    def _addresses_hold_no_secret(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        for url in [value] if isinstance(value, str) else value:
-            if "@" in urlsplit(url).netloc:
-                raise ValueError(
-                    "an address must not hold a name or password: put the key into the "
-                    "environment variable that `key_variable` names"
-                )
-        return value
 
     @field_validator("parameters")
     @classmethod

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from feldspar.config.base import Count, Fraction, Part, Positive, Share
+from feldspar.config.base import Count, Fraction, LearningRate, Part, Positive, Share, SmallCount
 from feldspar.keys import Rounding, Speed
 from feldspar.records import Branch, PhaseTraining
 
@@ -54,9 +54,9 @@ class PhaseConfig(Part):
     """Names of `[[data]]` entries that it trains on too."""
     replay: tuple[ReplayConfig, ...] = ()
     """Earlier phases, or data of yours, to draw from again."""
-    num_epochs: Count = 1
+    num_epochs: SmallCount = 1
     """Times that the phase goes through its rows."""
-    learning_rate: Positive | None = None
+    learning_rate: LearningRate | None = None
     """None: `train.learning_rate`."""
     batch_samples: Count | None = None
     """None: `train.batch_samples`."""
@@ -107,7 +107,7 @@ class TrainConfig(Part):
     phase: tuple[PhaseConfig, ...] = DEFAULT_PHASES
     """The phases in order. The default is LAB's: short knowledge, long knowledge, skills, each
     replaying the earlier ones."""
-    learning_rate: Positive = 2e-5
+    learning_rate: LearningRate = 2e-5
     """Peak learning rate of AdamW, constant after warm-up."""
     batch_samples: Count = 3840
     """Samples per optimizer step, over all devices."""
@@ -135,7 +135,7 @@ class TrainConfig(Part):
     shard: Rounding[Literal["auto", "step", "layer"]] = "auto"
     """How several processes hold the weights: gathered once a step, or layer by layer for a model
     that does not fit otherwise. auto: `step` where it fits. Never changes the result."""
-    checkpoints_per_epoch: Count = 1
+    checkpoints_per_epoch: SmallCount = 1
     """Checkpoints written, and scored where the phase selects on exams, in each epoch."""
     keep_best: Speed[Count] = 2
     """Checkpoints kept per phase besides its last."""
@@ -188,9 +188,9 @@ class LearnConfig(Part):
 
     replay_share: Share = 0.5
     """Share of the rows drawn from what the run was trained on before."""
-    num_epochs: Count = 4
+    num_epochs: SmallCount = 4
     """Epochs over the new leaf's rows."""
-    learning_rate: Positive | None = None
+    learning_rate: LearningRate | None = None
     """None: `train.learning_rate`."""
     batch_samples: Count | None = None
     """None: `train.batch_samples`."""

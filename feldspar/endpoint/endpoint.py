@@ -210,7 +210,11 @@ class Endpoint:
             raise self._stop("gone", found.reason)
         if found.status in (404, 405) and not self.has_answered:
             raise self._stop("address", found.reason)
-        raise Refused(found.reason, is_about_content=found.is_about_content)
+        raise Refused(
+            found.reason,
+            is_about_content=found.is_about_content,
+            gave_up=found.kind != "refused",
+        )
 
     def _stop(self, why: Why, reason: str) -> NoAnswers:
         """What ends all calls, those that wait for their turn included."""

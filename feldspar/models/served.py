@@ -82,8 +82,8 @@ class ServedModel:
         for way in SCORE_WAYS if self._way is None else (self._way,):
             try:
                 found = await self.endpoint.score(prompt, way, turn)
-            except Refused:
-                if self._way is not None:
+            except Refused as refused:
+                if self._way is not None or refused.gave_up:
                     raise
                 continue
             if found is not None:
@@ -91,8 +91,8 @@ class ServedModel:
                 return found
         if self._way is None:
             raise CannotScore(
-                "tells no log-probabilities of a prompt, by `prompt_logprobs` or by `echo` with "
-                "`logprobs`; vLLM and `feldspar serve` do"
+                "tells no log-probabilities of a prompt given as it is, by `prompt_logprobs` or by "
+                "`echo` with `logprobs`; vLLM and `feldspar serve` do"
             )
         raise CannotScore("left log-probabilities of a prompt's tokens out of its answer")
 
