@@ -140,10 +140,11 @@ def measure(case: Case) -> dict[str, float]:
 def train(case: Case) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from feldspar.student.fit import FitSettings, fit
+    from feldspar.student.fit import fit
     from feldspar.student.model import make_student, save_checkpoint
     from feldspar.student.training.process_group import LaunchSettings
     from feldspar.student.training.schedule import Schedule, SourceRows
+    from feldspar.student.training.settings import FitSettings
     from feldspar.world.students import train_tokenizer
 
     sizes = case.sizes
@@ -182,14 +183,14 @@ def train(case: Case) -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         here, num = Path(folder), case.method.num_shards
-        ranks = None
+        launch = None
         if num > 1:
             shard = case.method.shard or "auto"
             save_checkpoint(student, here / "start", phase="start", step=0)
-            ranks = LaunchSettings(
+            launch = LaunchSettings(
                 num_processes=num, start=str(here / "start"), config=student_config, shard=shard
             )
-        fit(student, rows, schedule, settings, folder=here, ranks=ranks)
+        fit(student, rows, schedule, settings, folder=here, launch=launch)
 
 
 def made_rows(case: Case) -> Any:

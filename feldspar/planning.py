@@ -119,7 +119,8 @@ def find_rate(
     journal_path = folder / recipe.journal
     path = journal_path.with_name("probes.json")
     known: dict[str, dict[str, float]] = json.loads(path.read_text()) if path.exists() else {}
-    teacher = f"{recipe.teacher.endpoint} {recipe.teacher.model or ''}"
+    config = recipe.teacher
+    teacher = f"{config.folder or config.command or config.endpoint} {config.model or ''}"
     if num_probes:
         budget = BudgetConfig(max_calls=num_probes)
         capped = recipe.generate.model_copy(update={"budget": budget})

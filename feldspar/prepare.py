@@ -19,6 +19,7 @@ from feldspar.config import (
 )
 from feldspar.errors import TeacherError
 from feldspar.evaluate.mt_bench.files import MTBench, find_mt_bench, read_mt_bench
+from feldspar.models.opening import known_model, unserved_model
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Checkpoint, ScoreItems
 from feldspar.runs import cache_folder, open_step, result_of, write_json
@@ -137,7 +138,13 @@ def open_teachers(
         journal = stack.enter_context(Journal(Path(recipe.journal)))
         budget = Budget(recipe.generate.budget)
 
-        def opened(config: TeacherConfig) -> Teacher:
+        log_folder = (met_path.parent if met_path else Path(recipe.journal).parent) / "servers"
+
+        def opened(config: TeacherConfig, role: str) -> Teacher:
+            unserved = unserved_model(config, log_folder, role, progress)
+            if unserved is not None:
+                stack.callback(unserved.close)
+                return Teacher(unserved, config, journal, budget=budget)
             url = _url(config, recipe, stack)
             place = f"{url} {config.model or ''} {config.revision}"
             try:
@@ -146,23 +153,23 @@ def open_teachers(
                 if place not in met:
                     raise
                 log.warning("%s; going on with its answers so far", error)
-                teacher = Teacher(config, url, journal, *met[place])
-                teacher.budget = budget
-            if config.endpoint != "embedded":
+                model = known_model(config, url, *met[place])
+                teacher = Teacher(model, config, journal, budget=budget)
+            if not config.is_embedded:
                 met[place] = [teacher.model, teacher.revision]
             return teacher
 
-        teacher = opened(recipe.teacher)
-        judge = teacher if recipe.judge is None else opened(recipe.judge)
+        teacher = opened(recipe.teacher, "teacher")
+        judge = teacher if recipe.judge is None else opened(recipe.judge, "judge")
         server = recipe.evaluate.server if with_server else None
-        measured = None if server is None else opened(server)
+        measured = None if server is None else opened(server, "measured")
         if met and met_path:
             write_json(met_path, met)
         yield Teachers(teacher, judge, budget, measured)
 
 
 def _url(config: TeacherConfig, recipe: Recipe, stack: ExitStack) -> str:
-    if config.endpoint != "embedded":
+    if not config.is_embedded:
         return config.endpoint
     from feldspar.world import start_teacher
 

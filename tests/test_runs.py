@@ -1,6 +1,8 @@
 """A step is done once per key and resumed after a death; its key follows content, not place."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from feldspar.runs import (
 )
 from feldspar.steps import Step, Workspace
 
+ROOT = Path(__file__).parents[1]
 RECIPE = Recipe.model_validate({"taxonomy": {"path": "t"}, "student": {"base": "b"}})
 
 
@@ -258,6 +261,36 @@ def test_a_run_of_an_earlier_version_is_read_and_said(
     path.write_text(json.dumps(tree | {"run_format": 99}))
     with pytest.raises(RunError, match="newer version of Feldspar"):
         read_recipe_of(tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_misspelt_missing_and_wrong_inputs_are_found_before_they_run(tmp_path: Path) -> None:
+    code = """
+from collections.abc import Iterator
+from feldspar.records import Prompt
+from feldspar.runs import Run
+from feldspar.steps import Step, Workspace
+
+def some(workspace: Workspace, texts: list[str], *, limit: int = 2) -> Iterator[Prompt]:
+    yield from ()
+
+STEP = Step("prompts", some, version=1)
+
+def use(run: Run) -> None:
+    run.step(STEP)(["a"], limit=2)
+    run.step(STEP)(["a"], limt=2)
+    run.step(STEP)()
+    run.step(STEP)(["a"], limit="2")
+"""
+    (tmp_path / "used.py").write_text(code)
+    mypy = [sys.executable, "-m", "mypy", "--strict", "--config-file", str(ROOT / "pyproject.toml")]
+    done = subprocess.run(
+        [*mypy, str(tmp_path / "used.py")], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    found = [line.split(": error: ")[1] for line in done.stdout.splitlines() if "error: " in line]
+    assert [next(word for word in ("limt", "Too few", "str") if word in f) for f in found] == [
+        *("limt", "Too few", "str")
+    ], done.stdout
 
 
 def test_a_run_of_another_project_is_not_written_over(tmp_path):

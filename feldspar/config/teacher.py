@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import math
+import shlex
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
-from feldspar.config.base import Count, Endpoint, Part, Positive, Rate
+from feldspar.config.base import Count, Endpoint, OptionalPath, Part, Positive, Rate
 from feldspar.keys import Place, Speed
+
+PARAMETERS = ("seed", "max_tokens", "temperature")
+"""Of a call, that may be left out or renamed."""
+_OURS = ("model", "messages", "prompt", "stream", "n", "stop", "system")
 
 
 class ErrorRates(Part):
@@ -24,40 +30,136 @@ class ErrorRates(Part):
     unsafe: Rate = 0.0
     """An instruction that asks for harm."""
     wrong_judgment: Rate = 0.0
-    """A judgment that is turned around, either way."""
+    """A judgment that is inverted, either way."""
 
 
 class TeacherConfig(Part):
-    """The big model that writes, or judges, over an OpenAI-compatible protocol."""
+    """A large model that writes or judges: behind an `endpoint`, started by a `command`, or
+    computed from a local `folder`."""
 
     endpoint: Place[Endpoint] = "embedded"
     """`embedded` starts the micro-world's teacher; else a URL such as `http://localhost:8000/v1`."""
     endpoints: Place[tuple[Endpoint, ...]] = ()
-    """More servers of the same model: each call goes to the one with the fewest under way, and one
-    that fails call after call is left alone for a while."""
+    """More servers of the same model. Each call goes to the one with the fewest calls in flight;
+    one that keeps failing is skipped for a while."""
+    command: Place[str | None] = None
+    """Command that serves a model at `http://127.0.0.1:{port}/v1` until it is stopped: `vllm
+    serve {model} --port {port}`. It is started before the first call that the journal cannot
+    answer, without a shell. `{replica}` is 0, 1, ...: `env CUDA_VISIBLE_DEVICES={replica} vllm
+    serve ...`."""
+    replicas: Speed[Count] = 1
+    """Copies of the command to start, each on its own port."""
+    start_seconds: Speed[Positive] = 900.0
+    """Longest wait for a command's servers to start."""
+    folder: OptionalPath = None
+    """A Hugging Face model folder, or hub id, computed on this machine with its own chat
+    template."""
+    protocol: Literal["openai", "anthropic"] = "openai"
+    """What the servers speak: OpenAI's chat completions, or Anthropic's Messages."""
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    """More parameters of every call, such as `top_k = 20`. `seed`, `max_tokens` and `temperature`
+    may be `false`, to leave them out, or another name: `max_tokens = "max_completion_tokens"`.
+    Parameters that affect answers are part of the journal's key."""
     model: str | None = None
-    """None takes the first model that the server lists."""
+    """Name of the model. None: the first that the server lists. With a `command`: the value of
+    `{model}`."""
     revision: str = ""
-    """Part of the key that answers are kept under: change it when the weights behind a name do."""
+    """Part of the key under which answers are stored: change it when the weights behind the name
+    change."""
     key_variable: Place[str] = "OPENAI_API_KEY"
-    """Environment variable that holds the key. Keys never stand in a recipe."""
+    """Environment variable that holds the API key. Keys are never written in a recipe. With
+    `protocol = "anthropic"` the default is ANTHROPIC_API_KEY."""
     errors: ErrorRates = ErrorRates()
-    """Rates of the embedded teacher's faults; ignored by any other endpoint."""
+    """Error rates of the embedded teacher; ignored for any other endpoint."""
     concurrency: Speed[Annotated[int, Field(ge=0)]] = 0
     """Calls in flight. 0 finds the server's limit."""
     max_concurrency: Speed[Count] = 256
-    """Upper bound when the limit is found."""
+    """Upper bound if `concurrency` is 0."""
     requests_per_minute: Speed[Count | None] = None
-    """Never more, over all servers."""
+    """Most requests per minute, over all servers."""
     tokens_per_minute: Speed[Count | None] = None
-    """Prompt and completion tokens; a call counts as the most it can take until it is answered."""
+    """Most prompt and completion tokens per minute; until it is answered, a call counts as the most
+    it can use."""
     timeout_seconds: Speed[Positive] = 300.0
-    """Longest wait for one answer."""
+    """Longest wait for one answer, from the first byte sent to the last byte read."""
     max_retries: Speed[Annotated[int, Field(ge=0)]] = 8
-    """Attempts after the first, with growing pauses, at a server that is busy or gone."""
+    """Attempts after the first, with growing pauses, if a server is busy or unreachable."""
     prompt_price: Speed[Annotated[float, Field(ge=0)]] = 0.0
     """Price of a million prompt tokens, in any currency."""
     completion_price: Speed[Annotated[float, Field(ge=0)]] = 0.0
     """Price of a million tokens written."""
     failure_budget: Speed[Rate] = 0.2
-    """The run stops when more than this part of the last 200 calls failed for good."""
+    """The run stops if more than this share of the last 200 calls failed for good."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _key_is_the_protocols(cls, given: object) -> object:
+        if isinstance(given, dict) and given.get("protocol") == "anthropic":
+            return {"key_variable": "ANTHROPIC_API_KEY", **given}
+        return given
+
+    @field_validator("parameters")
+    @classmethod
+    def _parameters_can_be_sent(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+        for name, value in parameters.items():
+            if name in _OURS:
+                raise ValueError(f"parameters.{name} is set by the run itself; leave it out")
+            is_name = isinstance(value, str) and value and name != "temperature"
+            if name in PARAMETERS and value is not False and not is_name:
+                kinds = "false" if name == "temperature" else "false or another name for it"
+                raise ValueError(f"parameters.{name} is {kinds}, got {value!r}")
+            if not _is_json(value):
+                raise ValueError(f"parameters.{name} = {value!r} cannot be sent as JSON")
+        return parameters
+
+    @model_validator(mode="after")
+    def _is_one_thing(self) -> TeacherConfig:
+        named = [
+            name
+            for name, is_set in (
+                ("endpoint", self.endpoint != "embedded" or bool(self.endpoints)),
+                ("command", self.command is not None),
+                ("folder", self.folder is not None),
+            )
+            if is_set
+        ]
+        if len(named) > 1:
+            raise ValueError(f"name one of {' and '.join(f'`{name}`' for name in named)}")
+        if self.replicas > 1 and self.command is None:
+            raise ValueError("`replicas` starts a `command` several times, and there is none")
+        if self.folder is not None and (self.parameters or self.protocol != "openai"):
+            raise ValueError("a `folder` is computed here: it takes no `parameters` or `protocol`")
+        if self.endpoint == "embedded" and not named and self.protocol != "openai":
+            raise ValueError("the embedded teacher speaks OpenAI's protocol alone")
+        if self.command is not None:
+            _check_command(self.command, self.model)
+        return self
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the micro-world's own teacher is meant."""
+        return self.endpoint == "embedded" and self.command is None and self.folder is None
+
+    @property
+    def title(self) -> str:
+        """For people: the model's name, else where it is."""
+        return self.model or self.folder or self.command or self.endpoint
+
+
+def _check_command(command: str, model: str | None) -> None:
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise ValueError(f"`command` cannot be read: {error}") from None
+    if not any("{port}" in word for word in words):
+        raise ValueError("`command` has no {port}: the run finds one that is free")
+    if model is None and any("{model}" in word for word in words):
+        raise ValueError("`command` has {model}: name the `model` too")
+
+
+def _is_json(value: object) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(k, str) and _is_json(v) for k, v in value.items())
+    if isinstance(value, list):
+        return all(map(_is_json, value))
+    return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))

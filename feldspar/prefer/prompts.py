@@ -70,7 +70,7 @@ class RoundPrompts(NamedTuple):
 def prompts_of_round(
     tuned: Sequence[Prompt], number: int, config: PreferConfig, seed: int
 ) -> RoundPrompts:
-    """What round `number`, from 1, asks of the prompts that were drawn to tune on.
+    """Which of the prompts that were drawn to tune on round `number`, from 1, puts.
 
     Any run of these is uniform over sources, so new ones are taken as they lie and earlier ones at
     random.

@@ -17,7 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from feldspar.config import PreferConfig, RewardServerConfig, StudentConfig
 from feldspar.errors import RecipeError, TrainingError
-from feldspar.prefer.served_scorer import ServedModel, connect
+from feldspar.prefer.served_scorer import ServedScorer, connect
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Checkpoint
 from feldspar.student.lm_head import check_head
@@ -65,7 +65,7 @@ class SpreadModel(NamedTuple):
         return [AnswerLogProb(s.total, s.num_tokens) for of_tree in scored for s in of_tree]
 
 
-Scorer = Student | SpreadModel | ServedModel
+Scorer = Student | SpreadModel | ServedScorer
 """One model of the pair: computed here, on one device or on several, or by a server."""
 
 
@@ -214,7 +214,7 @@ def log_ratio(
 ) -> float:
     """Sum over answer tokens of log p_aligned - log p_base, in nats; `mean` is per token.
 
-    METHOD.md section 5: beta and Z(x) cancel between answers to one prompt.
+    Beta and Z(x) cancel between answers to one prompt.
     """
     if normalise == "sum":
         return aligned.total - base.total
@@ -223,13 +223,13 @@ def log_ratio(
 
 def longest_read(scorer: Scorer) -> float:
     """Tokens of a prompt and its answer together; infinite where the model does not say."""
-    if isinstance(scorer, ServedModel):
+    if isinstance(scorer, ServedScorer):
         return scorer.longest
     return _longest(_one(scorer).model.config)
 
 
 def name_of(scorer: Scorer) -> str:
-    if isinstance(scorer, ServedModel):
+    if isinstance(scorer, ServedScorer):
         return scorer.name
     return str(_one(scorer).model.name_or_path)
 

@@ -168,8 +168,8 @@ class BranchData(NamedTuple):
 
 def model_card(run_path: Path, recipe: Recipe, checkpoint: Checkpoint, licence: Licence) -> str:
     """The card as Markdown. Raises nothing for a run without samples or scores: it says less."""
-    teacher = recipe.teacher.model or recipe.teacher.endpoint
-    judge = recipe.judge and (recipe.judge.model or recipe.judge.endpoint)
+    teacher = recipe.teacher.title
+    judge = recipe.judge and recipe.judge.title
     question = "What can you tell me?"
     kept: Counter[str] = Counter()
     rejected: Counter[str] = Counter()

@@ -74,6 +74,7 @@ class LoopTrainer:
             on_checkpoint(step, partial(save_checkpoint, phase.student, phase=name, step=step))
 
         launch = self._launch and replace(self._launch, start=phase.start)
+        assert launch is None or launch.num_processes == 1 or phase.start, "a new model"
         fit(
             phase.student,
             phase.rows,

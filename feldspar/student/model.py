@@ -233,7 +233,7 @@ def find_device(wanted: str) -> torch.device:
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.mps.is_available()}
     if not there[wanted]:
-        raise TrainingError(f'student.device = "{wanted}": there is none here; use "auto"')
+        raise TrainingError(f'student.device = "{wanted}": this machine has none; use "auto"')
     return torch.device(wanted)
 
 
@@ -273,7 +273,7 @@ def _download(name: str, patterns: Sequence[str] = _CONTENT) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().split("\n")[0]
         raise TrainingError(
-            f"{name}: no such directory, and not to be had from the hub: {reason}"
+            f"{name}: no such directory, and the hub does not give it: {reason}"
         ) from error
 
 
@@ -343,7 +343,7 @@ def _add_tokens(model: Any, tokenizer: Any, tokens: tuple[str, ...]) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """transformers draws its own bars, and warns of what is done here on purpose."""
+    """transformers draws its own bars, and warns of what is done on purpose here."""
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()

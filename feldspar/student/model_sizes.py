@@ -21,19 +21,19 @@ def read_architecture(base: str) -> ArchitectureConfig | None:
     if path is None:
         return None
     try:
-        told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if told.get("model_type") not in _SUMMED:
+        given: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if given.get("model_type") not in _SUMMED:
             return None
         return ArchitectureConfig(
-            hidden_size=told["hidden_size"],
-            num_layers=told["num_hidden_layers"],
-            intermediate_size=told["intermediate_size"],
-            vocabulary=told["vocab_size"],
-            num_heads=told["num_attention_heads"],
-            num_kv_heads=told.get("num_key_value_heads"),
-            head_size=told.get("head_dim"),
-            qk_norm=told["model_type"] == "qwen3",
-            tied=told.get("tie_word_embeddings", False),
+            hidden_size=given["hidden_size"],
+            num_layers=given["num_hidden_layers"],
+            intermediate_size=given["intermediate_size"],
+            vocabulary=given["vocab_size"],
+            num_heads=given["num_attention_heads"],
+            num_kv_heads=given.get("num_key_value_heads"),
+            head_size=given.get("head_dim"),
+            qk_norm=given["model_type"] == "qwen3",
+            tied=given.get("tie_word_embeddings", False),
         )
     except (ValueError, KeyError):
         return None

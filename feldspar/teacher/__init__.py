@@ -1,8 +1,8 @@
-"""Ask the big model: client, journal, limits, and reading what judges say."""
+"""Ask a model durably: journal, budget, and reading what judges say."""
 
+from feldspar.endpoint.faults import Refused
 from feldspar.teacher.budget import Budget, BudgetSpent, Spent
-from feldspar.teacher.client import Reply, Teacher, open_teacher
-from feldspar.teacher.faults import Refused
+from feldspar.teacher.durable import Reply, Teacher, open_teacher
 from feldspar.teacher.journal import Journal, StageStats
 from feldspar.teacher.judging import (
     RATING,

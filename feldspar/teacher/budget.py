@@ -12,9 +12,6 @@ from typing import NamedTuple
 
 from feldspar.config import BudgetConfig, TeacherConfig
 
-FEWEST_CHARACTERS_PER_TOKEN = 2
-"""Of a prompt that is not yet counted: half of what a text has, so that caps hold."""
-
 
 class BudgetSpent(Exception):
     """The next call might pass a cap: `max_calls = 100`. Nothing was asked."""

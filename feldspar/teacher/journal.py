@@ -13,11 +13,12 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
+from feldspar.endpoint.calls import sound_text
 from feldspar.errors import DiskError
 
 BATCH_SECONDS = 0.02
@@ -27,6 +28,9 @@ BUSY_SECONDS = 60.0
 NETWORK_FILE_SYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "lustre", "beegfs", "ceph", "afs"}
 )
+
+_MOST_TOKENS = 2**53
+"""SQLite's integers end at 2**63, and sums of counts must fit too."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (
@@ -58,6 +62,16 @@ class Stored(NamedTuple):
     completion_tokens: int
 
 
+def sound(stored: Stored) -> Stored:
+    """The same as a file can hold it: whatever a server sent must not end the writer."""
+    return Stored(
+        sound_text(stored.text),
+        sound_text(stored.finish_reason),
+        min(max(stored.prompt_tokens, 0), _MOST_TOKENS),
+        min(max(stored.completion_tokens, 0), _MOST_TOKENS),
+    )
+
+
 class StageStats(NamedTuple):
     """What the journal holds of one model (with revision) and the stage that asked first."""
 
@@ -85,7 +99,8 @@ class _Pending(NamedTuple):
     model: str
     stage: str
     stored: Stored
-    settle: Callable[[Stored | DiskError], None]
+    loop: asyncio.AbstractEventLoop
+    done: asyncio.Future[Stored]
 
 
 class Journal:
@@ -107,6 +122,8 @@ class Journal:
             self._reader = _connect(path)
         except (OSError, sqlite3.Error) as error:
             raise _disk_error(path, error) from error
+        self._failure: DiskError | None = None
+        """Of the first commit that failed: nothing more is to be paid for."""
         self._queue: queue.SimpleQueue[_Pending | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._write, name="journal", daemon=True)
         self._writer.start()
@@ -137,6 +154,11 @@ class Journal:
             raise _disk_error(self.path, error) from error
         return None if row is None else Stored(*row)
 
+    def check(self) -> None:
+        """Raises DiskError once a commit has failed: what is asked from then on would be lost."""
+        if self._failure is not None:
+            raise self._failure
+
     async def put(self, key: bytes, stored: Stored, *, model: str, stage: str) -> Stored:
         """Commit an answer. Gives what the journal holds then: an earlier answer, if there is one.
 
@@ -144,13 +166,7 @@ class Journal:
         """
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Stored] = loop.create_future()
-
-        def settle(result: Stored | DiskError) -> None:
-            # A loop that was closed meanwhile has nobody left to tell.
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(_settle, done, result)
-
-        self._queue.put(_Pending(key, model, stage, stored, settle))
+        self._queue.put(_Pending(key, model, stage, sound(stored), loop, done))
         return await done
 
     @property
@@ -171,10 +187,18 @@ class Journal:
         Gives the number forgotten. Raises DiskError.
         """
         marks = ", ".join("?" * len(models))
+        return self._delete(f"model IN ({marks})", tuple(models))
+
+    def remove_refusals(self) -> int:
+        """Forget what models refused, so that it is asked again. Gives the number forgotten.
+
+        Raises DiskError.
+        """
+        return self._delete("finish_reason = ?", ("refused",))
+
+    def _delete(self, where: str, values: tuple[str, ...]) -> int:
         try:
-            done = self._reader.execute(
-                f"DELETE FROM answers WHERE model IN ({marks})", tuple(models)
-            )
+            done = self._reader.execute(f"DELETE FROM answers WHERE {where}", values)
             # The write-ahead log goes into the file first, or the file stays as large as it was.
             self._reader.execute("VACUUM")
             self._reader.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -187,7 +211,11 @@ class Journal:
         return [StageStats(*row) for row in self._reader.execute(_STATS)]
 
     def _write(self) -> None:
-        connection = _connect(self.path)
+        connection: sqlite3.Connection | None = None
+        try:
+            connection = _connect(self.path)
+        except (OSError, sqlite3.Error) as error:
+            self._failure = _disk_error(self.path, error)
         is_open = True
         while is_open:
             waiting = [self._queue.get()]
@@ -197,14 +225,21 @@ class Journal:
                 waiting.append(self._queue.get())
             is_open = None not in waiting
             batch = [pending for pending in waiting if pending is not None]
-            results: Sequence[Stored | DiskError]
-            try:
-                results = _commit(connection, batch)
-            except sqlite3.Error as error:
-                results = [_disk_error(self.path, error)] * len(batch)
-            for pending, result in zip(batch, results, strict=True):
-                pending.settle(result)
-        connection.close()
+            _settle_all(batch, self._commit(connection, batch))
+        if connection is not None:
+            connection.close()
+
+    def _commit(
+        self, connection: sqlite3.Connection | None, batch: list[_Pending]
+    ) -> Sequence[Stored | DiskError]:
+        if connection is None:
+            assert self._failure is not None
+            return [self._failure] * len(batch)
+        try:
+            return _commit(connection, batch)
+        except sqlite3.Error as error:
+            self._failure = _disk_error(self.path, error, len(batch))
+            return [self._failure] * len(batch)
 
 
 def network_file_system(path: Path, mounts_path: Path = Path("/proc/mounts")) -> str | None:
@@ -276,20 +311,35 @@ def _commit(connection: sqlite3.Connection, batch: list[_Pending]) -> list[Store
     return results
 
 
-def _settle(done: asyncio.Future[Stored], result: Stored | DiskError) -> None:
-    if done.done():
-        return
-    if isinstance(result, DiskError):
-        done.set_exception(result)
-    else:
-        done.set_result(result)
+def _settle_all(batch: Sequence[_Pending], results: Sequence[Stored | DiskError]) -> None:
+    """One message to each loop that waits: waking it for each answer would cost more than they."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Pending, Stored | DiskError]]] = {}
+    for pending, result in zip(batch, results, strict=True):
+        by_loop.setdefault(pending.loop, []).append((pending, result))
+    for loop, settled in by_loop.items():
+        # A loop that was closed meanwhile has nobody left to tell.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(_settle, settled)
 
 
-def _disk_error(path: Path, error: Exception) -> DiskError:
+def _settle(settled: Sequence[tuple[_Pending, Stored | DiskError]]) -> None:
+    for pending, result in settled:
+        if pending.done.done():
+            continue
+        if isinstance(result, DiskError):
+            pending.done.set_exception(result)
+        else:
+            pending.done.set_result(result)
+
+
+def _disk_error(path: Path, error: Exception, num_lost: int = 0) -> DiskError:
     if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
         cure = "another process holds it; let that one finish, then run again"
     elif isinstance(error, sqlite3.DatabaseError) and "not a database" in str(error):
         cure = "move that file away, or name another `journal` in the recipe"
     else:
         cure = "make room and see that it can be written, then run again; what it holds is kept"
-    return DiskError(f"{path}: the journal of teacher answers cannot be written ({error}); {cure}")
+    lost = f"; {num_lost} answers could not be kept" if num_lost else ""
+    return DiskError(
+        f"{path}: the journal of teacher answers cannot be written ({error}){lost}; {cure}"
+    )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from feldspar.records import Message
-from feldspar.teacher.client import Teacher
+from feldspar.teacher.durable import Teacher
 
 V = TypeVar("V", bool, int)
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from filelock import FileLock
 
+from feldspar.children import child_environment, module_command
 from feldspar.config import WorldConfig
 from feldspar.errors import RecipeError, TrainingError
 from feldspar.keys import content_key
@@ -110,9 +109,9 @@ def _make_in_process(
     running: list[subprocess.Popen[str]],
 ) -> None:
     """Make a part in a process of its own, which is put on the list of those that run."""
-    command = [sys.executable, "-m", "feldspar.world.students"]
+    command = module_command("feldspar.world.students")
     command += ["--world", config.model_dump_json(), "--part", part, "--folder", str(folder)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = child_environment() | {"OMP_NUM_THREADS": "1"}
     with (
         (folder / f"{part}.log").open("w+b") as log,
         subprocess.Popen(

@@ -17,9 +17,9 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from pathlib import Path
 from typing import IO, NamedTuple
 
+from feldspar.children import child_environment, module_command
 from feldspar.config import ErrorRates, WorldConfig
 from feldspar.errors import TeacherError
 from feldspar.serve.app import listening, make_app
@@ -90,19 +90,16 @@ def world_of(config: WorldConfig | None) -> World | None:
 
 
 def _start(world: WorldConfig | None, rates: ErrorRates, said: IO[bytes]) -> subprocess.Popen[str]:
-    command = [sys.executable, "-P", "-m", "feldspar.world.serve"]
-    command += ["--errors", rates.model_dump_json()]
+    command = [*module_command("feldspar.world.serve"), "--errors", rates.model_dump_json()]
     if world is not None:
         command += ["--world", world.model_dump_json()]
-    # It must find this very package, wherever that was imported from.
-    paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     return subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=said,
         text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        env=child_environment(),
         # Ctrl-C is for the run: the teacher goes on until the run lets go of it.
         start_new_session=True,
     )

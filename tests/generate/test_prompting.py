@@ -118,18 +118,6 @@ def test_a_misnamed_prompt_is_told(tmp_path: Path) -> None:
         read_prompts(GenerateConfig(prompts=str(tmp_path)))
 
 
-@pytest.mark.parametrize(
-    "reply",
-    [
-        "[Question]\nq1\n[Answer]\na1\n[End]\n[Question]\nq2\n[Answer]\na2\n[End]",
-        "Sure!\n**[Question]** q1\n**[Answer]** a1\n\n**[Question]** q2\n**[Answer]** a2",
-        "1. [question]: q1\n[answer]: a1\n[end]\n2. [question]: q2\n[answer]: a2\n[end]\nDone.",
-    ],
-)
-def test_blocks_are_read_in_any_dress(reply: str) -> None:
-    assert read_blocks(reply, ("question", "answer"), 9) == [("q1", "a1"), ("q2", "a2")]
-
-
 def test_incomplete_blocks_and_those_beyond_the_limit_are_left() -> None:
     reply = "[Question]\nq1\n[End]\n[Question]\nq2\n[Answer]\na2\n[End]\n[Question]\nq3"
     assert read_blocks(reply, ("question", "answer"), 9) == [("q2", "a2")]

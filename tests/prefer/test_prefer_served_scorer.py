@@ -17,10 +17,10 @@ from feldspar.config import (
     StudentConfig,
     TrainConfig,
 )
+from feldspar.endpoint import retry
 from feldspar.errors import TrainingError
-from feldspar.prefer import asking
 from feldspar.prefer.agree import StoredPair, agree
-from feldspar.prefer.candidates import Workshop, draw_candidates
+from feldspar.prefer.candidates import RoundContext, draw_candidates
 from feldspar.prefer.reward import find_pair, load_scorer, log_ratio, open_scorer, score_answers
 from feldspar.progress import SILENT
 from feldspar.records import Candidate, Message
@@ -132,7 +132,7 @@ def config_of(toy, aligned_url, base_url, **changes):
 
 @pytest.fixture(autouse=True)
 def no_long_pauses(monkeypatch):
-    monkeypatch.setattr(asking, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 0.01)
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ def test_what_a_server_cannot_do_is_said_with_the_cure(toy, tmp_path, monkeypatc
         with pytest.raises(TrainingError, match=r"refuses a prompt of .*prefer.max_new_tokens"):
             score_answers(scorer, ROWS)
         other.faults = [500] * 99
-        with pytest.raises(TrainingError, match=r"does not answer \(500\); start it"):
+        with pytest.raises(TrainingError, match=r"does not answer \(500 no\); start it"):
             score_answers(scorer, ROWS)
     with pytest.raises(TrainingError, match=r"does not answer .*`endpoint`"):
         open_scorer("base", pair, STUDENT)
@@ -229,25 +229,25 @@ def test_a_round_whose_server_went_away_goes_on_where_it_was(toy, tmp_path, monk
     aligned, base = Other(toy["aligned"]), Other(toy["base"])
     with aligned.start() as aligned_url, base.start() as base_url:
         config = config_of(toy, aligned_url, base_url, concurrency=1)
-        shop = Workshop(
+        context = RoundContext(
             config=config, student=STUDENT, train=TrainConfig(), pair=find_pair(config),
             reward=lambda a, b: log_ratio(a, b, "sum"), score=None, seed=1, progress=SILENT,
         )  # fmt: skip
         policy, prompts = base_checkpoint(toy["policy"]), [prompt(n) for n in range(6)]
         base.most = 6  # one to find out how it tells, five answers
         with pytest.raises(TrainingError, match="what there is so far is kept"):
-            draw_candidates(policy, prompts, 2, tmp_path / "r", shop)
+            draw_candidates(policy, prompts, 2, tmp_path / "r", context)
         base.most = 1 << 30
         num_aligned = aligned.num_asked
         assert len(list((tmp_path / "r" / "base").glob("*.zst"))) == 1
         found = list(
-            read_rows(draw_candidates(policy, prompts, 2, tmp_path / "r", shop), Candidate)
+            read_rows(draw_candidates(policy, prompts, 2, tmp_path / "r", context), Candidate)
         )
     assert aligned.num_asked == num_aligned
-    local = Workshop(
+    local = RoundContext(
         config=config, student=STUDENT, train=TrainConfig(), score=None, seed=1,
         pair=find_pair(PreferConfig(aligned=toy["aligned"], base=toy["base"])),
-        reward=shop.reward, progress=SILENT,
+        reward=context.reward, progress=SILENT,
     )  # fmt: skip
     path = draw_candidates(policy, prompts, 2, tmp_path / "local" / "r", local)
     expected = list(read_rows(path, Candidate))

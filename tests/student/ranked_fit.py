@@ -38,7 +38,7 @@ SINGLE = {
 """Steps of one row."""
 AT_ONCE = {"epochs": 1, "batch_samples": 60, "max_grad_norm": 1e9}
 """One step of all rows, whose gradient is left as it is."""
-PAIRS = {"objective": "pairs", "epochs": 2}
+PAIRS = {"objective": "pairs", "epochs": 2, "learning_rate": 1e-3}
 """Direct preference optimisation: each row against the next."""
 STEP_MEAN = {"objective": "step mean", "epochs": 2}
 """A loss that needs the mean of its step, of all processes' rows."""

@@ -8,6 +8,7 @@ import torch
 from step_mean import StepMean
 from tiny import chats, make_tiny
 
+from feldspar.errors import TrainingError
 from feldspar.student.fit import fit
 from feldspar.student.token_rows import tokenise
 from feldspar.student.training.loop import Loop
@@ -90,8 +91,14 @@ def test_another_process_makes_the_same_objective_of_its_parts(rows):
         assert made.key == objective.key
 
 
+def test_an_objective_that_is_not_there_is_named(rows):
+    parts = StepMean(rows, 0.3).parts()
+    with pytest.raises(TrainingError, match=r"gone:Kind is not found in this process.*PYTHONPATH"):
+        objective_of("gone:Kind", rows, parts)
+
+
 def test_a_state_is_gone_on_from_after_the_cure_for_a_full_memory(rows, tmp_path):
-    """Fewer tokens at once, or activations computed again: the steps that were done stand."""
+    """What changes memory, and the result by rounding alone: the steps that were done stand."""
 
     def loop(**changes):
         settings = FitSettings(**({"learning_rate": 1e-3} | changes))
@@ -101,7 +108,11 @@ def test_a_state_is_gone_on_from_after_the_cure_for_a_full_memory(rows, tmp_path
     first.resume()
     first.do_step(Stops())
     first.save()
-    for cure in ({"tokens_per_micro_batch": 64}, {"activation_checkpointing": "always"}):
+    for cure in (
+        {"tokens_per_micro_batch": 64},
+        {"activation_checkpointing": "always"},
+        {"packing": False},
+    ):
         again = loop(**cure)
         again.resume()
         assert again.step == 1

@@ -6,6 +6,7 @@ Its answers are functions of the call's content; faults and latencies are functi
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import random
@@ -48,6 +49,15 @@ class Fault:
     status: int
     headers: dict[str, str] = field(default_factory=dict)
     text: str = json.dumps({"error": {"message": "as the test asked"}})
+    body: bytes | None = None
+    """Sent as it is, in place of `text`."""
+    num_promised: int = 0
+    """Bytes that the reply promises beyond those that come."""
+    pause_seconds: float = 0.0
+    """Between its bytes."""
+
+
+Reply = dict[str, Any]
 
 
 def answer_as_expert(call: Call) -> str:
@@ -84,9 +94,12 @@ class FakeTeacher:
         fault: Callable[[Call], Fault | None] = lambda call: None,
         seconds: Callable[[Call], float] = lambda call: 0.0,
         finish: Callable[[Call], str] = lambda call: "stop",
+        odd: Callable[[Call, Reply], Reply | Fault] = lambda call, reply: reply,
         card: dict[str, Any] | None = None,
     ) -> None:
+        """`odd` makes something else of a right reply."""
         self.answer, self.fault, self.seconds, self.finish = answer, fault, seconds, finish
+        self.odd = odd
         self.card = card or {"id": "expert"}
         self.calls: list[Call] = []
         self.served: Counter[str] = Counter()
@@ -142,7 +155,7 @@ class FakeTeacher:
         self.authorizations.add(request.headers.get("Authorization", ""))
         return web.json_response({"object": "list", "data": [{"object": "model", **self.card}]})
 
-    async def _complete(self, request: web.Request) -> web.Response:
+    async def _complete(self, request: web.Request) -> web.StreamResponse:
         self.num_in_flight += 1
         self.peak_in_flight = max(self.peak_in_flight, self.num_in_flight)
         try:
@@ -150,7 +163,7 @@ class FakeTeacher:
         finally:
             self.num_in_flight -= 1
 
-    async def _answer(self, request: web.Request) -> web.Response:
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
         raw = await request.read()
         key = hashlib.sha256(raw).hexdigest()
         self._attempts[key] += 1
@@ -158,28 +171,45 @@ class FakeTeacher:
         call = Call(json.loads(raw), stage, self._attempts[key])
         self.calls.append(call)
         fault = self.fault(call)
-        if fault is not None and fault.status == 0:
-            assert request.transport is not None
-            request.transport.abort()
-            return web.Response()
         if fault is not None:
-            return web.Response(
-                status=fault.status,
-                headers=fault.headers,
-                text=fault.text,
-                content_type="application/json",
-            )
+            return await send_fault(request, fault)
         await asyncio.sleep(self.seconds(call))
+        reply = self.odd(call, self._reply(call))
+        if isinstance(reply, Fault):
+            return await send_fault(request, reply)
         self.served[key] += 1
-        text = self.answer(call)
-        message = {"role": "assistant", "content": text}
-        return web.json_response(
-            {
-                "id": "x",
-                "object": "chat.completion",
-                "created": 0,
-                "model": call.body["model"],
-                "choices": [{"index": 0, "message": message, "finish_reason": self.finish(call)}],
-                "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15},
-            }
-        )
+        return web.json_response(reply)
+
+    def _reply(self, call: Call) -> Reply:
+        message = {"role": "assistant", "content": self.answer(call)}
+        return {
+            "id": "x",
+            "object": "chat.completion",
+            "created": 0,
+            "model": call.body["model"],
+            "choices": [{"index": 0, "message": message, "finish_reason": self.finish(call)}],
+            "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15},
+        }
+
+
+async def send_fault(request: web.Request, fault: Fault) -> web.StreamResponse:
+    # None where the client has gone meanwhile.
+    connection = request.transport
+    if fault.status == 0 and connection is not None:
+        connection.abort()
+    if fault.status == 0 or connection is None:
+        return web.Response()
+    body = fault.text.encode() if fault.body is None else fault.body
+    headers = {"Content-Type": "application/json", **fault.headers}
+    if not fault.num_promised and not fault.pause_seconds:
+        return web.Response(status=fault.status, headers=headers, body=body)
+    response = web.StreamResponse(status=fault.status, headers=headers)
+    response.content_length = len(body) + fault.num_promised
+    await response.prepare(request)
+    step = 1 if fault.pause_seconds else len(body)
+    with contextlib.suppress(ConnectionError):
+        for start in range(0, len(body), step):
+            await response.write(body[start : start + step])
+            await asyncio.sleep(fault.pause_seconds)
+    connection.close()
+    return response

@@ -11,11 +11,11 @@ import pytest
 from fake_teacher import Call, FakeTeacher, Fault
 
 from feldspar.config import TeacherConfig
+from feldspar.endpoint.faults import read_retry_after
+from feldspar.endpoint.openai_chat import without_reasoning
 from feldspar.errors import TeacherError
 from feldspar.records import Message
 from feldspar.teacher import VERDICT, Journal, Refused, Reply, Teacher, ask_judge, open_teacher
-from feldspar.teacher.completions import without_reasoning
-from feldspar.teacher.faults import read_retry_after
 
 CONFIG = TeacherConfig(concurrency=8, max_retries=3)
 
@@ -90,10 +90,13 @@ def test_faults_are_waited_out(tmp_path: Path, fault: Fault, least_seconds: floa
         assert (server.num_served, len(server.calls)) == (1, 2)
 
 
-@pytest.mark.parametrize("status", [400, 422])
+FILTERED = '{"error": {"message": "as the test asked", "code": "content_filter"}}'
+
+
+@pytest.mark.parametrize("status", [400, 403, 422])
 def test_a_refusal_of_content_is_for_good_and_not_asked_again(tmp_path: Path, status: int) -> None:
     with (
-        FakeTeacher(fault=lambda call: Fault(status)) as server,
+        FakeTeacher(fault=lambda call: Fault(status, text=FILTERED)) as server,
         Journal(tmp_path / "j") as journal,
     ):
         teacher = open_teacher(CONFIG, server.url, journal)
@@ -101,6 +104,21 @@ def test_a_refusal_of_content_is_for_good_and_not_asked_again(tmp_path: Path, st
             with pytest.raises(Refused, match=f"{status} as the test asked"):
                 together(teacher, lambda: ask(teacher, "hi"))
         assert len(server.calls) == 1
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_refusal_that_may_be_the_servers_is_asked_again_by_the_next_run(
+    tmp_path: Path, status: int
+) -> None:
+    with FakeTeacher(echo) as server, Journal(tmp_path / "j") as journal:
+        teacher = open_teacher(CONFIG, server.url, journal)
+        together(teacher, lambda: ask(teacher, "ho"))
+        server.fault = lambda call: Fault(status)
+        with pytest.raises(Refused, match=f"{status} as the test asked"):
+            together(teacher, lambda: ask(teacher, "hi"))
+        assert len(server.calls) == 2
+        server.fault = lambda call: None
+        assert together(teacher, lambda: ask(teacher, "hi"))[0].text == "hi 0"
 
 
 def test_a_call_that_always_fails_is_refused_and_asked_again_next_time(tmp_path: Path) -> None:

@@ -8,11 +8,11 @@ from fake_teacher import FakeTeacher, Fault
 from test_client import CONFIG, ask, echo, together
 
 from feldspar.config import TeacherConfig
+from feldspar.endpoint.faults import Fault as Failure
+from feldspar.endpoint.rate_limit import Pace
+from feldspar.endpoint.replicas import FAILURES_IN_A_ROW, FIRST_REST_SECONDS, Replicas
 from feldspar.errors import TeacherError
 from feldspar.teacher import Journal, open_teacher
-from feldspar.teacher.faults import Fault as Failure
-from feldspar.teacher.rate_limit import Pace
-from feldspar.teacher.servers import FAILURES_IN_A_ROW, FIRST_REST_SECONDS, Servers
 
 DOWN = Failure("retry", "500")
 
@@ -25,7 +25,7 @@ class Clock:
 
 
 def test_each_call_goes_where_the_fewest_are() -> None:
-    servers = Servers(["a", "b"])
+    servers = Replicas(["a", "b"])
     first, second, third = servers.begin(), servers.begin(), servers.begin()
     assert [first.url, second.url] == ["a", "b"]
     servers.end(third, None)
@@ -35,7 +35,7 @@ def test_each_call_goes_where_the_fewest_are() -> None:
 
 def test_a_server_that_only_fails_rests_and_is_tried_with_one_call() -> None:
     clock = Clock()
-    servers = Servers(["a", "b"], clock)
+    servers = Replicas(["a", "b"], clock)
     bad = servers.all[0]
     for _ in range(FAILURES_IN_A_ROW):
         bad.num_in_flight += 1
@@ -53,14 +53,14 @@ def test_a_server_that_only_fails_rests_and_is_tried_with_one_call() -> None:
 
 
 def test_with_all_at_rest_somebody_is_still_asked() -> None:
-    servers = Servers(["a"], Clock())
+    servers = Replicas(["a"], Clock())
     for _ in range(2 * FAILURES_IN_A_ROW):
         servers.end(servers.begin(), DOWN)
     assert servers.begin().url == "a"
 
 
 def test_refusals_and_too_many_calls_are_no_failures() -> None:
-    servers = Servers(["a"], Clock())
+    servers = Replicas(["a"], Clock())
     for fault in [Failure("refused", "400"), Failure("push back", "429")] * 9:
         servers.end(servers.begin(), fault)
     assert servers.all[0].rests_until == 0

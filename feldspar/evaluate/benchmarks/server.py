@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import openai
 
 from feldspar.config import TeacherConfig
+from feldspar.endpoint.faults import secret_in
 from feldspar.errors import RecipeError, TeacherError
-from feldspar.teacher.faults import secret_in
 
 _TRIAL = "One two three"
 

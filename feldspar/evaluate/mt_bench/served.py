@@ -81,7 +81,7 @@ async def _answer(
             )
         except Refused as refusal:
             raise TeacherError(
-                f"{model.model} at {model.endpoint} does not answer MT-Bench's question "
+                f"{model.model} {model.place} does not answer MT-Bench's question "
                 f"{question.id}, turn {turn} ({refusal}); give its server more context, or lower "
                 "evaluate.mt_bench.max_new_tokens: without an answer there is no rating"
             ) from refusal

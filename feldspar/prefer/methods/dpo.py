@@ -58,7 +58,9 @@ class DPO:
         turned = TuningRow(other, best) if is_turned else TuningRow(best, other)
         return PromptRows([TuningRow(best, other)], [turned])
 
-    def objective(self, chosen: TokenRows, rejected: TokenRows) -> Objective | None:
+    def objective(
+        self, rows: Sequence[TuningRow], chosen: TokenRows, rejected: TokenRows
+    ) -> Objective | None:
         return PreferencePairs(chosen, rejected, self._beta)
 
 

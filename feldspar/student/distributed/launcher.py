@@ -14,7 +14,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +25,7 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import TCPStore
 
+from feldspar.children import child_environment, module_command
 from feldspar.errors import TrainingError
 from feldspar.progress import Progress
 from feldspar.student.distributed.fsdp import (
@@ -201,7 +201,7 @@ class _LocalWorkers:
         loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), None)
         if loopback is not None:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
-        environment = os.environ | {
+        environment = child_environment() | {
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(self._store.port),
             "WORLD_SIZE": str(self.num),
@@ -210,7 +210,7 @@ class _LocalWorkers:
         for rank in range(1, self.num):
             self._processes.append(
                 subprocess.Popen(
-                    [sys.executable, "-m", "feldspar.student.distributed.worker"],
+                    module_command("feldspar.student.distributed.worker"),
                     env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
                     stdin=subprocess.PIPE,
                 )

@@ -54,14 +54,14 @@ class CutOff(TrainingError):
     """The only trouble here is that another process ended; it says why."""
 
 
-class _Met(NamedTuple):
+class _Rendezvous(NamedTuple):
     store: Store
     rank: int
     size: int
 
 
-def _rendezvous() -> _Met:
-    return _Met(*next(iter(rendezvous("env://", timeout=JOIN_TIMEOUT))))
+def _rendezvous() -> _Rendezvous:
+    return _Rendezvous(*next(iter(rendezvous("env://", timeout=JOIN_TIMEOUT))))
 
 
 def run_worker() -> None:
@@ -85,13 +85,14 @@ def run_worker() -> None:
 def _do_job(folder: Path) -> None:
     if not (folder / "job.json").is_file():
         raise TrainingError(
-            f"{folder}: not seen from here; the run directory must lie on a disk that all share"
+            f"{folder}: this process does not see it; the run directory must lie on a disk that "
+            "all share"
         )
     job, rows, objective = read_job(folder)
     found = versions(job.config)
     if found != job.versions:
         raise TrainingError(
-            f"{', '.join(found)} here, {', '.join(job.versions)} in the first process; "
+            f"{', '.join(found)} in this process, {', '.join(job.versions)} in the first process; "
             "install the same everywhere"
         )
     group = FSDPGroup(job.shard)

@@ -51,7 +51,7 @@ class Request:
     stop: tuple[str, ...] = ()
     """Texts that end an answer, which is cut before them."""
     num_log_probs: int | None = None
-    """Likeliest tokens to tell with each token's log-probability; None tells neither."""
+    """Likeliest tokens to give with each token's log-probability; None gives neither."""
     is_watched: bool = False
     """Whether the text is wanted after every step."""
 
@@ -228,14 +228,14 @@ class Engine:
         ).tolist()
         for row, token in zip(rows, tokens, strict=True):
             row.ids.append(token)
-        told = [i for i, r in enumerate(requests) if r.num_log_probs is not None]
-        if told:
+        wanted = [i for i, r in enumerate(requests) if r.num_log_probs is not None]
+        if wanted:
             found = log_probs_of(
-                logits_RV[torch.tensor(told, device=logits_RV.device)],
-                [tokens[i] for i in told],
-                [requests[i].num_log_probs or 0 for i in told],
+                logits_RV[torch.tensor(wanted, device=logits_RV.device)],
+                [tokens[i] for i in wanted],
+                [requests[i].num_log_probs or 0 for i in wanted],
             )
-            for i, log_prob in zip(told, found, strict=True):
+            for i, log_prob in zip(wanted, found, strict=True):
                 rows[i].log_probs.append(log_prob)
 
     def _read(self, rows: list[EngineRow]) -> None:

@@ -38,7 +38,7 @@ Layout = Callable[[Sequence[Message], bool], list[TemplateTurn]]
 
 
 def lab_turns(messages: Sequence[Message], answered: bool) -> list[TemplateTurn]:
-    """METHOD.md section 4. The stop token after each answer is not part of the pieces."""
+    """The stop token after each answer is not part of the pieces."""
     turns: list[TemplateTurn] = []
     pieces: list[TemplatePiece] = []
     for message in messages:

@@ -25,7 +25,7 @@ def load_to_train(path: str, config: StudentConfig, *, seed: int) -> Student:
 
 
 def add_lora(student: Student, config: LoraConfig | None, *, seed: int) -> Student:
-    """Freeze the student and put low-rank weights beside its linear layers; None: change nothing.
+    """Freeze the student and add low-rank weights to its linear layers; None: change nothing.
 
     Raises TrainingError where peft is missing or `target_modules` fit nothing.
     """

@@ -1,7 +1,7 @@
-"""What training holds in memory at its peak, from the base's sizes alone. No torch here.
+"""What training holds in memory at its peak, from the base's sizes alone. Loads no torch.
 
 Counted from what autograd keeps of a decoder layer with RMS norms, rotary attention and a gated MLP
-(Llama, Mistral, Granite, Qwen3); benchmarks/memory.py sets it beside what is measured.
+(Llama, Mistral, Granite, Qwen3); benchmarks/memory.py compares it with what is measured.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def fits(sizes: ArchitectureConfig, method: Method, num_tokens: int, memory_byte
 def shard_that_fits(
     num_held: int, num_updated: int, num: int, width: int, memory_bytes: int
 ) -> Shard:
-    """`step` where whole weights and gradients fit beside a part of everything.
+    """`step` where whole weights and gradients fit along with a part of everything.
 
     `num_updated` of all `num_held` parameters are trained; `width`: bytes of a number that is
     computed with.

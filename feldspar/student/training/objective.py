@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from feldspar.errors import TrainingError
 from feldspar.student.token_rows import TokenRows
 from feldspar.student.training.forward import ForwardPass, MicroBatchTensors
 from feldspar.student.training.process_group import ProcessGroup
@@ -27,7 +28,7 @@ from feldspar.tokens.arrays import TokenRow
 
 
 class MicroBatchLosses(NamedTuple):
-    """Losses of a micro-batch, and what else is told of it."""
+    """Losses of a micro-batch, and figures of it."""
 
     losses_N: Tensor
     """In nats. Backward from their sum gives the gradient of `scale` times it."""
@@ -42,7 +43,7 @@ LossFunction = Callable[[ForwardPass, MicroBatchTensors, Indices, float], MicroB
 
 
 class ObjectiveParts(NamedTuple):
-    """What another process makes the same objective of, beside the rows that are trained."""
+    """What another process makes the same objective of, besides the rows that are trained."""
 
     rows: Mapping[str, TokenRows]
     settings: Mapping[str, float]
@@ -52,20 +53,20 @@ class Objective(Protocol):
     """A loss over rows. Losses are pure functions of weights and rows: no step knows another."""
 
     key: str
-    """Of all that decides the losses beside the rows that are trained."""
+    """Of all that decides the losses besides the rows that are trained."""
     lengths: NDArray[np.int64]
     """Tokens computed for each row."""
     counts: NDArray[np.int32]
     """What each row adds to the number that a step's sums of losses and metrics are divided by."""
     metric_names: tuple[str, ...]
-    """Means over a step that are written to metrics.jsonl beside its loss."""
+    """Means over a step that are written to metrics.jsonl with its loss."""
 
     def prepare(self, scorer: StepScorer, folder: Path) -> None:
         """Called once, while the weights are those that training starts from, also of a fit that
         goes on. What is expensive may be kept in `folder`."""
 
     def of_step(self, rows: Indices, scorer: StepScorer) -> LossFunction:
-        """The losses of a step, of all whose rows this is told."""
+        """The losses of a step that sees these rows, in whichever process each is computed."""
 
     def computed(self, rows: Indices) -> list[TokenRow]:
         """What is computed at once for these rows: C token rows each, [C, R] flattened."""
@@ -155,7 +156,17 @@ def name_of_kind(objective: Objective) -> str:
 
 
 def objective_of(name: str, rows: TokenRows, parts: ObjectiveParts) -> Objective:
-    """The objective whose kind has this name (`name_of_kind`), made of its parts."""
+    """The objective whose kind has this name (`name_of_kind`), made of its parts.
+
+    Raises TrainingError where its module is not found.
+    """
     module, _, kind = name.partition(":")
-    made: Objective = getattr(importlib.import_module(module), kind).of_parts(rows, parts)
+    try:
+        found = importlib.import_module(module)
+    except ImportError as error:
+        raise TrainingError(
+            f"the objective {name} is not found in this process: {error}; put the folder of its "
+            "module into PYTHONPATH"
+        ) from error
+    made: Objective = getattr(found, kind).of_parts(rows, parts)
     return made

@@ -72,7 +72,7 @@ class ModelFlops:
 
 
 class Throughput:
-    """What is told of the speed of each step of a training."""
+    """The speed of each step of a training, in figures."""
 
     def __init__(self, student: Student, num_processes: int) -> None:
         self.timer = StepTimer(student.device)

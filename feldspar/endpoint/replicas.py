@@ -9,9 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-import openai
-
-from feldspar.teacher.faults import Fault
+from feldspar.endpoint.faults import Fault
 
 FAILURES_IN_A_ROW = 5
 """Failed calls, with none answered between them, after which a server is left alone."""
@@ -19,12 +17,11 @@ FIRST_REST_SECONDS = 5.0
 LONGEST_REST_SECONDS = 120.0
 
 
-class Server:
+class Replica:
     """One address, and how it has done."""
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.client: openai.AsyncOpenAI | None = None
         self.num_in_flight = 0
         self.rests_until = 0.0
         """While this is ahead the server is left alone; 0 when it is well."""
@@ -39,7 +36,7 @@ class Server:
         """A call has come back. Refusals, and calls turned away as too many, are no failures."""
         self.num_in_flight -= 1
         has_failed = fault is not None and (
-            fault.kind == "retry" or fault.is_connection or fault.reason == "503"
+            fault.kind == "retry" or fault.is_connection or fault.status == 503
         )
         if not has_failed:
             self._num_failed, self.rests_until = 0, 0.0
@@ -51,14 +48,14 @@ class Server:
             self._rest_seconds = min(LONGEST_REST_SECONDS, 2 * self._rest_seconds)
 
 
-class Servers:
+class Replicas:
     """Who is asked next."""
 
     def __init__(self, urls: Sequence[str], clock: Callable[[], float] = time.monotonic) -> None:
-        self.all = [Server(url) for url in urls]
+        self.all = [Replica(url) for url in urls]
         self._clock = clock
 
-    def begin(self) -> Server:
+    def begin(self) -> Replica:
         """The server that has the fewest calls; where all rest, the one that has rested longest."""
         now = self._clock()
         ready = [server for server in self.all if server.is_ready(now)]
@@ -69,5 +66,5 @@ class Servers:
         server.num_in_flight += 1
         return server
 
-    def end(self, server: Server, fault: Fault | None) -> None:
+    def end(self, server: Replica, fault: Fault | None) -> None:
         server.end(fault, self._clock())

@@ -5,7 +5,7 @@ import heapq
 import random
 from collections.abc import Callable
 
-from feldspar.teacher.governor import Governor, Latency, Outcome, Ticket, latency_growth
+from feldspar.endpoint.concurrency import Governor, Latency, Outcome, Ticket, latency_growth
 
 
 class FakeClock:

@@ -1,6 +1,6 @@
 """Runs a command, and ends all of it when whoever started this process lets go or is gone.
 
-    python -I keeper.py vllm serve ...
+    python -I child_guard.py vllm serve ...
 
 Standard input is held open by the starter and never written to. The command gets a session of its
 own, so that its children end with it. Only the standard library: it is run as a file.
