@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -17,9 +17,11 @@ import torch
 
 from feldspar.endpoint.calls import ChatCall, PromptCall
 from feldspar.endpoint.faults import Refused, one_line
+from feldspar.endpoint.openai_completions import PromptToken
 from feldspar.records import Message
 from feldspar.student.counter_rng import key_of
 from feldspar.student.inference.engine import Engine, EngineRow, Request
+from feldspar.student.lm_head import score_targets
 from feldspar.student.model import Student
 
 T = TypeVar("T")
@@ -100,6 +102,27 @@ class LocalEngineThread:
         self._orders.put(order)
         result: T = await order.done
         return result
+
+    def prompt_tokens(self, prompt: str | Sequence[int]) -> list[PromptToken]:
+        """How likely each token from the second on is. To be called by `run`."""
+        ids, starts = list(prompt) if not isinstance(prompt, str) else [], None
+        if isinstance(prompt, str):
+            encoded = self.student.tokenizer(prompt, return_offsets_mapping=True)
+            ids, starts = list(encoded.input_ids), [start for start, _ in encoded.offset_mapping]
+        if len(ids) > self._context:
+            raise Refused(
+                f"the prompt's {len(ids)} tokens do not fit into a context of {self._context}"
+            )
+        if len(ids) < 2:
+            return []
+        ids_BT = torch.tensor([ids], device=self.student.device)
+        hidden_NH = self.student.hidden_states(ids_BT)[0, :-1]
+        scores = score_targets(self.student.head, hidden_NH, ids_BT[0, 1:])
+        found = zip(scores.log_probs_N.tolist(), scores.is_best_N.tolist(), strict=True)
+        return [
+            PromptToken(log_prob, None, starts[place] if starts else None, bool(is_best))
+            for place, (log_prob, is_best) in enumerate(found, start=1)
+        ]
 
     def close(self) -> None:
         self._orders.put(None)
