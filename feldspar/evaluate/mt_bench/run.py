@@ -144,7 +144,7 @@ def _answers_of(
     config: MTBenchConfig,
     drawing: Drawing,
     student: StudentConfig,
-    here: Path,
+    folder: Path,
     progress: Progress,
 ) -> list[Answers]:
     """One set of answers a run. The checkpoint is loaded where an answer is not kept."""
@@ -155,7 +155,7 @@ def _answers_of(
             bench.questions,
             drawing,
             run=run,
-            kept_path=here / "answers" / checkpoint.digest[:16],
+            kept_path=folder / "answers" / checkpoint.digest[:16],
             progress=progress,
         )
         for run in range(1, config.num_runs + 1)
