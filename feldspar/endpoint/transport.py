@@ -153,6 +153,10 @@ class Transport:
 
 def run_apart(work: Coroutine[Any, Any, T]) -> T:
     """A coroutine's result, for callers without `await`, within a running loop or not."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, work).result()
 
