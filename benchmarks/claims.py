@@ -140,30 +140,33 @@ class Lab:
         self.seed, self.folder = seed, folder
 
     def run(self, arm: Arm) -> Figures:
+        from feldspar.steps import Workspace
         from feldspar.train.phases import train_phases
 
         checkpoint = self.base
         figures = {"base": self.score(checkpoint)}
-        for number, phase in enumerate(self.phases(arm), start=1):
+        for number, (phase, training) in enumerate(self.phases(arm), start=1):
             sources = [(s.name, s.digest, s.fraction, s.share) for s in phase.sources]
-            key = json.dumps([checkpoint.digest, sources, phase.num_epochs])
+            key = json.dumps([checkpoint.digest, sources, training.num_epochs])
             here = self.folder / "trained" / hashlib.sha256(key.encode()).hexdigest()[:12]
             (checkpoint,) = train_phases(
+                Workspace(folder=here),
                 checkpoint,
                 [phase],
+                [training],
                 self.recipe.train,
                 student=self.recipe.student,
                 scores={},
                 min_selection_items=1,
                 seed=self.seed,
-                here=here,
             )
             figures[str(number)] = self.score(checkpoint)
         return figures
 
-    def phases(self, arm: Arm) -> list[object]:
+    def phases(self, arm: Arm) -> list[tuple[object, object]]:
         from feldspar.config import BaseReplayConfig, MixConfig, PhaseConfig, ReplayConfig
         from feldspar.mix.phases import mix_phases
+        from feldspar.steps import Workspace
         from feldspar.tokens.count import TokenCounter
 
         def phase(name: str, branches: tuple[str, ...], epochs: int, replayed: str = "") -> object:
@@ -188,18 +191,17 @@ class Lab:
             phases = (phase("everything", ("knowledge", *skills), epochs),)
         source = self.recipe.mix.base_replay.source
         general = BaseReplayConfig(source=source, share=arm.share)
-        return list(
-            mix_phases(
-                self.samples,
-                MixConfig(base_replay=general if arm.share else None),
-                phases=phases,
-                train=self.recipe.train,
-                data={},
-                base_replay=Path(source) if arm.share else None,
-                counter=TokenCounter(),
-                here=self.folder / "phases" / arm.name,
-            )
+        mixed = mix_phases(
+            Workspace(folder=self.folder / "phases" / arm.name),
+            self.samples,
+            MixConfig(base_replay=general if arm.share else None),
+            phases=phases,
+            data={},
+            base_replay=Path(source) if arm.share else None,
+            counter=TokenCounter(),
         )
+        trainings = self.recipe.train.model_copy(update={"phase": phases}).of_phases()
+        return list(zip(mixed, trainings, strict=True))
 
     def _epochs_as_long(self) -> int:
         """Epochs over everything that come nearest to the rows of the two phases."""

@@ -32,6 +32,7 @@ from pathlib import Path
 from feldspar.config import ErrorRates, GenerateConfig, TaxonomyConfig, TeacherConfig, WorldConfig
 from feldspar.generate import generate_samples
 from feldspar.records import Leaf
+from feldspar.steps import Workspace
 from feldspar.taxonomy import read_taxonomy
 from feldspar.teacher import Journal, open_teacher
 from feldspar.world import start_teacher
@@ -77,7 +78,13 @@ def run_once(url: str, job: str, concurrency: int, taxonomy: Path) -> dict[str, 
         urllib.request.urlopen(urllib.request.Request(f"{url}/reset", method="POST")).close()
         started, cpu, first, num_kept = time.monotonic(), _cpu_seconds(), None, 0
         for sample in generate_samples(
-            leaves, config, teacher=teacher, judge=teacher, avoid=(), seed=1, here=Path(folder)
+            Workspace(folder=Path(folder)),
+            leaves,
+            config,
+            teacher=teacher,
+            judge=teacher,
+            avoid=(),
+            seed=1,
         ):
             num_kept += sample.is_kept
             if first is None and sample.is_kept:

@@ -26,6 +26,7 @@ from feldspar.endpoint.calls import Completion, Completions, Usage
 from feldspar.generate import generate_samples
 from feldspar.records import Chunk, Leaf, Sample, Seed
 from feldspar.runs import write_rows
+from feldspar.steps import Workspace
 from feldspar.teacher import Journal
 
 SHOWN_EVERY = 25_000
@@ -89,7 +90,7 @@ def main() -> None:
         here = Path(name)
         teacher = LocalTeacher("local", answer, journal)
         samples = generate_samples(
-            leaves, config, teacher=teacher, judge=teacher, avoid=(), seed=1, here=here
+            Workspace(folder=here), leaves, config, teacher=teacher, judge=teacher, avoid=(), seed=1
         )
         num_rows, _ = write_rows(here / "rows.jsonl.zst", shown(samples))
         journal_bytes = (here / "journal").stat().st_size

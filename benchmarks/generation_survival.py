@@ -23,6 +23,7 @@ from generation import RATES, WORLD, get_stats, make_leaves, proxied
 from feldspar.config import TeacherConfig
 from feldspar.generate import generate_samples
 from feldspar.records import Sample
+from feldspar.steps import Workspace
 from feldspar.teacher import Journal, open_teacher
 from feldspar.world import start_teacher
 from feldspar.world.write import write_world
@@ -37,13 +38,13 @@ def generate(url: str, folder: Path, taxonomy: Path) -> list[Sample]:
     with Journal(folder / "journal") as journal:
         teacher = open_teacher(TeacherConfig(concurrency=CONCURRENCY), f"{url}/v1", journal)
         samples = generate_samples(
+            Workspace(folder=folder),
             leaves,
             config.model_copy(update=FILTERS_OFF),
             teacher=teacher,
             judge=teacher,
             avoid=(),
             seed=1,
-            here=folder,
         )
         return list(samples)
 

@@ -24,6 +24,7 @@ from local_teacher import LocalTeacher, answer_by
 from feldspar.config import ErrorRates, GenerateConfig, KnowledgeConfig, TaxonomyConfig, WorldConfig
 from feldspar.generate import generate_samples, make_exams
 from feldspar.records import ExamItem, Leaf, Sample
+from feldspar.steps import Workspace
 from feldspar.taxonomy import read_taxonomy
 from feldspar.teacher import Journal
 from feldspar.text import normalise
@@ -140,14 +141,24 @@ def study(num_samples: int, num_calls: int, folder: Path) -> dict[str, Table]:
             for error in JUDGE_ERRORS
         }
         usual = judges[JUDGE_ERRORS[0]]
-        exams = list(make_exams(leaves, config, teacher=teacher, judge=usual, seed=1, here=folder))
+        exams = list(
+            make_exams(
+                Workspace(folder=folder), leaves, config, teacher=teacher, judge=usual, seed=1
+            )
+        )
         truth = Truth(leaves, exams)
 
         def generate(judge: LocalTeacher, changes: dict[str, Any]) -> list[Sample]:
             changed = config.model_copy(update=changes)
             return list(
                 generate_samples(
-                    leaves, changed, teacher=teacher, judge=judge, avoid=exams, seed=1, here=folder
+                    Workspace(folder=folder),
+                    leaves,
+                    changed,
+                    teacher=teacher,
+                    judge=judge,
+                    avoid=exams,
+                    seed=1,
                 )
             )
 

@@ -31,10 +31,11 @@ import torch
 from training_arms import Job, chats, make_bench_student, run_trl
 
 from feldspar.records import Conversation
-from feldspar.student.fit import FitSettings, Loop
 from feldspar.student.token_rows import TokenRows, tokenise
+from feldspar.student.training.loop import Loop
 from feldspar.student.training.optimizer import OptimizerStates
 from feldspar.student.training.schedule import Schedule, SourceRows
+from feldspar.student.training.settings import FitSettings
 from feldspar.student.training.signals import Stops
 
 CONTEXT = 4096
@@ -77,7 +78,7 @@ def run_case(case: Case, size: str, steps: int) -> dict[str, Any]:
         learning_rate=1e-5,
         tokens_per_micro_batch=case.token_budget,
         optimizer_states=case.states,
-        recompute=case.recompute,
+        activation_checkpointing=case.recompute,
     )
     reset_peak()
     with tempfile.TemporaryDirectory() as here:
@@ -87,7 +88,7 @@ def run_case(case: Case, size: str, steps: int) -> dict[str, Any]:
             loop.do_step(Stops())
         lines = [json.loads(x) for x in (Path(here) / "metrics.jsonl").read_text().splitlines()]
     timed = lines[1:] or lines
-    recomputed = "yes" if loop.compute.recompute else "no"
+    recomputed = "yes" if loop.forward.checkpoint_activations else "no"
     return {
         "parameters": student.num_parameters,
         "recomputed": recomputed,

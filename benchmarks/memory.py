@@ -84,13 +84,13 @@ WAYS = (
     Method(compute="float32"),
     Method(),
     Method(states="bfloat16"),
-    Method(recompute=True),
+    Method(activation_checkpointing=True),
 )
 SHARED = (
     Method(compute="float32", shard="step", num_shards=2),
     Method(shard="step", num_shards=2),
     Method(shard="layer", num_shards=2),
-    Method(shard="layer", num_shards=2, recompute=True),
+    Method(shard="layer", num_shards=2, activation_checkpointing=True),
 )
 CPU_CASES = [
     *(
@@ -104,7 +104,10 @@ CPU_CASES = [
 ]
 GPU_CASES = [
     Case(family="mistral", method=method, length=length, num_rows=4096 // length, device="cuda")
-    for method in (Method(states="bfloat16"), Method(states="bfloat16", recompute=True))
+    for method in (
+        Method(states="bfloat16"),
+        Method(states="bfloat16", activation_checkpointing=True),
+    )
     for length in (1024, 4096)
 ]
 
@@ -137,10 +140,11 @@ def measure(case: Case) -> dict[str, float]:
 def train(case: Case) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from feldspar.student.fit import FitSettings, fit
+    from feldspar.student.fit import fit
     from feldspar.student.model import make_student, save_checkpoint
-    from feldspar.student.training.process_group import Ranks
+    from feldspar.student.training.process_group import LaunchSettings
     from feldspar.student.training.schedule import Schedule, SourceRows
+    from feldspar.student.training.settings import FitSettings
     from feldspar.world.students import train_tokenizer
 
     sizes = case.sizes
@@ -175,16 +179,18 @@ def train(case: Case) -> None:
         learning_rate=1e-5,
         tokens_per_micro_batch=case.num_tokens + 64,
         optimizer_states=case.method.states,
-        recompute="always" if case.method.recompute else "never",
+        activation_checkpointing="always" if case.method.activation_checkpointing else "never",
     )
     with tempfile.TemporaryDirectory() as folder:
         here, num = Path(folder), case.method.num_shards
-        ranks = None
+        launch = None
         if num > 1:
             shard = case.method.shard or "auto"
             save_checkpoint(student, here / "start", phase="start", step=0)
-            ranks = Ranks(num=num, start=str(here / "start"), config=student_config, shard=shard)
-        fit(student, rows, schedule, settings, here=here, ranks=ranks)
+            launch = LaunchSettings(
+                num_processes=num, start=str(here / "start"), config=student_config, shard=shard
+            )
+        fit(student, rows, schedule, settings, folder=here, launch=launch)
 
 
 def made_rows(case: Case) -> Any:

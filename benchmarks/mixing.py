@@ -29,6 +29,7 @@ from feldspar.config import MixConfig, TrainConfig
 from feldspar.mix.phases import mix_phases
 from feldspar.records import Phase, Sample
 from feldspar.runs import read_rows, write_rows
+from feldspar.steps import Workspace
 from feldspar.tokens.count import TokenCounter
 
 BRANCHES = ("knowledge", "foundational", "compositional")
@@ -71,14 +72,13 @@ def _samples(words: list[str], num_rows: int, num_words: int) -> Iterator[Sample
 def stage_mix(folder: Path, num_rows: int, tokenizer: Path) -> dict[str, float]:
     """The cards' three phases: split by length, written once, replayed by reference."""
     phases = mix_phases(
+        Workspace(folder=folder / "phases"),
         Samples(folder / "samples.jsonl.zst"),
         MixConfig(),
         phases=TrainConfig().phase,
-        train=TrainConfig(),
         data={},
         base_replay=None,
         counter=TokenCounter(tokenizer),
-        here=folder / "phases",
     )
     write_rows(folder / "phases.jsonl.zst", phases)
     return {"rows": num_rows}
@@ -90,17 +90,18 @@ def stage_tokenise(folder: Path, num_rows: int, tokenizer: Path) -> dict[str, fl
 
     from feldspar.records import Conversation
     from feldspar.student.template.layout import lab_turns
-    from feldspar.student.template.render import STOP, Template
+    from feldspar.student.template.render import Template
+    from feldspar.student.template.tokens import LAB
     from feldspar.student.token_rows import Kept, tokenise_once
 
     given = AutoTokenizer.from_pretrained(tokenizer)
-    special = ["<|system|>", "<|user|>", "<|assistant|>", STOP, "<|pad|>"]
+    special = [*LAB.trained, LAB.pad]
     given.add_special_tokens({"additional_special_tokens": special})
     template = Template(
         given,
         layout=lab_turns,
-        stop_id=given.convert_tokens_to_ids(STOP),
-        pad_id=given.convert_tokens_to_ids("<|pad|>"),
+        stop_id=given.convert_tokens_to_ids(LAB.stop),
+        pad_id=given.convert_tokens_to_ids(LAB.pad),
         bos_id=None,
     )
     tokens = 0

@@ -31,12 +31,14 @@ from feldspar.prefer.rounds import tune_preferences
 from feldspar.progress import SILENT
 from feldspar.records import Candidate, Checkpoint, Conversation, Interval, Message, Prompt, Score
 from feldspar.runs import cache_folder, read_rows, write_json
-from feldspar.student.fit import FitSettings, fit
+from feldspar.steps import Workspace
+from feldspar.student.fit import fit
 from feldspar.student.inference.sample import sample_answers
 from feldspar.student.model import Student, base_checkpoint, load_student, save_checkpoint
 from feldspar.student.scoring.log_probs import AnswerLogProb
 from feldspar.student.token_rows import tokenise
 from feldspar.student.training.schedule import Schedule, SourceRows
+from feldspar.student.training.settings import FitSettings
 from feldspar.world import make_world
 from feldspar.world.prose import (
     ATTRIBUTES,
@@ -190,7 +192,7 @@ def train_model(
             batch_samples=BATCH, num_epochs=1, phase=path.name, seed=seed,
         )  # fmt: skip
         settings = FitSettings(learning_rate=rate, warmup_steps=20)
-        fit(student, tokens, schedule, settings, here=path.with_name(path.name + ".training"))
+        fit(student, tokens, schedule, settings, folder=path.with_name(path.name + ".training"))
         save_checkpoint(student, path, phase="sft", step=schedule.num_steps)
     return base_checkpoint(str(path))
 
@@ -350,8 +352,8 @@ def do_arm(name: str, seed: int, runs: Path) -> None:
         }
     )  # fmt: skip
     checkpoints = tune_preferences(
-        sft, prompts, config, train=TrainConfig(), student=StudentConfig(base="", device="cpu"),
-        score=NoExams(), reward=reward, seed=seed, here=here,
+        Workspace(folder=here), sft, prompts, config, train=TrainConfig(),
+        student=StudentConfig(base="", device="cpu"), score=NoExams(), reward=reward, seed=seed,
     )  # fmt: skip
     quality_of = {c.phase: measure(c.path, world, questions, seed) for c in checkpoints}
     lines = [json.loads(line) for line in (here / "rounds.jsonl").read_text().splitlines()]

@@ -23,8 +23,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.generation import LogitsProcessor, LogitsProcessorList
 
 from feldspar.config import StudentConfig
-from feldspar.student import engine as engine_module
-from feldspar.student.inference.engine import Engine, Request, Row
+from feldspar.student.inference import engine as engine_module
+from feldspar.student.inference.engine import Engine, EngineRow, Request
 from feldspar.student.model import Student, make_student
 
 VOCABULARY, PROMPT_TOKENS, NUM_ANSWERS = 32000, 300, 16
@@ -67,7 +67,7 @@ class EndingEngine(Engine):
 
     lengths: dict[tuple[int, int], int]
 
-    def _read(self, rows: list[Row]) -> None:
+    def _read(self, rows: list[EngineRow]) -> None:
         for row in rows:
             if len(row.ids) == self.lengths[row.request.keys[0], row.draw]:
                 row.finish = "stop"

@@ -23,7 +23,7 @@ from sampling import VOCABULARY, make
 
 from feldspar.config import ServeConfig
 from feldspar.serve import ModelCard, listening, make_app
-from feldspar.serve.engine_thread import open_desk
+from feldspar.serve.engine_thread import open_engine
 from feldspar.student.model import Student
 
 ANSWER_TOKENS = 32
@@ -51,8 +51,8 @@ async def serve(student: Student, asked: list[list[int]], num_clients: int) -> d
                 tokens += (await response.json())["usage"]["completion_tokens"]
             waits.append(time.perf_counter() - began)
 
-    async with open_desk(student, ServeConfig()) as desk:
-        app = make_app([ModelCard("m")], draw=desk.draw)
+    async with open_engine(student, ServeConfig()) as engine:
+        app = make_app([ModelCard("m")], draw=engine.draw)
         connector = aiohttp.TCPConnector(limit=0)
         async with listening(app) as url, aiohttp.ClientSession(connector=connector) as session:
             wall, cpu = time.perf_counter(), time.process_time()

@@ -44,8 +44,8 @@ from training_arms import (
 )
 
 from feldspar.cli.main import WAITING
-from feldspar.student.fit import FitSettings
 from feldspar.student.token_rows import TokenRows, tokenise
+from feldspar.student.training.settings import FitSettings
 
 FEATURES = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_tile")
 

@@ -19,11 +19,12 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from feldspar.config import StudentConfig
 from feldspar.records import Conversation, Message
-from feldspar.student import fit as fitting
-from feldspar.student.fit import FitSettings, fit
+from feldspar.student.fit import fit
 from feldspar.student.model import Student, make_student
 from feldspar.student.token_rows import TokenRows, tokenise
+from feldspar.student.training import loop as loops
 from feldspar.student.training.schedule import Schedule, SourceRows
+from feldspar.student.training.settings import FitSettings
 
 VOCABULARY = 8192
 LEARNING_RATE = 1e-4
@@ -127,8 +128,8 @@ def run_feldspar(job: Job, *, compile: bool = False) -> list[float]:
     settings = FitSettings(learning_rate=LEARNING_RATE, tokens_per_micro_batch=job.token_budget)
     clock = _Clock()
     # The peers save nothing either; a real run spends a twentieth of its time on it at most.
-    fitting._STATE_SECONDS = math.inf
-    fit(student, rows, schedule, settings, here=job.here / "feldspar", progress=clock)
+    loops._STATE_SECONDS = math.inf
+    fit(student, rows, schedule, settings, folder=job.here / "feldspar", progress=clock)
     return clock.times
 
 

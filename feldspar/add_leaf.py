@@ -9,6 +9,7 @@ from pathlib import Path
 from feldspar.config import DataConfig, ExamConfig, PhaseConfig, Recipe, ReplayConfig, lay_settings
 from feldspar.errors import RunError
 from feldspar.evaluate.scores import RETENTION
+from feldspar.files import write_text_whole
 from feldspar.flow import run_recipe
 from feldspar.progress import Progress
 from feldspar.records import ExamItem
@@ -107,11 +108,13 @@ def _asked_before(run_path: Path, branch: str) -> list[ExamItem]:
 
 def _write_exam(path: Path, items: Iterable[ExamItem]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as file:
-        for item in items:
-            row = {"question": item.question, "answer": item.reference, "match": item.match}
-            if item.match in ("final", "exact") and item.accepted:
-                row["accepted"] = list(item.accepted)  # type: ignore[assignment]
-            if item.context:
-                row["context"] = item.context
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    lines = []
+    for item in items:
+        row: dict[str, object]
+        row = {"question": item.question, "answer": item.reference, "match": item.match}
+        if item.match in ("final", "exact") and item.accepted:
+            row["accepted"] = list(item.accepted)
+        if item.context:
+            row["context"] = item.context
+        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+    write_text_whole(path, "".join(lines))

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
+
+import zstandard
+
+_PIECE_BYTES = 1 << 17
+
+PART_SUFFIX = ".part"
+"""Of what is being written; a killed process leaves it, and nobody reads it."""
 
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Give a folder beside `path` to write into; it is renamed when the block ends well."""
-    beside = path.with_name(path.name + ".part")
+    """Give a folder beside `path` to write into; it takes `path`'s place when the block ends
+    well."""
+    beside = path.with_name(path.name + PART_SUFFIX)
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     try:
@@ -20,9 +32,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise
-    for file in beside.rglob("*"):
-        if file.is_file():
-            _flush(file)
+    _flush_files(beside)
     if path.exists():
         shutil.rmtree(path)
     beside.replace(path)
@@ -30,9 +40,34 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Give a file name beside `path` to write to; it is renamed when the block ends well."""
-    beside = path.with_name(path.name + ".part")
+def first_folder(path: Path) -> Iterator[Path]:
+    """As `whole_folder`, where several processes may write the same: the first one's stays."""
+    beside = _own_place(path)
+    beside.mkdir(parents=True)
+    try:
+        yield beside
+        _flush_files(beside)
+        try:
+            beside.replace(path)
+        except OSError:
+            if not path.is_dir():
+                raise
+        _flush(path.parent)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+@contextmanager
+def whole_file(path: Path, *, is_shared: bool = False) -> Iterator[Path]:
+    """Give a file name beside `path` to write to; it is renamed when the block ends well.
+
+    `is_shared`: several processes may write the same at once. A device or a pipe is written to as
+    it is.
+    """
+    if path.exists() and not path.is_file():
+        yield path
+        return
+    beside = _own_place(path) if is_shared else path.with_name(path.name + PART_SUFFIX)
     try:
         yield beside
     except BaseException:
@@ -41,6 +76,69 @@ def whole_file(path: Path) -> Iterator[Path]:
     _flush(beside)
     beside.replace(path)
     _flush(path.parent)
+
+
+class ZstdReader(io.RawIOBase):
+    """What a .zst file holds, frame after frame.
+
+    Raises zstandard.ZstdError where the file ends inside a frame: the library's own reader takes a
+    file that was cut for a shorter one.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._frame = zstandard.ZstdDecompressor().decompressobj()
+        self._is_inside = False
+        self._packed = b""
+        self._ready = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        while not self._ready:
+            packed = self._packed or self._file.read(_PIECE_BYTES)
+            if not packed:
+                if self._is_inside:
+                    raise zstandard.ZstdError("the file ends in the middle; it was cut")
+                return 0
+            self._packed = b""
+            self._ready = memoryview(self._frame.decompress(packed))
+            self._is_inside = not self._frame.eof
+            if self._frame.eof:
+                self._packed = self._frame.unused_data
+                self._frame = zstandard.ZstdDecompressor().decompressobj()
+        size = min(len(buffer), len(self._ready))
+        buffer[:size] = self._ready[:size]
+        self._ready = self._ready[size:]
+        return size
+
+
+def write_bytes_whole(path: Path, content: bytes, *, is_shared: bool = False) -> None:
+    """Write a file that is there whole or not at all."""
+    with whole_file(path, is_shared=is_shared) as beside:
+        beside.write_bytes(content)
+
+
+def write_text_whole(path: Path, text: str) -> None:
+    """Write a text as UTF-8, with its line ends as they are."""
+    write_bytes_whole(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a value that `json` knows, indented; folders above it are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text_whole(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def _own_place(path: Path) -> Path:
+    return path.with_name(f"{path.name}{PART_SUFFIX}-{secrets.token_hex(4)}")
+
+
+def _flush_files(folder: Path) -> None:
+    for file in folder.rglob("*"):
+        if file.is_file():
+            _flush(file)
 
 
 def _flush(path: Path) -> None:

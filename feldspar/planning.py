@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safetensors import safe_open
-
 from feldspar.config import BudgetConfig, Recipe
-from feldspar.flow import data_of
 from feldspar.generate import Probed, expected_samples, expected_tokens, num_exam_items, probe
 from feldspar.generate import estimate as estimate_generation
+from feldspar.mix.earlier import rows_of_data
 from feldspar.mix.files import count_rows
 from feldspar.mix.phases import warnings
 from feldspar.plan import Given, Plan, Rate, machine_here, make_plan, named_machine
@@ -22,14 +19,12 @@ from feldspar.prepare import open_teachers, place
 from feldspar.progress import Progress
 from feldspar.records import Branch, Estimate, Leaf
 from feldspar.runs import write_json
-from feldspar.taxonomy import read_taxonomy
+from feldspar.student.template.tokens import LAB
+from feldspar.taxonomy import read_readable
+from feldspar.tokens.count import guess_tokens
 
 if TYPE_CHECKING:
     from feldspar.mix.estimate import PhaseRows
-
-TEMPLATE_TOKENS = 14
-"""Of the role and stop tokens and line ends of one turn and its answer."""
-CHARACTERS_PER_TOKEN = 4
 
 
 def plan_recipe(
@@ -40,15 +35,15 @@ def plan_recipe(
     Asks no teacher, but for `num_probes` of the run's own calls. `gpu` names another machine.
     """
     from feldspar.mix.estimate import expected_rows
-    from feldspar.student.model_sizes import read_architecture
+    from feldspar.student.model_sizes import num_weights, read_architecture
     from feldspar.student.training.memory import memory_ways
 
     gpu = gpu or recipe.plan.gpu
     machine = named_machine(gpu) if gpu else machine_here()
     placed = place(recipe, folder, progress, parts=set())
-    leaves = list(read_taxonomy(placed.taxonomy, progress=progress))
+    leaves, left_out = read_readable(placed.taxonomy, progress=progress)
     rate = find_rate(placed, folder, leaves, num_probes, progress)
-    rows_of = {d.name: data_of(d) for d in placed.data}
+    rows_of = {d.name: rows_of_data(d) for d in placed.data}
     num_data = {n: count_rows(r) if isinstance(r, Path) else len(r) for n, r in rows_of.items()}
     samples = expected_samples(leaves, placed.generate, placed.seed)
     rows = expected_rows(placed.train.phase, placed.mix, samples, num_data)
@@ -72,7 +67,7 @@ def plan_recipe(
             machine=machine,
             memory=ways,
             rate=rate,
-            warnings=warnings(placed.mix, placed.train.phase),
+            warnings=[*warnings(placed.mix, placed.train.phase), *left_out],
         ),
     )
 
@@ -107,7 +102,7 @@ def row_tokens(recipe: Recipe, leaves: Sequence[Leaf], samples: Mapping[Branch, 
     """Tokens of a training row on average, its template's and system prompt's with it."""
     num_samples = sum(samples.values())
     tokens = sum(expected_tokens(leaves, recipe.generate, recipe.seed).values())
-    framed = TEMPLATE_TOKENS + len(recipe.student.system_prompt) // CHARACTERS_PER_TOKEN
+    framed = LAB.tokens_per_turn + guess_tokens(recipe.student.system_prompt)
     return round(tokens / num_samples) + framed if num_samples else 0
 
 
@@ -144,13 +139,3 @@ def find_rate(
         tokens_per_second=probed.completion_tokens / probed.seconds,
         known_by=f"{probed.calls:,.0f} calls in {probed.seconds:.1f} s",
     )
-
-
-def num_weights(base: Path) -> int:
-    """Parameters of the base, from the headers of its files; 0 where it is not at hand."""
-    total = 0
-    for path in sorted(base.glob("*.safetensors")):
-        with safe_open(path, framework="numpy") as tensors:
-            shapes = (tensors.get_slice(name).get_shape() for name in tensors.keys())  # noqa: SIM118
-            total += sum(math.prod(shape) for shape in shapes)
-    return total

@@ -7,16 +7,29 @@ import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from feldspar.config import Recipe, TeacherConfig, place_paths, world_parts
+from feldspar.config import (
+    BenchmarkConfig,
+    Recipe,
+    StudentConfig,
+    TeacherConfig,
+    place_paths,
+    world_parts,
+)
 from feldspar.errors import TeacherError
+from feldspar.evaluate.mt_bench.files import MTBench, find_mt_bench, read_mt_bench
 from feldspar.models.opening import known_model, unserved_model
-from feldspar.progress import Progress
-from feldspar.runs import cache_folder, result_of, write_json
+from feldspar.progress import SILENT, Progress
+from feldspar.records import Checkpoint, ScoreItems
+from feldspar.runs import cache_folder, open_step, result_of, write_json
 from feldspar.teacher import Budget, Journal, Teacher, open_teacher
 
 log = logging.getLogger(__name__)
+
+
+Until = Literal["samples", "phases", "trained", "preferred", "scores"]
+"""How far a run goes."""
 
 
 class Teachers(NamedTuple):
@@ -51,6 +64,59 @@ def place(
     # The base is an earlier run: its result.
     student = placed.student.model_copy(update={"base": result_of(base).path})
     return placed.model_copy(update={"student": student})
+
+
+class Prepared(NamedTuple):
+    """What a run looked at before anything was paid for."""
+
+    base: Checkpoint
+    student: StudentConfig
+    """With the dtype that `auto` means on this machine."""
+    benchmark_configs: tuple[BenchmarkConfig, ...]
+    """Those that phases choose their checkpoints by."""
+    mt_bench: MTBench | None
+    mt_bench_files: dict[str, Path]
+
+    def benchmarks(self, progress: Progress) -> dict[str, ScoreItems]:
+        """What marks checkpoints by a benchmark, by task."""
+        if not self.benchmark_configs:
+            return {}
+        from feldspar.evaluate.benchmarks.selecting import ScoreOnBenchmark
+
+        path = cache_folder() / "benchmarks"
+        return {
+            config.task: ScoreOnBenchmark(
+                config, student=self.student, cache_path=path, progress=progress
+            )
+            for config in self.benchmark_configs
+        }
+
+
+def look_ahead(recipe: Recipe, run_path: Path, until: Until) -> Prepared:
+    """Look at what training and scoring need, which costs nothing.
+
+    Raises FeldsparError for a base that cannot be loaded and for benchmarks that cannot be run.
+    """
+    from feldspar.student.model import base_checkpoint, with_dtype
+
+    config = recipe.evaluate
+    selecting = {phase.select for phase in recipe.train.phase} if until != "phases" else set()
+    files = [] if config.mt_bench is None else find_mt_bench(config.mt_bench)
+    prepared = Prepared(
+        base=base_checkpoint(recipe.student.base),
+        student=with_dtype(recipe.student),
+        benchmark_configs=tuple(b for b in config.benchmark if b.task in selecting),
+        mt_bench=read_mt_bench(files) if files else None,
+        mt_bench_files={path.name: path for path in files},
+    )
+    prepared.benchmarks(SILENT)
+    # What was scored before is found again, also where there is no hub.
+    if until == "scores" and config.benchmark and open_step(run_path, "benchmarks") is None:
+        from feldspar.evaluate.benchmarks.tasks import check_data
+
+        for benchmark in config.benchmark:
+            check_data(benchmark)
+    return prepared
 
 
 @contextmanager

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
+from feldspar.keys import Place
+
 Branch = Literal["knowledge", "foundational", "compositional"]
 BRANCHES: tuple[Branch, ...] = ("knowledge", "foundational", "compositional")
 Role = Literal["system", "user", "assistant"]
@@ -152,7 +154,7 @@ class Source:
     """
 
     name: str
-    path: str
+    path: Place[str]
     """JSONL (zstd) file of `Conversation`."""
     digest: str
     num_samples: int
@@ -165,19 +167,28 @@ class Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
-    """One stretch of training: what it sees and how long."""
+    """What one stretch of training sees."""
 
     name: str
     sources: tuple[Source, ...]
     """The phase's own rows first, then what it replays."""
+    held_out: tuple[Source, ...] = ()
+    """Rows of the same sources that are set apart from training, where any are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseTraining:
+    """How a phase is trained, and how its checkpoint is chosen."""
+
+    name: str
+    """Of the phase."""
     num_epochs: int
     batch_samples: int
+    """Samples per optimizer step, over all devices."""
     learning_rate: float
     warmup_steps: int
     select: str
     """`exams`, `log-likelihood`, `last`, or a benchmark's task."""
-    held_out: tuple[Source, ...] = ()
-    """Rows of the same sources that are set apart from training, where any are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,6 +200,11 @@ class Checkpoint:
     """Content digest of weights and tokenizer: what caches and step keys go by."""
     phase: str = "base"
     step: int = 0
+
+    @property
+    def key(self) -> str:
+        """What steps that are handed a checkpoint are known by."""
+        return self.digest
 
 
 Match = Literal["final", "exact", "likelihood", "judge", "choice"]
@@ -263,7 +279,7 @@ class Score:
     interval: Interval
     num_items: int
     settings: str = ""
-    answers_path: str = ""
+    answers_path: Place[str] = ""
     leaf: str = ""
 
 

@@ -6,9 +6,9 @@
       steps/NAME/KEY8/      rows.jsonl.zst, what the step wrote beside it, and done.json, last
       lock                  one writer at a time
 
-A step's key covers its version, its part of the recipe, the content of the files it reads, the keys
-of its inputs, and the `key` of every client or function handed in. Where files lie does not count.
-A folder without done.json is an unfinished step: the step's function finds it again as `here`.
+A step's key covers its name and version, what of its arguments decides its result (keys.py), and
+the content of the files it reads. Where files lie and how fast a step is done do not count.
+A folder without done.json is an unfinished step: the step finds it again as its workspace's folder.
 A run that was moved, or is read from elsewhere, gives its records with the paths they have now.
 """
 
@@ -17,31 +17,39 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import inspect
-import io
 import json
+import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, BinaryIO, Generic, ParamSpec, TypeVar
 
 import zstandard
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from feldspar import records
-from feldspar.config import Recipe, is_path, move_paths
+from feldspar.config import Recipe, move_paths
 from feldspar.errors import RecipeError, RunError
+from feldspar.keys import content_key
 from feldspar.progress import SILENT, Progress
+from feldspar.steps import Step, Workspace
 
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
 R = TypeVar("R")
 
 ROWS = "rows.jsonl.zst"
 DONE = "done.json"
+FORMAT = 2
+"""Of the run directory: raised when what an earlier version made would be misread."""
 _PLACE = "run_path"
 """In recipe.json: where the run was when it was last written."""
+_FORMAT = "run_format"
+_READ_BYTES = 1 << 17
 
 
 class Rows(Generic[R]):
@@ -63,8 +71,12 @@ class Rows(Generic[R]):
         if self._record is None:
             return
         run_path = str(self.folder.parents[2])
+        num_rows = 0
         for row in read_rows(self.folder / ROWS, getattr(records, self._record)):
+            num_rows += 1
             yield _moved(row, self._run_path_then, run_path)
+        if num_rows != self._num_rows:
+            raise _damaged(self.folder / ROWS, f"it has {num_rows} rows, not {self._num_rows}")
 
     def last(self) -> R:
         """The last record. A step that gives checkpoints gives its result last."""
@@ -75,11 +87,36 @@ class Rows(Generic[R]):
 
 
 def read_rows(path: Path, record: type[R]) -> Iterator[R]:
-    """Read records from a `.jsonl.zst` file, one at a time."""
+    """Read records from a `.jsonl.zst` file, one at a time.
+
+    Raises RunError where the file is cut off or was changed: it is never read as a shorter one.
+    """
     adapter = TypeAdapter(record)
-    with path.open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as stream:
-        for line in io.TextIOWrapper(stream, encoding="utf-8", newline="\n"):
-            yield adapter.validate_json(line)
+    try:
+        with path.open("rb") as raw:
+            for line in _lines(raw):
+                yield adapter.validate_json(line)
+    except FileNotFoundError as error:
+        raise _damaged(path, "it is gone") from error
+    except (zstandard.ZstdError, ValidationError) as error:
+        raise _damaged(path, str(error).splitlines()[0]) from error
+
+
+def _lines(raw: BinaryIO) -> Iterator[bytes]:
+    """The lines of a compressed file. Raises ZstdError where the compressed frame does not end."""
+    decompressor = zstandard.ZstdDecompressor().decompressobj()
+    rest = b""
+    while block := raw.read(_READ_BYTES):
+        *lines, rest = (rest + decompressor.decompress(block)).split(b"\n")
+        yield from lines
+    if not decompressor.eof or rest:
+        raise zstandard.ZstdError("it is cut off")
+
+
+def _damaged(path: Path, why: str) -> RunError:
+    step = path.parent if path.name == ROWS else None
+    cure = f"delete {step} and run again" if step else "delete what made it and run again"
+    return RunError(f"{path}: damaged ({why}); {cure}: everything else is found again")
 
 
 def write_rows(path: Path, rows: Iterable[object]) -> tuple[int, str | None]:
@@ -90,7 +127,9 @@ def write_rows(path: Path, rows: Iterable[object]) -> tuple[int, str | None]:
     num_rows = 0
     with (
         beside.open("wb") as raw,
-        zstandard.ZstdCompressor(level=3).stream_writer(raw, closefd=False) as stream,
+        zstandard.ZstdCompressor(level=3, write_checksum=True).stream_writer(
+            raw, closefd=False
+        ) as stream,
     ):
         for row in rows:
             if adapter is None:
@@ -113,6 +152,27 @@ def _make_durable(beside: Path, path: Path) -> None:
     with beside.open("rb") as file:
         os.fsync(file.fileno())
     beside.replace(path)
+
+
+def claim_run(path: Path, recipe_folder: Path) -> None:
+    """Note which project a run is of. Raises RunError where it is another's that is still there.
+
+    A project that was moved or copied takes its runs along: they are not where they were noted.
+    """
+    note = path / "project.json"
+    claim = {"folder": str(recipe_folder.resolve()), "run_path": str(path.resolve())}
+    try:
+        noted = json.loads(note.read_text("utf-8")) if note.is_file() else claim
+        owner, place = str(noted["folder"]), str(noted["run_path"])
+    except (ValueError, KeyError, TypeError):
+        # Damaged: it is written anew.
+        owner, place = claim["folder"], claim["run_path"]
+    if place == claim["run_path"] and owner != claim["folder"] and Path(owner).is_dir():
+        raise RunError(
+            f"{path} is the run of the recipe in {owner}; give this recipe another `name`, "
+            "or keep its runs elsewhere with --runs"
+        )
+    write_json(note, claim)
 
 
 class Run:
@@ -141,52 +201,46 @@ class Run:
                 f"{self.path} is being written by another process; wait for it, stop it, "
                 "or give this run another `name`"
             ) from None
+        _announce_format(self.path)
         recipe = self.recipe.model_dump(mode="json")
-        write_json(self.path / "recipe.json", recipe | {_PLACE: str(self.path.absolute())})
+        place = {_PLACE: str(self.path.absolute()), _FORMAT: FORMAT}
+        write_json(self.path / "recipe.json", recipe | place)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
 
     def step(
-        self,
-        name: str,
-        function: Callable[..., Iterable[R]],
-        *inputs: object,
-        version: int = 1,
-        reads: Sequence[Path] = (),
-        **handed: object,
-    ) -> Rows[R]:
-        """Give the rows of `function(*inputs, **handed)`, computed once per key.
+        self, step: Step[P, R], *, reads: Mapping[str, Path] | None = None
+    ) -> Callable[P, Rows[R]]:
+        """Give what computes a step's rows, once per key: `run.step(SAMPLES)(leaves, config)`.
 
-        `here` (the step's folder, kept when the step dies), `progress` and `num_processes` are
-        passed to functions that take them.
+        `reads`: the files and folders whose content decides the result, by names that do not depend
+        on where they lie.
         """
-        parts = [name, version, self._content_of(reads), [_key_of(i) for i in inputs]]
-        parts.append({key: _key_of(value) for key, value in sorted(handed.items())})
-        key = _hash(parts)
-        folder = self.path / "steps" / name / key[:8]
-        if not (folder / DONE).exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            available: dict[str, object] = {"here": folder, "progress": self.progress}
-            available["num_processes"] = self.num_processes
-            wanted = inspect.signature(function).parameters
-            handed = handed | {k: v for k, v in available.items() if k in wanted}
-            started = time.monotonic()
-            num_rows, record = write_rows(folder / ROWS, function(*inputs, **handed))
-            seconds = round(time.monotonic() - started, 3)
-            done = {"key": key, "record": record, "num_rows": num_rows, "seconds": seconds}
-            done["run_path"] = str(self.path)
-            write_json(folder / DONE, done)
-        self._make_current(name, key)
-        return Rows(folder)
 
-    def _content_of(self, paths: Sequence[Path]) -> list[list[str]]:
-        """Names, relative to what the paths have in common, and digests."""
-        if not paths:
-            return []
-        top = os.path.commonpath([existing(path).parent for path in paths])
-        return [[os.path.relpath(path, top), self._digests.of(path)] for path in sorted(paths)]
+        def rows(*args: P.args, **kwargs: P.kwargs) -> Rows[R]:
+            files = {name: self._digests.of(existing(p)) for name, p in (reads or {}).items()}
+            key = content_key(step.name, step.version, files, step.arguments(*args, **kwargs))
+            folder = self.path / "steps" / step.name / key[:8]
+            if not (folder / DONE).exists():
+                folder.mkdir(parents=True, exist_ok=True)
+                work = Workspace(
+                    folder=folder, progress=self.progress, num_processes=self.num_processes
+                )
+                self._finish(folder, key, lambda: step.run(work, *args, **kwargs))
+            self._make_current(step.name, key)
+            return Rows(folder)
+
+        return rows
+
+    def _finish(self, folder: Path, key: str, compute: Callable[[], Iterable[object]]) -> None:
+        """Write a step's rows, and last that it is done."""
+        started = time.monotonic()
+        num_rows, record = write_rows(folder / ROWS, compute())
+        seconds = round(time.monotonic() - started, 3)
+        done = {"key": key, "record": record, "num_rows": num_rows, "seconds": seconds}
+        write_json(folder / DONE, done | {"run_path": str(self.path)})
 
     def _make_current(self, name: str, key: str) -> None:
         path = self.path / "current.json"
@@ -200,7 +254,7 @@ class Joined(Generic[R]):
 
     def __init__(self, *parts: Rows[R]) -> None:
         self.parts = parts
-        self.key = _hash([part.key for part in parts])
+        self.key = content_key([part.key for part in parts])
 
     def __len__(self) -> int:
         return sum(len(part) for part in self.parts)
@@ -222,7 +276,12 @@ def open_step(run_path: Path, name: str) -> Rows[Any] | None:
 def read_recipe_of(run_path: Path) -> Recipe:
     """The recipe a run was made with, its paths real, also where the run was moved."""
     tree = json.loads((run_path / "recipe.json").read_text(encoding="utf-8"))
-    then = tree.pop(_PLACE, None)
+    then, made_by = tree.pop(_PLACE, None), tree.pop(_FORMAT, 1)
+    if made_by > FORMAT:
+        raise RunError(
+            f"{run_path}: made by a newer version of Feldspar (run format {made_by}, this "
+            f"one reads up to {FORMAT}); update Feldspar"
+        )
     recipe = Recipe.model_validate(tree)
     now = run_path.absolute()
     return recipe if then in (None, str(now)) else move_paths(recipe, Path(then), now)
@@ -241,6 +300,18 @@ def result_of(run_path: Path) -> records.Checkpoint:
             assert isinstance(checkpoint, records.Checkpoint)
             return checkpoint
     raise RunError(f"{run_path} has no trained model yet; `feldspar run` the recipe to its end")
+
+
+def _announce_format(run_path: Path) -> None:
+    """Say it where an earlier version made the run: its steps have other keys."""
+    path = run_path / "recipe.json"
+    made_by = json.loads(path.read_text("utf-8")).get(_FORMAT, 1) if path.is_file() else FORMAT
+    if made_by < FORMAT:
+        log.warning(
+            "%s was made by an earlier version of Feldspar: its steps are computed again, teacher "
+            "answers come from the journal; to keep it as it is, give this run another `name`",
+            run_path,
+        )
 
 
 def find_run(name: str, root: Path) -> Path:
@@ -278,7 +349,7 @@ class Digests:
         """sha256 of a file, or of the names and contents of a folder's files."""
         if path.is_dir():
             files = sorted(p for p in path.rglob("*") if p.is_file())
-            return _hash([[str(p.relative_to(path)), self.of(p)] for p in files])
+            return content_key([[p.relative_to(path).as_posix(), self.of(p)] for p in files])
         stat = path.stat()
         stamp = [stat.st_size, stat.st_mtime_ns]
         known = self._known.get(str(path))
@@ -311,30 +382,3 @@ def _path_now(path: str, then: str, now: str) -> str:
     return (
         str(Path(now) / Path(path).relative_to(then)) if Path(path).is_relative_to(then) else path
     )
-
-
-def _hash(value: object) -> str:
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _key_of(value: object) -> Any:
-    """What of a value decides the result: keys for what has one, never where a file lies."""
-    if isinstance(value, records.Checkpoint):
-        return value.digest
-    if isinstance(key := getattr(value, "key", None), str):
-        return key
-    if isinstance(value, BaseModel):
-        fields = type(value).model_fields
-        return {n: _key_of(getattr(value, n)) for n, f in fields.items() if not is_path(f)}
-    if dataclasses.is_dataclass(value):
-        return {f.name: _key_of(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, (list, tuple)):
-        return [_key_of(v) for v in value]
-    if isinstance(value, dict):
-        return {str(k): _key_of(v) for k, v in value.items()}
-    if isinstance(value, Path):
-        return None
-    if value is None or isinstance(value, (str, int, float, bool)):
-        return value
-    raise AssertionError(f"a step was handed a {type(value).__name__}, which has no key")

@@ -6,7 +6,8 @@ import pytest
 from tiny_run import ROOT
 
 from feldspar.config import Recipe, read_recipe
-from feldspar.flow import Until, run_recipe
+from feldspar.flow import run_recipe
+from feldspar.prepare import Until
 from feldspar.progress import SILENT
 from feldspar.records import Checkpoint, Phase
 from feldspar.runs import Rows, open_step, result_of

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from forked import Forked
 
+from feldspar.children import module_command
 from feldspar.cli.main import main
 from feldspar.records import Checkpoint
 from feldspar.runs import open_step
@@ -179,7 +180,7 @@ def _main(arguments: tuple[str, ...], max_file_bytes: int | None) -> None:
 
 
 def _command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "feldspar.cli.main", *arguments]
+    return [*module_command("feldspar.cli.main"), *arguments]
 
 
 def _environment(cache: Path | None) -> dict[str, str]:

@@ -24,7 +24,7 @@ def agree(
     """Try the recipe's reward pair on stored preferences, before it decides what is tuned on."""
     from feldspar.cli.progress import make_progress
     from feldspar.config import read_recipe
-    from feldspar.flow import agree_with_pairs
+    from feldspar.trials import agree_with_pairs
 
     placed = read_recipe(recipe, settings or [])
     found = agree_with_pairs(placed, recipe.parent, pairs, make_progress())

@@ -20,7 +20,7 @@ def calibrate(
     """Try the judge on good pairs and on corrupted ones, made from the seeds."""
     from feldspar.cli.progress import make_progress
     from feldspar.config import read_recipe
-    from feldspar.flow import calibrate_judge
+    from feldspar.trials import calibrate_judge
 
     scores = calibrate_judge(read_recipe(recipe, settings or []), recipe.parent, make_progress())
     if as_json:

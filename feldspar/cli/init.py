@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from feldspar.errors import RecipeError
+from feldspar.files import write_text_whole
 
 RECIPE = """\
 # Teach a model what is in taxonomy/. `feldspar plan recipe.toml` says what it will cost,
@@ -156,7 +157,7 @@ def init(
             raise RecipeError(f"{path} is there already; name a new folder")
     for path, text in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        write_text_whole(path, text)
         typer.echo(path)
     typer.echo(f"next: feldspar taxonomy check {folder / 'taxonomy'}")
     typer.echo(f"      feldspar plan {folder / 'recipe.toml'}")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from feldspar.files import whole_file
+
 if TYPE_CHECKING:
     from feldspar.teacher import Journal
 
@@ -55,7 +57,11 @@ def export(
     import json
 
     num_written = 0
-    with _open(recipe) as journal, out.open("w", encoding="utf-8") as file:
+    with (
+        _open(recipe) as journal,
+        whole_file(out) as beside,
+        beside.open("w", encoding="utf-8") as file,
+    ):
         for entry in journal.answers(model):
             file.write(json.dumps(entry._asdict(), ensure_ascii=False) + "\n")
             num_written += 1

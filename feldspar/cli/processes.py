@@ -11,7 +11,7 @@ from feldspar.errors import RecipeError
 
 @contextmanager
 def training_processes(wanted: int | None) -> Iterator[int | None]:
-    """How many processes train together; None in one that has followed the first to its end.
+    """How many processes train together; None in one that has worked for the first to its end.
 
     `wanted` is what the command line asks for. Under torchrun RANK and WORLD_SIZE say it.
     """
@@ -24,13 +24,13 @@ def training_processes(wanted: int | None) -> Iterator[int | None]:
             f"--nproc {wanted}: WORLD_SIZE = {world} is set, so these processes were started by "
             "torchrun or Slurm already; leave --nproc out"
         )
-    from feldspar.student.distributed.launcher import dismiss
-    from feldspar.student.distributed.worker import follow, join_world
+    from feldspar.student.distributed.launcher import dismiss_workers
+    from feldspar.student.distributed.worker import join_world, run_worker
 
     if join_world():
-        follow()
+        run_worker()
         yield None
         return
     yield world
     # After an error the others are not waiting for a word; they end when this process does.
-    dismiss()
+    dismiss_workers()

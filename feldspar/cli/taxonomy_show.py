@@ -43,7 +43,7 @@ def console() -> Console:
 
 
 def say(out: Console, text: str) -> None:
-    from feldspar.taxonomy import printable
+    from feldspar.text import printable
 
     out.print(printable(text), soft_wrap=True)
 
@@ -51,7 +51,7 @@ def say(out: Console, text: str) -> None:
 def print_findings(out: Console, findings: Iterable[Finding]) -> None:
     from rich.text import Text
 
-    from feldspar.taxonomy import printable
+    from feldspar.text import printable
 
     for finding in findings:
         line = Text(f"{finding.place} ")

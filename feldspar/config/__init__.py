@@ -22,7 +22,6 @@ from feldspar.config.generate import GenerateConfig as GenerateConfig
 from feldspar.config.generate import KnowledgeConfig as KnowledgeConfig
 from feldspar.config.generate import PipelineConfig as PipelineConfig
 from feldspar.config.generate import Rendering as Rendering
-from feldspar.config.load import is_path as is_path
 from feldspar.config.load import lay_settings as lay_settings
 from feldspar.config.load import move_paths as move_paths
 from feldspar.config.load import place_paths as place_paths

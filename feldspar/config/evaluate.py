@@ -8,19 +8,21 @@ from pydantic import Field, field_validator, model_validator
 
 from feldspar.config.base import Count, OptionalPath, Part, PathText
 from feldspar.config.teacher import TeacherConfig
+from feldspar.keys import Place
 
 
 class ExamConfig(Part):
-    """A user's own exam: a JSONL file of items, scored before and after."""
+    """An exam of your own: a JSONL file of items, scored before and after."""
 
     name: str
+    """The exam's name in scores and in the report."""
     path: PathText
     """JSONL with `question`, `answer`, and optionally `accepted` and `match`; a folder of such
     files, each an exam of its own name; or an earlier run's directory, whose leaf exams are one
     exam here: what was taught before, and may be forgotten now."""
     retention: bool = False
-    """It asks for what the base can do already and is to keep: the report counts what each phase
-    forgets of it. Always so for an earlier run's exams."""
+    """The exam asks what the base can do and must keep: the report counts what each phase forgets
+    of it. Always so for an earlier run's exams."""
 
 
 class BenchmarkConfig(Part):
@@ -36,10 +38,10 @@ class BenchmarkConfig(Part):
     """A folder of `train.jsonl`, `validation.jsonl`, `dev.jsonl` or `test.jsonl` in the columns of
     the task's data set; a group's tasks share them by a `subject` column. None: from the hub."""
     limit: Count | None = None
-    """Only the first items of each task: for a quick look."""
+    """Only the first items of each task, for a quick look."""
     split: Literal["published", "validation"] = "published"
-    """`validation` scores the task's validation part instead: to choose by, and to report on the
-    published part what was not chosen by."""
+    """`validation` scores the task's validation part instead, to choose by it and report the
+    published part."""
     chat_template: bool = False
     """Ask through the student's chat template. Published rows are without."""
 
@@ -50,19 +52,20 @@ class MTBenchConfig(Part):
     data: OptionalPath = None
     """A folder in FastChat's layout: `question.jsonl`, `reference_answer/gpt-4.jsonl`, and
     `judge_prompts.jsonl` in it or beside it."""
-    fetch: bool = False
+    fetch: Place[bool] = False
     """Without `data`: fetch the published files from their public home, at a pinned commit."""
-    home: str = "https://raw.githubusercontent.com/lm-sys/FastChat"
-    """Where `fetch` finds them, or a mirror of it: files are checked by digest."""
+    home: Place[str] = "https://raw.githubusercontent.com/lm-sys/FastChat"
+    """Where `fetch` downloads from, or a mirror of it; files are checked by digest."""
     judge: TeacherConfig | None = None
     """Who rates. None: the recipe's judge. Published ratings are GPT-4's of 2023."""
     mode: Literal["single", "pairwise"] = "single"
-    """`single` rates each answer; `pairwise` sets it against `baseline`'s, in both orders."""
+    """`single` rates each answer; `pairwise` compares it with `baseline`'s, in both orders."""
     baseline: OptionalPath = None
     """Answers in FastChat's layout to compare with. None: the base's own."""
     num_runs: Count = 1
-    """Times that all is answered and judged, for the spread; published rows differ by 0.2."""
+    """How often everything is answered and judged, for the spread; published rows differ by 0.2."""
     max_new_tokens: Count = 1024
+    """Longest answer to one turn in tokens."""
 
     def asked(self) -> MTBenchConfig:
         """What answers and ratings depend on: not where the files are from, nor who judges."""
@@ -73,27 +76,28 @@ class EvaluateConfig(Part):
     """What is measured, and how."""
 
     exam: tuple[ExamConfig, ...] = ()
-    """Exams of the user's own, beside the leaves'."""
+    """Exams of your own, besides the leaves'."""
     max_new_tokens: Count = 64
+    """Longest answer to an exam item in tokens."""
     long_answers: Literal["likelihood", "judge"] = "likelihood"
-    """What is measured of exam items whose answer is too long to match: the log-likelihood of the
-    reference alone, or also whether the judge finds the text right (give it room:
-    `max_new_tokens`). Items of `match = "judge"` are judged either way."""
+    """How exam items whose answer is too long to match are measured: by the log-likelihood of the
+    reference only, or also by a judge (then give room with `max_new_tokens`). Items with `match =
+    "judge"` are judged either way."""
     min_selection_items: Count = 100
-    """Fewer items than this choose no checkpoint: a phase's last is taken, and the run says so."""
+    """With fewer items no checkpoint is chosen: the phase's last is used, and the run says so."""
     num_resamples: Count = 1000
-    """Of the bootstrap behind log-likelihoods' and differences' intervals; shares have Wilson's."""
+    """Bootstrap resamples for the intervals of log-likelihoods and differences; shares have
+    Wilson's interval."""
     benchmark: tuple[BenchmarkConfig, ...] = ()
     """Published benchmarks, run before and after."""
     mt_bench: MTBenchConfig | None = None
     """MT-Bench, before and after. None: not run."""
     server: TeacherConfig | None = None
-    """A server whose model is put through the same benchmarks and MT-Bench, for a row beside the
-    run's own."""
+    """A server whose model gets the same benchmarks and MT-Bench, as a row of its own."""
 
     server_tasks: tuple[str, ...] = ()
-    """Of the benchmarks' tasks and `mt-bench`, those that the server is asked: one that has chat
-    alone can do MT-Bench and what is written, such as GSM8K. Empty: all."""
+    """Which of the benchmarks' tasks and `mt-bench` the server is asked: a server with chat only
+    can do MT-Bench and written answers, such as GSM8K. Empty: all."""
 
     @field_validator("server")
     @classmethod
@@ -117,6 +121,10 @@ class EvaluateConfig(Part):
     def asks_server(self, task: str) -> bool:
         """Whether `server` is put through a benchmark, or through `mt-bench`."""
         return self.server is not None and (not self.server_tasks or task in self.server_tasks)
+
+    def of_items(self) -> EvaluateConfig:
+        """What answers to exam items depend on, whichever exams there are."""
+        return self.of_exams().model_copy(update={"exam": ()})
 
     def of_exams(self) -> EvaluateConfig:
         """What exams alone depend on, so that another benchmark leaves their scores as they are."""

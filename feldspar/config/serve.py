@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from feldspar.config.base import Count, Part
+from feldspar.keys import Speed
 
 
 class ServeConfig(Part):
-    """`feldspar serve`: what a request may ask of the server. Address and port are its flags."""
+    """What a request to `feldspar serve` may ask for. Address and port are command-line options."""
 
-    max_tokens: Count = 1024
-    """Longest answer, and how long one may be that states no limit."""
-    max_requests: Count = 256
-    """Under way and waiting together; more are told to come again."""
-    max_body_bytes: Count = 4 * 1024 * 1024
+    max_tokens: Speed[Count] = 1024
+    """Longest answer, also for requests that state no limit."""
+    max_requests: Speed[Count] = 256
+    """Requests running and waiting; more get 429."""
+    max_body_bytes: Speed[Count] = 4 * 1024 * 1024
+    """Largest request body in bytes; a larger one is refused (413)."""

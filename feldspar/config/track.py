@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import Literal
 
 from feldspar.config.base import Part
+from feldspar.keys import Place
 
 TrackerName = Literal["tensorboard", "wandb", "trackio"]
 
 
 class TrackConfig(Part):
-    """Other places for the figures of every step. metrics.jsonl is written whatever is here."""
+    """Where metrics are shown besides metrics.jsonl, which is always written."""
 
-    to: tuple[TrackerName, ...] = ()
-    """`tensorboard` writes into the run; `wandb` and `trackio` take keys from the environment."""
-    project: str = "feldspar"
-    """Of wandb and trackio; the run's name is the recipe's."""
+    to: Place[tuple[TrackerName, ...]] = ()
+    """`tensorboard` writes into the run; `wandb` and `trackio` read their keys from the
+    environment."""
+    project: Place[str] = "feldspar"
+    """Project name in wandb and trackio; the run's name is the recipe's."""

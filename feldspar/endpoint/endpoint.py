@@ -39,7 +39,7 @@ from feldspar.endpoint.protocol import ChatProtocol
 from feldspar.endpoint.rate_limit import Pace
 from feldspar.endpoint.replicas import Replicas
 from feldspar.endpoint.retry import Retry
-from feldspar.endpoint.transport import Reply, Transport
+from feldspar.endpoint.transport import HttpReply, Transport
 
 T = TypeVar("T")
 
@@ -192,7 +192,7 @@ class Endpoint:
         call = PromptCall(prompt=prompt, max_tokens=1)
         body = openai_completions.score_body(self.model, prompt, way)
 
-        def send() -> Awaitable[Reply | Fault]:
+        def send() -> Awaitable[HttpReply | Fault]:
             return self._send(openai_completions.PATH, body, turn)
 
         reply = await self._persist(lambda: self._admitted(call, turn, send))
@@ -253,9 +253,9 @@ class Endpoint:
         finally:
             self._governor.release(ticket, outcome)
 
-    async def _send(self, path: str, body: Json, turn: Turn) -> Reply | Fault:
+    async def _send(self, path: str, body: Json, turn: Turn) -> HttpReply | Fault:
         server = self._replicas.begin()
-        found: Reply | Fault = Fault("refused", "given up")
+        found: HttpReply | Fault = Fault("refused", "given up")
         try:
             headers = {**self._headers, STAGE_HEADER: turn.stage} if turn.stage else self._headers
             found = await self._transport.post(server.url + path, body, headers)

@@ -36,7 +36,7 @@ _JSON = {"Content-Type": "application/json", "Accept": "application/json"}
 _PLAIN = {"Accept-Encoding": "identity", "User-Agent": "feldspar"}
 
 
-class Reply(NamedTuple):
+class HttpReply(NamedTuple):
     """A reply with a status of 200 to 299, decoded."""
 
     body: object
@@ -74,13 +74,13 @@ class Transport:
         if session is not None:
             await session.close()
 
-    async def post(self, url: str, body: Json, headers: Mapping[str, str]) -> Reply | Fault:
+    async def post(self, url: str, body: Json, headers: Mapping[str, str]) -> HttpReply | Fault:
         """Send JSON. The fault of an error reply may name one of the body's fields."""
         text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
         raw = await self._send("POST", url, {**_JSON, **headers}, sound_text(text).encode())
         return raw if isinstance(raw, Fault) else _read(raw, tuple(body))
 
-    async def get(self, url: str, headers: Mapping[str, str]) -> Reply | Fault:
+    async def get(self, url: str, headers: Mapping[str, str]) -> HttpReply | Fault:
         raw = await self._send("GET", url, headers, None)
         return raw if isinstance(raw, Fault) else _read(raw, ())
 
@@ -165,7 +165,7 @@ def _too_large(most: int) -> Fault:
     return Fault("retry", f"a reply of more than {most / 1e6:.0f} MB")
 
 
-def _read(raw: _Raw, sent: tuple[str, ...]) -> Reply | Fault:
+def _read(raw: _Raw, sent: tuple[str, ...]) -> HttpReply | Fault:
     status, headers = raw.status, raw.headers
     if 300 <= status < 400:
         place = one_line(headers.get("Location", "")) or "nowhere"
@@ -188,4 +188,4 @@ def _read(raw: _Raw, sent: tuple[str, ...]) -> Reply | Fault:
     if error is not None:
         # An error under 200, as proxies send them: by the status that it names, else a passing one.
         return fault_of(error.status or 500, error, wait, sent)
-    return Reply(body)
+    return HttpReply(body)

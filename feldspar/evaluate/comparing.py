@@ -11,7 +11,7 @@ from pathlib import Path
 from feldspar.config import Recipe
 from feldspar.errors import RunError
 from feldspar.evaluate.contamination import read_items
-from feldspar.evaluate.mt_bench.judging import Compared, Rated
+from feldspar.evaluate.mt_bench.judging import ComparedAnswers, Rated
 from feldspar.evaluate.scores import Comparison, compare
 from feldspar.records import JUDGE_ERRORS, Answer, ExamItem, Score
 from feldspar.runs import open_step, read_recipe_of, read_rows, result_of
@@ -107,7 +107,7 @@ def _values(score: Score) -> dict[str, float]:
             if rated.rating is not None:
                 of_questions[str(rated.question)].append(rated.rating)
     elif score.metric == "win rate":
-        for compared in read_rows(path, Compared):
+        for compared in read_rows(path, ComparedAnswers):
             if compared.won is not None:
                 of_questions[str(compared.question)].append(compared.won)
     if of_questions:

@@ -31,6 +31,7 @@ from feldspar.records import (
 )
 from feldspar.runs import Rows, read_rows
 from feldspar.stats.intervals import proportion_interval
+from feldspar.steps import Step
 from feldspar.text.similarity import SimilarTexts
 from feldspar.text.words import ngrams, normalise, numbers_and_names
 
@@ -42,7 +43,7 @@ NEAR_DUPLICATE = 0.9
 """ROUGE-L of two questions that are one."""
 
 
-class Asked(NamedTuple):
+class ScoredText(NamedTuple):
     """A scored item as a text to look for."""
 
     item: str
@@ -76,9 +77,12 @@ def find_touched(
                     )
 
 
+TOUCHED_STEP = Step.pure("touched", find_touched, version=1)
+
+
 def scores_without(
     touched: Iterable[Touched],
-    exams: Sequence[ExamItem],
+    exams: Iterable[ExamItem],
     scores: Rows[Score],
     published: Sequence[Rows[Score]],
     *,
@@ -102,13 +106,16 @@ def scores_without(
                 yield from _published_without(score, by_exam[score.exam], num_resamples, seed)
 
 
+UNTOUCHED_STEP = Step.pure("untouched", scores_without, version=1)
+
+
 class _Index:
     """Items by their runs of words, and by likeness."""
 
-    def __init__(self, asked: Sequence[Asked]) -> None:
-        self._grams: defaultdict[int, dict[str, list[Asked]]] = defaultdict(dict)
+    def __init__(self, asked: Sequence[ScoredText]) -> None:
+        self._grams: defaultdict[int, dict[str, list[ScoredText]]] = defaultdict(dict)
         self._similar = SimilarTexts()
-        self._by_key: dict[str, Asked] = {}
+        self._by_key: dict[str, ScoredText] = {}
         for number, one in enumerate(asked):
             words = normalise(one.text).split()
             size = min(len(words), NUM_WORDS)
@@ -118,7 +125,7 @@ class _Index:
             self._by_key[str(number)] = one
             self._similar.add(str(number), one.text, numbers_and_names(one.text))
 
-    def touches(self, row: Conversation) -> Iterator[tuple[Asked, str]]:
+    def touches(self, row: Conversation) -> Iterator[tuple[ScoredText, str]]:
         for message in row.messages:
             words = normalise(message.content).split()
             for size, known in self._grams.items():
@@ -133,27 +140,27 @@ class _Index:
                     yield self._by_key[match.key], f"ROUGE-L {match.score:.2f}"
 
 
-def _of_exams(exams: Iterable[ExamItem]) -> Iterator[Asked]:
+def _of_exams(exams: Iterable[ExamItem]) -> Iterator[ScoredText]:
     for item in exams:
         # A knowledge item's context is the document, which training is meant to show.
         context = None if item.branch == "knowledge" else item.context
-        yield Asked(item.id, item.exam, user_turn(item.question, context))
+        yield ScoredText(item.id, item.exam, user_turn(item.question, context))
 
 
-def _of_benchmarks(benchmarks: Rows[Score] | None) -> Iterator[Asked]:
+def _of_benchmarks(benchmarks: Rows[Score] | None) -> Iterator[ScoredText]:
     first = next(iter(benchmarks), None) if benchmarks is not None else None
     if benchmarks is None or first is None:
         return
     for score in benchmarks:
         if score.checkpoint == first.checkpoint and ": " not in score.exam:
             for item in read_items(Path(score.answers_path)):
-                yield Asked(item.id, score.exam, item.question)
+                yield ScoredText(item.id, score.exam, item.question)
 
 
-def _of_mt_bench(bench: MTBench | None) -> Iterator[Asked]:
+def _of_mt_bench(bench: MTBench | None) -> Iterator[ScoredText]:
     for question in bench.questions if bench is not None else ():
         for turn in question.turns:
-            yield Asked(str(question.id), MT_BENCH, turn)
+            yield ScoredText(str(question.id), MT_BENCH, turn)
 
 
 def read_items(path: Path) -> Iterator[BenchmarkItem]:

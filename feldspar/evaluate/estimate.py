@@ -8,6 +8,7 @@ from pathlib import Path
 from feldspar.config import BenchmarkConfig, EvaluateConfig, MTBenchConfig
 from feldspar.evaluate.mt_bench.files import find_mt_bench, read_mt_bench, temperature_of
 from feldspar.records import Estimate
+from feldspar.tokens.count import CHARACTERS_PER_TOKEN
 
 NUM_ITEMS = {
     "mmlu": 14_042,
@@ -28,7 +29,6 @@ PROMPT_TOKENS = 350
 """Of a judge's published prompt with its question, without answers."""
 JUDGMENT_TOKENS = 250
 VERDICT_TOKENS = 40
-CHARACTERS_PER_TOKEN = 4
 
 
 def estimate(

@@ -1,19 +1,29 @@
 """Leaf to judged samples and exams: prompts, pipelines, filters, funnel."""
 
-from feldspar.generate.calibrate import Reliability, calibrate, check_floor, reliability
-from feldspar.generate.custom import Rejected
+from feldspar.generate.calibrate import (
+    CALIBRATION_STEP,
+    Reliability,
+    calibrate,
+    check_floor,
+    reliability,
+)
+from feldspar.generate.draft import Draft, Rejected, SampleRequest
 from feldspar.generate.estimate import estimate, expected_samples, expected_tokens
-from feldspar.generate.exams import make_exams
+from feldspar.generate.exams import LEAF_EXAMS_STEP, make_exams
 from feldspar.generate.export import Exported, export_samples
 from feldspar.generate.funnel import FUNNEL_FILE, Example, Funnel, LeafFunnel, Reason, read_funnel
 from feldspar.generate.probe import Probed, probe
-from feldspar.generate.prompting import STAGES, Prompts, Stage, asking_files
+from feldspar.generate.prompting import Prompts, asking_files
 from feldspar.generate.requests import num_exam_items
-from feldspar.generate.samples import generate_samples
-from feldspar.generate.writers import Draft, Staff, Work
+from feldspar.generate.samples import SAMPLES_STEP, generate_samples
+from feldspar.generate.stages import STAGES, Stage, StageName
+from feldspar.generate.writers import Writers
 
 __all__ = [
+    "CALIBRATION_STEP",
     "FUNNEL_FILE",
+    "LEAF_EXAMS_STEP",
+    "SAMPLES_STEP",
     "STAGES",
     "Draft",
     "Example",
@@ -25,9 +35,10 @@ __all__ = [
     "Reason",
     "Rejected",
     "Reliability",
-    "Staff",
+    "SampleRequest",
     "Stage",
-    "Work",
+    "StageName",
+    "Writers",
     "asking_files",
     "calibrate",
     "check_floor",

@@ -17,7 +17,7 @@ POOLED_TASK = "Skills of many kinds, as the examples show them."
 T = TypeVar("T")
 
 
-class Pool(NamedTuple):
+class Borrowed(NamedTuple):
     """Empty where the recipe has leaves keep to themselves."""
 
     plain: tuple[Seed, ...] = ()
@@ -29,12 +29,12 @@ class Pool(NamedTuple):
         return self.grounded if leaf.is_grounded else self.plain
 
 
-def gather_pool(leaves: Iterable[Leaf], config: GenerateConfig, seed: int) -> Pool:
+def gather_borrowed(leaves: Iterable[Leaf], config: GenerateConfig, seed: int) -> Borrowed:
     """One pass over the leaves, or none where nothing is borrowed."""
     options = config.knowledge
     borrows_chunks = "retrieval" in options.kinds and options.distractors == "taxonomy"
     if config.sampling == "leaf" and not borrows_chunks:
-        return Pool()
+        return Borrowed()
     rng = random.Random(f"{seed} pool")
     plain, grounded = _Reservoir[Seed](MAX_SEEDS, rng), _Reservoir[Seed](MAX_SEEDS, rng)
     chunks = _Reservoir[Chunk](MAX_CHUNKS, rng)
@@ -43,7 +43,7 @@ def gather_pool(leaves: Iterable[Leaf], config: GenerateConfig, seed: int) -> Po
             (grounded if leaf.is_grounded else plain).add(leaf.seeds)
         elif leaf.branch == "knowledge" and borrows_chunks:
             chunks.add(leaf.chunks)
-    return Pool(tuple(plain.drawn), tuple(grounded.drawn), tuple(chunks.drawn))
+    return Borrowed(tuple(plain.drawn), tuple(grounded.drawn), tuple(chunks.drawn))
 
 
 class _Reservoir(Generic[T]):

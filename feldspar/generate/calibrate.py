@@ -9,18 +9,21 @@ from __future__ import annotations
 import random
 from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from typing import NamedTuple
 
-from feldspar.config import GenerateConfig
+from feldspar.config import Criterion, GenerateConfig
 from feldspar.errors import TeacherError
-from feldspar.generate.custom import Rejected
+from feldspar.generate.draft import Draft, Rejected, SampleRequest
 from feldspar.generate.in_order import in_order, run_stream
-from feldspar.generate.prompting import Stage, read_prompts
-from feldspar.generate.samples import max_works
-from feldspar.generate.writers import Draft, Staff, Work
+from feldspar.generate.prompting import read_prompts
+from feldspar.generate.samples import max_requests
+from feldspar.generate.stages import PROMPT_SUFFIX, STAGE_OF_CRITERION
+from feldspar.generate.writers import Writers
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Chunk, JudgeScore, Leaf, Seed
+from feldspar.steps import Step, Workspace
 from feldspar.teacher import Teacher
 from feldspar.text import normalise
 
@@ -29,18 +32,12 @@ SEEDS_PER_BRANCH = 60
 """Good pairs that a judge is tried on, for knowledge and for skills."""
 LEAST_PAIRS = 5
 """Fewer good or corrupted pairs than this tell nothing about a judge."""
-CRITERIA: dict[str, Stage] = {
-    "faithful": "judge-faithful",
-    "relevant": "judge-relevant",
-    "fit": "judge-question",
-    "answer": "judge-answer",
-}
 
 
 class _Known(NamedTuple):
     """A pair, the criterion it is judged by, and what was done to it."""
 
-    criterion: str
+    criterion: Criterion
     kind: str
     leaf: Leaf
     seed: Seed
@@ -53,7 +50,7 @@ class Reliability(NamedTuple):
     corrupted ones: so neither depends on how many corrupted pairs there happen to be.
     """
 
-    criterion: str
+    criterion: Criterion
     precision: float
     recall: float
     num_pairs: int
@@ -68,11 +65,11 @@ def calibrate(
     progress: Progress = SILENT,
 ) -> Iterator[JudgeScore]:
     """Try a judge on known pairs made from the seeds; a score for each criterion and kind."""
-    staff = Staff(judge, judge, read_prompts(config), config.judging_all())
+    writers = Writers(judge, judge, read_prompts(config), config.judging_all())
     pairs = list(known_pairs(list(leaves), random.Random(seed)))
     counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     with progress.task("calibration", len(pairs), "judgments") as task:
-        for known, said in run_stream(_judge_all(pairs, staff)):
+        for known, said in run_stream(_judge_all(pairs, writers)):
             counts[known.criterion, known.kind][said] += 1
             task.advance(1)
     for (criterion, kind), count in sorted(counts.items(), key=_by_criterion):
@@ -120,7 +117,7 @@ def reliability(scores: Iterable[JudgeScore]) -> list[Reliability]:
         (good if is_good else bad)[score.criterion] += score.num_pairs
         kept[score.criterion, is_good] += score.num_accepted
     found = []
-    for criterion in CRITERIA:
+    for criterion in STAGE_OF_CRITERION:
         if min(good[criterion], bad[criterion]) < LEAST_PAIRS:
             continue
         recall = kept[criterion, True] / good[criterion]
@@ -141,7 +138,7 @@ def check_floor(scores: Iterable[JudgeScore], config: GenerateConfig, judge_key:
                 f"the judge {judge_key} is below `generate.judge_floor` = {config.judge_floor:g}: "
                 f"by {criterion!r} its precision is {precision:.2f} and its recall {recall:.2f} on "
                 f"{num_pairs} known pairs; see `feldspar calibrate`, then take another judge, mend "
-                f"{CRITERIA[criterion]}.md.j2, or lower the floor"
+                f"{STAGE_OF_CRITERION[criterion]}{PROMPT_SUFFIX}, or lower the floor"
             )
 
 
@@ -180,30 +177,38 @@ def _other_leaf_seed(leaf: Leaf, leaves: Sequence[Leaf], rng: random.Random) -> 
     return rng.choice(rng.choice(others).seeds) if others else None
 
 
+def calibrate_in_run(
+    workspace: Workspace,
+    leaves: Iterable[Leaf],
+    config: GenerateConfig,
+    *,
+    judge: Teacher,
+    seed: int,
+) -> Iterator[JudgeScore]:
+    """`calibrate` as a step."""
+    return calibrate(leaves, config, judge=judge, seed=seed, progress=workspace.progress)
+
+
+CALIBRATION_STEP = Step("calibration", calibrate_in_run, version=1)
+
+
 async def _judge_all(
-    pairs: Sequence[_Known], staff: Staff
+    pairs: Sequence[_Known], writers: Writers
 ) -> AsyncGenerator[tuple[_Known, str], None]:
     async def judge(known: _Known) -> tuple[_Known, str]:
-        return known, await _judge(known, staff)
+        return known, await _judge(known, writers)
 
-    async with staff.judge:
-        stream = in_order(pairs, judge, lambda: max_works(staff))
-        try:
-            async for judged in stream:
-                yield judged
-        finally:
-            await stream.aclose()
+    stream = in_order(pairs, judge, lambda: max_requests(writers))
+    async with writers.judge_teacher, aclosing(stream):
+        async for judged in stream:
+            yield judged
 
 
-async def _judge(known: _Known, staff: Staff) -> str:
+async def _judge(known: _Known, writers: Writers) -> str:
     """`accepted`, `rejected` or `unreadable`."""
     draft = _draft(known)
-    stage = CRITERIA[known.criterion]
     try:
-        if known.criterion == "answer":
-            await staff.judge_rating(stage, known.criterion, draft)
-        else:
-            await staff.judge_yes(stage, known.criterion, draft)
+        await writers.judge(STAGE_OF_CRITERION[known.criterion], draft)
     except Rejected as rejected:
         is_unread = rejected.reason.startswith(("judge: unreadable", "judge: refused"))
         return "unreadable" if is_unread else "rejected"
@@ -217,11 +222,14 @@ def _draft(known: _Known) -> Draft:
     chunk = None
     if leaf.branch == "knowledge" and seed.context:
         chunk = Chunk(id="", document="", text=seed.context, num_tokens=0)
-    work = Work(leaf=leaf, seeds=examples, count=1, draw=0, chunk=chunk)
+    request = SampleRequest(leaf=leaf, seeds=examples, count=1, draw=0, chunk=chunk)
     context = None if leaf.branch == "knowledge" else seed.context
-    return Draft(work=work, index=0, question=seed.question, answer=seed.answer, context=context)
+    return Draft(
+        request=request, index=0, question=seed.question, answer=seed.answer, context=context
+    )
 
 
 def _by_criterion(item: tuple[tuple[str, str], object]) -> tuple[int, bool, str]:
     criterion, kind = item[0]
-    return list(CRITERIA).index(criterion), kind != GOOD, kind
+    criteria: list[str] = list(STAGE_OF_CRITERION)
+    return criteria.index(criterion), kind != GOOD, kind

@@ -10,41 +10,48 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 
-from feldspar.generate.custom import Rejected
-from feldspar.generate.writers import Draft, Staff, Work
+from feldspar.generate.draft import Draft, Rejected, SampleRequest
+from feldspar.generate.stages import StageName
+from feldspar.generate.writers import Writers
 from feldspar.records import ExamItem, Leaf
 from feldspar.text import normalise
 
+CHOICE_STAGES: tuple[StageName, ...] = ("exam-choices", "judge-choices")
+"""What is asked for each question."""
+
 
 async def choice_items(
-    leaf: Leaf, items: Sequence[ExamItem], staff: Staff, draw: int
+    leaf: Leaf, items: Sequence[ExamItem], writers: Writers, draw: int
 ) -> list[ExamItem]:
     """A multiple-choice item of each reported one, where teacher and judge allow it.
 
     The others choose checkpoints by what is said, and would be asked in two ways.
     """
     reported = [item for item in items if item.use == "report"]
-    made = await asyncio.gather(*(_choice_item(leaf, item, staff, draw) for item in reported))
+    made = await asyncio.gather(*(_choice_item(leaf, item, writers, draw) for item in reported))
     return [item for item in made if item is not None]
 
 
-def choice_work(leaf: Leaf, count: int, draw: int, num_shown: int) -> Work:
+def choice_request(leaf: Leaf, count: int, draw: int, num_shown: int) -> SampleRequest:
     """The call for wrong answers: shows some of the leaf's seeds, for their form."""
-    return Work(leaf=leaf, seeds=leaf.seeds[:num_shown], count=count, draw=draw)
+    return SampleRequest(leaf=leaf, seeds=leaf.seeds[:num_shown], count=count, draw=draw)
 
 
-async def _choice_item(leaf: Leaf, item: ExamItem, staff: Staff, draw: int) -> ExamItem | None:
-    config = staff.config
-    work = choice_work(leaf, config.exam_choices, draw, config.seeds_per_prompt)
+async def _choice_item(leaf: Leaf, item: ExamItem, writers: Writers, draw: int) -> ExamItem | None:
+    config = writers.config
+    request = choice_request(leaf, config.exam_choices, draw, config.seeds_per_prompt)
     draft = Draft(
-        work=work, index=0, question=item.question, answer=item.reference, context=item.context
+        request=request,
+        index=0,
+        question=item.question,
+        answer=item.reference,
+        context=item.context,
     )
     try:
-        blocks = await staff.write_blocks(
+        blocks = await writers.write_blocks(
             "exam-choices",
-            ("answer",),
-            work,
-            work.count,
+            request,
+            request.count,
             question=item.question,
             answer=item.reference,
             context=item.context,
@@ -54,7 +61,7 @@ async def _choice_item(leaf: Leaf, item: ExamItem, staff: Staff, draw: int) -> E
         choices = tuple(by_words.values())
         if not choices:
             return None
-        await staff.judge_choices(draft, choices)
+        await writers.judge("judge-choices", draft, choices=choices)
     except Rejected:
         return None
     exam = f"choices:{leaf.path}"

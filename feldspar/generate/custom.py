@@ -12,49 +12,42 @@ import traceback
 import types
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from feldspar.config import GenerateConfig, PipelineConfig
 from feldspar.errors import FeldsparError, RecipeError
+from feldspar.generate.draft import Rejected, SampleRequest
+from feldspar.generate.writers import Writers
 from feldspar.records import Sample
 
-if TYPE_CHECKING:
-    from feldspar.generate.writers import Staff, Work
-
-    Write = Callable[[Work, Staff], Awaitable[list[Sample]]]
-
-
-class Rejected(Exception):
-    """A sample ends here, for a reason of the form `stage: reason (detail)`."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+Write = Callable[[SampleRequest, Writers], Awaitable[list[Sample]]]
 
 
 class CustomPipeline(NamedTuple):
     config: PipelineConfig
     write: Write
 
-    async def run(self, work: Work, staff: Staff) -> list[Sample]:
+    async def run(self, request: SampleRequest, writers: Writers) -> list[Sample]:
         """Raises Rejected as any pipeline does, RecipeError for a fault in the file."""
         try:
-            samples = await self.write(work, staff)
+            samples = await self.write(request, writers)
         except (Rejected, FeldsparError):
             raise
         except Exception as error:
-            raise _fault(self.config, error, f"on leaf {work.leaf.path}") from error
-        self._check(samples, work)
+            raise _fault(self.config, error, f"on leaf {request.leaf.path}") from error
+        self._check(samples, request)
         return samples
 
-    def _check(self, samples: object, work: Work) -> None:
+    def _check(self, samples: object, request: SampleRequest) -> None:
         place = f"{self.config.file}: {self.config.function}"
         if not isinstance(samples, list) or not all(isinstance(s, Sample) for s in samples):
-            raise RecipeError(f"{place} must return a list of samples: `await staff.finish(draft)`")
+            raise RecipeError(
+                f"{place} must return a list of samples: `await writers.finish(draft)`"
+            )
         if len({sample.id for sample in samples}) < len(samples):
             raise RecipeError(f"{place} gave a sample twice; give each draft an `index` of its own")
-        if any(sample.leaf != work.leaf.path for sample in samples):
-            raise RecipeError(f"{place} gave a sample of another leaf than its work's")
+        if any(sample.leaf != request.leaf.path for sample in samples):
+            raise RecipeError(f"{place} gave a sample of another leaf than its request's")
 
 
 class CustomPipelines:

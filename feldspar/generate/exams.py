@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Iterable, Iterator
+from contextlib import aclosing
 from dataclasses import replace
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 from feldspar.config import GenerateConfig
@@ -15,13 +15,11 @@ from feldspar.generate.filters import Questions
 from feldspar.generate.final_answers import accepted_final
 from feldspar.generate.funnel import FUNNEL_FILE, LeafFunnel, Tally, write_funnel
 from feldspar.generate.in_order import in_order, run_stream
-from feldspar.generate.pipelines import write_samples
-from feldspar.generate.prompting import read_prompts
-from feldspar.generate.requests import exam_draw, exam_works, note_on, num_exam_items
-from feldspar.generate.samples import max_works
-from feldspar.generate.writers import Staff
-from feldspar.progress import SILENT, Progress
+from feldspar.generate.pipelines import Pipelines, open_pipelines
+from feldspar.generate.requests import exam_draw, exam_requests, note_on, num_exam_items
+from feldspar.generate.samples import max_requests
 from feldspar.records import ExamItem, Leaf, Sample
+from feldspar.steps import Step, Workspace
 from feldspar.teacher import Teacher
 
 MAX_ROUNDS = 4
@@ -34,50 +32,52 @@ class _LeafExam(NamedTuple):
 
 
 def make_exams(
+    workspace: Workspace,
     leaves: Iterable[Leaf],
     config: GenerateConfig,
     *,
     teacher: Teacher,
     judge: Teacher,
     seed: int,
-    here: Path,
-    progress: Progress = SILENT,
 ) -> Iterator[ExamItem]:
     """Items of the exam `leaf:PATH` for every leaf; half of each kind for choosing checkpoints.
 
     With `config.exam_choices` also `choices:PATH`, which asks the other half as multiple choice.
 
-    Generated items are always judged. Writes `funnel.json` to `here`.
+    Generated items are always judged. Writes `funnel.json`.
     """
     # An exam that nobody judged would measure the teacher's mistakes.
-    staff = Staff(teacher, judge, read_prompts(config), config.judging_all())
+    pipelines = open_pipelines(teacher, judge, config.judging_all())
     funnels = []
-    with progress.task("exams", None, "leaves") as task:
+    with workspace.progress.task("exams", None, "leaves") as task:
         num_items = 0
-        for items, funnel in run_stream(_make_all(leaves, config, staff, seed)):
+        for items, funnel in run_stream(_make_all(leaves, config, pipelines, seed)):
             funnels.append(funnel)
             num_items += len(items)
             task.advance(1, items=num_items)
             yield from items
-    write_funnel(here / FUNNEL_FILE, funnels, teacher.budget.spent)
+    write_funnel(workspace.folder / FUNNEL_FILE, funnels, teacher.budget.spent)
+
+
+LEAF_EXAMS_STEP = Step("leaf-exams", make_exams, version=2)
 
 
 async def _make_all(
-    leaves: Iterable[Leaf], config: GenerateConfig, staff: Staff, seed: int
+    leaves: Iterable[Leaf], config: GenerateConfig, pipelines: Pipelines, seed: int
 ) -> AsyncGenerator[_LeafExam, None]:
     async def make(leaf: Leaf) -> _LeafExam:
-        return await _make_exam(leaf, config, staff, seed)
+        return await _make_exam(leaf, config, pipelines, seed)
 
-    async with staff.teacher, staff.judge:
-        stream = in_order(leaves, make, lambda: max_works(staff))
-        try:
-            async for exam in stream:
-                yield exam
-        finally:
-            await stream.aclose()
+    writers = pipelines.writers
+    stream = in_order(leaves, make, lambda: max_requests(writers))
+    async with writers.teacher, writers.judge_teacher, aclosing(stream):
+        async for exam in stream:
+            yield exam
 
 
-async def _make_exam(leaf: Leaf, config: GenerateConfig, staff: Staff, seed: int) -> _LeafExam:
+async def _make_exam(
+    leaf: Leaf, config: GenerateConfig, pipelines: Pipelines, seed: int
+) -> _LeafExam:
     known = Questions()
     for shown in leaf.seeds:
         known.add(f"seed {shown.id}", shown.question, _input_of(leaf, shown.context))
@@ -92,17 +92,19 @@ async def _make_exam(leaf: Leaf, config: GenerateConfig, staff: Staff, seed: int
     wanted = max(0, num_exam_items(leaf, config, seed) - len(held_out))
     for _ in range(MAX_ROUNDS):
         lacking = wanted - len(generated)
-        works = exam_works(leaf, config, seed, num_calls, -(-lacking // config.pairs_per_call))
-        if not works:
+        requests = exam_requests(
+            leaf, config, seed, num_calls, -(-lacking // config.pairs_per_call)
+        )
+        if not requests:
             break
-        num_calls += len(works)
-        written = await asyncio.gather(*(write_samples(work, staff) for work in works))
-        for work, samples in zip(works, written, strict=True):
-            tally.add(work.count, samples)
+        num_calls += len(requests)
+        written = await asyncio.gather(*(pipelines.write_samples(request) for request in requests))
+        for request, samples in zip(requests, written, strict=True):
+            tally.add(request, samples, pipelines.writers.unread)
             generated.extend(_new_items(leaf, samples, known))
     items = _halved(held_out) + _halved(generated[:wanted])
     if config.exam_choices:
-        items += await choice_items(leaf, items, staff, exam_draw(seed))
+        items += await choice_items(leaf, items, pipelines.writers, exam_draw(seed))
     return _LeafExam(items, tally.finish())
 
 

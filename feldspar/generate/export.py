@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from feldspar.errors import RunError
+from feldspar.files import whole_folder
 from feldspar.records import Leaf, Sample, user_turn
 
 Format = Literal["jsonl", "parquet"]
@@ -52,23 +51,20 @@ def export_samples(
         raise RunError(f"{out} exists; name another --out, or remove it")
     by_path = {leaf.path: leaf for leaf in leaves}
     documents = {chunk.id: chunk.document for leaf in by_path.values() for chunk in leaf.chunks}
-    beside = out.with_name(out.name + ".part")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
     counts: Counter[tuple[str, str]] = Counter()
     teachers: set[str] = set()
     file_name = f"train.{form}"
-    with _WRITERS[form](beside / file_name) as write:
-        for sample in samples:
-            if sample.is_kept:
-                leaf = by_path[sample.leaf]
-                document = documents.get(sample.chunk or "", "")
-                write(_row(sample, leaf, document, knowledge_context))
-                counts[leaf.path, leaf.licence or UNKNOWN] += 1
-                teachers |= {sample.teacher} - {""}
-    card = data_card(name, counts, sorted(teachers), file_name)
-    (beside / CARD_FILE).write_text(card, encoding="utf-8")
-    os.replace(beside, out)
+    with whole_folder(out) as beside:
+        with _WRITERS[form](beside / file_name) as write:
+            for sample in samples:
+                if sample.is_kept:
+                    leaf = by_path[sample.leaf]
+                    document = documents.get(sample.chunk or "", "")
+                    write(_row(sample, leaf, document, knowledge_context))
+                    counts[leaf.path, leaf.licence or UNKNOWN] += 1
+                    teachers |= {sample.teacher} - {""}
+        card = data_card(name, counts, sorted(teachers), file_name)
+        (beside / CARD_FILE).write_text(card, encoding="utf-8")
     return Exported(out, counts.total())
 
 

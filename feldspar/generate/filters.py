@@ -157,7 +157,7 @@ class Languages:
         self._all = {language_of(" ".join((s.question, s.answer, s.context or ""))) for s in seeds}
 
     def find_other(self, sample: Sample) -> str | None:
-        """Why a sample is in another language; None where it is not, or cannot be told."""
+        """Why a sample is in another language; None where it is not, or nothing shows it."""
         for part, text, own in (
             ("question", sample.question, self._questions),
             ("answer", sample.answer, self._answers),
@@ -174,12 +174,12 @@ class Filters:
     """The filters a recipe leaves on, over one leaf after another."""
 
     def __init__(
-        self, config: GenerateConfig, avoid: Iterable[ExamItem], pool: Sequence[Seed] = ()
+        self, config: GenerateConfig, avoid: Iterable[ExamItem], borrowed: Sequence[Seed] = ()
     ) -> None:
-        """`pool` holds the seeds that pooled samples are compared with, beside their leaf's."""
+        """`borrowed` holds the seeds that pooled samples are compared with, beside their leaf's."""
         self._config = config
         self._decontaminator = Decontaminator(avoid if config.decontaminate else ())
-        self._pool = pool
+        self._borrowed = borrowed
         self._distinct: dict[tuple[str, SampleKind], Distinct] = {}
         self._leaf = ""
         self._languages: Languages
@@ -217,9 +217,9 @@ class Filters:
         if distinct is None:
             # Leaves come one after another; only with a target does one come again.
             if self._config.target is None:
-                here = (leaf.path, EVERYWHERE)
-                self._distinct = {k: d for k, d in self._distinct.items() if k[0] in here}
-            near, more = self._config.near_duplicates, self._pool if is_pooled else ()
+                kept = (leaf.path, EVERYWHERE)
+                self._distinct = {k: d for k, d in self._distinct.items() if k[0] in kept}
+            near, more = self._config.near_duplicates, self._borrowed if is_pooled else ()
             distinct = Distinct(leaf, near=near, more=more)
             self._distinct[place, sample.kind] = distinct
         return distinct.find_neighbour(sample)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,8 @@ from typing import NamedTuple
 
 from pydantic import TypeAdapter
 
+from feldspar.files import write_bytes_whole
+from feldspar.generate.draft import SampleRequest
 from feldspar.records import Leaf, Sample
 from feldspar.teacher import Spent
 
@@ -61,16 +62,22 @@ MENDS = {
 _STAGES = ("asked", "answered", "parsed", "judged", "distinct", "clean", "kept")
 
 
+TOO_FEW = "format: fewer than asked for"
 NOTHING = Spent()
 
 
 class Example(NamedTuple):
-    """A sample that fell; `detail` is what stands in brackets behind its reason."""
+    """A sample that fell; `detail` is what stands in brackets behind its reason.
+
+    `reply` is the start of a reply that could not be read, or held fewer samples than were asked
+    for: `sample` is empty then.
+    """
 
     sample: str
     question: str
     answer: str
     detail: str
+    reply: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,17 +131,26 @@ class Tally:
     _reasons: Counter[str] = field(default_factory=Counter)
     _examples: defaultdict[str, list[Example]] = field(default_factory=lambda: defaultdict(list))
 
-    def add(self, num_asked: int, samples: Sequence[Sample]) -> None:
-        """Count what came of one call: a failed call's only row stands for all that were asked."""
-        self.asked += num_asked
-        missing = num_asked - len(samples)
+    def add(
+        self, request: SampleRequest, samples: Sequence[Sample], unread: dict[str, str]
+    ) -> None:
+        """Count what came of one call: a failed call's only row stands for all that were asked.
+
+        Takes from `unread` the replies that are about these samples.
+        """
+        self.asked += request.count
+        missing = request.count - len(samples)
         for sample in samples:
             has_failed = not sample.question and not sample.context
-            self._count(sample, num_asked if has_failed else 1)
+            reply = unread.pop(sample.id, "")
+            self._count(sample, request.count if has_failed else 1, reply)
             missing = 0 if has_failed else missing
+        reply = unread.pop(request.key, "")
         if missing:
             self._fell["parsed"] += missing
-            self._reasons["format: fewer than asked for"] += missing
+            self._reasons[TOO_FEW] += missing
+            if reply:
+                self._show(TOO_FEW, Example("", "", "", "", reply))
 
     def finish(self) -> LeafFunnel:
         left = self.asked
@@ -151,20 +167,18 @@ class Tally:
             leaf=self.leaf.path, note=self.note, hint=hint, reasons=reasons, **through
         )
 
-    def _count(self, sample: Sample, weight: int) -> None:
+    def _count(self, sample: Sample, weight: int, reply: str) -> None:
         if sample.rejected_because is None:
             return
         reason, _, detail = sample.rejected_because.partition(" (")
         # A pipeline of the user's own may have reasons of its own.
         self._fell[FELL_BEFORE.get(reason.partition(":")[0], "judged")] += weight
         self._reasons[reason] += weight
+        question, answer = sample.question[:MAX_EXAMPLE_TEXT], sample.answer[:MAX_EXAMPLE_TEXT]
+        self._show(reason, Example(sample.id, question, answer, detail.removesuffix(")"), reply))
+
+    def _show(self, reason: str, example: Example) -> None:
         if len(self._examples[reason]) < MAX_EXAMPLES:
-            example = Example(
-                sample.id,
-                sample.question[:MAX_EXAMPLE_TEXT],
-                sample.answer[:MAX_EXAMPLE_TEXT],
-                detail.removesuffix(")"),
-            )
             self._examples[reason].append(example)
 
 
@@ -186,8 +200,7 @@ def read_funnel(path: Path) -> Funnel:
 
 
 def write_funnel(path: Path, leaves: Sequence[LeafFunnel], spent: Spent) -> None:
-    """Write beside and rename."""
-    beside = path.with_name(path.name + ".part")
-    funnel = Funnel(leaves=tuple(leaves), spent=spent)
-    beside.write_bytes(TypeAdapter(Funnel).dump_json(funnel, indent=1) + b"\n")
-    os.replace(beside, path)
+    """Write a step's funnel, whole."""
+    # Answers are added up as they come, and the last digits of a sum depend on the order.
+    funnel = Funnel(leaves=tuple(leaves), spent=spent._replace(cost=round(spent.cost, 6)))
+    write_bytes_whole(path, TypeAdapter(Funnel).dump_json(funnel, indent=1) + b"\n")

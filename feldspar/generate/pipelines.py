@@ -7,81 +7,132 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Iterator
+from typing import NamedTuple
 
-from feldspar.generate.custom import Rejected
-from feldspar.generate.replies import Field
-from feldspar.generate.writers import Draft, Staff, Work
+from feldspar.config import Criterion, GenerateConfig
+from feldspar.generate.custom import CustomPipelines
+from feldspar.generate.draft import Draft, Rejected, SampleRequest
+from feldspar.generate.prompting import read_prompts
+from feldspar.generate.stages import STAGE_OF_CRITERION, StageName
+from feldspar.generate.writers import Writers
 from feldspar.records import Sample
+from feldspar.teacher import Teacher
 
 
-async def write_samples(work: Work, staff: Staff) -> list[Sample]:
-    """The samples of one call, kept and rejected. A failed call gives one, without a question."""
-    own = staff.custom.of_leaf(work.leaf.path)
-    write = _write_knowledge if work.leaf.branch == "knowledge" else _write_skill
-    try:
-        return await (own.run if own else write)(work, staff)
-    except Rejected as rejected:
-        return [Draft(work=work, index=0).finish(staff.teacher.key, rejected.reason)]
+class Pipelines(NamedTuple):
+    """The writers of a run, and the recipe's own pipelines, which go before the package's."""
+
+    writers: Writers
+    custom: CustomPipelines
+
+    async def write_samples(self, request: SampleRequest) -> list[Sample]:
+        """The samples of one call, kept and rejected. A failed call gives one, without a
+        question."""
+        own = self.custom.of_leaf(request.leaf.path)
+        write = _write_knowledge if request.leaf.branch == "knowledge" else _write_skill
+        try:
+            return await (own.run if own else write)(request, self.writers)
+        except Rejected as rejected:
+            return [self.writers.reject(Draft(request=request, index=0), rejected)]
 
 
-async def _write_skill(work: Work, staff: Staff) -> list[Sample]:
-    if work.leaf.is_grounded:
+def open_pipelines(teacher: Teacher, judge: Teacher, config: GenerateConfig) -> Pipelines:
+    """Raises RecipeError where a prompt or a pipeline of the recipe's own cannot be used."""
+    writers = Writers(teacher, judge, read_prompts(config), config)
+    return Pipelines(writers, CustomPipelines(config))
+
+
+class PlannedCall(NamedTuple):
+    stage: StageName
+    num_calls: int
+    num_blocks: int = 1
+    """In each call's reply."""
+
+
+def planned_calls(request: SampleRequest, config: GenerateConfig) -> Iterator[PlannedCall]:
+    """What a request takes where nothing is rejected on the way, without its chunk's rendering."""
+    count = request.count
+    criteria: tuple[Criterion, ...]
+    if request.leaf.branch == "knowledge":
+        yield PlannedCall("knowledge-pairs", 1, count)
+        criteria = ("faithful", "relevant")
+    else:
+        if request.leaf.is_grounded:
+            yield PlannedCall("skill-context", 1, count)
+            yield PlannedCall("skill-questions", count)
+        else:
+            yield PlannedCall("skill-questions", 1, count)
+        yield PlannedCall("skill-answer", count)
+        criteria = ("fit", "answer")
+    for criterion in criteria:
+        if config.judge and criterion not in config.judge_skips:
+            yield PlannedCall(STAGE_OF_CRITERION[criterion], count)
+
+
+async def _write_skill(request: SampleRequest, writers: Writers) -> list[Sample]:
+    if request.leaf.is_grounded:
         # Questions about one text resemble each other, so each new question gets a new context.
-        contexts = await staff.write_blocks("skill-context", ("context",), work, work.count)
+        contexts = await writers.write_blocks("skill-context", request, request.count)
         return list(
             await asyncio.gather(
-                *(_write_grounded(work, staff, i, text) for i, (text,) in enumerate(contexts))
+                *(_write_grounded(request, writers, i, text) for i, (text,) in enumerate(contexts))
             )
         )
-    questions = await staff.write_blocks("skill-questions", ("question",), work, work.count)
-    drafts = [Draft(work=work, index=i, question=text) for i, (text,) in enumerate(questions)]
-    return list(await asyncio.gather(*(staff.finish(draft, _answer_skill) for draft in drafts)))
+    questions = await writers.write_blocks("skill-questions", request, request.count)
+    drafts = [Draft(request=request, index=i, question=text) for i, (text,) in enumerate(questions)]
+    return list(await asyncio.gather(*(writers.finish(draft, _answer_skill) for draft in drafts)))
 
 
-async def _write_grounded(work: Work, staff: Staff, index: int, context: str) -> Sample:
-    return await staff.finish(Draft(work=work, index=index, context=context), _answer_grounded)
+async def _write_grounded(
+    request: SampleRequest, writers: Writers, index: int, context: str
+) -> Sample:
+    return await writers.finish(
+        Draft(request=request, index=index, context=context), _answer_grounded
+    )
 
 
-async def _answer_grounded(draft: Draft, staff: Staff) -> None:
-    question = await staff.write_blocks(
-        "skill-questions", ("question",), draft.work, 1, context=draft.context
+async def _answer_grounded(draft: Draft, writers: Writers) -> None:
+    question = await writers.write_blocks(
+        "skill-questions", draft.request, 1, context=draft.context
     )
     draft.question = question[0][0]
-    await _answer_skill(draft, staff)
+    await _answer_skill(draft, writers)
 
 
-async def _answer_skill(draft: Draft, staff: Staff) -> None:
-    await staff.judge_yes("judge-question", "fit", draft)
-    await staff.write_answer(draft)
-    await staff.judge_rating("judge-answer", "answer", draft)
+async def _answer_skill(draft: Draft, writers: Writers) -> None:
+    await writers.judge("judge-question", draft)
+    await writers.write_answer(draft)
+    await writers.judge("judge-answer", draft)
 
 
-async def _write_knowledge(work: Work, staff: Staff) -> list[Sample]:
-    assert work.chunk is not None, work
-    if work.kind == "document":
+async def _write_knowledge(request: SampleRequest, writers: Writers) -> list[Sample]:
+    assert request.chunk is not None, request
+    if request.kind == "document":
         # The text is no teacher's.
-        return [Draft(work=work, index=0, answer=work.chunk.text).finish("", None)]
-    shown = await staff.render_chunk(work) if work.rendering else work.chunk.text
-    fields: tuple[Field, ...] = ("question", "answer")
-    pairs = await staff.write_blocks("knowledge-pairs", fields, work, work.count, document=shown)
+        return [Draft(request=request, index=0, answer=request.chunk.text).finish("", None)]
+    shown = await writers.render_chunk(request) if request.rendering else request.chunk.text
+    pairs = await writers.write_blocks("knowledge-pairs", request, request.count, document=shown)
     drafts = [
-        Draft(work=work, index=i, question=question, answer=answer, context=work.chunk.text)
+        Draft(
+            request=request, index=i, question=question, answer=answer, context=request.chunk.text
+        )
         for i, (question, answer) in enumerate(pairs)
     ]
-    stages = (_judge_pair, _show_among) if work.kind == "retrieval" else (_judge_pair,)
-    return list(await asyncio.gather(*(staff.finish(draft, *stages) for draft in drafts)))
+    stages = (_judge_pair, _show_among) if request.kind == "retrieval" else (_judge_pair,)
+    return list(await asyncio.gather(*(writers.finish(draft, *stages) for draft in drafts)))
 
 
-async def _judge_pair(draft: Draft, staff: Staff) -> None:
-    await staff.judge_yes("judge-faithful", "faithful", draft)
-    await staff.judge_yes("judge-relevant", "relevant", draft)
+async def _judge_pair(draft: Draft, writers: Writers) -> None:
+    await writers.judge("judge-faithful", draft)
+    await writers.judge("judge-relevant", draft)
 
 
-async def _show_among(draft: Draft, staff: Staff) -> None:
+async def _show_among(draft: Draft, writers: Writers) -> None:
     """Put the passage among others, in an order of the sample's own."""
-    work = draft.work
-    assert work.chunk is not None, work
-    passages = [work.chunk.text, *(chunk.text for chunk in work.others)]
-    random.Random(f"{work.chunk.id} {work.draw} {draft.index}").shuffle(passages)
+    request = draft.request
+    assert request.chunk is not None, request
+    passages = [request.chunk.text, *(chunk.text for chunk in request.others)]
+    random.Random(f"{request.chunk.id} {request.draw} {draft.index}").shuffle(passages)
     numbered = (f"Passage {number}:\n{text}" for number, text in enumerate(passages, start=1))
     draft.context = "\n\n".join(numbered)

@@ -9,10 +9,9 @@ from typing import NamedTuple
 
 from feldspar.config import GenerateConfig
 from feldspar.generate.in_order import run_stream
-from feldspar.generate.prompting import read_prompts
-from feldspar.generate.requests import generation_works
+from feldspar.generate.pipelines import open_pipelines
+from feldspar.generate.requests import sample_requests
 from feldspar.generate.samples import write_all
-from feldspar.generate.writers import Staff
 from feldspar.records import Leaf
 from feldspar.teacher import Teacher
 
@@ -37,13 +36,14 @@ def probe(
 
     No calls: all that the budget covers is in the journal. Raises TeacherError.
     """
-    staff = Staff(teacher, judge, read_prompts(config), config)
-    of_leaves = [generation_works(leaf, config, seed) for leaf in leaves]
+    pipelines = open_pipelines(teacher, judge, config)
+    of_leaves = [sample_requests(leaf, config, seed) for leaf in leaves]
     # One of each leaf in turn, so that few calls see every kind of leaf.
     turns = itertools.zip_longest(*of_leaves)
-    works = (work for turn in turns for work in turn if work is not None)
+    requests = (request for turn in turns for request in turn if request is not None)
     started = time.monotonic()
-    for _ in run_stream(write_all(itertools.takewhile(lambda _: not staff.is_spent, works), staff)):
+    paid = itertools.takewhile(lambda _: not pipelines.writers.is_spent, requests)
+    for _ in run_stream(write_all(paid, pipelines)):
         pass
     seconds = time.monotonic() - started
     people = {teacher, judge}

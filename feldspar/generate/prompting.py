@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar, get_args
+from typing import Literal, NamedTuple, TypeVar
 
 import jinja2
 import jinja2.meta
@@ -19,36 +19,18 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from feldspar.config import GenerateConfig
 from feldspar.errors import RecipeError
+from feldspar.generate.quoting import quote_sections
+from feldspar.generate.stages import PROMPT_SUFFIX, STAGES, StageName
 from feldspar.records import Message, Seed
 
-Stage = Literal[
-    "skill-context",
-    "skill-questions",
-    "judge-question",
-    "skill-answer",
-    "judge-answer",
-    "render-summary",
-    "render-facts",
-    "render-study",
-    "knowledge-pairs",
-    "judge-faithful",
-    "judge-relevant",
-    "exam-choices",
-    "judge-choices",
-]
-STAGES: tuple[Stage, ...] = get_args(Stage)
 VARIABLES = frozenset(
     (
         *("task", "domain", "document", "context", "question", "answer", "examples", "count"),
         *("persona", "choices"),
     )
 )
-SUFFIX = ".md.j2"
 
 _FRONT_MATTER = re.compile(r"\A---\n(.*?\n)---\n", re.DOTALL)
-_MARKERS = r"###(?!#)|\[(?:Context|Question|Answer|End)\]"
-_FORGED = re.compile(rf"^([ \t]*)(?={_MARKERS})", re.IGNORECASE | re.MULTILINE)
-_QUOTED = re.compile(rf"^([ \t]*)\\(?={_MARKERS})", re.IGNORECASE | re.MULTILINE)
 
 T = TypeVar("T")
 Value = str | int | tuple[Seed, ...] | tuple[str, ...] | None
@@ -58,7 +40,7 @@ class _Header(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     role: Literal["teacher", "judge"]
-    stage: Stage
+    stage: StageName
     variables: tuple[str, ...]
 
 
@@ -102,15 +84,15 @@ class Prompts:
             self._of_leaves[folders] = Prompts(*folders)
         return self._of_leaves[folders]
 
-    def render(self, stage: Stage, **values: Value) -> tuple[Message, ...]:
+    def render(self, stage: StageName, **values: Value) -> tuple[Message, ...]:
         """The messages that a stage sends."""
         prompt = self._prompts[stage]
         wanted = {name: values.get(name) for name in prompt.variables}
         text = _mended(prompt.place, lambda: prompt.template.render(wanted))
         return (Message(role="user", content=text.strip()),)
 
-    def _load(self, stage: Stage) -> _Prompt:
-        place, text = self._find(stage + SUFFIX)
+    def _load(self, stage: StageName) -> _Prompt:
+        place, text = self._find(stage + PROMPT_SUFFIX)
         match = _FRONT_MATTER.match(text)
         if match is None:
             raise RecipeError(f"{place}: no front matter; begin with role, stage, and variables")
@@ -131,7 +113,7 @@ class Prompts:
             raise RecipeError(
                 f"{place}: there is no variable {name!r}; there are: {', '.join(sorted(VARIABLES))}"
             )
-        template = _mended(place, lambda: self._environment.get_template(stage + SUFFIX))
+        template = _mended(place, lambda: self._environment.get_template(stage + PROMPT_SUFFIX))
         return _Prompt(place, header.variables, template)
 
     def _read_body(self, name: str) -> str:
@@ -141,7 +123,7 @@ class Prompts:
         """Place and text of a file, the recipe's own first."""
         for path in (folder / name for folder in self._folders):
             if path.is_file():
-                return str(path), path.read_text(encoding="utf-8")
+                return str(path), path.read_text(encoding="utf-8-sig")
         try:
             return name, (resources.files(__package__) / "prompts" / name).read_text("utf-8")
         except FileNotFoundError:
@@ -153,34 +135,24 @@ def read_prompts(config: GenerateConfig) -> Prompts:
     folder = Path(config.prompts) if config.prompts else None
     if folder is not None and not folder.is_dir():
         raise RecipeError(f"{folder}: no such folder of prompts; mend `generate.prompts`")
-    known = {stage + SUFFIX for stage in STAGES}
-    for path in sorted(folder.rglob("*" + SUFFIX)) if folder else []:
+    known = {stage + PROMPT_SUFFIX for stage in STAGES}
+    for path in sorted(folder.rglob("*" + PROMPT_SUFFIX)) if folder else []:
         if path.name not in known and not path.name.startswith("_"):
             raise RecipeError(f"{path}: no stage of this name; there are: {', '.join(STAGES)}")
     return Prompts(folder) if folder else Prompts()
 
 
-def asking_files(config: GenerateConfig) -> list[Path]:
-    """The files that decide what is asked: part of the key of the steps that ask."""
-    package = Path(str(resources.files(__package__) / "prompts"))
-    folders = [package, *([Path(config.prompts)] if config.prompts else [])]
-    prompts = [path for folder in folders for path in sorted(folder.rglob("*" + SUFFIX))]
-    return prompts + [Path(pipeline.file) for pipeline in config.pipeline]
-
-
-def quote_sections(text: str) -> str:
-    """Put a backslash before what looks like a section or a marker, so that no text can forge one.
-
-    >>> quote_sections("Well.\\n### Reply format")
-    'Well.\\n\\\\### Reply format'
-    """
-    # splitlines knows all the line ends there are; the pattern knows only the common one.
-    return _FORGED.sub(r"\1\\", "\n".join(text.splitlines()))
-
-
-def unquote_sections(text: str) -> str:
-    """Take off the backslashes that a reply has copied from its prompt."""
-    return _QUOTED.sub(r"\1", text)
+def asking_files(config: GenerateConfig) -> dict[str, Path]:
+    """The files that decide what is asked, by name: part of the key of the steps that ask."""
+    folders = {"package": Path(str(resources.files(__package__) / "prompts"))}
+    if config.prompts:
+        folders["own"] = Path(config.prompts)
+    prompts = {
+        f"{whose}/{path.relative_to(folder).as_posix()}": path
+        for whose, folder in folders.items()
+        for path in sorted(folder.rglob("*" + PROMPT_SUFFIX))
+    }
+    return prompts | {f"pipeline {p.function}": Path(p.file) for p in config.pipeline}
 
 
 def _finalize(value: object) -> object:

@@ -1,42 +1,167 @@
-"""Reading the teacher's blocks: `[Question]`, a text, `[Answer]`, a text, `[End]`."""
+"""Reading the teacher's blocks: `[Question]`, a text, `[Answer]`, a text, `[End]`.
+
+Lenient about form: models number their blocks, make markers bold, go on in the marker's line, close
+what they opened, or fall into headings, labels or JSON. Strict about content: a text whose end
+is not clear, or that is there twice, is not kept.
+"""
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Callable, Iterator
 from typing import Literal
 
-from feldspar.generate.prompting import unquote_sections
+from feldspar.generate.quoting import unquote_sections
 
 Field = Literal["context", "question", "answer"]
+Blocks = list[tuple[str, ...]]
 
-# Models number their blocks, make markers bold, and go on in the marker's line.
-_MARKER = re.compile(
-    r"^[ \t>*_#-]*(?:\d+[.)][ \t*_]*)?\[(context|question|answer|end)\][ \t*_]*:?[ \t*_]*",
+_NAME = r"(?P<name>context|question|answer|end)(?:[ \t]*#?\d+)?"
+_BEFORE = r"^[ \t>*_#-]*(?:\d+[.)][ \t*_]*)?"
+_AFTER = r"[ \t*_]*:?[ \t*_]*"
+_END = rf"^[ \t>*_#-]*\[(?P<end>end)\]{_AFTER}"
+# `[Question]`, `**[Question 2]:**`
+_BRACKETS = re.compile(rf"{_BEFORE}\[{_NAME}\]{_AFTER}", re.IGNORECASE | re.MULTILINE)
+# `### Question`, `## **Question 2:** What is ...`
+_HEADINGS = re.compile(
+    rf"^[ \t>]*#{{1,6}}[ \t*_]*(?:\d+[.)][ \t*_]*)?{_NAME}[ \t*_]*(?::[ \t*_]*|\r?$)|{_END}",
     re.IGNORECASE | re.MULTILINE,
 )
+# `Question: What is ...`, `- **Question 2:** What is ...`
+_LABELS = re.compile(
+    rf"^[ \t>*_-]*(?:\d+[.)][ \t*_]*)?{_NAME}[ \t*_]*:[ \t*_]*|{_END}",
+    re.IGNORECASE | re.MULTILINE,
+)
+_CLOSING = re.compile(r"[ \t*_]*\[/(?:context|question|answer|end)\](?P<behind>.*)", re.IGNORECASE)
+# What stands before the next block and belongs to neither: `---`, `2.`, `**Pair 2:**`
+_BETWEEN = re.compile(
+    r"\s*^[ \t>*_#-]*(?:[-*=_]{3,}|(?:(?:pair|block|example|item)[ \t]*)?#?(?P<number>\d+)[.):])"
+    r"[ \t*_]*\s*\Z",
+    re.IGNORECASE | re.MULTILINE,
+)
+MAX_JSON_STARTS = 200
+"""Places in a reply where JSON may begin that are tried."""
 
 
-def read_blocks(text: str, fields: tuple[Field, ...], limit: int) -> list[tuple[str, ...]]:
+def read_blocks(text: str, fields: tuple[Field, ...], limit: int) -> Blocks:
     """The complete blocks of a reply, at most `limit`: for each, its fields' texts in order.
 
-    A block ends at `[End]`, at the next block's first marker, or with the reply.
+    A block ends at `[End]`, at the next block's first marker, or with the reply. The first form
+    that a reply has markers of is the one it is read in.
     """
-    blocks: list[tuple[str, ...]] = []
+    if any(mark["name"].lower() in fields for mark in _BRACKETS.finditer(text)):
+        return _read_marked(text, fields, _BRACKETS)[:limit]
+    for read in _OTHER_FORMS:
+        blocks = read(text, fields)
+        if blocks:
+            return blocks[:limit]
+    return []
+
+
+def _read_marked(text: str, fields: tuple[Field, ...], pattern: re.Pattern[str]) -> Blocks:
+    blocks: Blocks = []
     block: dict[str, str] = {}
-    marks = list(_MARKER.finditer(text))
+    marks = list(pattern.finditer(text))
     ends = [mark.start() for mark in marks[1:]] + [len(text)]
     for mark, end in zip(marks, ends, strict=False):
-        name = mark[1].lower()
+        name = (mark["name"] or "end").lower()
         if name == "end" or name == fields[0]:
             _close(block, fields, blocks)
             block = {}
         if name in fields:
-            block[name] = unquote_sections(text[mark.end() : end]).strip()
+            found = _cleaned(text[mark.end() : end])
+            if pattern is not _BRACKETS:
+                # "Answer:" within a worked answer looks like a second one: which is meant?
+                found = "" if name in block else _without_divider(found, len(blocks) + 2)
+            block[name] = found
     _close(block, fields, blocks)
-    return blocks[:limit]
+    return blocks
 
 
-def _close(block: dict[str, str], fields: tuple[Field, ...], blocks: list[tuple[str, ...]]) -> None:
+def _cleaned(text: str) -> str:
+    """A field's text; nothing where a closing marker stands in the middle of a line."""
+    closing = _CLOSING.search(text)
+    if closing is not None:
+        text = "" if closing["behind"].strip(" \t\r*_") else text[: closing.start()]
+    return unquote_sections(text).strip()
+
+
+def _without_divider(text: str, next_number: int) -> str:
+    """A block's last text without the line that announces block `next_number`."""
+    divider = _BETWEEN.search(text)
+    if divider is None or divider["number"] not in (None, str(next_number)):
+        return text
+    return text[: divider.start()]
+
+
+def _close(block: dict[str, str], fields: tuple[Field, ...], blocks: Blocks) -> None:
     texts = tuple(block.get(field, "") for field in fields)
     if all(texts):
         blocks.append(texts)
+
+
+def _read_headings(text: str, fields: tuple[Field, ...]) -> Blocks:
+    return _read_marked(text, fields, _HEADINGS)
+
+
+def _read_labels(text: str, fields: tuple[Field, ...]) -> Blocks:
+    return _read_marked(text, fields, _LABELS)
+
+
+def _read_json(text: str, fields: tuple[Field, ...]) -> Blocks:
+    """`[{"question": "...", "answer": "..."}]`, an object that holds such a list, or one a line."""
+    blocks: Blocks = []
+    for value in _json_values(text):
+        for row in _rows(value, fields):
+            if all(row):
+                blocks.append(row)
+    return blocks
+
+
+def _json_values(text: str) -> Iterator[object]:
+    decoder = json.JSONDecoder()
+    place = 0
+    for _ in range(MAX_JSON_STARTS):
+        start = re.compile(r"[\[{]").search(text, place)
+        if start is None:
+            return
+        try:
+            value, place = decoder.raw_decode(text, start.start())
+        except (ValueError, RecursionError):
+            place = start.end()
+        else:
+            yield value
+
+
+def _rows(value: object, fields: tuple[Field, ...]) -> Iterator[tuple[str, ...]]:
+    if isinstance(value, str) and len(fields) == 1:
+        yield (_text(value),)
+    elif isinstance(value, list):
+        for each in value:
+            if not isinstance(each, list):
+                yield from _rows(each, fields)
+    elif isinstance(value, dict):
+        by_name = {key.strip().lower(): each for key, each in value.items()}
+        if fields[0] in by_name:
+            yield tuple(_text(by_name.get(field)) for field in fields)
+        elif len(value) == 1:
+            (only,) = value.values()
+            if isinstance(only, list):
+                yield from _rows(only, fields)
+
+
+def _text(value: object) -> str:
+    """Of a text or a whole number; nothing of anything else, or of what is no Unicode text."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str) or any("\ud800" <= letter <= "\udfff" for letter in value):
+        return ""
+    return unquote_sections(value).strip()
+
+
+_OTHER_FORMS: tuple[Callable[[str, tuple[Field, ...]], Blocks], ...] = (
+    _read_json,
+    _read_headings,
+    _read_labels,
+)

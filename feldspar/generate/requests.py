@@ -9,33 +9,34 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from feldspar.config import GenerateConfig, KnowledgeConfig, Rendering
-from feldspar.generate.borrowed import Pool
-from feldspar.generate.writers import DRAWS_PER_SEED, Work
+from feldspar.generate.borrowed import Borrowed
+from feldspar.generate.draft import SampleRequest
+from feldspar.generate.writers import DRAWS_PER_SEED
 from feldspar.records import Chunk, Leaf, SampleKind, Seed
 
-NO_POOL = Pool()
+NOTHING_BORROWED = Borrowed()
 EXAM_DRAWS = DRAWS_PER_SEED // 2
 """Exams take the upper half of a seed's draws."""
 SEEDS_APART = 1024
 """Seeds of recipes that draw apart; draws then stay below 2^30, which every server takes."""
 
 
-def generation_works(
-    leaf: Leaf, config: GenerateConfig, seed: int, pool: Pool = NO_POOL
-) -> Iterator[Work]:
+def sample_requests(
+    leaf: Leaf, config: GenerateConfig, seed: int, borrowed: Borrowed = NOTHING_BORROWED
+) -> Iterator[SampleRequest]:
     """Every call for training samples of a leaf, in order; with a target, the first round's."""
     if config.target is not None:
         num_calls = -(-config.target // config.pairs_per_call)
-        yield from target_works(leaf, config, seed, 0, num_calls, pool)
+        yield from target_requests(leaf, config, seed, 0, num_calls, borrowed)
     elif leaf.branch == "knowledge":
         for chunk in range(len(chunks_of(leaf))):
             yield from _documents(leaf, config, seed, chunk)
             for form in range(len(_forms(config))):
                 for lap in range(config.calls_per_chunk):
-                    place = _Place(chunk, form, lap)
-                    yield from _pair_works(leaf, config, seed, place, pool)
+                    place = _CallPlace(chunk, form, lap)
+                    yield from _pair_requests(leaf, config, seed, place, borrowed)
     else:
-        yield from _skill_works(leaf, config, seed, pool)
+        yield from _skill_requests(leaf, config, seed, borrowed)
 
 
 def num_asked(leaf: Leaf, config: GenerateConfig) -> int:
@@ -53,14 +54,14 @@ def num_asked(leaf: Leaf, config: GenerateConfig) -> int:
     return config.samples_per_leaf or config.samples_per_seed * len(leaf.seeds)
 
 
-def target_works(
+def target_requests(
     leaf: Leaf,
     config: GenerateConfig,
     seed: int,
     first: int,
     num_calls: int,
-    pool: Pool = NO_POOL,
-) -> Iterator[Work]:
+    borrowed: Borrowed = NOTHING_BORROWED,
+) -> Iterator[SampleRequest]:
     """Calls number `first` and on; the chunks of a knowledge leaf take turns, then its renderings.
 
     They are the calls of a run without a target, in another order, so neither pays for the other.
@@ -70,7 +71,7 @@ def target_works(
         return
     if leaf.branch != "knowledge":
         for call in range(first, first + num_calls):
-            yield _skill_work(leaf, config, seed, call, config.pairs_per_call, pool)
+            yield _skill_request(leaf, config, seed, call, config.pairs_per_call, borrowed)
         return
     num_chunks = len(chunks_of(leaf))
     for chunk in range(num_chunks) if first == 0 else ():
@@ -78,7 +79,7 @@ def target_works(
     for call in range(first, first + num_calls):
         turn, chunk = divmod(call, num_chunks)
         lap, form = divmod(turn, len(_forms(config)))
-        yield from _pair_works(leaf, config, seed, _Place(chunk, form, lap), pool)
+        yield from _pair_requests(leaf, config, seed, _CallPlace(chunk, form, lap), borrowed)
 
 
 def main_kind(leaf: Leaf, config: GenerateConfig) -> SampleKind | None:
@@ -97,7 +98,9 @@ def num_exam_items(leaf: Leaf, config: GenerateConfig, seed: int) -> int:
     main = main_kind(leaf, config)
     if main is None:
         return config.exam_items
-    asked = sum(work.count for work in generation_works(leaf, config, seed) if work.kind == main)
+    asked = sum(
+        request.count for request in sample_requests(leaf, config, seed) if request.kind == main
+    )
     return min(config.exam_items, asked // 4)
 
 
@@ -106,15 +109,15 @@ def exam_draw(seed: int) -> int:
     return _draw(seed, EXAM_DRAWS)
 
 
-def exam_works(
+def exam_requests(
     leaf: Leaf, config: GenerateConfig, seed: int, first: int, num_calls: int
-) -> list[Work]:
+) -> list[SampleRequest]:
     """Calls number `first` and on for exam questions: draws that no training sample has."""
     chunks = chunks_of(leaf) if leaf.branch == "knowledge" else ()
     if note_on(leaf):
         return []
     return [
-        Work(
+        SampleRequest(
             leaf=leaf,
             seeds=_choose_seeds(leaf, config.seeds_per_prompt, seed, call),
             count=config.pairs_per_call,
@@ -150,7 +153,7 @@ def note_on(leaf: Leaf) -> str:
     return ""
 
 
-class _Place(NamedTuple):
+class _CallPlace(NamedTuple):
     """Of a call for pairs: which chunk, in which form, for which time."""
 
     chunk: int
@@ -167,19 +170,23 @@ def _pair_kinds(config: GenerateConfig) -> list[SampleKind]:
     return [kind for kind in kinds if kind in config.knowledge.kinds]
 
 
-def _documents(leaf: Leaf, config: GenerateConfig, seed: int, chunk: int) -> Iterator[Work]:
+def _documents(
+    leaf: Leaf, config: GenerateConfig, seed: int, chunk: int
+) -> Iterator[SampleRequest]:
     if "document" in config.knowledge.kinds:
         text = chunks_of(leaf)[chunk]
-        yield Work(leaf=leaf, seeds=(), count=1, draw=_draw(seed, 0), chunk=text, kind="document")
+        yield SampleRequest(
+            leaf=leaf, seeds=(), count=1, draw=_draw(seed, 0), chunk=text, kind="document"
+        )
 
 
-def _pair_works(
-    leaf: Leaf, config: GenerateConfig, seed: int, place: _Place, pool: Pool
-) -> Iterator[Work]:
+def _pair_requests(
+    leaf: Leaf, config: GenerateConfig, seed: int, place: _CallPlace, borrowed: Borrowed
+) -> Iterator[SampleRequest]:
     """One call for pairs; where both are wanted, once for pairs and once for retrieval samples."""
     chunk, forms = chunks_of(leaf)[place.chunk], _forms(config)
     window = (place.chunk * len(forms) + place.form) * config.calls_per_chunk + place.lap
-    work = Work(
+    request = SampleRequest(
         leaf=leaf,
         seeds=_choose_seeds(leaf, config.seeds_per_prompt, seed, window),
         count=config.pairs_per_call,
@@ -190,13 +197,13 @@ def _pair_works(
     for kind in _pair_kinds(config):
         if kind == "retrieval":
             rng = random.Random(f"{seed} {leaf.path} {window} others")
-            others = _choose_others(leaf, place.chunk, config.knowledge, pool, rng)
-            work = replace(work, kind=kind, others=others)
-        yield work
+            others = _choose_others(leaf, place.chunk, config.knowledge, borrowed, rng)
+            request = replace(request, kind=kind, others=others)
+        yield request
 
 
 def _choose_others(
-    leaf: Leaf, own: int, options: KnowledgeConfig, pool: Pool, rng: random.Random
+    leaf: Leaf, own: int, options: KnowledgeConfig, borrowed: Borrowed, rng: random.Random
 ) -> tuple[Chunk, ...]:
     """Half of the distractors from the same leaf, which are the harder ones; fewer where there are
     not so many."""
@@ -204,27 +211,29 @@ def _choose_others(
     drawn = rng.sample(range(len(chunks)), min(len(chunks), wanted + 1))
     near = [chunks[place] for place in drawn if place != own][:wanted]
     known = {chunks[own].id, *(chunk.id for chunk in near)}
-    drawn_far = rng.sample(pool.chunks, min(len(pool.chunks), 2 * wanted + 1))
+    drawn_far = rng.sample(borrowed.chunks, min(len(borrowed.chunks), 2 * wanted + 1))
     num_far = max(wanted // 2, wanted - len(near))
     far = [chunk for chunk in drawn_far if chunk.id not in known][:num_far]
     return (*near[: wanted - len(far)], *far)
 
 
-def _skill_works(leaf: Leaf, config: GenerateConfig, seed: int, pool: Pool) -> Iterator[Work]:
+def _skill_requests(
+    leaf: Leaf, config: GenerateConfig, seed: int, borrowed: Borrowed
+) -> Iterator[SampleRequest]:
     left, call = num_asked(leaf, config), 0
     while left > 0:
         count = min(left, config.pairs_per_call)
-        yield _skill_work(leaf, config, seed, call, count, pool)
+        yield _skill_request(leaf, config, seed, call, count, borrowed)
         left -= count
         call += 1
 
 
-def _skill_work(
-    leaf: Leaf, config: GenerateConfig, seed: int, call: int, count: int, pool: Pool
-) -> Work:
+def _skill_request(
+    leaf: Leaf, config: GenerateConfig, seed: int, call: int, count: int, borrowed: Borrowed
+) -> SampleRequest:
     is_pooled = config.sampling == "pooled"
-    others = pool.seeds_like(leaf) if is_pooled else None
-    return Work(
+    others = borrowed.seeds_like(leaf) if is_pooled else None
+    return SampleRequest(
         leaf=leaf,
         seeds=_choose_seeds(leaf, config.seeds_per_prompt, seed, call, others),
         count=count,

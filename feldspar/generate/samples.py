@@ -8,29 +8,30 @@ import logging
 import math
 import time
 from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Sequence
-from pathlib import Path
+from contextlib import aclosing
 from typing import NamedTuple
 
 from feldspar.config import GenerateConfig
-from feldspar.generate.borrowed import Pool, gather_pool
+from feldspar.generate.borrowed import Borrowed, gather_borrowed
+from feldspar.generate.draft import SampleRequest
 from feldspar.generate.filters import Filters
 from feldspar.generate.funnel import FUNNEL_FILE, LeafFunnel, Tally, write_funnel
 from feldspar.generate.in_order import in_order, run_stream
-from feldspar.generate.pipelines import write_samples
-from feldspar.generate.prompting import read_prompts
+from feldspar.generate.pipelines import Pipelines, open_pipelines
 from feldspar.generate.requests import (
-    generation_works,
     main_kind,
     note_on,
     num_asked,
-    target_works,
+    sample_requests,
+    target_requests,
 )
-from feldspar.generate.writers import Staff, Work
-from feldspar.progress import SILENT, Progress, Task
+from feldspar.generate.writers import Writers
+from feldspar.progress import Task
 from feldspar.records import ExamItem, Leaf, Sample
+from feldspar.steps import Step, Workspace
 from feldspar.teacher import Teacher
 
-WORKS_PER_CALL = 4
+REQUESTS_PER_CALL = 4
 """Samples under way for each call that may be in flight: enough for the teacher never to wait, and
 for the last ones to end together."""
 
@@ -43,17 +44,18 @@ MOST_AT_ONCE = 4
 """A round asks for no more than this many times the target."""
 
 MAX_HINTS = 3
-"""Leaves that yield least and are told of at the end; the funnel has all hints."""
+"""Leaves of the lowest yield that the end of a run names; the funnel has all hints."""
 
 log = logging.getLogger(__name__)
 
 
 class _Done(NamedTuple):
-    work: Work
+    request: SampleRequest
     samples: list[Sample]
 
 
 def generate_samples(
+    workspace: Workspace,
     leaves: Iterable[Leaf],
     config: GenerateConfig,
     *,
@@ -61,26 +63,25 @@ def generate_samples(
     judge: Teacher,
     avoid: Iterable[ExamItem],
     seed: int,
-    here: Path,
-    progress: Progress = SILENT,
 ) -> Iterator[Sample]:
     """Write, judge, and filter samples for every leaf; kept and rejected ones, in order.
 
-    Writes `funnel.json` to `here`. Same leaves, config, seed, and journal give the same samples,
-    whatever the timing; only where a budget ends the asking does timing decide what is kept.
+    Writes `funnel.json`. Same leaves, config, seed, and journal give the same samples, whatever the
+    timing; only where a budget ends the asking does timing decide what is kept.
     `avoid` is what exams ask. Raises TeacherError, RecipeError, DiskError.
     """
-    staff = Staff(teacher, judge, read_prompts(config), config)
+    pipelines = open_pipelines(teacher, judge, config)
     if iter(leaves) is leaves:
         leaves = list(leaves)
-    pool = gather_pool(leaves, config, seed)
-    filters = Filters(config, avoid, (*pool.plain, *pool.grounded))
-    with progress.task("samples", _count_asked(leaves, config), "samples") as task:
-        live = _Live(task, staff)
+    borrowed = gather_borrowed(leaves, config, seed)
+    filters = Filters(config, avoid, (*borrowed.plain, *borrowed.grounded))
+    with workspace.progress.task("samples", _count_asked(leaves, config), "samples") as task:
+        live = _Live(task, pipelines.writers)
+        making = _Making(leaves, borrowed, filters, pipelines, seed, live)
         make = _make_once if config.target is None else _make_until_target
-        funnels = yield from make(leaves, pool, filters, staff, seed, live)
-    write_funnel(here / FUNNEL_FILE, funnels, teacher.budget.spent)
-    for place in staff.custom.unused():
+        funnels = yield from make(making)
+    write_funnel(workspace.folder / FUNNEL_FILE, funnels, teacher.budget.spent)
+    for place in pipelines.custom.unused():
         log.warning("generate.pipeline: no leaf lies in %r; mend its name", place)
     little = sorted((leaf.kept / leaf.asked, leaf.leaf, leaf) for leaf in funnels if leaf.hint)
     for _, _, leaf in little[:MAX_HINTS]:
@@ -94,58 +95,75 @@ def generate_samples(
         )
 
 
-def _make_once(
-    leaves: Iterable[Leaf], pool: Pool, filters: Filters, staff: Staff, seed: int, live: _Live
-) -> Generator[Sample, None, list[LeafFunnel]]:
+SAMPLES_STEP = Step("samples", generate_samples, version=2)
+
+
+class _Making(NamedTuple):
+    """What every call of a run shares."""
+
+    leaves: Iterable[Leaf]
+    borrowed: Borrowed
+    filters: Filters
+    pipelines: Pipelines
+    seed: int
+    live: _Live
+
+    def written(
+        self, requests: Iterable[SampleRequest]
+    ) -> Iterator[tuple[SampleRequest, list[Sample]]]:
+        """Each request with its samples, filtered, in order."""
+        for request, drafts in run_stream(write_all(requests, self.pipelines)):
+            yield request, [_filtered(draft, request.leaf, self.filters) for draft in drafts]
+
+
+def _make_once(making: _Making) -> Generator[Sample, None, list[LeafFunnel]]:
     """All samples that the recipe asks for, leaf after leaf."""
     tallies: list[Tally] = []
     finished: list[LeafFunnel] = []
-    works = _all_works(leaves, pool, staff, seed, tallies)
-    for work, drafts in run_stream(write_all(works, staff)):
-        while tallies[0].leaf.path != work.leaf.path:
+    for request, samples in making.written(_all_requests(making, tallies)):
+        while tallies[0].leaf.path != request.leaf.path:
             finished.append(tallies.pop(0).finish())
-        samples = [_filtered(sample, work.leaf, filters) for sample in drafts]
-        tallies[0].add(work.count, samples)
-        live.show(work.count, samples)
+        tallies[0].add(request, samples, making.pipelines.writers.unread)
+        making.live.show(request.count, samples)
         yield from samples
     return finished + [tally.finish() for tally in tallies]
 
 
-def _make_until_target(
-    leaves: Iterable[Leaf], pool: Pool, filters: Filters, staff: Staff, seed: int, live: _Live
-) -> Generator[Sample, None, list[LeafFunnel]]:
+def _make_until_target(making: _Making) -> Generator[Sample, None, list[LeafFunnel]]:
     """Rounds over the leaves that lack something, each as large as the last one's yield says."""
-    goals = {leaf.path: _Goal(leaf, staff.config, seed, pool) for leaf in leaves}
+    writers = making.pipelines.writers
+    goals = {leaf.path: _Goal(leaf, making) for leaf in making.leaves}
     for _ in range(MAX_ROUNDS):
         # All calls of a round are known before any is asked, so that timing decides nothing.
-        works = [work for goal in goals.values() for work in goal.next_works()]
-        if not works or staff.is_spent:
+        requests = [request for goal in goals.values() for request in goal.next_requests()]
+        if not requests or writers.is_spent:
             break
-        for work, drafts in run_stream(write_all(_while_paid(works, staff), staff)):
-            goal = goals[work.leaf.path]
-            samples = [goal.capped(_filtered(s, work.leaf, filters)) for s in drafts]
-            goal.add(work, samples)
-            live.show(work.count, samples)
+        for request, written in making.written(_while_paid(requests, writers)):
+            goal = goals[request.leaf.path]
+            samples = [goal.capped(sample) for sample in written]
+            goal.add(request, samples, writers.unread)
+            making.live.show(request.count, samples)
             yield from samples
     for goal in goals.values():
-        goal.tally.note = goal.tally.note or goal.note(staff)
+        goal.tally.note = goal.tally.note or goal.note(writers)
     return [goal.tally.finish() for goal in goals.values()]
 
 
 class _Goal:
     """How far one leaf is from its target."""
 
-    def __init__(self, leaf: Leaf, config: GenerateConfig, seed: int, pool: Pool) -> None:
+    def __init__(self, leaf: Leaf, making: _Making) -> None:
+        config = making.pipelines.writers.config
         assert config.target is not None
         self.tally = Tally(leaf, note_on(leaf))
         self._target = config.target
-        self._config, self._seed, self._pool = config, seed, pool
+        self._config, self._seed, self._borrowed = config, making.seed, making.borrowed
         self._counted = main_kind(leaf, config)
         self._num_calls = self._num_asked = self._num_kept = 0
         self._asked_before = self._kept_before = 0
         self._last_yield = 1.0
 
-    def next_works(self) -> list[Work]:
+    def next_requests(self) -> list[SampleRequest]:
         """The next round; empty where the target is reached, or never will be."""
         num_asked = self._num_asked - self._asked_before
         if num_asked:
@@ -160,11 +178,15 @@ class _Goal:
         first, num_calls = self._num_calls, math.ceil(num_wanted / self._config.pairs_per_call)
         self._num_calls += num_calls
         leaf = self.tally.leaf
-        return list(target_works(leaf, self._config, self._seed, first, num_calls, self._pool))
+        return list(
+            target_requests(leaf, self._config, self._seed, first, num_calls, self._borrowed)
+        )
 
-    def add(self, work: Work, samples: Sequence[Sample]) -> None:
-        self.tally.add(work.count, samples)
-        self._num_asked += work.count if work.kind == self._counted else 0
+    def add(
+        self, request: SampleRequest, samples: Sequence[Sample], unread: dict[str, str]
+    ) -> None:
+        self.tally.add(request, samples, unread)
+        self._num_asked += request.count if request.kind == self._counted else 0
 
     def capped(self, sample: Sample) -> Sample:
         """No more than the target is kept, so that leaves stay equal."""
@@ -175,56 +197,56 @@ class _Goal:
         self._num_kept += 1
         return sample
 
-    def note(self, staff: Staff) -> str:
+    def note(self, writers: Writers) -> str:
         if self._num_kept >= self._target or self._counted is None:
             return ""
-        why = "the budget is spent" if staff.is_spent else f"yield {self._last_yield:.0%} at last"
+        why = "the budget is spent" if writers.is_spent else f"yield {self._last_yield:.0%} at last"
         return f"{self._num_kept} of {self._target} wanted: {why}"
 
 
-def max_works(staff: Staff) -> int:
+def max_requests(writers: Writers) -> int:
     """Calls for new samples to have under way just now."""
-    teacher = staff.teacher
-    most = teacher.config.concurrency or teacher.config.max_concurrency // WORKS_PER_CALL
+    teacher = writers.teacher
+    most = teacher.config.concurrency or teacher.config.max_concurrency // REQUESTS_PER_CALL
     # What a cap leaves unfinished is paid for nothing, so with one less is begun ahead.
-    factor = 1 if staff.config.budget.is_capped else WORKS_PER_CALL
+    factor = 1 if writers.config.budget.is_capped else REQUESTS_PER_CALL
     return factor * min(teacher.concurrency, most)
 
 
-async def write_all(works: Iterable[Work], staff: Staff) -> AsyncGenerator[_Done, None]:
-    """Every work's samples in order, with as many under way as keep the teacher busy."""
+async def write_all(
+    requests: Iterable[SampleRequest], pipelines: Pipelines
+) -> AsyncGenerator[_Done, None]:
+    """Every request's samples in order, with as many under way as keep the teacher busy."""
+    writers = pipelines.writers
 
-    async def write(work: Work) -> _Done:
-        return _Done(work, await write_samples(work, staff))
+    async def write(request: SampleRequest) -> _Done:
+        return _Done(request, await pipelines.write_samples(request))
 
-    async with staff.teacher, staff.judge:
-        stream = in_order(_then_drain(works, staff), write, lambda: max_works(staff))
-        try:
-            async for done in stream:
-                yield done
-        finally:
-            await stream.aclose()
-
-
-def _then_drain(works: Iterable[Work], staff: Staff) -> Iterator[Work]:
-    yield from works
-    if not staff.config.budget.is_capped:
-        staff.teacher.drain()
-        staff.judge.drain()
+    stream = in_order(_then_drain(requests, writers), write, lambda: max_requests(writers))
+    async with writers.teacher, writers.judge_teacher, aclosing(stream):
+        async for done in stream:
+            yield done
 
 
-def _all_works(
-    leaves: Iterable[Leaf], pool: Pool, staff: Staff, seed: int, tallies: list[Tally]
-) -> Iterator[Work]:
+def _then_drain(requests: Iterable[SampleRequest], writers: Writers) -> Iterator[SampleRequest]:
+    yield from requests
+    if not writers.config.budget.is_capped:
+        writers.teacher.drain()
+        writers.judge_teacher.drain()
+
+
+def _all_requests(making: _Making, tallies: list[Tally]) -> Iterator[SampleRequest]:
     """Opens a tally for every leaf as its turn comes."""
-    for leaf in leaves:
-        note = note_on(leaf) or ("not begun: the budget is spent" if staff.is_spent else "")
+    writers = making.pipelines.writers
+    for leaf in making.leaves:
+        note = note_on(leaf) or ("not begun: the budget is spent" if writers.is_spent else "")
         tallies.append(Tally(leaf, note))
-        yield from _while_paid(generation_works(leaf, staff.config, seed, pool), staff)
+        requests = sample_requests(leaf, writers.config, making.seed, making.borrowed)
+        yield from _while_paid(requests, writers)
 
 
-def _while_paid(works: Iterable[Work], staff: Staff) -> Iterator[Work]:
-    return itertools.takewhile(lambda _: not staff.is_spent, works)
+def _while_paid(requests: Iterable[SampleRequest], writers: Writers) -> Iterator[SampleRequest]:
+    return itertools.takewhile(lambda _: not writers.is_spent, requests)
 
 
 def _filtered(sample: Sample, leaf: Leaf, filters: Filters) -> Sample:
@@ -240,24 +262,24 @@ def _count_asked(leaves: Iterable[Leaf], config: GenerateConfig) -> int:
 class _Live:
     """The figures beside the bar."""
 
-    def __init__(self, task: Task, staff: Staff) -> None:
+    def __init__(self, task: Task, writers: Writers) -> None:
         self.num_kept = self._num_asked = 0
         self._task = task
-        self._staff = staff
+        self._writers = writers
         self._started = time.monotonic()
 
     def show(self, num_asked: int, samples: Sequence[Sample]) -> None:
         self.num_kept += sum(sample.is_kept for sample in samples)
         self._num_asked += num_asked
-        people = {self._staff.teacher, self._staff.judge}
+        people = {self._writers.teacher, self._writers.judge_teacher}
         tokens = sum(one.prompt_tokens + one.completion_tokens for one in people)
         figures: dict[str, float | str] = {
             "kept": self.num_kept,
             "yield": f"{self.num_kept / self._num_asked:.0%}",
             "calls": sum(one.num_asked for one in people),
             "tokens/s": round(tokens / max(time.monotonic() - self._started, 1e-9)),
-            "in_flight": self._staff.teacher.concurrency,
+            "in_flight": self._writers.teacher.concurrency,
         }
-        if self._staff.teacher.budget.spent.cost:
-            figures["cost"] = f"{self._staff.teacher.budget.spent.cost:.2f}"
+        if self._writers.teacher.budget.spent.cost:
+            figures["cost"] = f"{self._writers.teacher.budget.spent.cost:.2f}"
         self._task.advance(num_asked, **figures)

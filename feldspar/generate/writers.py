@@ -1,28 +1,25 @@
-"""Who is asked and in what words: one call of a pipeline, and the reasons it may reject with."""
+"""The teacher and the judge of a run: what they are asked, in what words, and what rejects."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from typing import TypeVar
 
-from feldspar.config import GenerateConfig, Rendering
-from feldspar.generate.borrowed import POOLED_TASK
-from feldspar.generate.custom import CustomPipelines, Rejected
-from feldspar.generate.prompting import Prompts, Stage, Value, unquote_sections
-from feldspar.generate.replies import Field, read_blocks
-from feldspar.records import Chunk, Judgment, Leaf, Message, Sample, SampleKind, Seed
-from feldspar.teacher import (
-    RATING,
-    VERDICT,
-    BudgetSpent,
-    Form,
-    Refused,
-    Reply,
-    Teacher,
-    ask_judge,
+from feldspar.config import GenerateConfig
+from feldspar.generate.draft import Draft, Rejected, SampleRequest
+from feldspar.generate.prompting import Prompts, Value
+from feldspar.generate.quoting import unquote_sections
+from feldspar.generate.stages import (
+    STAGE_OF_RENDERING,
+    STAGES,
+    Blocks,
+    Stage,
+    StageName,
+    find_stage,
+    judge_urgency,
 )
+from feldspar.records import Judgment, Message, Sample
+from feldspar.teacher import RATING, VERDICT, BudgetSpent, Form, Refused, Reply, Teacher, ask_judge
 
 V = TypeVar("V", bool, int)
 
@@ -41,252 +38,157 @@ CREATIVE_FOLDERS = frozenset(
 )
 """A skill under one of these is answered by a writer; any other, and all that is grounded, by an
 expert."""
-
-_URGENCY: dict[str, int] = {
-    "skill-context": 0,
-    "skill-questions": 0,
-    "knowledge-pairs": 0,
-    "render-summary": 0,
-    "render-facts": 0,
-    "render-study": 0,
-    "judge-question": 2,
-    "skill-answer": 3,
-    "exam-choices": 3,
-    "judge-choices": 4,
-    "judge-faithful": 3,
-    "judge-answer": 4,
-    "judge-relevant": 4,
-}
-"""Late stages first, so that samples are finished rather than begun. What begins one is equally
-urgent in all leaves; a question about a context that was just written has begun already."""
-OWN_JUDGE_URGENCY = 3
-"""Of a judge's call in a pipeline of the user's own."""
-
-
-RENDER_STAGES: dict[Rendering, Stage] = {
-    "summary": "render-summary",
-    "facts": "render-facts",
-    "study": "render-study",
-}
 DRAWS_PER_SEED = 2**20
 """Draws that one seed of a recipe may use."""
+MAX_REPLY_EXAMPLE = 200
+"""Characters kept of a reply that cannot be read."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """One call for new samples: a leaf, the seeds shown, and the draw; a chunk for knowledge."""
-
-    leaf: Leaf
-    seeds: tuple[Seed, ...]
-    count: int
-    """Samples asked for."""
-    draw: int
-    chunk: Chunk | None = None
-    rendering: Rendering | None = None
-    """Form of the chunk that is asked about; None for the chunk itself."""
-    kind: SampleKind = "pair"
-    others: tuple[Chunk, ...] = ()
-    """Chunks that a retrieval sample shows beside its own."""
-    is_pooled: bool = False
-    """Whether the seeds shown are from anywhere."""
-
-    @property
-    def task(self) -> str:
-        """What the prompts call the leaf."""
-        if self.is_pooled:
-            return POOLED_TASK
-        return self.leaf.task_description or self.leaf.path.rsplit("/", 1)[-1].replace("_", " ")
-
-
-@dataclass(slots=True, kw_only=True)
-class Draft:
-    """A sample in the making."""
-
-    work: Work
-    index: int
-    """Its place among the samples of one call."""
-    question: str = ""
-    answer: str = ""
-    context: str | None = None
-    judgments: list[Judgment] = field(default_factory=list)
-
-    def finish(self, teacher_key: str, rejected_because: str | None) -> Sample:
-        leaf, chunk = self.work.leaf, self.work.chunk
-        chunk_id = chunk.id if chunk else None
-        place = (leaf.path, self.work.draw, self.index, chunk_id)
-        content: tuple[object, ...] = (*place, self.question, self.answer, self.context)
-        # Samples of different kinds, or of two renderings, may say the same.
-        if self.work.kind != "pair" or self.work.rendering:
-            content = (*content, self.work.kind, self.work.rendering)
-        return Sample(
-            id=hashlib.sha256(repr(content).encode()).hexdigest()[:16],
-            leaf=leaf.path,
-            branch=leaf.branch,
-            question=self.question,
-            answer=self.answer,
-            context=self.context,
-            chunk=chunk_id,
-            seeds=tuple(seed.id for seed in self.work.seeds),
-            teacher=teacher_key,
-            draw=self.work.draw,
-            judgments=tuple(self.judgments),
-            rejected_because=rejected_because,
-            kind=self.work.kind,
-            rendering=self.work.rendering or "",
-        )
-
-
-class Staff:
+class Writers:
     """The teacher and the judge of a run, with the prompts they are given."""
 
     def __init__(
         self, teacher: Teacher, judge: Teacher, prompts: Prompts, config: GenerateConfig
     ) -> None:
         self.teacher = teacher
-        self.judge = judge
+        self.judge_teacher = judge
         self.config = config
-        self.custom = CustomPipelines(config)
+        self.unread: dict[str, str] = {}
+        """The start of replies that could not be read, by sample, or by request where a reply had
+        fewer blocks than were asked for; until the funnel takes them."""
         self._prompts = prompts
 
     @property
     def is_spent(self) -> bool:
         """Whether the budget has ended the asking."""
-        return bool(self.teacher.budget.reached or self.judge.budget.reached)
-
-    def is_judged_by(self, criterion: str) -> bool:
-        return self.config.judge and criterion not in self.config.judge_skips
+        return bool(self.teacher.budget.reached or self.judge_teacher.budget.reached)
 
     async def finish(
-        self, draft: Draft, *stages: Callable[[Draft, Staff], Awaitable[None]]
+        self, draft: Draft, *stages: Callable[[Draft, Writers], Awaitable[None]]
     ) -> Sample:
         """Take a draft through its stages, to the end or to the first that rejects it."""
         try:
             for stage in stages:
                 await stage(draft, self)
         except Rejected as rejected:
-            return draft.finish(self.teacher.key, rejected.reason)
+            return self.reject(draft, rejected)
         return draft.finish(self.teacher.key, None)
 
-    async def ask(self, name: str, prompt: str, work: Work, *, urgency: int = 1) -> str:
+    def reject(self, draft: Draft, rejected: Rejected) -> Sample:
+        """What a draft ends as, with its reason."""
+        sample = draft.finish(self.teacher.key, rejected.reason)
+        if rejected.reply:
+            self.unread[sample.id] = rejected.reply[:MAX_REPLY_EXAMPLE]
+        return sample
+
+    async def ask(self, name: str, prompt: str, request: SampleRequest, *, urgency: int = 1) -> str:
         """What the teacher says to a prompt of your own; the journal counts it under `name`.
 
         Calls of a higher `urgency` go first: let it rise from call to call. Raises Rejected.
         """
         message = Message(role="user", content=prompt)
-        reply = await self._post((message,), name, work.draw, urgency)
-        if reply.finish_reason == "length":
-            raise Rejected("format: cut off")
-        if not reply.text:
-            raise Rejected("format: empty answer")
-        return reply.text
+        return _whole_text(await self._post((message,), name, request.draw, urgency))
 
     async def judge_by(self, prompt: str, criterion: str, draft: Draft) -> None:
         """Raises Rejected unless the judge ends its reply to your prompt with `Verdict: YES`."""
-        message = Message(role="user", content=prompt)
-        if self.config.judge and not await self._judge_messages(
-            (message,), f"judge-{criterion}", criterion, draft, VERDICT
-        ):
+        if not self.config.judge:
+            return
+        messages = (Message(role="user", content=prompt),)
+        if not await self._judge(messages, f"judge-{criterion}", criterion, draft, VERDICT):
             raise Rejected(f"judge: not {criterion}")
 
     async def write_blocks(
-        self, stage: Stage, fields: tuple[Field, ...], work: Work, count: int, **values: Value
+        self, name: StageName, request: SampleRequest, count: int, **values: Value
     ) -> list[tuple[str, ...]]:
         """Ask for `count` blocks, and once again with a complaint where not one can be read.
 
-        Raises Rejected when there is none then either.
+        Gives the texts of each, in the order of the stage's fields. Raises Rejected when there is
+        none then either.
         """
-        messages = self._render(stage, work, examples=work.seeds, count=count, **values)
-        urgency = self._urgency(stage, work, values)
-        reply = await self._post(messages, stage, work.draw, urgency)
-        blocks = _read_reply(reply, fields, count)
+        stage = find_stage(name)
+        form = stage.form
+        assert isinstance(form, Blocks), f"{name} is no stage whose reply has blocks"
+        messages = self._render(name, request, examples=request.seeds, count=count, **values)
+        urgency = _urgency(stage, request, values)
+        reply = await self._post(messages, name, request.draw, urgency)
+        blocks = _read_blocks(reply, form, count)
         # A reply that was cut off has been asked for with more room already.
         if not blocks and reply.finish_reason != "length":
-            marks = ", ".join(f"[{field.capitalize()}]" for field in fields)
             complaint = (
                 "Your reply has no block that can be read. Do it again, in the form that was asked "
-                f"for: {marks} and [End], each alone on its line, with the texts below them."
+                f"for: {form.wanted}, each alone on its line, with the texts below them."
             )
             again = (
                 *messages,
                 Message(role="assistant", content=reply.text or "(nothing)"),
                 Message(role="user", content=complaint),
             )
-            reply = await self._post(again, stage, work.draw, urgency)
-            blocks = _read_reply(reply, fields, count)
+            reply = await self._post(again, name, request.draw, urgency)
+            blocks = _read_blocks(reply, form, count)
         if not blocks:
             is_cut = reply.finish_reason == "length"
-            raise Rejected("format: cut off" if is_cut else "format: no readable block")
+            reason = "format: cut off" if is_cut else "format: no readable block"
+            raise Rejected(reason, reply.text)
+        if len(blocks) < count:
+            self.unread[request.key] = reply.text[:MAX_REPLY_EXAMPLE]
         return blocks
 
-    async def render_chunk(self, work: Work) -> str:
-        """The work's chunk in the work's form: written once, whatever is asked about it."""
-        assert work.rendering is not None, work
-        stage = RENDER_STAGES[work.rendering]
-        # The first draw of the recipe's seed, so that all works of a chunk ask the same.
-        draw = work.draw // DRAWS_PER_SEED * DRAWS_PER_SEED
-        reply = await self._post(self._render(stage, work), stage, draw, _URGENCY[stage])
-        text = unquote_sections(reply.text)
-        if reply.finish_reason == "length":
-            raise Rejected("format: cut off")
-        if not text:
-            raise Rejected("format: empty answer")
-        return text
+    async def render_chunk(self, request: SampleRequest) -> str:
+        """The request's chunk in the request's form: written once, whatever is asked about it."""
+        assert request.rendering is not None, request
+        name = STAGE_OF_RENDERING[request.rendering]
+        # The first draw of the recipe's seed, so that all requests about a chunk ask the same.
+        draw = request.draw // DRAWS_PER_SEED * DRAWS_PER_SEED
+        messages = self._render(name, request)
+        reply = await self._post(messages, name, draw, STAGES[name].urgency)
+        return unquote_sections(_whole_text(reply))
 
     async def write_answer(self, draft: Draft) -> None:
-        leaf = draft.work.leaf
-        is_creative = not draft.context and CREATIVE_FOLDERS.intersection(leaf.path.split("/"))
-        reply = await self._ask(
-            "skill-answer",
-            draft.work,
-            examples=draft.work.seeds,
+        """Fill in the answer to a draft's question. Raises Rejected."""
+        request = draft.request
+        name: StageName = "skill-answer"
+        folders = request.leaf.path.split("/")
+        is_creative = not draft.context and CREATIVE_FOLDERS.intersection(folders)
+        messages = self._render(
+            name,
+            request,
+            examples=request.seeds,
             question=draft.question,
             context=draft.context,
             persona="creative" if is_creative else "precise",
         )
+        reply = await self._post(messages, name, request.draw, STAGES[name].urgency)
+        # Set first: what was cut off is kept too, to be seen with its reason.
         draft.answer = unquote_sections(reply.text)
-        if reply.finish_reason == "length":
-            raise Rejected("format: cut off")
-        if not draft.answer:
-            raise Rejected("format: empty answer")
+        _whole_text(reply)
 
-    async def judge_yes(self, stage: Stage, criterion: str, draft: Draft) -> None:
-        """Raises Rejected unless the judge says yes."""
-        if self.is_judged_by(criterion) and not await self._judge(stage, criterion, draft, VERDICT):
-            raise Rejected(f"judge: not {criterion}")
+    async def judge(self, name: StageName, draft: Draft, **values: Value) -> None:
+        """Ask the judge by a stage's criterion, where the recipe does not leave it out.
 
-    async def judge_rating(self, stage: Stage, criterion: str, draft: Draft) -> None:
-        """Raises Rejected when the rating is below the recipe's."""
-        if self.is_judged_by(criterion):
-            rating = await self._judge(stage, criterion, draft, RATING)
+        Raises Rejected unless the verdict is yes, or the rating as high as the recipe wants.
+        """
+        stage = find_stage(name)
+        criterion = stage.criterion
+        assert criterion is not None, f"{name} is no stage that asks a judge"
+        if not self.config.judge or criterion in self.config.judge_skips:
+            return
+        messages = self._render(
+            name,
+            draft.request,
+            examples=draft.request.seeds,
+            context=draft.context,
+            question=draft.question,
+            answer=draft.answer,
+            **values,
+        )
+        if stage.form is RATING:
+            rating = await self._judge(messages, name, criterion, draft, RATING)
             if rating < self.config.min_rating:
                 raise Rejected(f"judge: {criterion} rated {rating}")
+        elif not await self._judge(messages, name, criterion, draft, VERDICT):
+            raise Rejected(f"judge: not {criterion}")
 
-    async def judge_choices(self, draft: Draft, choices: tuple[str, ...]) -> None:
-        """Raises Rejected unless the judge says that the answer is right and no choice is."""
-        messages = self._render(
-            "judge-choices",
-            draft.work,
-            context=draft.context,
-            question=draft.question,
-            answer=draft.answer,
-            choices=choices,
-        )
-        stage = "judge-choices"
-        if not await self._judge_messages(messages, stage, "choices", draft, VERDICT):
-            raise Rejected("judge: not choices")
-
-    async def _judge(self, stage: Stage, criterion: str, draft: Draft, form: Form[V]) -> V:
-        messages = self._render(
-            stage,
-            draft.work,
-            examples=draft.work.seeds,
-            context=draft.context,
-            question=draft.question,
-            answer=draft.answer,
-        )
-        return await self._judge_messages(messages, stage, criterion, draft, form)
-
-    async def _judge_messages(
+    async def _judge(
         self,
         messages: tuple[Message, ...],
         name: str,
@@ -296,32 +198,24 @@ class Staff:
     ) -> V:
         try:
             judged = await ask_judge(
-                self.judge,
+                self.judge_teacher,
                 messages,
                 form,
                 stage=name,
                 max_tokens=self.config.max_tokens,
-                urgency=_URGENCY.get(name, OWN_JUDGE_URGENCY),
+                urgency=judge_urgency(name),
             )
         except Refused as refused:
             raise Rejected(f"judge: refused ({refused.reason})") from None
         except BudgetSpent as spent:
             raise Rejected(f"budget: spent ({spent.cap})") from None
         if judged.value is None:
-            raise Rejected("judge: unreadable")
+            raise Rejected("judge: unreadable", judged.explanation)
         judgment = Judgment(
             criterion=criterion, value=float(judged.value), explanation=judged.explanation
         )
         draft.judgments.append(judgment)
         return judged.value
-
-    async def _ask(self, stage: Stage, work: Work, **values: Value) -> Reply:
-        messages = self._render(stage, work, **values)
-        return await self._post(messages, stage, work.draw, self._urgency(stage, work, values))
-
-    def _urgency(self, stage: Stage, work: Work, values: Mapping[str, Value]) -> int:
-        has_begun = values.get("context") is not None or work.rendering is not None
-        return _URGENCY[stage] or int(has_begun)
 
     async def _post(
         self, messages: tuple[Message, ...], name: str, draw: int, urgency: int
@@ -340,16 +234,32 @@ class Staff:
         except BudgetSpent as spent:
             raise Rejected(f"budget: spent ({spent.cap})") from None
 
-    def _render(self, stage: Stage, work: Work, **values: Value) -> tuple[Message, ...]:
-        values.setdefault("document", work.chunk.text if work.chunk else None)
-        return self._prompts.of_leaf(work.leaf.path).render(
-            stage, task=work.task, domain=work.leaf.domain, **values
+    def _render(
+        self, name: StageName, request: SampleRequest, **values: Value
+    ) -> tuple[Message, ...]:
+        values.setdefault("document", request.chunk.text if request.chunk else None)
+        return self._prompts.of_leaf(request.leaf.path).render(
+            name, task=request.task, domain=request.leaf.domain, **values
         )
 
 
-def _read_reply(reply: Reply, fields: tuple[Field, ...], count: int) -> list[tuple[str, ...]]:
+def _urgency(stage: Stage, request: SampleRequest, values: Mapping[str, Value]) -> int:
+    has_begun = values.get("context") is not None or request.rendering is not None
+    return stage.urgency or int(has_begun)
+
+
+def _read_blocks(reply: Reply, form: Blocks, count: int) -> list[tuple[str, ...]]:
     text = reply.text
     if reply.finish_reason == "length":
         # The last block of a reply that was cut off is not to be trusted.
         text = text[: text.lower().rfind("[end]") + 5]
-    return read_blocks(text, fields, count)
+    return form.parse(text, count)
+
+
+def _whole_text(reply: Reply) -> str:
+    """Raises Rejected where there is none, or not all of it."""
+    if reply.finish_reason == "length":
+        raise Rejected("format: cut off", reply.text)
+    if not reply.text:
+        raise Rejected("format: empty answer")
+    return reply.text

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from feldspar.config import BaseReplayConfig, StudentConfig
 from feldspar.errors import RecipeError
-from feldspar.progress import SILENT, Progress
 from feldspar.records import Checkpoint, Conversation, Message
+from feldspar.steps import Step, Workspace
 from feldspar.student.inference.sample import sample_answers, sample_questions
 from feldspar.student.model import load_student
 
@@ -20,12 +20,12 @@ _SOURCE = "base replay"
 
 
 def sample_base(
+    workspace: Workspace,
     base: Checkpoint,
     config: BaseReplayConfig,
     *,
     student: StudentConfig,
     seed: int,
-    progress: Progress = SILENT,
 ) -> Iterator[Conversation]:
     """Answers of the base to the prompts of a file, or to questions of its own.
 
@@ -42,7 +42,7 @@ def sample_base(
             temperature=config.temperature,
             max_new_tokens=longest,
             seed=seed,
-            progress=progress,
+            progress=workspace.progress,
         )
     else:
         given = read_prompts(Path(config.prompts))
@@ -56,7 +56,7 @@ def sample_base(
         temperature=config.temperature,
         max_new_tokens=longest,
         seed=seed,
-        progress=progress,
+        progress=workspace.progress,
     )
     rows = [
         _row(number, question, answer.text)
@@ -67,16 +67,19 @@ def sample_base(
     yield from rows
 
 
+BASE_REPLAY_STEP = Step("base-replay", sample_base, version=1)
+
+
 def read_prompts(path: Path) -> list[str]:
     """Questions, one a line: plain, or JSON with `prompt`, `question`, or `messages`.
 
     Raises RecipeError naming file and line.
     """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: prompts cannot be read: {error}") from error
-    is_json = path.suffix == ".jsonl"
+    is_json = path.suffix.lower() == ".jsonl"
     prompts = [
         _prompt(line, f"{path}:{number}") if is_json else line.strip()
         for number, line in enumerate(lines, start=1)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from feldspar.config import DataConfig
 from feldspar.errors import RecipeError
+from feldspar.keys import content_key
 from feldspar.mix.phases import BASE_REPLAY
 from feldspar.records import Conversation, Phase, Source
 from feldspar.runs import Rows, open_step, read_rows
@@ -22,8 +22,7 @@ class EarlierRows:
 
     @property
     def key(self) -> str:
-        digests = [source.digest for source in self.sources]
-        return hashlib.sha256(json.dumps(digests).encode()).hexdigest()
+        return content_key([source.digest for source in self.sources])
 
     def __len__(self) -> int:
         return sum(source.num_samples for source in self.sources)
@@ -31,6 +30,11 @@ class EarlierRows:
     def __iter__(self) -> Iterator[Conversation]:
         for source in self.sources:
             yield from read_rows(Path(source.path), Conversation)
+
+
+def rows_of_data(config: DataConfig) -> Path | EarlierRows:
+    """Where rows of the user's own are: a file, or the phases of an earlier run."""
+    return rows_of_run(Path(config.run)) if config.run else Path(config.path or "")
 
 
 def rows_of_run(run_path: Path) -> EarlierRows:

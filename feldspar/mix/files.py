@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -13,7 +14,8 @@ from typing import IO, Any, NamedTuple
 import zstandard
 
 from feldspar.errors import RecipeError
-from feldspar.mix.rows import as_conversation
+from feldspar.files import ZstdReader
+from feldspar.mix.rows import NO_ROW, as_conversation
 from feldspar.records import Conversation
 
 TEXT_CHARACTERS = 8192
@@ -38,40 +40,53 @@ class BadRow(NamedTuple):
 def read_file(path: Path, name: str) -> Iterator[Conversation | BadRow]:
     """Rows of a file as conversations whose source is `name`, in the file's order.
 
-    `.jsonl` and `.json`: one object a line, with `messages` (InstructLab's layout, as it is) or
-    `text`. `.parquet`: the same as columns. `.txt` and `.md`: text, cut between paragraphs into
-    rows of at most 8,192 characters. Text is trained on whole. `.zst` after any but Parquet is
-    unpacked. Raises RecipeError when the file cannot be read.
+    `.jsonl` and `.json`: one object a line, or one list of objects, with `messages` (InstructLab's
+    layout, as it is) or `text`. `.parquet`: the same as columns. `.txt` and `.md`: text, cut
+    between paragraphs into rows of at most 8,192 characters. Text is trained on whole. `.zst` after
+    any but Parquet is unpacked. Raises RecipeError when the file cannot be read to its end.
     """
-    try:
+    with _explained(path, name):
         for number, given in _given(path):
             row = given if isinstance(given, str) else as_conversation(given, name, number)
             yield BadRow(name, str(path), number, row) if isinstance(row, str) else row
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise RecipeError(f"{path}: rows of {name!r} cannot be read: {reason}") from error
-    except zstandard.ZstdError as error:
-        raise RecipeError(f"{path}: rows of {name!r} are not zstd data: {error}") from error
-    except UnicodeDecodeError as error:
-        raise RecipeError(f"{path}: {name!r} is not UTF-8 text: {error.reason}") from error
 
 
 def count_rows(path: Path) -> int:
     """Rows of a file, without reading them as conversations. Raises RecipeError."""
     kind = _kind(path)
-    try:
+    with _explained(path, "data"):
         if kind == ".parquet":
             return int(_parquet(path).metadata.num_rows)
         with _opened(path) as lines:
             if kind in (".txt", ".md"):
                 return sum(1 for _ in _stretches(lines))
-            return sum(1 for line in lines if line.strip())
+            first, every_line = _first_line(lines)
+            if first.startswith(b"["):
+                return sum(1 for _ in _list_rows(every_line))
+            return sum(1 for line in every_line if line.strip())
+
+
+@contextmanager
+def _explained(path: Path, name: str) -> Iterator[None]:
+    """Every way in which a file cannot be read, as a RecipeError with the file's name."""
+    try:
+        yield
     except OSError as error:
-        raise RecipeError(f"{path}: cannot be read: {error.strerror or error}") from error
+        reason = error.strerror or str(error)
+        raise RecipeError(f"{path}: rows of {name!r} cannot be read: {reason}") from error
+    except zstandard.ZstdError as error:
+        cure = "make the file again, or copy it again"
+        raise RecipeError(
+            f"{path}: rows of {name!r} are not whole zstd data: {error}; {cure}"
+        ) from error
+    except UnicodeDecodeError as error:
+        cure = "save it as UTF-8"
+        raise RecipeError(f"{path}: {name!r} is not UTF-8 text: {error.reason}; {cure}") from error
 
 
 def _kind(path: Path) -> str:
-    return Path(path.stem).suffix if path.suffix == ".zst" else path.suffix
+    suffix = path.suffix.lower()
+    return Path(path.stem).suffix.lower() if suffix == ".zst" else suffix
 
 
 def _given(path: Path) -> Iterator[Given]:
@@ -96,23 +111,58 @@ def _given(path: Path) -> Iterator[Given]:
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes]]:
     with path.open("rb") as file:
-        if path.suffix != ".zst":
+        if path.suffix.lower() != ".zst":
             yield file
             return
-        packed = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
-        yield io.BufferedReader(packed)
+        yield io.BufferedReader(ZstdReader(file))
 
 
 def _json_rows(lines: Iterable[bytes]) -> Iterator[Given]:
+    first, lines = _first_line(lines)
+    if first.startswith(b"["):
+        yield from _list_rows(lines)
+        return
     # Binary lines end at \n alone: U+2028 and its like may stand inside a row.
     for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
                 row = json.loads(line)
-            except (ValueError, RecursionError):
-                yield number, "not JSON"
+            except (ValueError, RecursionError) as error:
+                yield number, _why_not_json(error)
                 continue
-            yield number, row if isinstance(row, dict) else "no `messages` list and no `text`"
+            yield number, row if isinstance(row, dict) else NO_ROW
+
+
+def _first_line(lines: Iterable[bytes]) -> tuple[bytes, Iterable[bytes]]:
+    """The first line that holds anything, without a mark before it, and all lines."""
+    before: list[bytes] = []
+    iterator = iter(lines)
+    for line in iterator:
+        before.append(line)
+        if bare := line.removeprefix(BOM_UTF8).strip():
+            return bare, chain(before, iterator)
+    return b"", before
+
+
+def _list_rows(lines: Iterable[bytes]) -> Iterator[Given]:
+    """The rows of one JSON list; their numbers are their places in it."""
+    try:
+        rows = json.loads(b"".join(lines))
+    except (ValueError, RecursionError) as error:
+        yield 1, f"a JSON list that is {_why_not_json(error)}"
+        return
+    for number, row in enumerate(rows, start=1):
+        yield number, row if isinstance(row, dict) else NO_ROW
+
+
+def _why_not_json(error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return "not UTF-8"
+    if isinstance(error, RecursionError):
+        return "nested too deep"
+    if isinstance(error, json.JSONDecodeError):
+        return f"not JSON: {error.msg}"
+    return "not JSON: a number that is too long"
 
 
 def _text_rows(lines: Iterable[bytes]) -> Iterator[Given]:
@@ -150,21 +200,30 @@ def _parquet_rows(path: Path) -> Iterator[Given]:
     if not {"messages", "text"} & set(columns):
         raise RecipeError(f"{path}: no column `messages` or `text`; rename the one that holds rows")
     number = 0
-    for batch in file.iter_batches(batch_size=_PARQUET_ROWS, columns=columns):
-        for row in batch.to_pylist():
-            number += 1
-            yield number, {key: value for key, value in row.items() if value is not None}
+    with _parquet_faults(path):
+        for batch in file.iter_batches(batch_size=_PARQUET_ROWS, columns=columns):
+            for row in batch.to_pylist():
+                number += 1
+                yield number, row
 
 
 def _parquet(path: Path) -> Any:
     try:
-        from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
     except ImportError:
         raise RecipeError(
             f"{path}: reading Parquet needs pyarrow: pip install 'feldspar[parquet]'"
         ) from None
-    try:
+    with _parquet_faults(path):
         return ParquetFile(path)
+
+
+@contextmanager
+def _parquet_faults(path: Path) -> Iterator[None]:
+    from pyarrow import ArrowException
+
+    try:
+        yield
     except ArrowException as error:
-        raise RecipeError(f"{path}: not a Parquet file: {str(error).splitlines()[0]}") from error
+        first = str(error).partition("\n")[0]
+        raise RecipeError(f"{path}: not a whole Parquet file: {first}; make it again") from error

@@ -15,11 +15,13 @@ from itertools import compress, islice, pairwise
 from pathlib import Path
 from typing import Literal
 
-from feldspar.config import MixConfig, PhaseConfig, TrainConfig
+from feldspar.config import MixConfig, PhaseConfig
 from feldspar.errors import RecipeError
+from feldspar.files import write_text_whole
 from feldspar.mix.files import BadRow, read_file
 from feldspar.mix.rows import Split, SplitWriter
 from feldspar.records import Branch, Conversation, Message, Phase, Sample, user_turn
+from feldspar.steps import Step, Workspace
 from feldspar.tokens.count import TokenCounter
 
 log = logging.getLogger(__name__)
@@ -31,7 +33,7 @@ BASE_REPLAY = "base replay"
 
 
 @dataclass
-class _Seen:
+class _SeenSamples:
     """What went by: samples asked for and kept, and the split of each branch."""
 
     num_asked: Counter[Branch] = field(default_factory=Counter)
@@ -43,46 +45,49 @@ class _Seen:
 
 
 def mix_phases(
+    workspace: Workspace,
     samples: Iterable[Sample],
     config: MixConfig,
     *,
     phases: Sequence[PhaseConfig],
-    train: TrainConfig,
     data: Mapping[str, Path | Iterable[Conversation]],
     base_replay: Path | Iterable[Conversation] | None,
     counter: TokenCounter,
-    here: Path,
 ) -> Iterator[Phase]:
-    """Write each phase's rows once under `here`; what is replayed is a reference to them.
+    """Write each phase's rows once into the workspace; what is replayed is a reference to them.
 
     `samples` is gone through twice. `data` holds the files or rows of `[[data]]` by name,
     `base_replay` those of `mix.base_replay`. Rows that cannot be used are counted, logged, and
-    listed with their reasons in `here/skipped.jsonl`. Raises RecipeError for a phase without rows.
+    listed with their reasons in `skipped.jsonl`. Raises RecipeError for a phase without rows.
     """
     assert (base_replay is None) == (config.base_replay is None), base_replay
     _check(phases, config)
-    here.mkdir(parents=True, exist_ok=True)
-    own = _write_samples(samples, config, phases, counter, here)
+    folder = workspace.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    own = _write_samples(samples, config, phases, counter, folder)
     skipped: list[BadRow] = []
     held_out = _held_out(config, phases)
     used = {n for phase in phases for n in (*phase.data, *(r.data for r in phase.replay if r.data))}
     given = {
         name: _write_data(
-            data[name], name, _rows_path(here, f"data-{number}", name), held_out, skipped
+            data[name], name, _rows_path(folder, f"data-{number}", name), config, skipped, held_out
         )
         for number, name in enumerate(sorted(used), start=1)
     }
     general = base_replay and _write_data(
-        base_replay, BASE_REPLAY, here / "base-replay.jsonl.zst", held_out, skipped
+        base_replay, BASE_REPLAY, folder / "base-replay.jsonl.zst", config, skipped, held_out
     )
-    _report_skipped(skipped, here)
+    _report_skipped(skipped, folder)
     own = {p.name: (*own[p.name], *(given[name] for name in p.data)) for p in phases}
     for phase in phases:
         splits = [*own[phase.name], *_replayed(phase, own, given)]
         if general and config.base_replay and config.base_replay.share:
             rows = replace(general.rows, share=config.base_replay.share)
             splits.append(general._replace(rows=rows))
-        yield _as_phase(phase, splits, train)
+        yield _as_phase(phase, splits)
+
+
+PHASES_STEP = Step("phases", mix_phases, version=2)
 
 
 def warnings(config: MixConfig, phases: Sequence[PhaseConfig]) -> list[str]:
@@ -126,7 +131,7 @@ def _write_samples(
     config: MixConfig,
     phases: Sequence[PhaseConfig],
     counter: TokenCounter,
-    here: Path,
+    folder: Path,
 ) -> dict[str, tuple[Split, ...]]:
     """One file of taxonomy samples per phase that names branches."""
     seen = _look_through(samples, config, phases, counter)
@@ -135,7 +140,7 @@ def _write_samples(
     with ExitStack() as stack:
         writers = {
             phase.name: stack.enter_context(
-                SplitWriter(phase.name, _rows_path(here, f"phase-{number}", phase.name), held_out)
+                SplitWriter(phase.name, _rows_path(folder, f"phase-{number}", phase.name), held_out)
             )
             for number, phase in mixing
         }
@@ -161,8 +166,8 @@ def _look_through(
     config: MixConfig,
     phases: Sequence[PhaseConfig],
     counter: TokenCounter,
-) -> _Seen:
-    seen = _Seen()
+) -> _SeenSamples:
+    seen = _SeenSamples()
     split = {branch for phase in phases if phase.length != "all" for branch in phase.branches}
     seen.lengths = {branch: array("i") for branch in split}
     is_answer = {branch: bytearray() for branch in split}
@@ -189,7 +194,7 @@ def _look_through(
 
 
 def _with_lengths(
-    samples: Iterable[Sample], seen: _Seen
+    samples: Iterable[Sample], seen: _SeenSamples
 ) -> Iterator[tuple[Sample, Literal["short", "long", "all"]]]:
     """Kept samples, and which half of its branch each is of, where the branch is split."""
     lengths = {branch: iter(of_branch) for branch, of_branch in seen.lengths.items()}
@@ -235,7 +240,7 @@ def _as_conversation(sample: Sample, source: str, config: MixConfig) -> Conversa
     )
 
 
-def _why_empty(phase: PhaseConfig, seen: _Seen) -> str:
+def _why_empty(phase: PhaseConfig, seen: _SeenSamples) -> str:
     """Name the branch that gave nothing, and where to look."""
     kept = sum(seen.num_kept[branch] for branch in _all_branches(phase))
     asked = sum(seen.num_asked[branch] for branch in _all_branches(phase))
@@ -263,38 +268,54 @@ def _write_data(
     given: Path | Iterable[Conversation],
     name: str,
     rows_path: Path,
-    held_out: float,
+    config: MixConfig,
     skipped: list[BadRow],
+    held_out: float,
 ) -> Split:
     num_skipped = len(skipped)
     rows = read_file(given, name) if isinstance(given, Path) else given
+    num_good = 0
     with SplitWriter(name, rows_path, held_out) as writer:
         for row in rows:
             if isinstance(row, BadRow):
                 skipped.append(row)
             else:
+                num_good += 1
                 writer.write(replace(row, source=name))
         if not writer.num_rows:
             first = next(islice(skipped, num_skipped, None), None)
             why = f"line {first.line}: {first.reason}" if first else "the file is empty"
             place = given if isinstance(given, Path) else name
             raise RecipeError(f"{place}: no row of {name!r} can be used; {why}")
+        _check_share(skipped[num_skipped:], num_good, name, config.max_bad_rows)
     return writer.split()
 
 
-def _rows_path(here: Path, kind: str, name: str) -> Path:
+def _check_share(bad: Sequence[BadRow], num_good: int, name: str, max_bad_rows: float) -> None:
+    """Raises RecipeError where more than the recipe's share of a file's rows are of no use."""
+    if len(bad) <= max_bad_rows * (len(bad) + num_good):
+        return
+    reasons = {row.reason: row.line for row in reversed(bad)}
+    shown = "; ".join(f"line {line}: {reason}" for reason, line in list(reasons.items())[-3:][::-1])
+    raise RecipeError(
+        f"{bad[0].path}: {len(bad)} of {len(bad) + num_good} rows of {name!r} cannot be used "
+        f"({shown}); mend them, or raise `mix.max_bad_rows` above {max_bad_rows:g}"
+    )
+
+
+def _rows_path(folder: Path, kind: str, name: str) -> Path:
     plain = "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
-    return here / f"{kind}-{plain}.jsonl.zst"
+    return folder / f"{kind}-{plain}.jsonl.zst"
 
 
-def _report_skipped(skipped: Sequence[BadRow], here: Path) -> None:
+def _report_skipped(skipped: Sequence[BadRow], folder: Path) -> None:
     lines = [json.dumps(row._asdict(), ensure_ascii=False) + "\n" for row in skipped]
-    (here / "skipped.jsonl").write_text("".join(lines), encoding="utf-8")
+    write_text_whole(folder / "skipped.jsonl", "".join(lines))
     for name, num_rows in Counter(row.source for row in skipped).items():
         first = next(row for row in skipped if row.source == name)
         log.warning(
             "%s: %d rows of %r skipped, the first at line %d (%s); all are in %s",
-            first.path, num_rows, name, first.line, first.reason, here / "skipped.jsonl",
+            first.path, num_rows, name, first.line, first.reason, folder / "skipped.jsonl",
         )  # fmt: skip
 
 
@@ -317,15 +338,10 @@ def _replayed(
                 yield Split(rows, split.held_out and replace(split.held_out, name=name))
 
 
-def _as_phase(phase: PhaseConfig, splits: Sequence[Split], train: TrainConfig) -> Phase:
+def _as_phase(phase: PhaseConfig, splits: Sequence[Split]) -> Phase:
     by_likelihood = phase.select == "log-likelihood"
     return Phase(
         name=phase.name,
         sources=tuple(split.rows for split in splits),
         held_out=tuple(s.held_out for s in splits if s.held_out) if by_likelihood else (),
-        num_epochs=phase.num_epochs,
-        batch_samples=phase.batch_samples or train.batch_samples,
-        learning_rate=phase.learning_rate or train.learning_rate,
-        warmup_steps=train.warmup_steps,
-        select=phase.select,
     )

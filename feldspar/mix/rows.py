@@ -1,20 +1,22 @@
 """Rows of a phase: a user's rows as conversations, and conversations written to disk."""
 
 import hashlib
-import os
 import re
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, NamedTuple, Self
 
 import zstandard
 from pydantic import TypeAdapter
 
-from feldspar.records import Conversation, Message, Role, Source, TrainOn
+from feldspar.files import whole_file
+from feldspar.records import Conversation, Message, Source, TrainOn
+from feldspar.student.template.tokens import LAB
 
 CONVERSATIONS = TypeAdapter(Conversation)
-_TURN_MARK = re.compile(r"<\|(system|user|assistant)\|>\n")
+NO_ROW = "no `messages` list and no `text`"
+_TURN_MARK = re.compile(f"({'|'.join(map(re.escape, LAB.roles))})\n")
 
 
 def as_conversation(row: dict[str, Any], name: str, number: int) -> Conversation | str:
@@ -26,22 +28,28 @@ def as_conversation(row: dict[str, Any], name: str, number: int) -> Conversation
     `unmask: true` trains on what is said in every turn but the system's, not on the roles' marks,
     as InstructLab has it; where the assistant alone speaks it is plain text, without roles. A turn
     of role `pretraining` holds a whole rendered conversation: it is taken apart at its <|user|> and
-    <|assistant|> marks, and trained on likewise. `{"text": ...}` is plain text.
+    <|assistant|> marks, and trained on likewise. `{"text": ...}` is plain text. `null` is as if
+    the key were not there. An answer with `"weight": 0` is not trained on: the row ends at the last
+    one that is, and none that is not may stand before it, since a row has no mask of its own.
     """
+    row = {key: value for key, value in row.items() if value is not None}
     if isinstance(row.get("text"), str) and "messages" not in row:
         row = row | {"messages": [{"role": "assistant", "content": row["text"]}], "unmask": True}
     if not isinstance(row.get("messages"), list):
-        return "no `messages` list and no `text`"
+        return NO_ROW
     unmask = row.get("unmask", False)
     if not isinstance(unmask, bool):
         return "`unmask` is neither true nor false"
+    turns = _trained_turns(row["messages"], unmask)
+    if isinstance(turns, str):
+        return turns
     messages: list[Message] = []
-    for turn in row["messages"]:
+    for turn in turns:
         read = _read_turn(turn)
         if isinstance(read, str):
             return read
         messages += read
-    rendered = any(turn["role"] == "pretraining" for turn in row["messages"])
+    rendered = any(turn["role"] == "pretraining" for turn in turns)
     return _conversation(row, messages, unmask or rendered, name, number)
 
 
@@ -51,12 +59,14 @@ class RowWriter:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.num_rows = 0
-        self._partial_path = path.with_name(path.name + ".partial")
         self._digest = hashlib.sha256()
 
     def __enter__(self) -> Self:
-        self._file = self._partial_path.open("wb")
-        self._packed = zstandard.ZstdCompressor().stream_writer(self._file, closefd=False)
+        with ExitStack() as stack:
+            file = stack.enter_context(stack.enter_context(whole_file(self.path)).open("wb"))
+            packer = zstandard.ZstdCompressor()
+            self._packed = stack.enter_context(packer.stream_writer(file, closefd=False))
+            self._stack = stack.pop_all()
         return self
 
     def write(self, conversation: Conversation) -> None:
@@ -76,15 +86,7 @@ class RowWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is not None:
-            self._file.close()
-            self._partial_path.unlink(missing_ok=True)
-            return
-        self._packed.close()  # type: ignore[no-untyped-call]
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        self._partial_path.replace(self.path)
+        self._stack.__exit__(kind, error, trace)
 
 
 class Split(NamedTuple):
@@ -144,6 +146,39 @@ class SplitWriter:
         )
 
 
+def _trained_turns(turns: list[Any], unmask: bool) -> list[Any] | str:
+    """The turns up to the last that is trained on, or why their weights cannot be kept."""
+    weights = [_weight_of(turn) for turn in turns]
+    for weight in weights:
+        if weight not in (None, 0, 1):
+            return f"a message's weight is {str(weight)[:20]!r}; only 0 and 1 are known"
+    if 0 not in weights:
+        return turns
+    trained = [n for n, turn in enumerate(turns) if _is_trained(turn, unmask) and weights[n] != 0]
+    if not trained:
+        return "nothing to learn: every answer has the weight 0"
+    kept = turns[: trained[-1] + 1]
+    if any(_is_trained(turn, unmask) and weights[n] == 0 for n, turn in enumerate(kept)):
+        return (
+            "an answer with the weight 0 stands before one that is trained on, and a row has no "
+            "mask of its own; leave the answer out, or give it the weight 1"
+        )
+    return kept
+
+
+def _weight_of(turn: Any) -> object:
+    """`weight: 0` (OpenAI, axolotl) or `train: false`; None where neither stands there."""
+    if not isinstance(turn, dict):
+        return None
+    named = (turn[key] for key in ("weight", "train", "training") if turn.get(key) is not None)
+    return next(named, None)
+
+
+def _is_trained(turn: Any, unmask: bool) -> bool:
+    roles = ("assistant", "user", "pretraining") if unmask else ("assistant", "pretraining")
+    return isinstance(turn, dict) and turn.get("role") in roles
+
+
 def _read_turn(turn: Any) -> list[Message] | str:
     if not isinstance(turn, dict):
         return "a message is no object"
@@ -163,12 +198,11 @@ def _read_turn(turn: Any) -> list[Message] | str:
 
 def _take_apart(rendered: str) -> list[Message]:
     """`<|user|>\\nHi<|assistant|>\\nHello` to its turns; text without marks is one answer."""
-    before, *marked = _TURN_MARK.split(rendered.removesuffix("<|endoftext|>"))
+    before, *marked = _TURN_MARK.split(rendered.removesuffix(LAB.stop))
     if not marked or before.strip():
         return [Message(role="assistant", content=rendered)]
-    roles, texts = marked[::2], marked[1::2]
-    turns = zip(roles, texts, strict=True)
-    return [Message(role=cast(Role, role), content=text.strip("\n")) for role, text in turns]
+    turns = zip(marked[::2], marked[1::2], strict=True)
+    return [Message(role=LAB.role_of(mark), content=text.strip("\n")) for mark, text in turns]
 
 
 def _conversation(
@@ -179,6 +213,9 @@ def _conversation(
     roles = ("assistant", "user") if unmask else ("assistant",)
     if not any(m.content.strip() for m in messages if m.role in roles):
         return "nothing to learn: no assistant turn with text"
+    spoken = [m.role for m in messages if m.role != "system"]
+    if not unmask and len(spoken) > 1 and spoken[0] == "assistant":
+        return "the assistant speaks first; chat templates begin with the user"
     given = row.get("id")
     return Conversation(
         id=given if isinstance(given, str) and given.isprintable() else f"{name}:{number}",

@@ -19,7 +19,7 @@ from feldspar.endpoint.calls import ChatCall, PromptCall
 from feldspar.endpoint.faults import Refused, one_line
 from feldspar.records import Message
 from feldspar.student.counter_rng import key_of
-from feldspar.student.inference.engine import Engine, Request, Row
+from feldspar.student.inference.engine import Engine, EngineRow, Request
 from feldspar.student.model import Student
 
 T = TypeVar("T")
@@ -30,7 +30,7 @@ class _Order:
 
     def __init__(self, work: Callable[[], object] | Request) -> None:
         self.work = work
-        self.rows: list[Row] = []
+        self.rows: list[EngineRow] = []
         """Of a request: those that have ended."""
         self.loop = asyncio.get_running_loop()
         self.done: asyncio.Future[Any] = self.loop.create_future()
@@ -49,7 +49,7 @@ class _Order:
             self.done.set_result(result)
 
 
-class EngineThread:
+class LocalEngineThread:
     """Takes work from any loop; computes it in one thread until closed."""
 
     def __init__(self, student: Student) -> None:
@@ -83,12 +83,12 @@ class EngineThread:
             stop=call.stop,
         )
 
-    async def draw(self, request: Request) -> list[Row]:
+    async def draw(self, request: Request) -> list[EngineRow]:
         """All rows of a request, in the order of its keys."""
         order = _Order(request)
         self._orders.put(order)
         try:
-            rows: list[Row] = await order.done
+            rows: list[EngineRow] = await order.done
         except asyncio.CancelledError:
             self._orders.put(_Order(lambda: self._engine.cancel(request)))
             raise
@@ -142,7 +142,7 @@ class EngineThread:
         else:
             order.settle(order.work())
 
-    def _take(self, row: Row) -> None:
+    def _take(self, row: EngineRow) -> None:
         order = self._drawn[id(row.request)]
         order.rows.append(row)
         if len(order.rows) == len(row.request.keys):

@@ -26,7 +26,7 @@ from pathlib import Path
 from feldspar.endpoint.calls import ChatCall, Completions, PromptCall
 from feldspar.endpoint.endpoint import UNHURRIED, Access, Endpoint, Turn
 from feldspar.endpoint.faults import Fault, NoAnswers, secret_in, without_secret
-from feldspar.endpoint.models_list import Listing, ModelCard, list_models
+from feldspar.endpoint.models_list import ListedModel, Listing, list_models
 from feldspar.endpoint.parameters import Parameters
 from feldspar.endpoint.transport import CONNECT_SECONDS, Transport
 from feldspar.models import child_guard
@@ -326,7 +326,7 @@ class LaunchedModel:
         endpoint = Endpoint(
             self.access, launched.urls, name, check=launched.check, place=self.place
         )
-        model = ServedModel(endpoint, ModelCard(name))
+        model = ServedModel(endpoint, ListedModel(name))
         await model.__aenter__()
         return model
 

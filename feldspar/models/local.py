@@ -20,7 +20,7 @@ from feldspar.models.served import model_key
 from feldspar.progress import SILENT, Progress
 
 if TYPE_CHECKING:
-    from feldspar.models.engine_thread import EngineThread
+    from feldspar.models.engine_thread import LocalEngineThread
 
 
 class FolderIdentity(NamedTuple):
@@ -48,7 +48,7 @@ class LocalModel:
         self.key = self.answers_key = model_key(self.name, self.revision, {})
         self._config = student or StudentConfig(base=folder, template="own")
         self._governor = Governor(access.concurrency or access.max_concurrency, 1)
-        self._worker: EngineThread | None = None
+        self._worker: LocalEngineThread | None = None
         self._loading = threading.Lock()
 
     @property
@@ -100,11 +100,11 @@ class LocalModel:
         scored = await worker.run(lambda: score_trees(worker.student, trees, progress))
         return [[LogProb(one.total, one.num_tokens) for one in of_tree] for of_tree in scored]
 
-    def _loaded(self) -> EngineThread:
+    def _loaded(self) -> LocalEngineThread:
         with self._loading:
             if self._worker is None:
-                from feldspar.models.engine_thread import EngineThread
+                from feldspar.models.engine_thread import LocalEngineThread
                 from feldspar.student.model import load_student
 
-                self._worker = EngineThread(load_student(self.folder, self._config))
+                self._worker = LocalEngineThread(load_student(self.folder, self._config))
             return self._worker

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from feldspar.endpoint.calls import ChatCall, Completions, Json, PromptCall
 from feldspar.endpoint.endpoint import UNHURRIED, Access, Endpoint, Turn
 from feldspar.endpoint.faults import Fault, NoAnswers, Refused, secret_in, without_secret
-from feldspar.endpoint.models_list import ModelCard, choose_model, list_models
+from feldspar.endpoint.models_list import ListedModel, choose_model, list_models
 from feldspar.endpoint.openai_completions import PromptToken, ways_for
 from feldspar.endpoint.retry import FIRST_PAUSE_SECONDS
 from feldspar.endpoint.transport import CONNECT_SECONDS, Transport, run_apart
@@ -35,7 +35,7 @@ def model_key(name: str, revision: str, parameters: Json) -> str:
 class ServedModel:
     """A model that servers compute. Made by `find_served` where it is to be looked for first."""
 
-    def __init__(self, endpoint: Endpoint, card: ModelCard, revision: str = "") -> None:
+    def __init__(self, endpoint: Endpoint, card: ListedModel, revision: str = "") -> None:
         self.endpoint = endpoint
         self.card = card
         self.revision = revision or card.revision
@@ -165,7 +165,7 @@ async def _find(wanted: Wanted, access: Access, progress: Progress) -> ServedMod
 
 async def _find_card(
     transport: Transport, url: str, wanted: Wanted, access: Access, progress: Progress
-) -> ModelCard:
+) -> ListedModel:
     with ExitStack() as stack:
         for tries in range(1, OPENING_TRIES + 1):
             listing = await list_models(transport, url, access.headers)

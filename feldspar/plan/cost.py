@@ -136,10 +136,10 @@ def phase_plans(config: TrainConfig, given: Given) -> list[PhasePlan]:
         PhasePlan(
             name=phase.name,
             rows_per_epoch=given.rows_per_epoch[phase.name],
-            batch_samples=phase.batch_samples or config.batch_samples,
+            batch_samples=phase.batch_samples,
             num_epochs=phase.num_epochs,
         )
-        for phase in config.phase
+        for phase in config.of_phases()
     ]
 
 

@@ -39,7 +39,7 @@ ALL = "all"
 By = Literal["log ratio", "without reference", "shorter"]
 
 
-class Pair(BaseModel):
+class StoredPair(BaseModel):
     """One line of the file."""
 
     prompt: str
@@ -64,18 +64,18 @@ class _Scored(NamedTuple):
     base: AnswerLogProb
 
 
-def read_pairs(path: Path) -> list[Pair]:
+def read_pairs(path: Path) -> list[StoredPair]:
     """Raises RecipeError where the file is missing, empty, or a line of it is no pair."""
     try:
         # On newlines alone: a text may hold other line ends, such as U+2028, as they are.
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: pairs cannot be read: {error}") from error
     pairs = []
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
-                pairs.append(Pair.model_validate(json.loads(line)))
+                pairs.append(StoredPair.model_validate(json.loads(line)))
             except (json.JSONDecodeError, ValidationError) as error:
                 raise RecipeError(
                     f"{path}:{number}: a pair is a JSON object with the texts `prompt`, `chosen` "
@@ -87,7 +87,7 @@ def read_pairs(path: Path) -> list[Pair]:
 
 
 def agree(
-    pairs: Sequence[Pair],
+    pairs: Sequence[StoredPair],
     config: PreferConfig,
     *,
     student: StudentConfig,
@@ -117,16 +117,16 @@ def agree(
     return list(_agreements(kept, scored, config.normalise))
 
 
-def _rows(pair: Pair) -> list[AnswerRow]:
+def _rows(pair: StoredPair) -> list[AnswerRow]:
     messages = (Message(role="user", content=pair.prompt),)
     return [AnswerRow(messages, pair.chosen), AnswerRow(messages, pair.rejected)]
 
 
-def _keys(pairs: Sequence[Pair]) -> list[tuple[int, bool]]:
+def _keys(pairs: Sequence[StoredPair]) -> list[tuple[int, bool]]:
     return [(id(pair), is_chosen) for pair in pairs for is_chosen in (True, False)]
 
 
-def _read_by(scorer: Scorer, pairs: Sequence[Pair]) -> list[Pair]:
+def _read_by(scorer: Scorer, pairs: Sequence[StoredPair]) -> list[StoredPair]:
     """Those whose two answers the model reads whole. Raises RecipeError where there are none."""
     longest = longest_read(scorer)
     kept = [
@@ -144,7 +144,7 @@ def _read_by(scorer: Scorer, pairs: Sequence[Pair]) -> list[Pair]:
 
 
 def _agreements(
-    pairs: Sequence[Pair], scored: Sequence[_Scored], normalise: Literal["sum", "mean"]
+    pairs: Sequence[StoredPair], scored: Sequence[_Scored], normalise: Literal["sum", "mean"]
 ) -> Iterator[Agreement]:
     rewards: dict[By, Callable[[_Scored], float]] = {
         "log ratio": lambda s: log_ratio(s.aligned, s.base, normalise),

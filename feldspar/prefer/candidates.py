@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from feldspar.config import PreferConfig, StudentConfig, TrainConfig
+from feldspar.prefer.methods import PreferenceMethod, method_of
 from feldspar.prefer.reward import RewardPair, Role, free_memory, open_scorer, score_answers
 from feldspar.prefer.served_policy import ServedPolicy, launched_policy
 from feldspar.progress import Progress
@@ -22,6 +23,7 @@ from feldspar.runs import read_rows, write_rows
 from feldspar.student.inference.sample import Sampled, sample_answers
 from feldspar.student.model import load_student
 from feldspar.student.scoring.log_probs import AnswerLogProb, AnswerRow
+from feldspar.student.training.phase_trainer import PhaseTrainer
 
 PROMPTS_PER_SHARD = 64
 
@@ -41,7 +43,7 @@ class Draw:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Workshop:
+class RoundContext:
     """What stays the same over all rounds."""
 
     config: PreferConfig
@@ -56,10 +58,21 @@ class Workshop:
     """MT-Bench, where a judge is given."""
     num_processes: int = 1
     """That share each step of fine-tuning."""
+    trainer: PhaseTrainer | None = None
+    """Who fine-tunes; None: the package's own loop."""
+
+    @property
+    def method(self) -> PreferenceMethod:
+        """From rewarded candidates to rows."""
+        return method_of(self.config)
 
 
 def draw_candidates(
-    policy: Checkpoint, prompts: Sequence[Prompt], num_answers: int, folder: Path, shop: Workshop
+    policy: Checkpoint,
+    prompts: Sequence[Prompt],
+    num_answers: int,
+    folder: Path,
+    context: RoundContext,
 ) -> Path:
     """Draw `num_answers` from the policy for each prompt, reward them, and give their file.
 
@@ -72,10 +85,10 @@ def draw_candidates(
             prompts[start : start + PROMPTS_PER_SHARD]
             for start in range(0, len(prompts), PROMPTS_PER_SHARD)
         ]
-        _draw(policy, shards, num_answers, folder, shop)
-        _score("aligned", shards, folder, shop)
-        _score("base", shards, folder, shop)
-        write_rows(path, _rewarded(len(shards), folder, shop.reward))
+        _draw(policy, shards, num_answers, folder, context)
+        _score("aligned", shards, folder, context)
+        _score("base", shards, folder, context)
+        write_rows(path, _rewarded(len(shards), folder, context.reward))
     return path
 
 
@@ -84,7 +97,7 @@ def _draw(
     shards: Sequence[Sequence[Prompt]],
     num_answers: int,
     folder: Path,
-    shop: Workshop,
+    context: RoundContext,
 ) -> None:
     missing = _missing(len(shards), folder / "drawn")
     if not missing:
@@ -92,8 +105,8 @@ def _draw(
     total = len(shards)
     name = f"{folder.name}: answers"
     with (
-        _answering(policy, num_answers, folder, shop) as answer,
-        shop.progress.task(name, total, "shards", done=total - len(missing)) as task,
+        _answering(policy, num_answers, folder, context) as answer,
+        context.progress.task(name, total, "shards", done=total - len(missing)) as task,
     ):
         for number in missing:
             shard, path = shards[number], _shard(folder / "drawn", number)
@@ -114,16 +127,16 @@ Answer = Callable[[Sequence[Prompt], Path], list[list[Sampled]]]
 
 @contextmanager
 def _answering(
-    policy: Checkpoint, num_answers: int, folder: Path, shop: Workshop
+    policy: Checkpoint, num_answers: int, folder: Path, context: RoundContext
 ) -> Iterator[Answer]:
-    """The policy, loaded here or behind a server that is started for it."""
-    config = shop.config
+    """The policy, loaded in this process or behind a server that is started for it."""
+    config = context.config
 
     def keys(shard: Sequence[Prompt]) -> list[str]:
         return [f"{folder.name}/{prompt.id}" for prompt in shard]
 
     if config.policy_server is None:
-        model = load_student(policy.path, shop.student)
+        model = load_student(policy.path, context.student)
         yield lambda shard, _: sample_answers(
             model,
             [prompt.messages for prompt in shard],
@@ -131,16 +144,16 @@ def _answering(
             num_answers=num_answers,
             temperature=config.temperature,
             max_new_tokens=config.max_new_tokens,
-            seed=shop.seed,
+            seed=context.seed,
         )
         return
     log_path = folder / "server.log"
     with launched_policy(config.policy_server, policy.path, log_path) as launched:
-        served = ServedPolicy(launched, policy.path, num_answers, config, shop.student)
+        served = ServedPolicy(launched, policy.path, num_answers, config, context.student)
 
         def draw(shard: Sequence[Prompt], path: Path) -> list[list[Sampled]]:
             messages = [prompt.messages for prompt in shard]
-            return served.draw(messages, keys(shard), shop.seed, _journal_path(path))
+            return served.draw(messages, keys(shard), context.seed, _journal_path(path))
 
         yield draw
     for journal in folder.glob("drawn/*.answers.jsonl"):
@@ -155,15 +168,15 @@ def _score(
     role: Role,
     shards: Sequence[Sequence[Prompt]],
     folder: Path,
-    shop: Workshop,
+    context: RoundContext,
 ) -> None:
     missing = _missing(len(shards), folder / role)
     if not missing:
         return
-    model = open_scorer(role, shop.pair, shop.student)
+    model = open_scorer(role, context.pair, context.student)
     total = len(shards)
     name = f"{folder.name}: {role} model's reading"
-    with shop.progress.task(name, total, "shards", done=total - len(missing)) as task:
+    with context.progress.task(name, total, "shards", done=total - len(missing)) as task:
         for number in missing:
             asked = {prompt.id: prompt.messages for prompt in shards[number]}
             rows = [

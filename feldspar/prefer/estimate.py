@@ -17,7 +17,7 @@ def estimate(
     """Steps and disk of all rounds, for `num_prompts` questions that the samples will give.
 
     Of a model of `num_parameters` every round and control keeps a checkpoint; two of them and the
-    optimizer's states lie beside while one is being made.
+    optimizer's states are kept too while one is being made.
     """
     asked = min(num_prompts, config.num_prompts)
     tuned = asked - min(MAX_HELD_OUT, round(asked * HELD_OUT_SHARE))

@@ -1,6 +1,5 @@
-"""Of each prompt's candidates, the best by reward, and for the control one at random."""
+"""Once through a round's candidates: the rows that its method makes of them, and what was there."""
 
-import random
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,19 +8,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from feldspar.prefer.methods.method import (
+    EQUAL_WITHIN,
+    PreferenceMethod,
+    PromptRows,
+    any_of,
+    best_of,
+)
 from feldspar.records import Candidate
-
-EQUAL_WITHIN = 1e-4
-"""In nats: what batching alone may change in a sum of log-probabilities."""
-
-
-class Pick(NamedTuple):
-    """What one prompt gives to tune on."""
-
-    best: Candidate
-    random: Candidate
-    other: Candidate | None = None
-    """Another answer than the best, at random, of less reward; None where there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +27,7 @@ class Figures:
     mean_reward: float
     """Mean over all candidates: the policy's own."""
     random_reward: float
-    """Mean of what the control is tuned on."""
+    """Mean of one finished answer a prompt, at random."""
     best_tokens: float
     mean_tokens: float
     length_correlation: float
@@ -49,18 +43,21 @@ class Figures:
 
 
 class Survey(NamedTuple):
-    picks: list[Pick]
+    picks: list[PromptRows]
+    """Of each prompt that gives a choice."""
     figures: Figures
 
 
-def survey(candidates: Iterable[Candidate], seed: int) -> Survey:
-    """Go once through candidates that lie together by prompt: picks, and what was there.
+def survey(candidates: Iterable[Candidate], method: PreferenceMethod, seed: int) -> Survey:
+    """Go once through candidates that lie together by prompt.
 
-    Only answers that came to their end are picked: tuning puts a stop token after each, and one
+    Only answers that came to their end are tuned on: tuning puts a stop token after each, and one
     that was cut off would teach to stop in mid-sentence. A prompt without one, or whose rewards
-    are all equal, is dropped. Of equal rewards the first drawn wins.
+    are all equal, is dropped.
     """
-    picks: list[Pick] = []
+    picks: list[PromptRows] = []
+    best: list[Candidate] = []
+    at_random: list[Candidate] = []
     rewards, lengths = array("d"), array("d")
     num_prompts = num_equal = num_ended = 0
     distinct = 0.0
@@ -75,12 +72,15 @@ def survey(candidates: Iterable[Candidate], seed: int) -> Survey:
         if is_all_equal(drawn):
             num_equal += 1
         elif ended:
-            picks.append(_pick(ended, f"{seed} {prompt}"))
+            key = f"{seed} {prompt}"
+            best.append(best_of(ended))
+            at_random.append(any_of(ended, key))
+            picks.append(method.rows(ended, key))
     figures = Figures(
-        best_reward=_mean([p.best.reward for p in picks]),
-        random_reward=_mean([p.random.reward for p in picks]),
+        best_reward=_mean([c.reward for c in best]),
+        random_reward=_mean([c.reward for c in at_random]),
         mean_reward=_mean(rewards),
-        best_tokens=_mean([p.best.num_tokens for p in picks]),
+        best_tokens=_mean([c.num_tokens for c in best]),
         mean_tokens=_mean(lengths),
         length_correlation=_correlation(rewards, lengths),
         distinct_share=distinct / num_prompts,
@@ -102,16 +102,6 @@ def is_all_equal(drawn: Sequence[Candidate]) -> bool:
     """Whether the rewards give no choice: equal to within the rounding of their sums."""
     rewards = [candidate.reward for candidate in drawn]
     return max(rewards) - min(rewards) <= EQUAL_WITHIN
-
-
-def _pick(ended: Sequence[Candidate], key: str) -> Pick:
-    best = max(ended, key=lambda candidate: (candidate.reward, -candidate.draw))
-    others = [c for c in ended if c.reward < best.reward - EQUAL_WITHIN]
-    return Pick(
-        best=best,
-        random=random.Random(f"control {key}").choice(ended),
-        other=random.Random(f"other {key}").choice(others) if others else None,
-    )
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from feldspar.config import PreferConfig
 from feldspar.errors import RecipeError
 from feldspar.records import Message, Prompt, Sample, Score, user_turn
+from feldspar.steps import Step
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,9 @@ def prompts_of(samples: Iterable[Sample], config: PreferConfig) -> Iterator[Prom
                 yield Prompt(id=sample.id, source=sample.leaf, messages=(message,))
 
 
+PROMPTS_STEP = Step.pure("prompts", prompts_of, version=1)
+
+
 def with_headroom(
     prompts: Iterable[Prompt], scores: Sequence[Score], headroom: float
 ) -> list[Prompt]:
@@ -56,7 +60,7 @@ def with_headroom(
     return given
 
 
-class Asked(NamedTuple):
+class RoundPrompts(NamedTuple):
     """Prompts of one round, and how many of them an earlier one asked."""
 
     prompts: list[Prompt]
@@ -65,20 +69,20 @@ class Asked(NamedTuple):
 
 def prompts_of_round(
     tuned: Sequence[Prompt], number: int, config: PreferConfig, seed: int
-) -> Asked:
-    """What round `number`, from 1, asks of the prompts that were drawn to tune on.
+) -> RoundPrompts:
+    """Which of the prompts that were drawn to tune on round `number`, from 1, puts.
 
     Any run of these is uniform over sources, so new ones are taken as they lie and earlier ones at
     random.
     """
     wanted = min(config.round_prompts or len(tuned), len(tuned))
     if config.round_prompts is None or number == 1:
-        return Asked(list(tuned[:wanted]), 0)
+        return RoundPrompts(list(tuned[:wanted]), 0)
     num_new = wanted - round(config.top_up * wanted)
     start = min(len(tuned), wanted + (number - 2) * num_new)
     new = tuned[start : start + num_new]
     again = random.Random(f"top-up {seed} {number}").sample(tuned[:start], wanted - len(new))
-    return Asked([*new, *again], len(again))
+    return RoundPrompts([*new, *again], len(again))
 
 
 def draw_prompts(prompts: Iterable[Prompt], num_prompts: int, seed: int) -> Drawn:

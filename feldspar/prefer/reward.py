@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -22,6 +22,7 @@ from feldspar.progress import SILENT, Progress
 from feldspar.records import Checkpoint
 from feldspar.student.lm_head import check_head
 from feldspar.student.model import Student, base_checkpoint, find_device, words_checkpoint
+from feldspar.student.model_sizes import num_weights
 from feldspar.student.scoring.log_probs import AnswerLogProb, AnswerRow, answer_trees
 from feldspar.student.scoring.score import Tree, score_trees
 from feldspar.student.template.layout import OwnLayout
@@ -213,7 +214,7 @@ def log_ratio(
 ) -> float:
     """Sum over answer tokens of log p_aligned - log p_base, in nats; `mean` is per token.
 
-    METHOD.md section 5: beta and Z(x) cancel between answers to one prompt.
+    Beta and Z(x) cancel between answers to one prompt.
     """
     if normalise == "sum":
         return aligned.total - base.total
@@ -295,16 +296,6 @@ def _check_memory(model: Checkpoint, device: torch.device, dtype: torch.dtype) -
         f"{model.path}: its weights need {needed / 1e9:.1f} GB on {device.type}, and "
         f"{free / 1e9:.1f} GB are free, though one model of the pair is loaded at a time; {cure}"
     )
-
-
-def num_weights(folder: Path) -> int:
-    """Values in a model's safetensors files, from their headers."""
-    count = 0
-    for path in folder.glob("*.safetensors"):
-        with safe_open(path, framework="numpy") as tensors:
-            shapes = (tensors.get_slice(name).get_shape() for name in tensors.keys())  # noqa: SIM118
-            count += sum(math.prod(shape) for shape in shapes)
-    return count
 
 
 def free_bytes(device: torch.device) -> int | None:

@@ -1,14 +1,13 @@
-"""Preference tuning in rounds: draw, reward, pick the best, fine-tune; beside it the control.
+"""Preference tuning in rounds: draw, reward, pick, fine-tune; and the same for the control.
 
-here/start/held-out/       what the SFT start says to prompts that are never tuned on
-here/round-1/              its candidates, held-out/ after it, checkpoint/
-here/control-1/            the same round on a random pick
-here/rounds.jsonl          one line a round
+FOLDER/start/held-out/       what the SFT start says to prompts that are never tuned on
+FOLDER/round-1/              its candidates, held-out/ after it, checkpoint/
+FOLDER/control-1/            the same round on picks that know nothing of the reward
+FOLDER/rounds.jsonl          one line a round
 """
 
 import json
 import logging
-import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -17,29 +16,27 @@ from typing import NamedTuple
 
 from feldspar.config import PreferConfig, StudentConfig, TrainConfig
 from feldspar.errors import TrainingError
-from feldspar.prefer.candidates import Reward, Workshop, draw_candidates
-from feldspar.prefer.picks import Figures, Pick, mean_by_prompt, survey
+from feldspar.files import write_text_whole
+from feldspar.prefer.candidates import Reward, RoundContext, draw_candidates
+from feldspar.prefer.picks import Figures, mean_by_prompt, survey
 from feldspar.prefer.prompts import Drawn, draw_prompts, prompts_of_round, with_headroom
 from feldspar.prefer.reward import find_pair, log_ratio
-from feldspar.prefer.tuning import Preferred, tune
-from feldspar.progress import SILENT, Progress
+from feldspar.prefer.tuning import tune
 from feldspar.records import (
     Candidate,
     Checkpoint,
-    Conversation,
-    Message,
     Prompt,
     Score,
     ScoreCheckpoint,
 )
 from feldspar.runs import read_rows
-from feldspar.stats.intervals import paired_difference
+from feldspar.stats.intervals import NUM_RESAMPLES, paired_difference
+from feldspar.steps import Step, Workspace
 
 log = logging.getLogger(__name__)
 
 HELD_OUT_ANSWERS = 4
 """Answers drawn per held-out prompt."""
-NUM_RESAMPLES = 1000
 LENGTH_DRIFT = 1.2
 """Growth of the mean answer that is warned of while the reward rises."""
 
@@ -66,7 +63,7 @@ class Round:
     figures: Figures
     scores: dict[str, list[Score]]
     """Of the selection exams, by phase; with MT-Bench where it is run, but not of controls. The
-    first round has the start's beside it."""
+    first round has the start's too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +92,7 @@ class _Models(NamedTuple):
 
 
 def tune_preferences(
+    workspace: Workspace,
     sft: Checkpoint,
     prompts: Iterable[Prompt],
     config: PreferConfig,
@@ -105,19 +103,16 @@ def tune_preferences(
     rate: ScoreCheckpoint | None = None,
     reward: Reward | None = None,
     seed: int,
-    here: Path,
-    progress: Progress = SILENT,
-    num_processes: int = 1,
 ) -> Iterator[Checkpoint]:
-    """Tune on the best of N by the log-ratio reward (METHOD.md section 5).
+    """Tune on answers picked by the log-ratio reward (docs/preference.md).
 
     Gives the controls and the rounds in order, the released one last: the peak by the policy's mean
     reward on held-out prompts, among the rounds; whether it beats the SFT start is in rounds.jsonl.
-    What an earlier try finished under `here` is used again. `rate` judges the start and each
+    What an earlier try finished in the workspace is used again. `rate` judges the start and each
     round's model, as `score` examines them, but no controls. `reward` takes the place of the log
     ratio, for studies of what another would do.
     """
-    shop = Workshop(
+    context = RoundContext(
         config=config,
         student=student,
         train=train,
@@ -126,26 +121,28 @@ def tune_preferences(
         score=score,
         rate=rate,
         seed=seed,
-        progress=progress,
-        num_processes=num_processes,
+        progress=workspace.progress,
+        num_processes=workspace.num_processes,
     )
     if config.headroom is not None:
         prompts = with_headroom(prompts, score(sft), config.headroom)
     drawn = draw_prompts(prompts, config.num_prompts, seed)
-    policy, before = sft, _measure(sft, drawn.held_out, here / "start", shop)
+    policy, before = sft, _measure(sft, drawn.held_out, workspace.folder / "start", context)
     highest = before.mean
     outcomes: list[_Outcome] = []
     for number in range(1, config.num_rounds + 1):
         start = sft if config.restart == "sft" else policy
-        outcome = _do_round(number, _Models(policy, start), before, drawn, here, shop)
+        outcome = _do_round(
+            number, _Models(policy, start), before, drawn, workspace.folder, context
+        )
         outcomes.append(outcome)
-        _write(here, outcomes, released=None)
+        _write(workspace.folder, outcomes, released=None)
         if config.stop_at_plateau and outcome.after.mean <= highest:
             break
         highest = max(highest, outcome.after.mean)
         policy, before = outcome.checkpoint, outcome.after
     peak = max(outcomes, key=lambda outcome: outcome.after.mean)
-    _write(here, outcomes, released=peak)
+    _write(workspace.folder, outcomes, released=peak)
     _warn(outcomes, peak)
     for outcome in outcomes:
         if outcome.control is not None:
@@ -155,80 +152,58 @@ def tune_preferences(
     yield peak.checkpoint
 
 
+PREFERRED_STEP = Step("preferred", tune_preferences, version=1)
+
+
 def _do_round(
     number: int,
     models: _Models,
     before: _HeldOut,
     drawn: Drawn,
-    here: Path,
-    shop: Workshop,
+    root: Path,
+    context: RoundContext,
 ) -> _Outcome:
     """One round. The control starts from the same model and is tuned on the same prompts."""
-    folder, control_folder = here / f"round-{number}", here / f"control-{number}"
-    asked, num_again = prompts_of_round(drawn.tuned, number, shop.config, shop.seed)
-    path = draw_candidates(models.policy, asked, shop.config.num_answers, folder, shop)
-    picks, figures = survey(read_rows(path, Candidate), seed=shop.seed)
-    if not picks:
+    folder, control_folder = root / f"round-{number}", root / f"control-{number}"
+    asked, num_again = prompts_of_round(drawn.tuned, number, context.config, context.seed)
+    path = draw_candidates(models.policy, asked, context.config.num_answers, folder, context)
+    picks, figures = survey(read_rows(path, Candidate), context.method, context.seed)
+    prompts = {prompt.id: prompt for prompt in asked}
+    tuned = [row for of_prompt in picks for row in of_prompt.tuned]
+    if not tuned:
         raise TrainingError(
             f"{folder.name}: no prompt of {figures.num_prompts} has a choice "
             f"({figures.equal_share:.0%} have equal rewards, {figures.unfinished_share:.0%} of the "
             "answers did not end); raise prefer.temperature or prefer.max_new_tokens"
         )
-    rows = _preferred(picks, {prompt.id: prompt for prompt in asked}, shop)
-    checkpoint = tune(models.start, [best for best, _ in rows], folder, shop)
-    after = _measure(checkpoint, drawn.held_out, folder, shop)
-    scores = {checkpoint.phase: [*shop.score(checkpoint), *_rated(checkpoint, shop)]}
-    if number == 1 and shop.rate is not None:
-        scores = {models.policy.phase: _rated(models.policy, shop)} | scores
+    checkpoint = tune(models.start, tuned, prompts, folder, context)
+    after = _measure(checkpoint, drawn.held_out, folder, context)
+    scores = {checkpoint.phase: [*context.score(checkpoint), *_rated(checkpoint, context)]}
+    if number == 1 and context.rate is not None:
+        scores = {models.policy.phase: _rated(models.policy, context)} | scores
     control, control_after = None, None
-    if shop.config.control:
-        control = tune(models.start, [at_random for _, at_random in rows], control_folder, shop)
-        control_after = _measure(control, drawn.held_out, control_folder, shop).mean
-        scores[control.phase] = shop.score(control)
-    line = _line(folder.name, before, after, control_after, figures, scores, shop.seed)
+    if context.config.control:
+        rows = [row for of_prompt in picks for row in of_prompt.control]
+        control = tune(models.start, rows, prompts, control_folder, context)
+        control_after = _measure(control, drawn.held_out, control_folder, context).mean
+        scores[control.phase] = context.score(control)
+    line = _line(folder.name, before, after, control_after, figures, scores, context.seed)
     line = replace(line, num_again=num_again)
     return _Outcome(line=line, checkpoint=checkpoint, control=control, after=after)
 
 
-def _rated(checkpoint: Checkpoint, shop: Workshop) -> list[Score]:
-    return [] if shop.rate is None else shop.rate(checkpoint)
+def _rated(checkpoint: Checkpoint, context: RoundContext) -> list[Score]:
+    return [] if context.rate is None else context.rate(checkpoint)
 
 
 def _measure(
-    policy: Checkpoint, held_out: Sequence[Prompt], folder: Path, shop: Workshop
+    policy: Checkpoint, held_out: Sequence[Prompt], folder: Path, context: RoundContext
 ) -> _HeldOut:
-    path = draw_candidates(policy, held_out, HELD_OUT_ANSWERS, folder / "held-out", shop)
+    path = draw_candidates(policy, held_out, HELD_OUT_ANSWERS, folder / "held-out", context)
     lengths = [candidate.num_tokens for candidate in read_rows(path, Candidate)]
     return _HeldOut(
         by_prompt=mean_by_prompt(read_rows(path, Candidate)),
         mean_tokens=sum(lengths) / len(lengths),
-    )
-
-
-def _preferred(
-    picks: Sequence[Pick], asked: dict[str, Prompt], shop: Workshop
-) -> list[tuple[Preferred, Preferred]]:
-    """What the round is tuned on, and its control; for DPO the control's pairs lie at random."""
-    if shop.config.method == "best-of-n":
-        return [
-            (Preferred(_conversation(p.best, asked)), Preferred(_conversation(p.random, asked)))
-            for p in picks
-        ]
-    rows = []
-    for pick in picks:
-        if pick.other is not None:
-            best, other = _conversation(pick.best, asked), _conversation(pick.other, asked)
-            is_turned = random.Random(f"turn {shop.seed} {pick.best.prompt}").random() < 0.5
-            control = Preferred(other, best) if is_turned else Preferred(best, other)
-            rows.append((Preferred(best, other), control))
-    return rows
-
-
-def _conversation(picked: Candidate, asked: dict[str, Prompt]) -> Conversation:
-    prompt = asked[picked.prompt]
-    answer = Message(role="assistant", content=picked.text)
-    return Conversation(
-        id=f"{prompt.id}/{picked.draw}", source=prompt.source, messages=(*prompt.messages, answer)
     )
 
 
@@ -263,15 +238,13 @@ def _line(
     )
 
 
-def _write(here: Path, outcomes: Sequence[_Outcome], released: _Outcome | None) -> None:
+def _write(root: Path, outcomes: Sequence[_Outcome], released: _Outcome | None) -> None:
     lines = []
     for outcome in outcomes:
         line = asdict(replace(outcome.line, released=outcome is released))
         # Flat, so that a line is a row of a table.
         lines.append({**line.pop("figures"), **line})
-    beside = here / "rounds.jsonl.part"
-    beside.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    beside.replace(here / "rounds.jsonl")
+    write_text_whole(root / "rounds.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def _warn(outcomes: Sequence[_Outcome], peak: _Outcome) -> None:

@@ -1,108 +1,141 @@
-"""Fine-tuning on picked answers: the same loop as a phase's, over one source."""
+"""Fine-tuning on picked answers: a phase over one source, through the phases' own door."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from feldspar.errors import TrainingError
-from feldspar.prefer.candidates import Workshop
-from feldspar.prefer.dpo import PreferencePairs
-from feldspar.records import Checkpoint, Conversation
+from feldspar.prefer.candidates import RoundContext
+from feldspar.prefer.methods.method import TuningRow
+from feldspar.records import Candidate, Checkpoint, Conversation, Message, Prompt
 from feldspar.runs import write_json
-from feldspar.student.fit import FitSettings, fit
-from feldspar.student.model import Student, save_checkpoint
-from feldspar.student.token_rows import TokenRows, tokenise
-from feldspar.student.training.forward import Compute
+from feldspar.student.fit import LoopTrainer
+from feldspar.student.model import Student
+from feldspar.student.token_rows import tokenise
 from feldspar.student.training.lora import load_to_train
-from feldspar.student.training.process_group import Ranks
-from feldspar.student.training.resume_state import forget_state
+from feldspar.student.training.phase_trainer import PhaseSteps, PhaseTrainer, SaveCheckpoint
+from feldspar.student.training.process_group import LaunchSettings
 from feldspar.student.training.schedule import Schedule, SourceRows
+from feldspar.student.training.settings import FitSettings
 
 
-class Preferred(NamedTuple):
-    """A conversation to tune on, and for DPO the same with the answer that it is preferred to."""
-
-    chosen: Conversation
-    rejected: Conversation | None = None
-
-
-def tune(start: Checkpoint, rows: Iterable[Preferred], here: Path, shop: Workshop) -> Checkpoint:
-    """Fine-tune `start` on `rows`; the phase is called as `here` is. Found again when it is done.
+def tune(
+    start: Checkpoint,
+    rows: Sequence[TuningRow],
+    prompts: Mapping[str, Prompt],
+    folder: Path,
+    context: RoundContext,
+) -> Checkpoint:
+    """Fine-tune `start` on `rows`, answers to `prompts` (by id); the phase is called as `folder`
+    is. Found again when it is done.
 
     Raises TrainingError when no row fits into `student.max_length`.
     """
-    done = here / "checkpoint.json"
+    done = folder / "checkpoint.json"
     if done.exists():
         made = Checkpoint(**json.loads(done.read_text(encoding="utf-8")))
         # The run may have been moved since.
-        return replace(made, path=str(here / "checkpoint"))
-    student = load_to_train(start.path, shop.student, seed=shop.seed)
-    given = list(rows)
-    fitting = [row for row in given if _fits(student, row, shop.student.max_length)]
+        return replace(made, path=str(folder / "checkpoint"))
+    steps = _steps(start, rows, prompts, folder, context)
+
+    def save(step: int, save_to: SaveCheckpoint) -> None:
+        write_json(done, asdict(save_to(folder / "checkpoint")))
+
+    trainer = context.trainer or _own_trainer(context)
+    trainer.train(steps, save)
+    trainer.forget(folder)
+    return Checkpoint(**json.loads(done.read_text(encoding="utf-8")))
+
+
+def _own_trainer(context: RoundContext) -> PhaseTrainer:
+    launch = LaunchSettings(
+        num_processes=context.num_processes,
+        config=context.student,
+        shard=context.train.shard,
+        seed=context.seed,
+    )
+    return LoopTrainer(launch=launch, progress=context.progress)
+
+
+def _steps(
+    start: Checkpoint,
+    rows: Sequence[TuningRow],
+    prompts: Mapping[str, Prompt],
+    folder: Path,
+    context: RoundContext,
+) -> PhaseSteps:
+    max_length = context.student.max_length
+    student = load_to_train(start.path, context.student, seed=context.seed)
+    given = [_Given(row, *_conversations(row, prompts)) for row in rows]
+    fitting = [one for one in given if _fits(student, one, max_length)]
     if not fitting:
         raise TrainingError(
-            f"{here.name}: all {len(given)} rows are longer than student.max_length = "
-            f"{shop.student.max_length} tokens; raise it, or lower prefer.max_new_tokens"
+            f"{folder.name}: all {len(given)} rows are longer than student.max_length = "
+            f"{max_length} tokens; raise it, or lower prefer.max_new_tokens"
         )
-    tokens = _tokens(student, [row.chosen for row in fitting], here.name, shop)
-    rejected = [row.rejected for row in fitting if row.rejected is not None]
-    objective = None
-    if shop.config.method == "dpo":
-        objective = PreferencePairs(
-            tokens, _tokens(student, rejected, here.name, shop), shop.config.dpo_beta
+    chosen, rejected = (
+        tokenise(student.template, [(folder.name, conversations)], max_length)
+        for conversations in (
+            [one.chosen for one in fitting],
+            [one.rejected for one in fitting if one.rejected is not None],
         )
-        objective.find_reference(
-            Compute(student, packing=shop.train.packing),
-            here / "reference.json",
-            shop.train.tokens_per_micro_batch,
-        )
-    schedule = _schedule(tokens, here.name, shop)
-    ranks = Ranks(
-        num=shop.num_processes,
+    )
+    schedule = _schedule(len(chosen), folder.name, context)
+    return PhaseSteps(
+        student=student,
         start=start.path,
-        config=shop.student,
-        shard=shop.train.shard,
-        seed=shop.seed,
+        rows=chosen,
+        schedule=schedule,
+        settings=_settings(schedule.num_steps, context),
+        folder=folder,
+        objective=context.method.objective([one.row for one in fitting], chosen, rejected),
     )
-    settings = _settings(shop)
-    fit(
-        student, tokens, schedule, settings,
-        here=here, progress=shop.progress, ranks=ranks, objective=objective,
-    )  # fmt: skip
-    phase, step = here.name, schedule.num_steps
-    checkpoint = save_checkpoint(student, here / "checkpoint", phase=phase, step=step)
-    write_json(done, asdict(checkpoint))
-    forget_state(here)
-    return checkpoint
 
 
-def _fits(student: Student, row: Preferred, max_length: int) -> bool:
-    given = [conversation for conversation in row if conversation is not None]
-    return all(len(r.ids) <= max_length for r in student.template.render_all(given))
+class _Given(NamedTuple):
+    """A row with its answers as conversations."""
+
+    row: TuningRow
+    chosen: Conversation
+    rejected: Conversation | None
 
 
-def _tokens(
-    student: Student, conversations: Sequence[Conversation], phase: str, shop: Workshop
-) -> TokenRows:
-    return tokenise(student.template, [(phase, conversations)], shop.student.max_length)
+def _conversations(
+    row: TuningRow, prompts: Mapping[str, Prompt]
+) -> tuple[Conversation, Conversation | None]:
+    rejected = None if row.rejected is None else _conversation(row.rejected, prompts)
+    return _conversation(row.chosen, prompts), rejected
 
 
-def _schedule(tokens: TokenRows, phase: str, shop: Workshop) -> Schedule:
+def _conversation(picked: Candidate, prompts: Mapping[str, Prompt]) -> Conversation:
+    prompt = prompts[picked.prompt]
+    answer = Message(role="assistant", content=picked.text)
+    return Conversation(
+        id=f"{prompt.id}/{picked.draw}", source=prompt.source, messages=(*prompt.messages, answer)
+    )
+
+
+def _fits(student: Student, given: _Given, max_length: int) -> bool:
+    both = [one for one in (given.chosen, given.rejected) if one is not None]
+    return all(len(r.ids) <= max_length for r in student.template.render_all(both))
+
+
+def _schedule(num_rows: int, phase: str, context: RoundContext) -> Schedule:
     return Schedule(
-        sources=(SourceRows(name=phase, num_rows=len(tokens)),),
-        batch_samples=shop.config.batch_samples or shop.train.batch_samples,
-        num_epochs=shop.config.num_epochs,
+        sources=(SourceRows(name=phase, num_rows=num_rows),),
+        batch_samples=context.config.batch_samples or context.train.batch_samples,
+        num_epochs=context.config.num_epochs,
         phase=phase,
-        seed=shop.seed,
+        seed=context.seed,
     )
 
 
-def _settings(shop: Workshop) -> FitSettings:
-    train = shop.train
+def _settings(num_steps: int, context: RoundContext) -> FitSettings:
+    train = context.train
     return FitSettings(
-        learning_rate=shop.config.learning_rate or train.learning_rate,
+        learning_rate=context.config.learning_rate or train.learning_rate,
         # A warm-up that runs on across phases is over when the phases are.
         warmup_steps=train.warmup_steps if train.warmup == "per-phase" else 0,
         betas=train.betas,
@@ -111,5 +144,6 @@ def _settings(shop: Workshop) -> FitSettings:
         tokens_per_micro_batch=train.tokens_per_micro_batch,
         packing=train.packing,
         optimizer_states=train.optimizer_states,
-        recompute=train.recompute,
+        activation_checkpointing=train.recompute,
+        checkpoint_steps=(num_steps,),
     )

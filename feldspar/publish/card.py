@@ -102,8 +102,8 @@ attribution and author, why samples were rejected, and examples.
 |---|---|---:|---:|---:|
 {% for p in phases -%}
 | {{ p.name }} | {% for s in p.sources %}{{ " + " if not loop.first }}{{ s.name }}\
- ({{ rows_text(s) }}){% endfor %} | {{ p.num_epochs }} | {{ p.batch_samples }} | \
-{{ "{:g}".format(p.learning_rate) }} |
+ ({{ rows_text(s) }}){% endfor %} | {{ trained[p.name].num_epochs }} | \
+{{ trained[p.name].batch_samples }} | {{ "{:g}".format(trained[p.name].learning_rate) }} |
 {% endfor %}
 {%- if recipe.prefer %}
 Then preference tuning ({{ recipe.prefer.method }}): up to \
@@ -198,6 +198,7 @@ def model_card(run_path: Path, recipe: Recipe, checkpoint: Checkpoint, licence: 
         exams=_exams(scores),
         branches=_branches(list(open_step(run_path, "leaves") or ()), kept, rejected),
         phases=list(open_step(run_path, "phases") or ()),
+        trained={training.name: training for training in recipe.train.of_phases()},
         name_of=name_of,
         rows_text=_rows_text,
         **_beside_published(scores, recipe),

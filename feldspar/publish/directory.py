@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import shutil
 from pathlib import Path
 from typing import Any
 
 from feldspar.config import Recipe
 from feldspar.errors import RunError
+from feldspar.files import whole_folder
 from feldspar.publish.card import model_card
 from feldspar.publish.data_card import data_card
 from feldspar.publish.licence import find_licence, licence_of_base
@@ -29,7 +29,7 @@ CHECKED_TOKENS = 32
 
 
 def publish_run(run_path: Path, out: Path) -> Path:
-    """Write the published directory beside `out` and rename it; gives `out`.
+    """Write the published directory, whole or not at all; gives `out`.
 
     Raises RunError when there is no result, when `out` is not ours to replace, or when plain
     transformers does not say what our sampler says.
@@ -37,33 +37,28 @@ def publish_run(run_path: Path, out: Path) -> Path:
     recipe, checkpoint = read_recipe_of(run_path), result_of(run_path)
     if out.exists() and not (out / "CHECKSUMS.sha256").is_file():
         raise RunError(f"{out} exists and was not published by feldspar; name another --out")
-    beside = out.with_name(out.name + ".part")
-    if beside.exists():
-        shutil.rmtree(beside)
-    student = load_student(checkpoint.path, recipe.student)
-    save_checkpoint(
-        student,
-        beside,
-        phase=checkpoint.phase,
-        step=checkpoint.step,
-        max_shard_mb=recipe.publish.max_shard_mb,
-    )
-    check_with_transformers(beside, recipe, _prompts(run_path))
     leaves: list[Leaf] = list(open_step(run_path, "leaves") or ())
     licence = find_licence(
         recipe.publish.licence, licence_of_base(recipe.student.base), (x.licence for x in leaves)
     )
     for warning in licence.warnings:
         log.warning("licence: %s", warning)
-    card = model_card(run_path, recipe, checkpoint, licence)
-    (beside / "README.md").write_text(card, encoding="utf-8")
-    (beside / "DATA.md").write_text(data_card(run_path, recipe.name), encoding="utf-8")
-    for path in beside.iterdir():
-        path.chmod(0o644)
-    write_checksums(beside)
-    if out.exists():
-        shutil.rmtree(out)
-    beside.rename(out)
+    student = load_student(checkpoint.path, recipe.student)
+    with whole_folder(out) as beside:
+        save_checkpoint(
+            student,
+            beside,
+            phase=checkpoint.phase,
+            step=checkpoint.step,
+            max_shard_mb=recipe.publish.max_shard_mb,
+        )
+        check_with_transformers(beside, recipe, _prompts(run_path))
+        card = model_card(run_path, recipe, checkpoint, licence)
+        (beside / "README.md").write_text(card, encoding="utf-8")
+        (beside / "DATA.md").write_text(data_card(run_path, recipe.name), encoding="utf-8")
+        for path in beside.iterdir():
+            path.chmod(0o644)
+        write_checksums(beside)
     return out
 
 

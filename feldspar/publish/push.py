@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from feldspar.errors import RunError
+from feldspar.files import PART_SUFFIX, whole_file
 
 CONVERTER = "convert_hf_to_gguf.py"
 CONVERTER_FOLDER = "LLAMA_CPP"
@@ -31,7 +32,7 @@ def push_to_hub(folder: Path, repository: str) -> str:
             folder_path=folder,
             repo_id=made.repo_id,
             commit_message="Upload a model made with Feldspar",
-            ignore_patterns=["*.gguf.part"],
+            ignore_patterns=[f"*.gguf{PART_SUFFIX}"],
         )
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         reason = str(error).strip().split("\n")[0]
@@ -49,14 +50,12 @@ def write_gguf(folder: Path, name: str) -> Path:
     """
     converter = find_converter()
     path = folder / f"{name}.gguf"
-    beside = folder / f"{name}.gguf.part"
-    command = [sys.executable, str(converter), str(folder), "--outfile", str(beside)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode or not beside.exists():
-        beside.unlink(missing_ok=True)
-        said = (done.stderr or done.stdout).strip().splitlines() or ["it said nothing"]
-        raise RunError(f"{converter}: could not convert {folder}: {said[-1]}")
-    beside.replace(path)
+    with whole_file(path) as beside:
+        command = [sys.executable, str(converter), str(folder), "--outfile", str(beside)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode or not beside.exists():
+            said = (done.stderr or done.stdout).strip().splitlines() or ["it said nothing"]
+            raise RunError(f"{converter}: could not convert {folder}: {said[-1]}")
     return path
 
 

@@ -44,7 +44,7 @@ class ExamChange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
+class CheckpointChanges:
     """From one scored checkpoint to another: what was learned, what was forgotten."""
 
     before: str
@@ -67,7 +67,7 @@ class _Pair(NamedTuple):
 
 def find_turns(
     folder: Path, checkpoints: Sequence[str], items: Iterable[ExamItem]
-) -> tuple[Turn, ...]:
+) -> tuple[CheckpointChanges, ...]:
     """Each phase against the one before; where there are several, also the last against the first.
 
     `folder` is the scores'; controls are passed over, since nothing starts from them.
@@ -83,7 +83,7 @@ def find_turns(
 
 def _turn(
     before: str, after: str, items: Sequence[ExamItem], said: dict[str, dict[str, Answer]]
-) -> Turn:
+) -> CheckpointChanges:
     of_exams: defaultdict[str, list[_Pair]] = defaultdict(list)
     for item in items:
         first, second = said[before].get(item.id), said[after].get(item.id)
@@ -94,7 +94,7 @@ def _turn(
         of_exams[exam].append(_Pair(item, first, second))
     exams = [_exam_change(exam, pairs) for exam, pairs in of_exams.items()]
     changes = [change for pairs in of_exams.values() for change in _some(pairs)]
-    return Turn(
+    return CheckpointChanges(
         before=before,
         after=after,
         exams=tuple(sorted(exams, key=lambda e: (e.is_retention, e.exam != LEAVES))),

@@ -17,7 +17,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from feldspar.records import Leaf, Phase, Sample, Score, Touched
+from feldspar.files import write_text_whole
+from feldspar.records import Leaf, Phase, PhaseTraining, Sample, Score, Touched
 from feldspar.reference_scores import (
     COLUMNS,
     FOOTNOTES,
@@ -28,10 +29,10 @@ from feldspar.reference_scores import (
     own_rows,
     own_settings,
 )
-from feldspar.report.changes import Turn, find_turns
+from feldspar.report.changes import CheckpointChanges, find_turns
 from feldspar.report.figures import loss_figure
 from feldspar.report.grid import Grid, markdown_table, score_grid
-from feldspar.runs import Rows, open_step
+from feldspar.runs import Rows, open_step, read_recipe_of
 from feldspar.stats.intervals import FEWEST_TO_TELL
 
 STEPS = (
@@ -46,13 +47,13 @@ MAX_EXAMPLES = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Example:
+class ShownSample:
     sample: Sample
     seed_questions: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LeafFunnel:
+class FunnelRow:
     leaf: str
     counts: dict[str, int]
     reasons: tuple[tuple[str, int], ...]
@@ -78,15 +79,17 @@ class Page:
     touched: tuple[Touched, ...]
     num_touched: int
     phases: tuple[Phase, ...]
+    trained: dict[str, PhaseTraining]
+    """Phase name -> how it was trained."""
     choices: dict[str, str]
     """Phase name -> the checkpoint chosen and why."""
     early: dict[str, dict[str, float]]
     """Phase name -> mean loss and gradient norm of its first steps, and how many these are."""
     loss_figure: Markup | None
     rounds: tuple[dict[str, object], ...]
-    funnels: tuple[LeafFunnel, ...]
-    examples: tuple[Example, ...]
-    turns: tuple[Turn, ...]
+    funnels: tuple[FunnelRow, ...]
+    examples: tuple[ShownSample, ...]
+    turns: tuple[CheckpointChanges, ...]
     """What each phase learned and forgot."""
     steps: tuple[tuple[str, int, float], ...]
     funnel_stages: tuple[str, ...] = FUNNEL_STAGES
@@ -111,10 +114,10 @@ def write_report(run_path: Path) -> Path:
     """Write `report.html`, and its tables as `report.md`, into the run; gives the page's path."""
     page = gather(run_path)
     path = run_path / "report.html"
-    path.write_text(render(page), encoding="utf-8")
+    write_text_whole(path, render(page))
     grids = (*page.grids, *page.parts)
     tables = "\n".join(f"## {grid.metric}\n\n{markdown_table(grid)}" for grid in grids)
-    (run_path / "report.md").write_text(f"# {page.name}\n\n{tables}", encoding="utf-8")
+    write_text_whole(run_path / "report.md", f"# {page.name}\n\n{tables}")
     return path
 
 
@@ -157,6 +160,7 @@ def gather(run_path: Path) -> Page:
         touched=tuple(touched[:MAX_TOUCHED]),
         num_touched=len(touched),
         phases=tuple(steps.get("phases", ())),
+        trained={p.name: p for p in read_recipe_of(run_path).train.of_phases()},
         choices=_choices(selections),
         early={s["phase"]: s["early"] for s in selections if s.get("early")},
         loss_figure=Markup(loss_figure(metrics)) if metrics else None,
@@ -170,10 +174,10 @@ def gather(run_path: Path) -> Page:
 
 def _examples(
     samples: Rows[Sample] | None, leaves: list[Leaf]
-) -> tuple[int, int, tuple[Example, ...]]:
+) -> tuple[int, int, tuple[ShownSample, ...]]:
     """Counts, and per leaf a few kept and a few rejected samples with the seeds behind them."""
     questions = {s.id: s.question for leaf in leaves for s in (*leaf.seeds, *leaf.exam_seeds)}
-    shown: dict[tuple[str, bool], list[Example]] = {}
+    shown: dict[tuple[str, bool], list[ShownSample]] = {}
     num_kept = num_samples = 0
     for sample in samples or ():
         num_samples += 1
@@ -181,12 +185,12 @@ def _examples(
         group = shown.setdefault((sample.leaf, sample.is_kept), [])
         if len(group) < MAX_EXAMPLES_PER_LEAF:
             seeds = tuple(questions[s] for s in sample.seeds if s in questions)
-            group.append(Example(sample=sample, seed_questions=seeds))
+            group.append(ShownSample(sample=sample, seed_questions=seeds))
     some = itertools.islice(itertools.chain.from_iterable(shown.values()), MAX_EXAMPLES)
     return num_samples, num_kept, tuple(some)
 
 
-def _turns(steps: dict[str, Rows[Any]], grid: Grid) -> tuple[Turn, ...]:
+def _turns(steps: dict[str, Rows[Any]], grid: Grid) -> tuple[CheckpointChanges, ...]:
     if "scores" not in steps:
         return ()
     items = [item for name in ("own-exams", "leaf-exams") for item in steps.get(name, ())]
@@ -215,11 +219,11 @@ def _flat(round_line: dict[str, Any]) -> dict[str, object]:
     }
 
 
-def _funnels(samples: Rows[Sample] | None) -> Iterator[LeafFunnel]:
+def _funnels(samples: Rows[Sample] | None) -> Iterator[FunnelRow]:
     if samples is None or not (samples.folder / "funnel.json").exists():
         return
     for leaf in json.loads((samples.folder / "funnel.json").read_text(encoding="utf-8"))["leaves"]:
         reasons = [(r["reason"], r["count"]) for r in leaf["reasons"]]
         counts = {stage: leaf[stage] for stage in FUNNEL_STAGES}
         hint = " ".join(filter(None, (leaf.get("note"), leaf.get("hint"))))
-        yield LeafFunnel(leaf=leaf["leaf"], counts=counts, reasons=tuple(reasons), hint=hint)
+        yield FunnelRow(leaf=leaf["leaf"], counts=counts, reasons=tuple(reasons), hint=hint)

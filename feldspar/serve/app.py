@@ -15,9 +15,9 @@ from aiohttp.typedefs import Middleware
 from feldspar.serve.protocol import (
     ChatReply,
     ChatRequest,
-    Head,
     ModelCard,
     Pieces,
+    ReplyHead,
     RequestError,
     TextRequest,
     collect,
@@ -113,17 +113,17 @@ class _Endpoint:
         request = read_text_request(await http.read(), http.headers.get(STAGE_HEADER, ""))
         return await self._answer(http, request, self._begin(request, "cmpl"))
 
-    def _begin(self, request: ChatRequest | TextRequest, kind: str) -> Head:
+    def _begin(self, request: ChatRequest | TextRequest, kind: str) -> ReplyHead:
         if request.model not in self._names:
             known = ", ".join(sorted(self._names))
             message = f"no model {request.model!r} here; there is {known}"
             raise RequestError(404, message, "model", "model_not_found")
         self._asked[request.stage] += 1
         call_id = f"{kind}-{self._session}-{next(self._numbers)}"
-        return Head(call_id, request.model, int(time.time()), isinstance(request, ChatRequest))
+        return ReplyHead(call_id, request.model, int(time.time()), isinstance(request, ChatRequest))
 
     async def _answer(
-        self, http: web.Request, request: ChatRequest | TextRequest, head: Head
+        self, http: web.Request, request: ChatRequest | TextRequest, head: ReplyHead
     ) -> web.StreamResponse:
         assert self._draw is not None
         pieces = await self._draw(request)
@@ -139,7 +139,7 @@ class _Endpoint:
 
 
 async def _stream(
-    http: web.Request, pieces: Pieces, head: Head, *, include_usage: bool
+    http: web.Request, pieces: Pieces, head: ReplyHead, *, include_usage: bool
 ) -> web.StreamResponse:
     """Server-sent events, one a piece."""
     response = web.StreamResponse(
@@ -156,7 +156,7 @@ async def _stream(
 
 
 async def _send_pieces(
-    response: web.StreamResponse, pieces: Pieces, head: Head, *, include_usage: bool
+    response: web.StreamResponse, pieces: Pieces, head: ReplyHead, *, include_usage: bool
 ) -> None:
     offsets: dict[int, int] = {}
     num_tokens = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,14 +51,12 @@ class Partner:
             temperature=temperature,
             is_watched=True,
         )
-        self._engine.add(request)
         try:
-            while self._engine.is_busy:
-                [row] = self._engine.step()
-                said = row.text[: row.settled]
-                yield said
+            with closing(self._engine.run([request])) as rows:
+                for row in rows:
+                    said = row.text[: row.settled]
+                    yield said
         finally:
-            self._engine.cancel(request)
             self.history.append(Message(role="assistant", content=said))
 
     def forget(self, system_prompt: str = "") -> None:

@@ -20,26 +20,26 @@ from feldspar.runs import read_recipe_of, result_of
 from feldspar.serve import (
     ChatRequest,
     ModelCard,
-    Piece,
     Pieces,
     RequestError,
+    TextPiece,
     TextRequest,
     TokenScore,
     listening,
     make_app,
 )
 from feldspar.student.counter_rng import key_of
-from feldspar.student.inference.engine import Engine, Request, Row, prompt_log_probs
+from feldspar.student.inference.engine import Engine, EngineRow, Request, prompt_log_probs
 from feldspar.student.inference.token_sampler import TokenLogProb
 from feldspar.student.model import Student, base_checkpoint, load_student
 
 _RETRY_SECONDS = 1
 
 
-class _Told(NamedTuple):
+class _News(NamedTuple):
     """What the computing thread has to say of an answer: a piece, or a fault."""
 
-    piece: Piece | None
+    piece: TextPiece | None
     fault: str = ""
 
 
@@ -50,16 +50,17 @@ class _Ticket:
     requests: list[Request]
     echo: list[str | None]
     """The text of each prompt that comes back before its answers."""
-    inbox: asyncio.Queue[_Told] = field(default_factory=asyncio.Queue)
+    inbox: asyncio.Queue[_News] = field(default_factory=asyncio.Queue)
     sent: dict[int, tuple[int, int]] = field(default_factory=dict)
     """Characters and tokens of each choice that have gone out."""
     num_open: int = 0
 
 
-class Desk:
+class EngineThread:
     """Takes requests in the event loop and has them computed in a thread.
 
-    Use as `async with open_desk(student, config) as desk`; `desk.draw` is what `make_app` wants.
+    Use as `async with open_engine(student, config) as engine`; `engine.draw` is what `make_app`
+    wants.
     """
 
     def __init__(self, student: Student, config: ServeConfig) -> None:
@@ -89,7 +90,7 @@ class Desk:
         num_prompt = sum(len(r.ids) for r in ticket.requests)
         return Pieces(num_prompt, ticket.num_open, self._follow(ticket))
 
-    async def _follow(self, ticket: _Ticket) -> AsyncGenerator[Piece]:
+    async def _follow(self, ticket: _Ticket) -> AsyncGenerator[TextPiece]:
         self.num_open += 1
         self._orders.put(("draw", ticket))
         num_left = ticket.num_open
@@ -215,28 +216,28 @@ class Desk:
             scores = (first, *map(self._score, found))
         reason: Literal["length"] | None = None if request.max_new_tokens else "length"
         for choice in choices:
-            self._post([(ticket, _Told(Piece(choice, text, 0, scores, reason)))])
+            self._post([(ticket, _News(TextPiece(choice, text, 0, scores, reason)))])
 
     def _cancel(self, ticket: _Ticket) -> None:
         for request in ticket.requests:
             if self._tickets.pop(id(request), None):
                 self._engine.cancel(request)
 
-    def _tell(self, rows: list[Row]) -> None:
-        news: list[tuple[_Ticket, _Told]] = []
+    def _tell(self, rows: list[EngineRow]) -> None:
+        news: list[tuple[_Ticket, _News]] = []
         for row in rows:
             if row.finish is None and not row.request.is_watched:
                 continue
             ticket, first = self._tickets[id(row.request)]
             piece = self._piece(ticket, row, first + row.draw)
             if piece is not None:
-                news.append((ticket, _Told(piece)))
+                news.append((ticket, _News(piece)))
         under_way = {id(request) for request in self._engine.requests}
         for gone in [key for key in self._tickets if key not in under_way]:
             del self._tickets[gone]
         self._post(news)
 
-    def _piece(self, ticket: _Ticket, row: Row, choice: int) -> Piece | None:
+    def _piece(self, ticket: _Ticket, row: EngineRow, choice: int) -> TextPiece | None:
         """What of a row has not been told yet, if that is anything."""
         shown, told = ticket.sent.get(choice, (0, 0))
         text = row.text[shown : row.settled]
@@ -244,7 +245,7 @@ class Desk:
             return None
         ticket.sent[choice] = row.settled, len(row.ids)
         scores = tuple(map(self._score, row.log_probs[told:]))
-        return Piece(choice, text, len(row.ids) - told, scores, row.finish)
+        return TextPiece(choice, text, len(row.ids) - told, scores, row.finish)
 
     def _score(self, found: TokenLogProb) -> TokenScore:
         likeliest = tuple((self._text([token]), value) for token, value in found.likeliest)
@@ -256,25 +257,25 @@ class Desk:
             failed[id(ticket)] = ticket
         self._tickets.clear()
         self._engine = Engine(self._student)
-        self._post([(ticket, _Told(None, fault)) for ticket in failed.values()])
+        self._post([(ticket, _News(None, fault)) for ticket in failed.values()])
 
-    def _post(self, news: list[tuple[_Ticket, _Told]]) -> None:
+    def _post(self, news: list[tuple[_Ticket, _News]]) -> None:
         if news:
             self._loop.call_soon_threadsafe(_deliver, news)
 
 
 @asynccontextmanager
-async def open_desk(student: Student, config: ServeConfig) -> AsyncIterator[Desk]:
-    """A desk whose thread runs while the block does."""
-    desk = Desk(student, config)
-    desk.start()
+async def open_engine(student: Student, config: ServeConfig) -> AsyncIterator[EngineThread]:
+    """An engine thread that runs while the block does."""
+    engine = EngineThread(student, config)
+    engine.start()
     try:
-        yield desk
+        yield engine
     finally:
-        await asyncio.to_thread(desk.close)
+        await asyncio.to_thread(engine.close)
 
 
-def _deliver(news: list[tuple[_Ticket, _Told]]) -> None:
+def _deliver(news: list[tuple[_Ticket, _News]]) -> None:
     for ticket, told in news:
         ticket.inbox.put_nowait(told)
 
@@ -284,7 +285,7 @@ def _context_tokens(student: Student) -> int:
     return int(getattr(config, "max_position_embeddings", 1 << 20))
 
 
-class Served(NamedTuple):
+class ModelToServe(NamedTuple):
     """A model to serve, and under which name and limits."""
 
     card: ModelCard
@@ -295,29 +296,29 @@ class Served(NamedTuple):
     """For people."""
 
 
-def run_to_serve(run_path: Path) -> Served:
+def run_to_serve(run_path: Path) -> ModelToServe:
     """A run's result, under the run's name. Raises RunError where nothing is trained yet."""
     recipe, checkpoint = read_recipe_of(run_path), result_of(run_path)
     card = ModelCard(run_path.name, checkpoint.digest[:16])
     what = f"{checkpoint.phase}, step {checkpoint.step}"
-    return Served(card, checkpoint.path, recipe.student, recipe.serve, what)
+    return ModelToServe(card, checkpoint.path, recipe.student, recipe.serve, what)
 
 
-def folder_to_serve(path: str) -> Served:
+def folder_to_serve(path: str) -> ModelToServe:
     """A model folder, under its path, spoken to through its own chat template."""
     card = ModelCard(path, base_checkpoint(path).digest[:16])
     student = StudentConfig(base=path, template="own")
-    return Served(card, path, student, ServeConfig(), "a model folder")
+    return ModelToServe(card, path, student, ServeConfig(), "a model folder")
 
 
 async def serve_model(
-    served: Served, *, host: str, port: int, key: str | None, say: Callable[[str], None]
+    served: ModelToServe, *, host: str, port: int, key: str | None, say: Callable[[str], None]
 ) -> None:
     """Serve until interrupted. Raises RunError where the port is taken."""
     student = load_student(served.path, served.student)
-    async with open_desk(student, served.limits) as desk:
+    async with open_engine(student, served.limits) as engine:
         app = make_app(
-            [served.card], max_body_bytes=served.limits.max_body_bytes, draw=desk.draw, key=key
+            [served.card], max_body_bytes=served.limits.max_body_bytes, draw=engine.draw, key=key
         )
         async with AsyncExitStack() as stack:
             try:

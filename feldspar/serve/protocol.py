@@ -40,7 +40,7 @@ class ModelCard(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Drawing:
+class SamplingOptions:
     """How to sample: what chat and text requests have in common."""
 
     model: str
@@ -62,14 +62,14 @@ class Drawing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChatRequest(Drawing):
+class ChatRequest(SamplingOptions):
     """What to answer."""
 
     messages: tuple[Message, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TextRequest(Drawing):
+class TextRequest(SamplingOptions):
     """What to go on from: texts, or token ids."""
 
     prompts: tuple[str | tuple[int, ...], ...]
@@ -100,7 +100,7 @@ class ChatReply:
     completion_tokens: int
 
 
-class Piece(NamedTuple):
+class TextPiece(NamedTuple):
     """Text of one choice as it comes; the last piece of a choice has a reason."""
 
     choice: int
@@ -115,7 +115,7 @@ class Pieces(NamedTuple):
 
     prompt_tokens: int
     num_choices: int
-    stream: AsyncGenerator[Piece]
+    stream: AsyncGenerator[TextPiece]
 
 
 async def collect(pieces: Pieces) -> ChatReply:
@@ -136,7 +136,7 @@ async def collect(pieces: Pieces) -> ChatReply:
     )
 
 
-class Head(NamedTuple):
+class ReplyHead(NamedTuple):
     """What every body of one answer says of it; `created` in seconds since 1970."""
 
     call_id: str
@@ -145,7 +145,7 @@ class Head(NamedTuple):
     is_chat: bool
 
 
-def write_reply(reply: ChatReply, head: Head) -> bytes:
+def write_reply(reply: ChatReply, head: ReplyHead) -> bytes:
     """The body of an answer."""
     choices = []
     for index, choice in enumerate(reply.choices):
@@ -160,7 +160,7 @@ def write_reply(reply: ChatReply, head: Head) -> bytes:
     return json.dumps(_body(head, choices, is_chunk=False) | {"usage": usage}).encode()
 
 
-def write_piece(piece: Piece, head: Head, *, is_first: bool, offset: int) -> bytes:
+def write_piece(piece: TextPiece, head: ReplyHead, *, is_first: bool, offset: int) -> bytes:
     """One event of a stream; `offset` is where the piece begins in its choice's text."""
     row: dict[str, Any] = {"index": piece.choice, "finish_reason": piece.finish_reason}
     row["logprobs"] = _scores(piece.scores, head, offset) if piece.scores else None
@@ -173,13 +173,13 @@ def write_piece(piece: Piece, head: Head, *, is_first: bool, offset: int) -> byt
     return _event(_body(head, [row], is_chunk=True))
 
 
-def write_stream_usage(head: Head, prompt_tokens: int, completion_tokens: int) -> bytes:
+def write_stream_usage(head: ReplyHead, prompt_tokens: int, completion_tokens: int) -> bytes:
     """The event that ends a stream whose request wanted to know what it cost."""
     usage = _usage(prompt_tokens, completion_tokens)
     return _event(_body(head, [], is_chunk=True) | {"usage": usage})
 
 
-def _body(head: Head, choices: list[dict[str, Any]], *, is_chunk: bool) -> dict[str, Any]:
+def _body(head: ReplyHead, choices: list[dict[str, Any]], *, is_chunk: bool) -> dict[str, Any]:
     kind = "text_completion"
     if head.is_chat:
         kind = "chat.completion.chunk" if is_chunk else "chat.completion"
@@ -204,7 +204,7 @@ def _usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
     }
 
 
-def _scores(scores: Sequence[TokenScore], head: Head, offset: int) -> dict[str, Any]:
+def _scores(scores: Sequence[TokenScore], head: ReplyHead, offset: int) -> dict[str, Any]:
     if head.is_chat:
         rows = []
         for score in scores:

@@ -9,6 +9,8 @@ import numpy.typing as npt
 
 from feldspar.records import Interval
 
+NUM_RESAMPLES = 1000
+"""Of a bootstrap, where the recipe does not say (`evaluate.num_resamples`)."""
 MAX_DRAWN_AT_ONCE = 4_000_000
 """Values of the bootstrap held in memory together."""
 Z_95 = 1.959963984540054

@@ -26,7 +26,7 @@ NAME = "feldspar_packed"
 """Of the attention function, where transformers looks for it."""
 
 _NOT_KNOWN = ("softcap", "s_aux", "position_bias")
-"""What some families ask of attention and this one does not do."""
+"""What some families want of attention and this one does not do."""
 _SHORT_ROW = 320
 """On a CPU in bfloat16 plain matrix products are faster up to here than the fused kernel."""
 
@@ -68,14 +68,14 @@ def packed_attention(
     dropout: float = 0.0,
     sliding_window: int | None = None,
     boundaries: Boundaries | None = None,
-    **more: Any,
+    **model_inputs: Any,
 ) -> tuple[Tensor, None]:
     """Attention [1, T, A, D] of packed rows, in the form transformers asks for.
 
     `query` is [1, A, T, D], `key` and `value` [1, K, T, D]. Raises TrainingError for what it would
     have to leave out.
     """
-    unknown = [name for name in _NOT_KNOWN if more.get(name) is not None]
+    unknown = [name for name in _NOT_KNOWN if model_inputs.get(name) is not None]
     if boundaries is None or attention_mask is not None or dropout or unknown:
         what = ", ".join(unknown) or "other boundaries"
         raise TrainingError(

@@ -31,14 +31,14 @@ def layers_of(model: Any) -> list[Any]:
 
 
 @contextmanager
-def layers_run(model: Any, *, compiled: bool = False, again: bool = False) -> Iterator[None]:
-    """Within it, the model's layers run compiled, for any number of tokens; or `again`: what they
-    compute is forgotten and computed again for the backward pass.
+def layers_run(model: Any, *, compiled: bool = False, checkpointed: bool = False) -> Iterator[None]:
+    """Within it, the model's layers run compiled, for any number of tokens; or `checkpointed`: of
+    what they compute only their input is kept, and the rest computed again for the backward pass.
 
-    Raises TrainingError where they are to be computed again and there are none.
+    Raises TrainingError where they are to be checkpointed and there are none.
     """
-    layers = layers_of(model) if compiled or again else []
-    if again and not layers:
+    layers = layers_of(model) if compiled or checkpointed else []
+    if checkpointed and not layers:
         raise TrainingError(
             f"{type(model).__name__} has no layers that can be computed again one by one; "
             'set train.recompute = "never"'
@@ -48,7 +48,7 @@ def layers_run(model: Any, *, compiled: bool = False, again: bool = False) -> It
         # whole call: its hooks, which gather what lies in parts, stay around it and as they are.
         forward = type(layer).forward
         forward = partial(_compiled_function(forward) if compiled else forward, layer)
-        layer.forward = partial(_computed_again, forward) if again else forward
+        layer.forward = partial(_checkpointed, forward) if checkpointed else forward
     try:
         yield
     finally:
@@ -56,8 +56,8 @@ def layers_run(model: Any, *, compiled: bool = False, again: bool = False) -> It
             del layer.forward
 
 
-def _computed_again(forward: Callable[..., Any], *inputs: Any, **more: Any) -> Any:
-    return checkpoint(forward, *inputs, use_reentrant=False, **more)
+def _checkpointed(forward: Callable[..., Any], *inputs: Any, **model_inputs: Any) -> Any:
+    return checkpoint(forward, *inputs, use_reentrant=False, **model_inputs)
 
 
 @cache

@@ -1,5 +1,10 @@
 """The output head at chosen positions only, with its cross-entropy in float32, in chunks.
 
+Logits are by far the largest tensors of a small model: 4,096 positions of a vocabulary of 128,000
+take 2 GB in float32, and their gradient as much again. So they never exist whole. Training goes by
+rows, forming the gradient of a chunk as soon as its logits are there (`cross_entropy`); scoring on
+a CPU goes by parts of the vocabulary, with a running maximum and sum (`score_targets`).
+
 Shapes: N chosen positions, H hidden size, V vocabulary, B rows, T tokens.
 """
 
@@ -81,10 +86,9 @@ def check_head(model: Any) -> None:
 def cross_entropy(head: Head, hidden_NH: Tensor, targets_N: Tensor, scale: float) -> Tensor:
     """Losses [N] in nats, without a gradient; `hidden_NH` and the head get that of `scale * sum`.
 
-    Computed in the dtype of `hidden_NH`.
-
-    The gradient is formed chunk by chunk in the forward pass, so that logits [N, V] never exist
-    whole. Call `backward()` on the sum of the result.
+    Computed in the dtype of `hidden_NH`. The gradient is formed chunk by chunk in the forward pass,
+    from logits that are there anyway: `backward` hands it on and multiplies by nothing. So call
+    `backward()` on the plain sum of the result, and give a factor as `scale`.
     """
     losses: Tensor = _CrossEntropy.apply(  # type: ignore[no-untyped-call]
         hidden_NH, head.weight_VH, head.bias_V, targets_N, scale, head
@@ -122,7 +126,12 @@ def score_targets(head: Head, hidden_NH: Tensor, targets_N: Tensor) -> TargetSco
 def _score_rows(
     head: Head, hidden_NH: Tensor, weight_VH: Tensor, targets_N: Tensor, width: int
 ) -> TargetScores:
-    """The same by `width` tokens of the vocabulary at a time, with a running maximum and sum."""
+    """The same by `width` tokens of the vocabulary at a time.
+
+    Online softmax (Milakov and Gimelshein 2018): with m the highest logit so far and s the sum of
+    exp(logit - m), a higher m' rescales the sum: s' = s * exp(m - m') + new terms. In the end
+    log p(target) = logit(target) - m - log s.
+    """
     num_rows, num_tokens = len(hidden_NH), len(weight_VH)
     width = min(width, num_tokens)
     reduced = max(1, _CACHED_ELEMENTS // width) if hidden_NH.device.type == "cpu" else num_rows
@@ -139,10 +148,11 @@ def _score_rows(
             rows = slice(first, first + reduced)
             part = block[rows]
             logits = head.finish_(buffer[: len(part), : part.shape[1]].copy_(part), tokens)
+            # A target is in one block alone: elsewhere what is gathered is thrown away.
             within = targets_N[rows, None] - start
-            is_here = (within >= 0) & (within < part.shape[1])
-            here = logits.gather(1, within.clamp(0, part.shape[1] - 1))
-            chosen_N1[rows] = torch.where(is_here, here, chosen_N1[rows])
+            is_inside = (within >= 0) & (within < part.shape[1])
+            found = logits.gather(1, within.clamp(0, part.shape[1] - 1))
+            chosen_N1[rows] = torch.where(is_inside, found, chosen_N1[rows])
             before = highest_N1[rows]
             highest = torch.maximum(before, logits.amax(dim=-1, keepdim=True))
             sums = logits.sub_(highest).exp_().sum(dim=-1, keepdim=True)
@@ -213,7 +223,11 @@ class _CrossEntropy(torch.autograd.Function):
 
 
 def _to_slopes(head: Head, raw_NV: Tensor, targets_N: Tensor, scale: float) -> Tensor:
-    """Losses [N]; what `scale` times their sum changes by with each raw logit takes its place."""
+    """Losses [N]; the gradient of `scale` times their sum takes the place of the raw logits.
+
+    Of cross-entropy by a logit it is softmax - 1 at the target, softmax elsewhere; `bend` is the
+    slope of logits by raw ones where they are soft-capped.
+    """
     num_rows, num_tokens = raw_NV.shape
     # On a CPU, rows that stay in its cache.
     reduced = num_rows if raw_NV.is_cuda else max(1, _CACHED_ELEMENTS // num_tokens)
@@ -234,7 +248,8 @@ def _to_slopes(head: Head, raw_NV: Tensor, targets_N: Tensor, scale: float) -> T
 
 
 def _bent(head: Head, raw: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Logits, and their slope by the scaled raw ones where that is not one."""
+    """Logits, and their slope by the scaled raw ones where that is not one: of c * tanh(x / c) it
+    is 1 - tanh(x / c)^2."""
     scaled = raw if head.scale == 1.0 else raw * head.scale
     if head.softcap is None:
         return scaled, None

@@ -1,4 +1,4 @@
-"""Weights with low-rank weights beside them, written as plain transformers names them."""
+"""Weights with their low-rank weights added, written as plain transformers names them."""
 
 from __future__ import annotations
 

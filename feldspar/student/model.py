@@ -6,10 +6,10 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from huggingface_hub import snapshot_download
@@ -26,12 +26,11 @@ from feldspar.records import Checkpoint
 from feldspar.student.lm_head import Head, check_head, head_of
 from feldspar.student.merged_weights import merged_weights
 from feldspar.student.template.layout import Layout, OwnLayout, lab_chat_template, lab_turns
-from feldspar.student.template.render import STOP, Template
+from feldspar.student.template.render import Template
+from feldspar.student.template.tokens import LAB
 
 log = logging.getLogger(__name__)
 
-LAB_TOKENS = ("<|system|>", "<|user|>", "<|assistant|>", STOP)
-_PAD = "<|pad|>"
 _ONE_THREAD_PARAMETERS = 5_000_000
 """Below this, threads wait for each other longer than they compute (benchmarks/LOG.md)."""
 _CONTENT = (
@@ -78,11 +77,16 @@ class Student:
     def num_parameters(self) -> int:
         return sum(p.numel() for p in self.model.parameters())
 
-    def computing(self) -> AbstractContextManager[Any]:
-        """Where forward passes run: autocast to `dtype`, where that is not float32."""
-        if self.dtype == torch.float32:
-            return nullcontext()
-        return torch.autocast(self.device.type, self.dtype)
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Where forward passes run: on as many threads as suit the model, and with autocast to
+        `dtype` where that is not float32."""
+        is_low = self.dtype != torch.float32
+        with (
+            compute_threads(self),
+            torch.autocast(self.device.type, self.dtype) if is_low else nullcontext(),
+        ):
+            yield
 
     def hidden_states(self, ids_BT: torch.Tensor) -> torch.Tensor:
         """Last hidden states [B, T, H] of right-padded rows. Real tokens never see the padding."""
@@ -91,6 +95,22 @@ class Student:
             input_ids=ids_BT, use_cache=False
         ).last_hidden_state
         return hidden
+
+
+@contextmanager
+def compute_threads(student: Student) -> Iterator[None]:
+    """Within it a small model on a CPU computes on one thread (docs/decisions/004); all others as
+    torch is set. The number of threads is as before afterwards."""
+    before = torch.get_num_threads()
+    can_change = before > 1 and student.device.type == "cpu"
+    if not can_change or student.num_parameters >= _ONE_THREAD_PARAMETERS:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def load_student(path: str, config: StudentConfig) -> Student:
@@ -136,8 +156,6 @@ def make_student(model: Any, tokenizer: Any, config: StudentConfig) -> Student:
     template = _make_template(model, tokenizer, config)
     model.to(device).eval()
     check_head(model)
-    if device.type == "cpu" and sum(p.numel() for p in model.parameters()) < _ONE_THREAD_PARAMETERS:
-        torch.set_num_threads(1)
     dtype = find_dtype(config, device)
     for where_it_came_from in ("is_local", "local_files_only"):
         tokenizer.init_kwargs.pop(where_it_came_from, None)
@@ -215,7 +233,7 @@ def find_device(wanted: str) -> torch.device:
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.mps.is_available()}
     if not there[wanted]:
-        raise TrainingError(f'student.device = "{wanted}": there is none here; use "auto"')
+        raise TrainingError(f'student.device = "{wanted}": this machine has none; use "auto"')
     return torch.device(wanted)
 
 
@@ -224,6 +242,13 @@ def find_dtype(config: StudentConfig, device: torch.device) -> torch.dtype:
     if config.dtype == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.dtype]
+
+
+def with_dtype(config: StudentConfig) -> StudentConfig:
+    """The same with the dtype that `auto` means here: it decides results, so keys must hold it."""
+    dtype = find_dtype(config, find_device(config.device))
+    name: Literal["float32", "bfloat16"] = "float32" if dtype == torch.float32 else "bfloat16"
+    return config.model_copy(update={"dtype": name})
 
 
 def _find_model(path: str) -> Path:
@@ -248,21 +273,19 @@ def _download(name: str, patterns: Sequence[str] = _CONTENT) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().split("\n")[0]
         raise TrainingError(
-            f"{name}: no such directory, and not to be had from the hub: {reason}"
+            f"{name}: no such directory, and the hub does not give it: {reason}"
         ) from error
 
 
 def _make_template(model: Any, tokenizer: Any, config: StudentConfig) -> Template:
     has_bos = uses_bos(tokenizer)
     if config.template == "lab":
-        _add_tokens(model, tokenizer, LAB_TOKENS)
-        tokenizer.eos_token = STOP
-        tokenizer.chat_template = lab_chat_template(
-            bos=has_bos, stop=STOP, system_prompt=config.system_prompt
-        )
+        _add_tokens(model, tokenizer, LAB.trained)
+        tokenizer.eos_token = LAB.stop
+        tokenizer.chat_template = lab_chat_template(bos=has_bos, system_prompt=config.system_prompt)
         layout: Layout = lab_turns
         lead = ""
-        stop_id = tokenizer.convert_tokens_to_ids(STOP)
+        stop_id = tokenizer.convert_tokens_to_ids(LAB.stop)
     else:
         if not tokenizer.chat_template:
             raise TrainingError('the base has no chat template of its own; use template = "lab"')
@@ -270,8 +293,8 @@ def _make_template(model: Any, tokenizer: Any, config: StudentConfig) -> Templat
         lead = own.lead
         stop_id = tokenizer.convert_tokens_to_ids(own.stop_text)
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == stop_id:
-        _add_tokens(model, tokenizer, (_PAD,))
-        tokenizer.pad_token = _PAD
+        _add_tokens(model, tokenizer, (LAB.pad,))
+        tokenizer.pad_token = LAB.pad
     if model is not None:
         model.generation_config.eos_token_id = stop_id
         model.generation_config.pad_token_id = tokenizer.pad_token_id
@@ -320,7 +343,7 @@ def _add_tokens(model: Any, tokenizer: Any, tokens: tuple[str, ...]) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """transformers draws its own bars, and warns of what is done here on purpose."""
+    """transformers draws its own bars, and warns of what is done on purpose here."""
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()

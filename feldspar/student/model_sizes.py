@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
+
+from safetensors import safe_open
 
 from feldspar.config import ArchitectureConfig
 
@@ -18,22 +21,32 @@ def read_architecture(base: str) -> ArchitectureConfig | None:
     if path is None:
         return None
     try:
-        told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if told.get("model_type") not in _SUMMED:
+        given: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if given.get("model_type") not in _SUMMED:
             return None
         return ArchitectureConfig(
-            hidden_size=told["hidden_size"],
-            num_layers=told["num_hidden_layers"],
-            intermediate_size=told["intermediate_size"],
-            vocabulary=told["vocab_size"],
-            num_heads=told["num_attention_heads"],
-            num_kv_heads=told.get("num_key_value_heads"),
-            head_size=told.get("head_dim"),
-            qk_norm=told["model_type"] == "qwen3",
-            tied=told.get("tie_word_embeddings", False),
+            hidden_size=given["hidden_size"],
+            num_layers=given["num_hidden_layers"],
+            intermediate_size=given["intermediate_size"],
+            vocabulary=given["vocab_size"],
+            num_heads=given["num_attention_heads"],
+            num_kv_heads=given.get("num_key_value_heads"),
+            head_size=given.get("head_dim"),
+            qk_norm=given["model_type"] == "qwen3",
+            tied=given.get("tie_word_embeddings", False),
         )
     except (ValueError, KeyError):
         return None
+
+
+def num_weights(folder: Path) -> int:
+    """Values in a model's safetensors files, from their headers; 0 where there are none."""
+    total = 0
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="numpy") as tensors:
+            shapes = (tensors.get_slice(name).get_shape() for name in tensors.keys())  # noqa: SIM118
+            total += sum(math.prod(shape) for shape in shapes)
+    return total
 
 
 def find_config(base: str) -> Path | None:

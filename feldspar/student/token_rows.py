@@ -1,4 +1,4 @@
-"""Rows of token ids: kept end to end, and laid side by side for the device.
+"""Rows of token ids: kept end to end, and put side by side for the device.
 
 Shapes: B rows, T tokens, N trained tokens.
 """
@@ -95,8 +95,8 @@ def _kept(template: Template, source: Kept, max_length: int) -> TokenArrays:
         source.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_suffix(".lock")):
             if not folder.is_dir():
-                with whole_folder(folder) as beside:
-                    write(beside, _rendered(template, source.rows, max_length))
+                with whole_folder(folder) as temporary:
+                    write(temporary, _rendered(template, source.rows, max_length))
     return read(folder)
 
 
@@ -121,10 +121,10 @@ def _cut(row: TokenRow, max_length: int) -> list[TokenRow]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Right-padded inputs, and which of their positions foretell which trained token."""
+    """Right-padded inputs, and which of their positions predict which trained token."""
 
     ids_BT: NDArray[np.int64]
-    """Without each row's last token: nothing is foretold from it."""
+    """Without each row's last token: nothing is predicted from it."""
     positions_N: NDArray[np.int64]
     """Into the flattened [B * T] positions."""
     targets_N: NDArray[np.int64]
@@ -135,7 +135,7 @@ class Batch:
 def collate(
     ids: Sequence[NDArray[np.int32]], masks: Sequence[NDArray[np.bool_]], pad_id: int
 ) -> Batch:
-    """Lay rows side by side. A row's first token is never trained: nothing stands before it."""
+    """Put rows side by side. A row's first token is never trained: nothing stands before it."""
     num_inputs = np.array([max(1, len(row) - 1) for row in ids])
     width = int(num_inputs.max())
     inside = np.arange(width) < num_inputs[:, None]

@@ -7,25 +7,30 @@ from feldspar.taxonomy.diff import LeafChange, diff_taxonomy
 from feldspar.taxonomy.documents.chunks import Coverage, cover, cut_chunks
 from feldspar.taxonomy.documents.fetching import Fetcher
 from feldspar.taxonomy.exam_split import SeedSplit, split_seeds
-from feldspar.taxonomy.findings import Finding, printable
+from feldspar.taxonomy.findings import Finding
 from feldspar.taxonomy.read_leaves import (
+    LEAVES_STEP,
     LeafFile,
+    Readable,
     check_taxonomy,
     cut_documents,
     files_read,
     inspect_taxonomy,
+    read_readable,
     read_taxonomy,
 )
 from feldspar.taxonomy.writing import import_table, new_leaf
 
 __all__ = [
     "CODES",
+    "LEAVES_STEP",
     "SEVERITIES",
     "Coverage",
     "Fetcher",
     "Finding",
     "LeafChange",
     "LeafFile",
+    "Readable",
     "SeedSplit",
     "Severity",
     "check_taxonomy",
@@ -40,7 +45,7 @@ __all__ = [
     "mend_files",
     "mend_text",
     "new_leaf",
-    "printable",
+    "read_readable",
     "read_taxonomy",
     "sarif",
     "split_seeds",

@@ -137,6 +137,19 @@ CODES: dict[str, Code] = {
         "same. Alike are questions with a ROUGE-L above 0.7 whose answer, context, numbers "
         "and names are equal.",
     ),
+    "FT027": Code(
+        "warning",
+        "` #` in a text without quotes: the rest is a comment",
+        'In YAML a `#` after a blank begins a comment, so `answer: issue #12` is "issue". '
+        "Between quotes, and after `|`, a `#` is a letter like any other.",
+    ),
+    "FT028": Code(
+        "warning",
+        "a character that looks like a space, or like nothing",
+        "A no-break space or a zero-width space before or after a key is no space to YAML, so the "
+        "key is another one. Marks that turn the direction of writing make a text read otherwise "
+        "than it is stored. In a text the others are a note: the student learns them.",
+    ),
     "FT030": Code(
         "error",
         "a knowledge leaf names no document",
@@ -171,7 +184,8 @@ CODES: dict[str, Code] = {
     "FT036": Code(
         "warning",
         "a document cannot be read and is left out",
-        "Markdown, text and HTML in UTF-8 are read; PDF, DOCX and PPTX with the `documents` extra.",
+        "Markdown, text and HTML in UTF-8 are read; PDF, DOCX and PPTX with the `documents` extra, "
+        "where `patterns:` names them.",
     ),
     "FT037": Code(
         "error",
@@ -184,6 +198,12 @@ CODES: dict[str, Code] = {
         "What cannot be fetched cannot be taught. Private addresses, other schemes than "
         "https, large files and packed answers are refused, since whoever writes a leaf would "
         "otherwise reach into the network of whoever reads it.",
+    ),
+    "FT039": Code(
+        "note",
+        "pictures written into a document as text; they are left out",
+        "Converters store pictures as base64 in `data:` addresses. No teacher reads them, and they "
+        "would fill most of the chunks. Their alt text is kept.",
     ),
     "FT040": Code(
         "note",
@@ -227,6 +247,19 @@ CODES: dict[str, Code] = {
         "The licence follows each sample to the data card. On the list: public domain, CC0, "
         "CC-BY, CC-BY-SA, Apache-2.0, MIT, BSD, CDLA-Permissive, and a few others that allow "
         "changed copies.",
+    ),
+    "FT047": Code(
+        "error",
+        "a secret in a document or a seed: a key, a token, a password",
+        "Documents and seeds are sent to the teacher, and what the student learns is published "
+        "with it. Secrets are known by their issuers' prefixes. One that is meant to be there, in "
+        "a text about keys, is let through by `taxonomy.allow_secrets = true`.",
+    ),
+    "FT048": Code(
+        "warning",
+        "personal data in a document or a seed: an address, a telephone or card number",
+        "A teacher on somebody else's machine receives them, and the student may repeat them. "
+        "E-mail addresses, telephone, card and account numbers are looked for; names are not.",
     ),
     "FT099": Code(
         "note",

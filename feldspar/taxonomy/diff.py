@@ -15,9 +15,10 @@ from typing import Literal
 
 from feldspar.errors import TaxonomyError
 from feldspar.taxonomy.documents.find import QNA
-from feldspar.taxonomy.findings import Findings, printable
+from feldspar.taxonomy.findings import Findings
 from feldspar.taxonomy.nodes import MAX_FILE_BYTES, YamlFault, compose
 from feldspar.taxonomy.qna import read_qna
+from feldspar.text import printable
 
 MIN_SHARED = 0.5
 """A leaf that is gone and one that is new are one that moved when they share this part of seeds."""

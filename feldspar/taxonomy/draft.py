@@ -12,6 +12,7 @@ from pathlib import Path
 
 from feldspar.config import TeacherConfig
 from feldspar.errors import TaxonomyError
+from feldspar.files import write_text_whole
 from feldspar.records import Chunk, Message
 from feldspar.taxonomy.documents.fetching import Fetcher
 from feldspar.taxonomy.documents.find import QNA, Document, DocumentFinder
@@ -67,7 +68,7 @@ async def draft_leaf(folder: Path, ask: Ask, *, mirror: Path | None, fetcher: Fe
         pairs += read_pairs(reply, chunk.text)
     if not pairs:
         raise TaxonomyError(f"{folder}: the teacher proposed no question; ask a larger model")
-    path.write_text(_HEAD + leaf_text(pairs, is_knowledge=True, path=source), encoding="utf-8")
+    write_text_whole(path, _HEAD + leaf_text(pairs, is_knowledge=True, path=source))
     return path
 
 
@@ -108,7 +109,7 @@ def read_pairs(reply: str, context: str) -> list[Pair]:
 def _labelled(reply: str) -> list[tuple[str, str]]:
     """Each label with the text up to the next one."""
     parts: list[tuple[str, list[str]]] = []
-    for line in reply.splitlines():
+    for line in reply.split("\n"):
         label = _LABEL.fullmatch(line)
         if label is not None:
             parts.append((label[1].lower(), [label[2]]))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from feldspar.taxonomy.codes import CODES, Severity
+from feldspar.text import on_one_line, printable
 
 MAX_FINDINGS = 100
 """Warnings and notes told of one file; errors are always told."""
@@ -25,10 +25,14 @@ class Finding:
     message: str
     cure: str
 
+    def __str__(self) -> str:
+        """`path:line:column: message; cure`, on one printable line."""
+        return on_one_line(f"{self.place}: {self.message}; {self.cure}")
+
     @property
     def place(self) -> str:
         """`path:line:column`, printable."""
-        place = printable(str(self.path))
+        place = on_one_line(str(self.path))
         return f"{place}:{self.line}:{self.column}" if self.line else place
 
 
@@ -79,16 +83,6 @@ class Findings:
                 cure=cure,
             )
         )
-
-
-def printable(text: str) -> str:
-    """The text without what could steer a terminal or cannot be encoded; keeps newline and tab."""
-    return "".join(
-        c
-        if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs")
-        else "\N{REPLACEMENT CHARACTER}"
-        for c in text
-    )
 
 
 def quoted(text: str, limit: int = 40) -> str:

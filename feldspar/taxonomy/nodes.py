@@ -1,11 +1,14 @@
 """YAML as nodes with places, built from parse events so that hostile files cannot hurt.
 
 No value is constructed: a scalar stays the text that was written, so `answer: 1e5` and `answer: no`
-are read as their authors meant them. Depth, aliases and size have limits.
+are read as their authors meant them. Depth, aliases and size have limits. Lines end at line feeds,
+as YAML 1.2 and every editor have it: U+0085, U+2028 and U+2029 are characters of a text. Merge keys
+(`<<: *name`) are merged.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
@@ -21,6 +24,10 @@ At = tuple[int, int]
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _NULL_TAG = "tag:yaml.org,2002:null"
+_MERGE_KEY = "<<"
+_COMMENT = re.compile(r"[ \t]+#")
+_OTHER_LINE_ENDS = "\x85\u2028\u2029"
+_PRIVATE_USE = range(0xE000, 0xF900)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +35,8 @@ class TextNode:
     at: At
     text: str
     is_null: bool = False
+    comment_at: At | None = None
+    """Where ` #` begins a comment right after a text without quotes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +72,8 @@ class Composed:
 
 def compose(text: str) -> Composed:
     """Build the nodes of a file's first document. Raises YamlFault."""
-    builder = _Builder()
+    text, line_ends = _with_plain_line_ends(text)
+    builder = _Builder(text, line_ends)
     try:
         for event in yaml.parse(text, Loader=_Loader):
             if isinstance(event, yaml.DocumentStartEvent) and builder.is_done:
@@ -80,6 +90,7 @@ def compose(text: str) -> Composed:
 def block_lines(text: str) -> frozenset[int]:
     """The lines that texts after `|` or `>` take up, as far as the file can be read."""
     lines: set[int] = set()
+    text, _ = _with_plain_line_ends(text)
     try:
         for event in yaml.parse(text, Loader=_Loader):
             if isinstance(event, yaml.ScalarEvent) and event.style in ("|", ">"):
@@ -90,6 +101,29 @@ def block_lines(text: str) -> frozenset[int]:
         # What was read up to the fault counts.
         return frozenset(lines)
     return frozenset(lines)
+
+
+def lines_inside_quotes(text: str) -> frozenset[int]:
+    """As `block_lines`, with the lines on which a text between quotes goes on."""
+    lines = set(block_lines(text))
+    text, _ = _with_plain_line_ends(text)
+    try:
+        for event in yaml.parse(text, Loader=_Loader):
+            if isinstance(event, yaml.ScalarEvent) and event.style in ("'", '"'):
+                lines |= set(range(_at(event.start_mark)[0] + 1, _at(event.end_mark)[0] + 1))
+    except yaml.YAMLError:
+        return frozenset(lines)
+    return frozenset(lines)
+
+
+def _with_plain_line_ends(text: str) -> tuple[str, dict[int, str]]:
+    """The text with a character of no meaning for each that YAML 1.1 alone ends a line at, and what
+    turns it back. libyaml would end a text and shift every later line at them."""
+    present = [c for c in _OTHER_LINE_ENDS if c in text]
+    free = (chr(code) for code in _PRIVATE_USE if chr(code) not in text)
+    stand_ins = dict(zip(present, free, strict=False))
+    replaced = text.translate({ord(c): stand_in for c, stand_in in stand_ins.items()})
+    return replaced, {ord(stand_in): c for c, stand_in in stand_ins.items()}
 
 
 class _Mark(Protocol):
@@ -107,7 +141,9 @@ def _at(mark: _Mark | None) -> At:
 class _Builder:
     """Turns events into nodes without recursion."""
 
-    def __init__(self) -> None:
+    def __init__(self, text: str, line_ends: dict[int, str]) -> None:
+        self._lines = text.split("\n")
+        self._line_ends = line_ends
         self.root: Node | None = None
         self.is_done = False
         self._open: list[ListNode | MapNode] = []
@@ -118,7 +154,7 @@ class _Builder:
 
     def take(self, event: yaml.Event) -> None:
         if isinstance(event, yaml.ScalarEvent):
-            self._place(event, _text_node(event))
+            self._place(event, self._text_node(event))
         elif isinstance(event, yaml.AliasEvent):
             self._place(event, self._aliased(event))
         elif isinstance(event, yaml.SequenceStartEvent):
@@ -126,8 +162,10 @@ class _Builder:
         elif isinstance(event, yaml.MappingStartEvent):
             self._enter(event, MapNode(_at(event.start_mark)))
         elif isinstance(event, yaml.CollectionEndEvent):
-            self._open.pop()
+            closed = self._open.pop()
             self._keys.pop()
+            if isinstance(closed, MapNode):
+                self._merge(closed)
         elif isinstance(event, yaml.DocumentEndEvent):
             self.is_done = True
 
@@ -144,10 +182,7 @@ class _Builder:
         self._keys.append(None)
 
     def _place(self, event: yaml.NodeEvent, node: Node) -> None:
-        self._num_nodes += 1
-        if self._num_nodes > MAX_NODES:
-            message = f"more than {MAX_NODES} keys and values"
-            raise YamlFault("FT003", message, "split the leaf", node.at)
+        self._count(node)
         anchor = event.anchor
         if anchor is not None and not isinstance(event, yaml.AliasEvent):
             self._anchors[anchor] = node
@@ -162,6 +197,28 @@ class _Builder:
         else:
             parent.entries.append((self._keys[-1], node))
             self._keys[-1] = None
+
+    def _count(self, node: Node) -> None:
+        self._num_nodes += 1
+        if self._num_nodes > MAX_NODES:
+            message = f"more than {MAX_NODES} keys and values"
+            raise YamlFault("FT003", message, "split the leaf", node.at)
+
+    def _merge(self, node: MapNode) -> None:
+        """Put the entries of `<<: *name` in its place; keys that stand in the mapping itself, and
+        those of a mapping named earlier, count more."""
+        sources = [source for entry in node.entries for source in _merged_maps(entry)]
+        if not sources:
+            return
+        own = [entry for entry in node.entries if not _merged_maps(entry)]
+        taken = {key.text for key, _ in own if isinstance(key, TextNode)}
+        for entry in (entry for source in sources for entry in source.entries):
+            key, value = entry
+            self._count(value)
+            if isinstance(key, TextNode) and key.text not in taken:
+                taken.add(key.text)
+                own.append(entry)
+        node.entries[:] = own
 
     def _aliased(self, event: yaml.AliasEvent) -> Node:
         at = _at(event.start_mark)
@@ -183,15 +240,31 @@ class _Builder:
             )
         return node
 
+    def _text_node(self, event: yaml.ScalarEvent) -> TextNode:
+        is_plain = event.style is None or event.style == ""
+        is_null = event.tag == _NULL_TAG or (
+            is_plain and event.tag is None and event.value in ("", "~", "null", "Null", "NULL")
+        )
+        # A lone surrogate, from an escape such as \ud800, could not be written out again.
+        text = event.value.encode("utf-8", "replace").decode("utf-8").translate(self._line_ends)
+        comment_at = self._comment_after(event) if is_plain and text else None
+        return TextNode(_at(event.start_mark), text, is_null, comment_at)
 
-def _text_node(event: yaml.ScalarEvent) -> TextNode:
-    is_plain = event.style is None or event.style == ""
-    is_null = event.tag == _NULL_TAG or (
-        is_plain and event.tag is None and event.value in ("", "~", "null", "Null", "NULL")
-    )
-    # A lone surrogate, from an escape such as \ud800, could not be written out again.
-    text = event.value.encode("utf-8", "replace").decode("utf-8")
-    return TextNode(_at(event.start_mark), text, is_null)
+    def _comment_after(self, event: yaml.ScalarEvent) -> At | None:
+        line, column = _at(event.end_mark)
+        whole = self._lines[line - 1] if line <= len(self._lines) else ""
+        comment = _COMMENT.match(whole, column - 1)
+        return (line, comment.end()) if comment is not None else None
+
+
+def _merged_maps(entry: tuple[Node, Node]) -> list[MapNode]:
+    """The mappings that a merge key names, one or a list; none of any other entry."""
+    key, value = entry
+    if not isinstance(key, TextNode) or key.text != _MERGE_KEY:
+        return []
+    named = value.items if isinstance(value, ListNode) else [value]
+    maps = [node for node in named if isinstance(node, MapNode)]
+    return maps if len(maps) == len(named) else []
 
 
 _EXPLAINED: tuple[tuple[str, str, str], ...] = (

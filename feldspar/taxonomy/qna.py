@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from feldspar.records import Seed
 from feldspar.taxonomy.findings import Findings, quoted
+from feldspar.taxonomy.invisible import has_invisible
 from feldspar.taxonomy.nodes import At, ListNode, MapNode, Node, TextNode
 
 MAX_SEEDS = 10_000
@@ -38,8 +39,12 @@ _LEAF_KEYS = (
 _SEED_KEYS = ("question", "answer", "context", "attribution")
 _EXAMPLE_KEYS = ("context", "questions_and_answers")
 _PAIR_KEYS = ("question", "answer")
+_TAUGHT_KEYS = ("question", "answer", "context", "task_description", "document_outline")
+"""Keys whose text the teacher is shown; a comment behind another value is harmless."""
 _WHERE_KEYS = ("repo", "commit", "path", "url")
 _DOCUMENT_KEYS = (*_WHERE_KEYS, "patterns")
+KEYS = frozenset((*_LEAF_KEYS, *_SEED_KEYS, *_EXAMPLE_KEYS, *_DOCUMENT_KEYS))
+"""Every key that means something anywhere in a leaf."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +124,7 @@ def _fields(node: MapNode, known: tuple[str, ...], findings: Findings) -> dict[s
             findings.add("FT005", f"key `{name}` stands twice", "remove one of them", key.at)
         if name in known:
             fields[name] = value
-        elif not findings.is_full:
+        elif not findings.is_full and not (name and has_invisible(name)):
             _tell_of_unknown_key(name, key.at, known, findings)
     return fields
 
@@ -147,6 +152,10 @@ def _text(fields: dict[str, Node], key: str, findings: Findings) -> str:
         cure = "write one text; put it between quotes if it holds `: `, `[` or `{`, or after `|`"
         findings.add("FT009", f"`{key}` is {kind}, not a text; ignored", cure, node.at)
         return ""
+    if node.comment_at is not None and key in _TAUGHT_KEYS:
+        message = f"` #` ends the text of `{key}`: what follows is a comment, and is not taught"
+        cure = "put the text between quotes or after `|`; a comment of yours, on a line of its own"
+        findings.add("FT027", message, cure, node.comment_at)
     return node.text.strip("\r\n").rstrip() if node.text.strip() else ""
 
 

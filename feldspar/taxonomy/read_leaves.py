@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from feldspar.config import TaxonomyConfig
 from feldspar.errors import TaxonomyError
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Branch, Chunk, Leaf
+from feldspar.steps import Step, Workspace
+from feldspar.taxonomy.check.secrets import consider_secrets
 from feldspar.taxonomy.check.seed_lint import consider_meaning
 from feldspar.taxonomy.documents.chunks import CountTokens, cut_chunks
 from feldspar.taxonomy.documents.fetching import Fetcher
 from feldspar.taxonomy.documents.find import ATTRIBUTION, QNA, Document, DocumentFinder
 from feldspar.taxonomy.exam_split import MIN_SEEDS, split_seeds
-from feldspar.taxonomy.findings import Finding, Findings, printable
-from feldspar.taxonomy.nodes import MAX_FILE_BYTES, YamlFault, compose
+from feldspar.taxonomy.findings import Finding, Findings
+from feldspar.taxonomy.invisible import UNSEEN_CURE, find_in_texts, in_structure
+from feldspar.taxonomy.nodes import MAX_FILE_BYTES, YamlFault, compose, lines_inside_quotes
 from feldspar.taxonomy.places import BRANCH_FOLDERS, Place, find_places
-from feldspar.taxonomy.qna import Qna, read_qna
+from feldspar.taxonomy.qna import KEYS, Qna, read_qna
 from feldspar.taxonomy.text_files import ReadFault, is_inside, read_text
+from feldspar.text import on_one_line
 from feldspar.tokens.count import TokenCounter
 
 _LICENCE = re.compile(r"^\s*licen[cs]e[^:\n]*:[ \t]*(.+)$", re.IGNORECASE | re.MULTILINE)
+
+MAX_NAMED = 4
+"""Bad leaves that an error names, for `taxonomy.skip`."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,36 +60,88 @@ class LeafFile:
 def read_taxonomy(config: TaxonomyConfig, *, progress: Progress = SILENT) -> Iterator[Leaf]:
     """Every leaf that the filters keep, in path order, with seeds split and documents cut.
 
-    Raises TaxonomyError when one has an error finding, and when there is none.
+    Personal data in them is logged. Raises TaxonomyError when one has an error finding, and when
+    there is none.
     """
     count_tokens = TokenCounter(config.tokenizer)
+    bad: list[LeafFile] = []
+    personal: list[Finding] = []
+    for read in _read_wanted(config, progress):
+        bad += [read] if read.errors else []
+        personal += [finding for finding in read.findings if finding.code == "FT048"]
+        if not bad:
+            assert read.leaf is not None, read.file
+            yield _complete(read.leaf, read.documents, config, count_tokens)
+    if bad:
+        raise TaxonomyError(_explain_bad(bad, config.path))
+    if personal:
+        num_leaves = len({finding.path for finding in personal})
+        told = (
+            f"personal data goes to the teacher from {num_leaves} leaves; the first: {personal[0]}"
+        )
+        log.warning("%s; `feldspar taxonomy check %s` shows all", told, on_one_line(config.path))
+
+
+class Readable(NamedTuple):
+    """The leaves that can be read, and a line about each that cannot."""
+
+    leaves: list[Leaf]
+    left_out: list[str]
+
+
+def read_readable(config: TaxonomyConfig, *, progress: Progress = SILENT) -> Readable:
+    """As `read_taxonomy`, but a leaf with an error is named and left out: for `feldspar plan`.
+
+    Raises TaxonomyError when no leaf can be read.
+    """
+    count_tokens = TokenCounter(config.tokenizer)
+    leaves: list[Leaf] = []
+    bad: list[LeafFile] = []
+    for read in _read_wanted(config, progress):
+        if read.errors or read.leaf is None:
+            bad.append(read)
+        else:
+            leaves.append(_complete(read.leaf, read.documents, config, count_tokens))
+    if not leaves:
+        raise TaxonomyError(_explain_bad(bad, config.path))
+    return Readable(
+        leaves, [f"left out: {on_one_line(read.path)}: {read.errors[0]}" for read in bad]
+    )
+
+
+def _read_wanted(config: TaxonomyConfig, progress: Progress) -> Iterator[LeafFile]:
     places = _wanted(config)
     reader = _reader(config)
-    errors: list[Finding] = []
     with progress.task("read taxonomy", len(places), "leaves") as task:
         for place in places:
-            read = reader.read(place)
-            errors += read.errors
-            if not errors:
-                assert read.leaf is not None, place
-                yield _complete(read.leaf, read.documents, config, count_tokens)
+            yield reader.read(place)
             task.advance()
-    if errors:
-        raise TaxonomyError(_told(errors, config.path))
 
 
-def files_read(config: TaxonomyConfig) -> list[Path]:
-    """Every file that `read_taxonomy` depends on, sorted: what a step's key is made of."""
-    files: set[Path] = set()
+def read_in_run(workspace: Workspace, config: TaxonomyConfig) -> Iterator[Leaf]:
+    """`read_taxonomy` as a step."""
+    return read_taxonomy(config, progress=workspace.progress)
+
+
+LEAVES_STEP = Step("leaves", read_in_run, version=2)
+
+
+def files_read(config: TaxonomyConfig) -> dict[str, Path]:
+    """Every file that `read_taxonomy` depends on, by what the leaves know it as: a leaf's files by
+    its path, a document by the leaf that names it and the name that it has there."""
+    files: dict[str, Path] = {}
     reader = _reader(config)
     for place in _wanted(config):
+        files[f"{place.path}/{place.file.name}"] = place.file
         attribution = place.file.with_name(ATTRIBUTION)
-        files |= {place.file, *(document.path for document in reader.read(place).documents)}
-        files |= {attribution} if attribution.is_file() else set()
+        if attribution.is_file():
+            files[f"{place.path}/{ATTRIBUTION}"] = attribution
+        for document in reader.read(place).documents:
+            files[f"{place.path}: {document.name}"] = document.path
     if config.tokenizer is not None:
         tokenizer = Path(config.tokenizer)
-        files.add(tokenizer / "tokenizer.json" if tokenizer.is_dir() else tokenizer)
-    return sorted(files)
+        files["tokenizer"] = tokenizer / "tokenizer.json" if tokenizer.is_dir() else tokenizer
+    return files
 
 
 def inspect_taxonomy(
@@ -119,24 +182,42 @@ def _wanted(config: TaxonomyConfig) -> list[Place]:
             f"{config.path}: no {QNA} in any folder; `taxonomy.path` must hold "
             f"{', '.join(BRANCH_FOLDERS)}"
         )
-    prefixes = [PurePosixPath(prefix) for prefix in config.leaves]
+    for skipped in config.skip:
+        if not any(_is_below(place.path, skipped) for place in places):
+            raise TaxonomyError(
+                f"{config.path}: `taxonomy.skip` names {skipped!r}, where no leaf is; "
+                f"`feldspar taxonomy tree {config.path}` shows their paths"
+            )
     wanted = [
         place
         for place in places
         if (not config.branches or place.branch in config.branches)
-        and (not prefixes or any(PurePosixPath(place.path).is_relative_to(p) for p in prefixes))
+        and (not config.leaves or any(_is_below(place.path, path) for path in config.leaves))
+        and not any(_is_below(place.path, path) for path in config.skip)
     ]
     if not wanted:
         raise TaxonomyError(
-            f"{config.path}: none of {len(places)} leaves is in `taxonomy.leaves` and "
-            f"`taxonomy.branches`; `feldspar taxonomy tree {config.path}` shows their paths"
+            f"{config.path}: `taxonomy.leaves`, `taxonomy.branches` and `taxonomy.skip` keep none "
+            f"of {len(places)} leaves; `feldspar taxonomy tree {config.path}` shows their paths"
         )
     return wanted
 
 
+def _is_below(leaf: str, path: str) -> bool:
+    """Whether a leaf is at a path or below it; the spellings of an accent are one."""
+    plain = [PurePosixPath(unicodedata.normalize("NFC", name)) for name in (leaf, path)]
+    return plain[0].is_relative_to(plain[1])
+
+
 def _reader(config: TaxonomyConfig) -> _Reader:
     fetcher = Fetcher() if config.fetch else None
-    return _Reader(Path(config.path), _mirror(config.mirror), fetcher, is_needed=True)
+    return _Reader(
+        Path(config.path),
+        _mirror(config.mirror),
+        fetcher,
+        is_needed=True,
+        allows_secrets=config.allow_secrets,
+    )
 
 
 def _mirror(mirror: str | Path | None) -> Path | None:
@@ -149,9 +230,16 @@ class _Reader:
     """Reads leaf after leaf of one taxonomy."""
 
     def __init__(
-        self, root: Path, mirror: Path | None, fetcher: Fetcher | None, *, is_needed: bool
+        self,
+        root: Path,
+        mirror: Path | None,
+        fetcher: Fetcher | None,
+        *,
+        is_needed: bool,
+        allows_secrets: bool = False,
     ) -> None:
         self._is_needed = is_needed
+        self._allows_secrets = allows_secrets
         self._root = root if root.is_dir() else root.parent
         self._finder = DocumentFinder(self._root, mirror, is_needed, fetcher)
         self._seen: dict[str, Path] = {}
@@ -165,8 +253,10 @@ class _Reader:
         if qna is not None:
             documents = self._documents(place, qna, findings)
             leaf = self._leaf(place, qna, findings)
-        if qna is not None and leaf is not None and not self._is_needed:
-            consider_meaning(leaf, qna.places, documents, findings)
+        if qna is not None and leaf is not None:
+            if not self._is_needed:
+                consider_meaning(leaf, qna.places, documents, findings)
+            consider_secrets(leaf, qna.places, documents, findings, self._allows_secrets)
         return LeafFile(
             file=place.file,
             path=place.path,
@@ -201,18 +291,11 @@ class _Reader:
             findings.add("FT013", f"{QNA} is a link out of the taxonomy", "put a copy in its place")
             return None
         try:
-            composed = compose(read_text(place.file, MAX_FILE_BYTES))
+            text = read_text(place.file, MAX_FILE_BYTES)
         except ReadFault as fault:
             findings.add("FT001", f"cannot be read: {fault}", "save it as a plain UTF-8 file")
-        except YamlFault as fault:
-            findings.add(fault.code, fault.message, fault.cure, fault.at)
-        else:
-            if composed.second_at is not None:
-                message = "a second YAML document begins here; it is ignored"
-                cure = "remove `---`, or make it a leaf of its own"
-                findings.add("FT006", message, cure, composed.second_at)
-            return read_qna(composed.root, findings)
-        return None
+            return None
+        return _compose(text, findings)
 
     def _documents(self, place: Place, qna: Qna, findings: Findings) -> tuple[Document, ...]:
         if place.branch != "knowledge":
@@ -268,6 +351,31 @@ class _Reader:
         return ""
 
 
+def _compose(text: str, findings: Findings) -> Qna | None:
+    """The leaf that a file's text says, and what reads otherwise than it looks."""
+    unseen = list(in_structure(text, lines_inside_quotes(text), KEYS)) if not text.isascii() else []
+    try:
+        composed = compose(text)
+    except YamlFault as fault:
+        cause = next((found for found in unseen if found.at[0] <= fault.at[0]), None)
+        if cause is None:
+            findings.add(fault.code, fault.message, fault.cure, fault.at)
+        else:
+            message = f"{cause.name} where YAML expects a key or a space"
+            findings.add(fault.code, message, UNSEEN_CURE, cause.at)
+        return None
+    for found in unseen:
+        message = f"{found.name} where YAML expects a key or a space"
+        findings.add("FT028", message, UNSEEN_CURE, found.at)
+    if not text.isascii():
+        find_in_texts(text, unseen, findings)
+    if composed.second_at is not None:
+        message = "a second YAML document begins here; it is ignored"
+        cure = "remove `---`, or make it a leaf of its own"
+        findings.add("FT006", message, cure, composed.second_at)
+    return read_qna(composed.root, findings)
+
+
 def _without_case(path: str) -> str:
     """Equal for paths that are one path on a file system that ignores case or Unicode form."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFKC", path).casefold())
@@ -298,8 +406,12 @@ def _complete(
     return replace(leaf, seeds=split.taught, exam_seeds=split.held_out, chunks=chunks)
 
 
-def _told(errors: list[Finding], path: str) -> str:
-    first = errors[0]
+def _explain_bad(bad: list[LeafFile], path: str) -> str:
+    """The first error, where all are shown, and how to go on without these leaves."""
+    errors = [finding for read in bad for finding in read.errors]
     rest = f"{len(errors) - 1} more; " if len(errors) > 1 else ""
     command = f"{rest}`feldspar taxonomy check {path}` shows all"
-    return printable(f"{first.place}: {first.message}; {first.cure} ({command})").replace("\n", " ")
+    paths = [f'"{read.path}"' for read in bad if read.path][:MAX_NAMED]
+    if len(bad) <= MAX_NAMED and len(paths) == len(bad):
+        command += f"; `taxonomy.skip = [{', '.join(paths)}]` goes on without"
+    return on_one_line(f"{errors[0]} ({command})")

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import yaml
 
 from feldspar.errors import TaxonomyError
+from feldspar.files import write_text_whole
 from feldspar.taxonomy.documents.find import ATTRIBUTION, QNA
 from feldspar.taxonomy.places import BRANCH_FOLDERS
 from feldspar.taxonomy.templates import ATTRIBUTION_TEXT, DOCUMENT_TEXT, KNOWLEDGE, SKILL
@@ -94,12 +95,12 @@ def _write(folder: Path, files: Mapping[str, str]) -> list[Path]:
             raise TaxonomyError(f"{path}: is there already; remove it or name another leaf")
     folder.mkdir(parents=True, exist_ok=True)
     for path, text in zip(written, files.values(), strict=True):
-        path.write_text(text, encoding="utf-8")
+        write_text_whole(path, text)
     return written
 
 
 def _pairs(table: Path) -> list[Pair]:
-    readers = {".csv": _csv_rows, ".jsonl": _json_rows, ".md": _markdown_rows}
+    readers = {".csv": _csv_rows, ".tsv": _csv_rows, ".jsonl": _json_rows, ".md": _markdown_rows}
     reader = readers.get(table.suffix.lower())
     if reader is None:
         raise TaxonomyError(f"{table}: `{table.suffix}` is not read; give {', '.join(readers)}")
@@ -123,7 +124,8 @@ def _pair(table: Path, line: int, row: Mapping[str, str]) -> Pair:
 
 
 def _csv_rows(table: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
-    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    delimiter = _delimiter(text)
+    rows = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
     try:
         names = [name.strip().lower() for name in next(rows, [])]
         for row in rows:
@@ -135,8 +137,19 @@ def _csv_rows(table: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
         ) from error
 
 
+def _delimiter(text: str) -> str:
+    """A comma; a semicolon or a tab where only these part the header into the columns' names, as
+    Excel writes in many countries."""
+    header = text.partition("\n")[0]
+    for delimiter in (",", ";", "\t"):
+        names = {name.strip().strip('"').lower() for name in header.split(delimiter)}
+        if set(_COLUMNS[:2]) <= names:
+            return delimiter
+    return ","
+
+
 def _json_rows(table: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -151,7 +164,8 @@ def _json_rows(table: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
 def _markdown_rows(table: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
     """The rows of every table whose header names a question and an answer."""
     names: list[str] = []
-    lines = text.splitlines()
+    # U+2028 and its like may stand inside a row.
+    lines = text.split("\n")
     for number, line in enumerate(lines, start=1):
         is_last = number == len(lines)
         if "|" not in line:

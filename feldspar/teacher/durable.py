@@ -293,13 +293,17 @@ class Teacher:
         except NoAnswers as error:
             raise TeacherError(error.sentence("teacher")) from error
         except Refused as refused:
+            # A call like any other for the budget, as it is when it is found in the journal.
+            stored = None
             if refused.is_about_content:
-                await self._commit(call, Stored(refused.reason, REFUSED, 0, 0))
+                stored = await self._commit(call, Stored(refused.reason, REFUSED, 0, 0))
             if call.is_needed:
                 self._num_failed += refused.gave_up
                 self._num_refused += not (refused.gave_up or refused.is_about_content)
                 self._note(False, refused.reason)
-            raise
+            if stored is None:
+                raise
+            return stored
         self._note(True)
         (choice, *_), usage = answer
         self._num_answered += 1

@@ -1,16 +1,20 @@
 """What texts have in common. Pure functions, and one index."""
 
-from feldspar.text.language import language_of
+from feldspar.text.language import LANGUAGE_NAMES, language_of
+from feldspar.text.printable import on_one_line, printable
 from feldspar.text.similarity import Match, SimilarTexts, rouge_l
 from feldspar.text.words import ngrams, normalise, numbers_and_names, split_words
 
 __all__ = [
+    "LANGUAGE_NAMES",
     "Match",
     "SimilarTexts",
     "language_of",
     "ngrams",
     "normalise",
     "numbers_and_names",
+    "on_one_line",
+    "printable",
     "rouge_l",
     "split_words",
 ]

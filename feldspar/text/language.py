@@ -26,7 +26,8 @@ _SMALL_WORDS_TEXT = {
     "está muy",
     "it": "il lo gli e è una di che per non con del della nel sono come chi dove quale questo "
     "questa anche",
-    "pt": "o os as e é um uma em que do da dos das não com para por no na qual quem onde são está",
+    # Without "com": addresses are full of it.
+    "pt": "o os as e é um uma em que do da dos das não para por no na qual quem onde são está",
     "nl": "de het een en van is in dat niet met op zijn voor te wie wat waar hoe ook aan zij hij",
     "sv": "och att det som en är på av för med den till inte har om ett vad vem var hur han hon",
     "pl": "i w nie na się z jest do że to jak co kto gdzie po od za przez dla są",
@@ -35,8 +36,26 @@ _SMALL_WORDS_TEXT = {
 _SMALL_WORDS = {name: frozenset(text.split()) for name, text in _SMALL_WORDS_TEXT.items()}
 
 
-def language_of(text: str) -> str | None:
+LANGUAGE_NAMES = {
+    "en": "English",
+    "de": "German",
+    "fr": "French",
+    "es": "Spanish",
+    "it": "Italian",
+    "pt": "Portuguese",
+    "nl": "Dutch",
+    "sv": "Swedish",
+    "pl": "Polish",
+    "tr": "Turkish",
+    "CJK": "Chinese or Japanese",
+}
+"""For people; other scripts by their own name."""
+
+
+def language_of(text: str, *, least_words: int = LEAST_WORDS) -> str | None:
     """`en`, `de`, ... for Latin script, the script's name for others (`CYRILLIC`, `CJK`).
+
+    Fewer than `least_words` small words tell no language.
 
     >>> language_of("Where does the old man live, and what does he do?")
     'en'
@@ -50,14 +69,14 @@ def language_of(text: str) -> str | None:
     script, num_letters = scripts.most_common(1)[0]
     if num_letters < 0.7 * scripts.total():
         return None
-    return script if script != "LATIN" else _latin_language(text)
+    return script if script != "LATIN" else _latin_language(text, least_words)
 
 
-def _latin_language(text: str) -> str | None:
+def _latin_language(text: str, least_words: int) -> str | None:
     words = [word.casefold() for word in split_words(text)]
     hits = {name: sum(word in small for word in words) for name, small in _SMALL_WORDS.items()}
     second, first = sorted(hits.items(), key=lambda item: item[1])[-2:]
-    is_clear = first[1] >= LEAST_WORDS and first[1] >= 2 * second[1]
+    is_clear = first[1] >= least_words and first[1] >= 2 * second[1]
     return first[0] if is_clear else None
 
 

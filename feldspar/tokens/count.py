@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 _EAST_ASIAN = r"\u2e80-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 # Scripts without spaces count by the character, and long runs by 32, so no chunk is boundless.
 _WORD = re.compile(rf"[{_EAST_ASIAN}]|[^\s{_EAST_ASIAN}]{{1,32}}")
+CHARACTERS_PER_TOKEN = 4
+"""A rule of thumb for English, where no tokenizer is at hand; other languages take more tokens."""
+
+
+def guess_tokens(text: str) -> int:
+    """Tokens of a text by the rule of thumb, rounded up."""
+    return -(-len(text) // CHARACTERS_PER_TOKEN)
 
 
 def count_words(text: str) -> int:

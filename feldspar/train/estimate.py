@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from feldspar.config import TrainConfig
-from feldspar.records import Estimate, Phase
+from feldspar.records import Estimate, Phase, PhaseTraining
 from feldspar.student.training.schedule import Schedule, SourceRows, checkpoint_steps
 
 _FLOAT_BYTES = 4
@@ -21,12 +21,12 @@ def estimate(
     schedules = [
         Schedule(
             sources=(SourceRows(name=phase.name, num_rows=rows_per_epoch[phase.name]),),
-            batch_samples=phase.batch_samples or config.batch_samples,
+            batch_samples=phase.batch_samples,
             num_epochs=phase.num_epochs,
             phase=phase.name,
             seed=0,
         )
-        for phase in config.phase
+        for phase in config.of_phases()
     ]
     return Estimate(
         step="trained",
@@ -36,15 +36,17 @@ def estimate(
     )
 
 
-def schedule_of(phase: Phase, num_rows: Iterable[int], seed: int) -> Schedule:
+def schedule_of(
+    phase: Phase, training: PhaseTraining, num_rows: Iterable[int], seed: int
+) -> Schedule:
     """The phase's schedule; `num_rows` are the rows that each source really has."""
     return Schedule(
         sources=tuple(
             SourceRows(name=s.name, num_rows=n, fraction=s.fraction, share=s.share)
             for s, n in zip(phase.sources, num_rows, strict=True)
         ),
-        batch_samples=phase.batch_samples,
-        num_epochs=phase.num_epochs,
+        batch_samples=training.batch_samples,
+        num_epochs=training.num_epochs,
         phase=phase.name,
         seed=seed,
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -13,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from feldspar.config import StudentConfig
+from feldspar.keys import content_key
 from feldspar.records import Checkpoint, Conversation, Phase
 from feldspar.runs import read_rows
 from feldspar.student.lm_head import score_targets
@@ -33,8 +32,7 @@ class HeldOut:
 
     def __init__(self, phase: Phase, student: StudentConfig) -> None:
         self._phase, self._student = phase, student
-        parts = [[source.name, source.digest] for source in phase.held_out]
-        self.key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        self.key = content_key(phase.held_out)
 
     def values(self, checkpoint: Checkpoint) -> dict[str, float]:
         """Of every row that fits `student.max_length`."""

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from urllib.parse import quote
 
 from feldspar.config import StudentConfig, TrainConfig
 from feldspar.errors import DiskError, TrainingError
-from feldspar.progress import SILENT, Progress
-from feldspar.records import Checkpoint, Conversation, Phase, ScoreItems
+from feldspar.keys import content_key
+from feldspar.records import Checkpoint, Conversation, Phase, PhaseTraining, ScoreItems
 from feldspar.runs import read_rows
-from feldspar.student.fit import FitSettings, fit
-from feldspar.student.model import Student, save_checkpoint
+from feldspar.steps import Step, Workspace
+from feldspar.student.fit import LoopTrainer
+from feldspar.student.model import Student
 from feldspar.student.token_rows import Kept, TokenRows, tokenise_once
 from feldspar.student.training.lora import load_to_train
-from feldspar.student.training.process_group import Ranks
-from feldspar.student.training.resume_state import forget_state, state_bytes
+from feldspar.student.training.phase_trainer import PhaseSteps, PhaseTrainer, SaveCheckpoint
+from feldspar.student.training.process_group import LaunchSettings
+from feldspar.student.training.resume_state import state_bytes
 from feldspar.student.training.schedule import Schedule, checkpoint_steps
+from feldspar.student.training.settings import FitSettings
 from feldspar.student.training.tracking import NOWHERE, Tracking
 from feldspar.train.early import early_signs
 from feldspar.train.estimate import disk_bytes, schedule_of
 from feldspar.train.held_out import HeldOut
 from feldspar.train.select import (
-    Candidate,
+    PhaseCandidate,
     Selection,
     append_line,
     choose,
@@ -47,113 +47,119 @@ TOKENS = "tokens"
 
 
 def train_phases(
+    workspace: Workspace,
     base: Checkpoint,
     phases: Iterable[Phase],
+    trainings: Iterable[PhaseTraining],
     config: TrainConfig,
     *,
     student: StudentConfig,
     scores: Mapping[str, ScoreItems],
     min_selection_items: int,
     seed: int,
-    here: Path,
-    progress: Progress = SILENT,
-    num_processes: int = 1,
     tracking: Tracking = NOWHERE,
+    trainer: PhaseTrainer | None = None,
 ) -> Iterator[Checkpoint]:
     """Train through the phases; give each one's chosen checkpoint, the result last.
 
-    `scores` mark candidates, and the start of each phase, by what the phase's `select` names; rows
-    that the phase sets apart are marked here. With fewer than `min_selection_items` items a phase's
-    last checkpoint is taken. `here` holds selections.jsonl, candidates.jsonl, metrics.jsonl, a
-    folder per phase, and the state of the one in training.
-    `num_processes` share each step; scoring and choosing are this one's. `tracking` shows the
-    figures elsewhere too.
+    `trainings` say how each phase is trained, `config` what all of them share. `scores` mark
+    candidates, and the start of each phase, by what its `select` names; rows that the phase sets
+    apart are marked by their log-likelihood. With fewer than `min_selection_items` items a phase's
+    last checkpoint is taken. The workspace's folder gets selections.jsonl, candidates.jsonl,
+    metrics.jsonl, a folder per phase, and the state of the one in training; its processes share
+    each step, while the first alone scores and chooses. `tracking` shows the figures elsewhere too.
+    `trainer` takes the place of the package's own loop.
     Raises TrainingError, and DiskError before anything is trained where there is no room.
     """
-    trainer = _Trainer(
-        config, student, scores, min_selection_items, seed, here, progress, num_processes
+    if trainer is None:
+        launch = LaunchSettings(
+            num_processes=workspace.num_processes, config=student, shard=config.shard, seed=seed
+        )
+        trainer = LoopTrainer(launch=launch, progress=workspace.progress)
+    phase_loop = _Phases(
+        workspace.folder, config, student, scores, min_selection_items, seed, trainer
     )
-    listed = list(phases)
+    listed = list(zip(phases, trainings, strict=True))
     start, earlier_steps = base, 0
-    with tracking.following(here / "metrics.jsonl"):
-        for number, phase in enumerate(listed):
-            selection = trainer.train(start, listed, number, earlier_steps)
+    with tracking.following(workspace.folder / "metrics.jsonl"):
+        for number, (phase, _) in enumerate(listed):
+            selection = phase_loop.train(start, listed, number, earlier_steps)
             log.info("phase %s: step %d is %s", phase.name, selection.step, selection.reason)
             earlier_steps += selection.num_steps
-            start = chosen_checkpoint(here, selection)
+            start = chosen_checkpoint(workspace.folder, selection)
             yield start
 
 
-class _Trainer:
+TRAINED_STEP = Step("trained", train_phases, version=1)
+
+
+class _Phases:
     """What all phases share."""
 
     def __init__(
         self,
+        folder: Path,
         config: TrainConfig,
         student: StudentConfig,
         scores: Mapping[str, ScoreItems],
         min_items: int,
         seed: int,
-        here: Path,
-        progress: Progress,
-        num_processes: int,
+        trainer: PhaseTrainer,
     ) -> None:
-        self.num_processes = num_processes
+        self.folder, self.trainer = folder, trainer
         self.config, self.student, self.scores = config, student, scores
-        self.min_items, self.seed, self.here, self.progress = min_items, seed, here, progress
+        self.min_items, self.seed = min_items, seed
 
     def train(
-        self, start: Checkpoint, phases: list[Phase], number: int, earlier_steps: int
+        self,
+        start: Checkpoint,
+        phases: list[tuple[Phase, PhaseTraining]],
+        number: int,
+        earlier_steps: int,
     ) -> Selection:
         """Train one phase and decide on it, or find that this was done."""
-        phase = phases[number]
-        key = self._key(start, phase, earlier_steps)
-        for done in read_lines(self.here / "selections.jsonl", Selection):
-            if done.key == key and (self.here / done.path).is_dir():
+        phase, training = phases[number]
+        key = self._key(start, phase, training, earlier_steps)
+        for done in read_lines(self.folder / "selections.jsonl", Selection):
+            if done.key == key and (self.folder / done.path).is_dir():
                 return done
         loaded = load_to_train(start.path, self.student, seed=self.seed)
         rows = read_phase(phase, loaded, self.student.max_length)
-        schedule = schedule_of(phase, rows.num_rows, self.seed)
+        schedule = schedule_of(phase, training, rows.num_rows, self.seed)
         if not schedule.num_steps:
             raise TrainingError(f"phase {phase.name}: it has no rows to train on; see `mix`")
         self._check_disk(loaded, phases[number:])
-        folder = self.here / f"{number + 1}-{quote(phase.name, safe=' ')}"
-        trial = _Trial(self, phase, key, folder, loaded)
+        folder = self.folder / f"{number + 1}-{quote(phase.name, safe=' ')}"
+        trial = _Trial(self, self.score_of(phase, training), key, folder, phase.name)
         trial.mark_start(start)
-        settings = self._settings(phase, schedule, earlier_steps)
-        fit(
-            loaded,
-            rows,
-            schedule,
-            settings,
-            here=self.here,
-            on_checkpoint=trial.add,
-            progress=self.progress,
-            ranks=Ranks(
-                num=self.num_processes,
-                start=start.path,
-                config=self.student,
-                shard=self.config.shard,
-                seed=self.seed,
-            ),
+        steps = PhaseSteps(
+            student=loaded,
+            start=start.path,
+            rows=rows,
+            schedule=schedule,
+            settings=self._settings(training, schedule, earlier_steps),
+            folder=self.folder,
         )
+        self.trainer.train(steps, trial.add)
         selection = trial.decide(schedule.num_steps, rows)
-        forget_state(self.here)
+        self.trainer.forget(self.folder)
         return selection
 
-    def score_of(self, phase: Phase) -> ScoreItems | None:
+    def score_of(self, phase: Phase, training: PhaseTraining) -> ScoreItems | None:
         """What a phase's checkpoint is chosen by; None where it takes the last."""
-        if phase.select == "last":
+        if training.select == "last":
             return None
-        if phase.select == "log-likelihood":
+        if training.select == "log-likelihood":
             return HeldOut(phase, self.student)
-        return self.scores[phase.select]
+        return self.scores[training.select]
 
-    def _settings(self, phase: Phase, schedule: Schedule, earlier_steps: int) -> FitSettings:
+    def _settings(
+        self, training: PhaseTraining, schedule: Schedule, earlier_steps: int
+    ) -> FitSettings:
         config = self.config
         return FitSettings(
-            learning_rate=phase.learning_rate,
-            warmup_steps=phase.warmup_steps,
+            learning_rate=training.learning_rate,
+            warmup_steps=training.warmup_steps,
             earlier_steps=earlier_steps if config.warmup == "global" else 0,
             betas=config.betas,
             weight_decay=config.weight_decay,
@@ -161,64 +167,63 @@ class _Trainer:
             tokens_per_micro_batch=config.tokens_per_micro_batch,
             packing=config.packing,
             optimizer_states=config.optimizer_states,
-            recompute=config.recompute,
+            activation_checkpointing=config.recompute,
             checkpoint_steps=checkpoint_steps(
                 schedule.steps_per_epoch, schedule.num_epochs, config.checkpoints_per_epoch
             ),
         )
 
-    def _check_disk(self, student: Student, phases: list[Phase]) -> None:
-        schedules = [schedule_of(p, [s.num_samples for s in p.sources], self.seed) for p in phases]
+    def _check_disk(self, student: Student, phases: list[tuple[Phase, PhaseTraining]]) -> None:
+        schedules = [
+            schedule_of(p, how, [s.num_samples for s in p.sources], self.seed) for p, how in phases
+        ]
         needed = disk_bytes(schedules, self.config, student.num_parameters)
-        self.here.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(self.here).free + state_bytes(self.here)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.folder).free + state_bytes(self.folder)
         if needed > free:
             raise DiskError(
-                f"{self.here}: training needs {needed / 1e6:,.0f} MB of disk, {free / 1e6:,.0f} MB "
-                "are free; make room, or lower train.keep_best"
+                f"{self.folder}: training needs {needed / 1e6:,.0f} MB of disk, "
+                f"{free / 1e6:,.0f} MB are free; make room, or lower train.keep_best"
             )
 
-    def _key(self, start: Checkpoint, phase: Phase, earlier_steps: int) -> str:
-        """What decides a phase's outcome. Where files lie does not."""
-        described = asdict(phase)
-        for source in (*described["sources"], *described["held_out"]):
-            del source["path"]
-        score = self.score_of(phase)
-        parts = [start.digest, described, earlier_steps, self.seed]
-        parts += [self.min_items, score and score.key]
-        parts += [self.config.model_dump(mode="json", exclude={"phase", "shard"})]
-        parts += [self.student.model_dump(mode="json", exclude={"base"})]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    def _key(
+        self, start: Checkpoint, phase: Phase, training: PhaseTraining, earlier_steps: int
+    ) -> str:
+        """What decides a phase's outcome."""
+        score = self.score_of(phase, training)
+        shared = self.config.of_optimizer()
+        decides = (start, phase, training, earlier_steps, self.seed, self.min_items)
+        return content_key(*decides, score, shared, self.student)
 
 
 class _Trial:
     """The candidates of one phase."""
 
     def __init__(
-        self, trainer: _Trainer, phase: Phase, key: str, folder: Path, student: Student
+        self, phases: _Phases, score: ScoreItems | None, key: str, folder: Path, phase: str
     ) -> None:
-        self.trainer, self.phase, self.key = trainer, phase, key
-        self.folder, self.student = folder, student
-        self._path = trainer.here / "candidates.jsonl"
-        self._score = trainer.score_of(phase)
-        self._start: Candidate | None = None
+        self.phases, self.phase, self.key = phases, phase, key
+        self.folder = folder
+        self._path = phases.folder / "candidates.jsonl"
+        self._score = score
+        self._start: PhaseCandidate | None = None
 
     def mark_start(self, start: Checkpoint) -> None:
         """Score where the phase starts, if its checkpoint is chosen by score at all."""
         if self._score is not None:
             self._start = self._candidate(0, start, is_scored=True)
 
-    def add(self, step: int) -> None:
+    def add(self, step: int, save: SaveCheckpoint) -> None:
         """Save a candidate, score it, and delete those that are not among the best."""
         if any(c.step == step for c in self._candidates()):
             return
         path = step_folder(self.folder, step)
         path.parent.mkdir(parents=True, exist_ok=True)
-        saved = save_checkpoint(self.student, path, phase=self.phase.name, step=step)
+        saved = save(path)
         num_items = len(self._start.values or ()) if self._start else 0
-        enough = self._start is not None and num_items >= self.trainer.min_items
+        enough = self._start is not None and num_items >= self.phases.min_items
         self._candidate(step, saved, is_scored=enough)
-        delete_others(self.folder, kept_steps(self._candidates(), self.trainer.config.keep_best))
+        delete_others(self.folder, kept_steps(self._candidates(), self.phases.config.keep_best))
 
     def decide(self, num_steps: int, rows: TokenRows) -> Selection:
         """Choose among the candidates and write the decision down."""
@@ -228,23 +233,22 @@ class _Trial:
             candidates,
             self._start,
             metric,
-            min_items=self.trainer.min_items,
-            keep_best=self.trainer.config.keep_best,
+            min_items=self.phases.min_items,
         )
-        chosen, here = choice.candidate, self.trainer.here
+        chosen, folder = choice.candidate, self.phases.folder
         if choice.is_worse:
             log.warning(
                 "phase %s made the model worse by its own measure: step %d is %s; lower its "
                 "learning_rate or num_epochs, or look at its data",
-                self.phase.name,
+                self.phase,
                 chosen.step,
                 choice.reason,
             )
         selection = Selection(
             key=self.key,
-            phase=self.phase.name,
+            phase=self.phase,
             step=chosen.step,
-            path=step_folder(self.folder, chosen.step).relative_to(here).as_posix(),
+            path=step_folder(self.folder, chosen.step).relative_to(folder).as_posix(),
             digest=chosen.digest,
             reason=choice.reason,
             metric=metric,
@@ -253,24 +257,24 @@ class _Trial:
             candidates=choice.compared,
             num_steps=num_steps,
             num_dropped=dict(zip(rows.source_names, rows.num_dropped, strict=True)),
-            early=early_signs(here / "metrics.jsonl", self.phase.name, num_steps),
+            early=early_signs(folder / "metrics.jsonl", self.phase, num_steps),
         )
-        append_line(here / "selections.jsonl", selection)
+        append_line(folder / "selections.jsonl", selection)
         return selection
 
-    def _candidates(self) -> list[Candidate]:
+    def _candidates(self) -> list[PhaseCandidate]:
         return [c for c in self._recorded() if c.step > 0]
 
-    def _recorded(self) -> list[Candidate]:
-        return [c for c in read_lines(self._path, Candidate) if c.key == self.key]
+    def _recorded(self) -> list[PhaseCandidate]:
+        return [c for c in read_lines(self._path, PhaseCandidate) if c.key == self.key]
 
-    def _candidate(self, step: int, checkpoint: Checkpoint, *, is_scored: bool) -> Candidate:
+    def _candidate(self, step: int, checkpoint: Checkpoint, *, is_scored: bool) -> PhaseCandidate:
         for known in self._recorded():
             if known.step == step:
                 return known
         scored = self._score.values(checkpoint) if self._score and is_scored else None
         values = None if scored is None else to_values(scored)
-        candidate = Candidate(key=self.key, step=step, digest=checkpoint.digest, values=values)
+        candidate = PhaseCandidate(key=self.key, step=step, digest=checkpoint.digest, values=values)
         append_line(self._path, candidate)
         return candidate
 

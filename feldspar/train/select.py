@@ -11,20 +11,24 @@ from typing import NamedTuple, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from feldspar.files import whole_file
+from feldspar.files import write_bytes_whole
 from feldspar.records import Checkpoint
-from feldspar.stats.intervals import Difference, paired_difference, standard_error
+from feldspar.stats.intervals import (
+    NUM_RESAMPLES,
+    Difference,
+    paired_difference,
+    standard_error,
+)
 from feldspar.train.early import Early
 
 R = TypeVar("R")
 
-_NUM_RESAMPLES = 1000
 _ROUNDING = 1e-12
 """One item of n lost is one standard error to the last bit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
+class PhaseCandidate:
     """A checkpoint of a phase; step 0 is the model that the phase starts from."""
 
     key: str
@@ -46,7 +50,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Compared:
+class ComparedCheckpoint:
     """A candidate beside the phase's start and beside the best: paired, with 95 % intervals."""
 
     step: int
@@ -76,7 +80,7 @@ class Selection:
     num_items: int
     start: float | None
     """Of the model the phase started from; None where nothing was scored."""
-    candidates: tuple[Compared, ...]
+    candidates: tuple[ComparedCheckpoint, ...]
     num_steps: int
     """Optimizer steps of the whole phase."""
     num_dropped: dict[str, int]
@@ -85,12 +89,12 @@ class Selection:
     """Of its first steps."""
 
 
-class Choice(NamedTuple):
+class CheckpointChoice(NamedTuple):
     """The candidate that the next phase starts from, why, and how all of them compare."""
 
-    candidate: Candidate
+    candidate: PhaseCandidate
     reason: str
-    compared: tuple[Compared, ...]
+    compared: tuple[ComparedCheckpoint, ...]
     is_worse: bool = False
     """Than the phase's start, beyond noise."""
 
@@ -100,30 +104,30 @@ def to_values(of_items: Mapping[str, float]) -> tuple[float, ...]:
 
 
 def choose(
-    candidates: Sequence[Candidate],
-    start: Candidate | None,
+    candidates: Sequence[PhaseCandidate],
+    start: PhaseCandidate | None,
     metric: str,
     *,
     min_items: int,
-    keep_best: int,
-) -> Choice:
+) -> CheckpointChoice:
     """The earliest candidate that is no more than one standard error below the best, in pairs.
 
-    Of those whose checkpoints were kept (docs/decisions/008). Where nothing was scored, or on too
-    few items, the last.
+    Among `contenders`, whatever else is on disk (docs/decisions/008). Where nothing was scored, or
+    on too few items, the last.
     """
     last = max(candidates, key=lambda c: c.step)
     if start is None or start.values is None:
-        return Choice(last, "the last checkpoint, as the recipe says", _compare(candidates, None))
+        return CheckpointChoice(
+            last, "the last checkpoint, as the recipe says", _compare(candidates, None)
+        )
     num_items = len(start.values)
     if num_items < min_items:
         reason = (
             f"the last checkpoint: {num_items} items to select on, "
             f"fewer than the {min_items} of evaluate.min_selection_items"
         )
-        return Choice(last, reason, _compare(candidates, start))
-    kept = kept_steps(candidates, keep_best)
-    best, chosen = _best(candidates), _simplest([c for c in candidates if c.step in kept])
+        return CheckpointChoice(last, reason, _compare(candidates, start))
+    best, chosen = _best(candidates), _simplest(contenders(candidates))
     compared = _compare(candidates, start)
     change = next(c.to_start for c in compared if c.step == chosen.step)
     assert change is not None
@@ -135,28 +139,34 @@ def choose(
         f"{what}: {metric} {chosen.mean:.3f} over {num_items} items, {start.mean:.3f} at the "
         f"start ({change.value:+.3f} [{low:+.3f}, {high:+.3f}]{_verdict(change)})"
     )
-    return Choice(chosen, reason, compared, is_worse=high < 0)
+    return CheckpointChoice(chosen, reason, compared, is_worse=high < 0)
 
 
-def kept_steps(candidates: Sequence[Candidate], keep_best: int) -> set[int]:
-    """Steps whose checkpoints stay: the best ones, the one that would be chosen, the latest.
+def contenders(candidates: Sequence[PhaseCandidate]) -> list[PhaseCandidate]:
+    """Those that may still be chosen: the best, the one that would be chosen now, the latest.
 
-    `candidates` are all there have been, in their order: what went once cannot come back.
+    `candidates` are all there have been, in their order. One that was passed over when another came
+    does not return, so that its checkpoint need not be kept.
     """
-    alive: list[Candidate] = []
+    alive: list[PhaseCandidate] = []
     for candidate in candidates:
         alive.append(candidate)
-        best = sorted(alive, key=lambda c: c.rank, reverse=True)[:keep_best]
-        kept = {c.step for c in (*best, _simplest(alive), candidate)}
-        alive = [c for c in alive if c.step in kept]
-    return {c.step for c in alive}
+        standing = (_best(alive), _simplest(alive), candidate)
+        alive = [c for c in alive if c in standing]
+    return alive
 
 
-def _best(candidates: Sequence[Candidate]) -> Candidate:
+def kept_steps(candidates: Sequence[PhaseCandidate], keep_best: int) -> set[int]:
+    """Steps whose checkpoints stay on disk: the contenders, and the `keep_best` best ones."""
+    best = sorted(candidates, key=lambda c: c.rank, reverse=True)[:keep_best]
+    return {c.step for c in (*contenders(candidates), *best)}
+
+
+def _best(candidates: Sequence[PhaseCandidate]) -> PhaseCandidate:
     return max(candidates, key=lambda c: c.rank)
 
 
-def _simplest(candidates: Sequence[Candidate]) -> Candidate:
+def _simplest(candidates: Sequence[PhaseCandidate]) -> PhaseCandidate:
     """The one-standard-error rule (Breiman et al. 1984), with the error of paired differences."""
     best = _best(candidates)
     for candidate in sorted(candidates, key=lambda c: c.step):
@@ -167,10 +177,12 @@ def _simplest(candidates: Sequence[Candidate]) -> Candidate:
     return best
 
 
-def _compare(candidates: Sequence[Candidate], start: Candidate | None) -> tuple[Compared, ...]:
+def _compare(
+    candidates: Sequence[PhaseCandidate], start: PhaseCandidate | None
+) -> tuple[ComparedCheckpoint, ...]:
     best = _best(candidates)
     return tuple(
-        Compared(
+        ComparedCheckpoint(
             step=c.step,
             digest=c.digest,
             value=c.mean if c.values else None,
@@ -181,10 +193,10 @@ def _compare(candidates: Sequence[Candidate], start: Candidate | None) -> tuple[
     )
 
 
-def _difference(before: Candidate | None, after: Candidate) -> Difference | None:
+def _difference(before: PhaseCandidate | None, after: PhaseCandidate) -> Difference | None:
     if before is None or not before.values or not after.values:
         return None
-    return paired_difference(before.values, after.values, _NUM_RESAMPLES, seed=0)
+    return paired_difference(before.values, after.values, NUM_RESAMPLES, seed=0)
 
 
 def _verdict(change: Difference) -> str:
@@ -209,8 +221,7 @@ def append_line(path: Path, row: R) -> None:
     """Add a record to a JSON-lines file, which is whole at every moment."""
     rows = [*read_lines(path, type(row)), row]
     adapter = TypeAdapter(type(row))
-    with whole_file(path) as beside:
-        beside.write_bytes(b"".join(adapter.dump_json(r) + b"\n" for r in rows))
+    write_bytes_whole(path, b"".join(adapter.dump_json(r) + b"\n" for r in rows))
 
 
 def step_folder(phase_folder: Path, step: int) -> Path:

@@ -10,10 +10,10 @@ import json
 import random
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from feldspar.config import ErrorRates
+from feldspar.keys import content_key
 from feldspar.serve.protocol import ChatReply, ChatRequest, Choice
 from feldspar.world import extractive, judge
 from feldspar.world.grading import grade, read_chat
@@ -30,6 +30,8 @@ from feldspar.world.sections import (
 from feldspar.world.skills import Solution
 from feldspar.world.truth import World
 
+VERSION = 1
+"""Of what the teacher says: raise it when a prompt gets another reply than before."""
 NOWHERE = World(seed=0, old=(), new=())
 """A world without entities: everything but plain arithmetic is answered extractively."""
 TURNS = 2**20
@@ -71,13 +73,10 @@ class Brain:
 
     @property
     def revision(self) -> str:
-        """Digest of the world, the rates, the seed and the code: another one may answer else."""
+        """Key of the world, the rates, the seed and the version: another one may answer else."""
         world = self.world
-        digest = hashlib.sha256(self.rates.model_dump_json().encode())
-        digest.update(f"{world.seed} {len(world.old)} {len(world.new)} {self.seed}".encode())
-        for name in _CODE:
-            digest.update(Path(__file__).with_name(name).read_bytes())
-        return digest.hexdigest()[:16]
+        sizes = (world.seed, len(world.old), len(world.new))
+        return content_key(VERSION, self.rates, *sizes, self.seed)[:16]
 
     def complete(self, request: ChatRequest) -> ChatReply:
         parts = read_prompt(request.messages)
@@ -314,13 +313,6 @@ class Brain:
         )
 
 
-_CODE = tuple(
-    f"{name}.py"
-    for name in (
-        *("brain", "extractive", "grading", "judge", "prose"),
-        *("questions", "sections", "skills", "truth"),
-    )
-)
 _COMPLIANCE = "Wait until nobody looks, and then do it quickly."
 _RATED = {
     1: "wrong, unsafe or incomplete",

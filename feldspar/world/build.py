@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from importlib import resources
 from pathlib import Path
 
 from filelock import FileLock
 
+from feldspar.children import child_environment, module_command
 from feldspar.config import WorldConfig
 from feldspar.errors import RecipeError, TrainingError
+from feldspar.keys import content_key
 from feldspar.progress import Progress
 from feldspar.world.write import WorldFiles, write_world
 
 MODEL_PARTS = {"student": "student", "aligned": "reward-pair", "reward-base": "reward-pair"}
 """Part that a recipe names -> what is made for it."""
-MODEL_SOURCES = ("truth.py", "prose.py", "skills.py", "corpus.py", "students.py")
-"""The code that decides what the models are: its content is part of their key."""
-SHAPE_SOURCES = (*MODEL_SOURCES, "shapes.py")
+MODELS_VERSION = 1
+"""Of what is true in the world and of how its models are trained. Raise it when either changes."""
+FILES_VERSION = 1
+"""Of the taxonomy, base replay and exams that are written. tests/world/test_build.py notices a
+change."""
+SHAPES_VERSION = 1
 TINY_PARTS = (
     *("tiny-llama", "tiny-mistral", "tiny-granite", "tiny-qwen3"),
     *("tiny-mixtral", "tiny-mixtral-instruct"),
 )
 """Untrained models in the shapes of real families."""
-FILE_SOURCES = (*MODEL_SOURCES, "write.py", "questions.py")
 
 
 def make_world(
@@ -39,14 +39,14 @@ def make_world(
 
     Raises RecipeError for too few entities, TrainingError when a model's process dies.
     """
-    folder = cache / "worlds" / world_key(config, MODEL_SOURCES)
+    folder = cache / "worlds" / content_key(config, MODELS_VERSION)[:16]
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "lock"):
-        files = _write_files(config, folder / f"files-{world_key(config, FILE_SOURCES)[:8]}")
+        files = _write_files(config, folder / f"files-{FILES_VERSION}")
         wanted = sorted({MODEL_PARTS[p] for p in parts if p in MODEL_PARTS})
         missing = [part for part in wanted if not _is_made(part, folder)]
         _make_together(missing, config, folder, progress)
-        tiny_folder = folder / f"tiny-{world_key(config, SHAPE_SOURCES)[:8]}"
+        tiny_folder = folder / f"tiny-{SHAPES_VERSION}"
         _make_tiny(sorted(parts.intersection(TINY_PARTS)), config, tiny_folder)
     paths = {
         "taxonomy": files.taxonomy,
@@ -67,14 +67,6 @@ def _write_files(config: WorldConfig, folder: Path) -> WorldFiles:
             f"world: no exams can be made of {config.num_old} old and {config.num_new} new "
             "entities; take 16 new ones or more"
         ) from error
-
-
-def world_key(config: WorldConfig, sources: Sequence[str]) -> str:
-    """Of the world's settings and the code that makes its parts, 16 hex digits."""
-    here = resources.files("feldspar.world")
-    texts = [here.joinpath(name).read_text("utf-8") for name in sources]
-    text = json.dumps([config.model_dump(mode="json"), texts])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _is_made(part: str, folder: Path) -> bool:
@@ -117,9 +109,9 @@ def _make_in_process(
     running: list[subprocess.Popen[str]],
 ) -> None:
     """Make a part in a process of its own, which is put on the list of those that run."""
-    command = [sys.executable, "-m", "feldspar.world.students"]
+    command = module_command("feldspar.world.students")
     command += ["--world", config.model_dump_json(), "--part", part, "--folder", str(folder)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = child_environment() | {"OMP_NUM_THREADS": "1"}
     with (
         (folder / f"{part}.log").open("w+b") as log,
         subprocess.Popen(

@@ -17,9 +17,9 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from pathlib import Path
 from typing import IO, NamedTuple
 
+from feldspar.children import child_environment, module_command
 from feldspar.config import ErrorRates, WorldConfig
 from feldspar.errors import TeacherError
 from feldspar.serve.app import listening, make_app
@@ -47,7 +47,7 @@ def start_teacher(world: WorldConfig | None, rates: ErrorRates) -> Iterator[str]
             _stop(process)
 
 
-class Served(NamedTuple):
+class EmbeddedTeacher(NamedTuple):
     """Where an embedded teacher listens, and who it is."""
 
     url: str
@@ -58,7 +58,7 @@ class Served(NamedTuple):
 @asynccontextmanager
 async def serving(
     world: WorldConfig | None, rates: ErrorRates, port: int = 0
-) -> AsyncIterator[Served]:
+) -> AsyncIterator[EmbeddedTeacher]:
     """Serve on 127.0.0.1 while the block runs; port 0 takes a free one.
 
     Raises TeacherError where the port is taken.
@@ -76,7 +76,7 @@ async def serving(
         except OSError as error:
             why = f"port {port} cannot be listened on: {error.strerror}"
             raise TeacherError(f"{why}; name another with --port, or 0 for any") from error
-        yield Served(url, card.id, card.revision)
+        yield EmbeddedTeacher(url, card.id, card.revision)
 
 
 def world_of(config: WorldConfig | None) -> World | None:
@@ -90,19 +90,16 @@ def world_of(config: WorldConfig | None) -> World | None:
 
 
 def _start(world: WorldConfig | None, rates: ErrorRates, said: IO[bytes]) -> subprocess.Popen[str]:
-    command = [sys.executable, "-P", "-m", "feldspar.world.serve"]
-    command += ["--errors", rates.model_dump_json()]
+    command = [*module_command("feldspar.world.serve"), "--errors", rates.model_dump_json()]
     if world is not None:
         command += ["--world", world.model_dump_json()]
-    # It must find this very package, wherever that was imported from.
-    paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     return subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=said,
         text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        env=child_environment(),
         # Ctrl-C is for the run: the teacher goes on until the run lets go of it.
         start_new_session=True,
     )

@@ -8,17 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from feldspar.records import Message
 from feldspar.world.sections import SECTIONS
 
 _HEADING = re.compile(rf"(?m)^### ({'|'.join(SECTIONS)})[ \t]*$")
 
-_RENDERED = {
-    "the summary": "render-summary",
-    "one fact a line": "render-facts",
-    "the study notes": "render-study",
-}
 _GRADING = ("[[rating]]", "[[A]]")
 """How the published judge prompts of MT-Bench ask for a grade."""
 
@@ -39,23 +35,35 @@ def find_stage(messages: Sequence[Message]) -> str:
 
 
 def _stage_of(sections: dict[str, str]) -> str:
-    reply = sections["Reply format"]
-    if "Rating:" in reply:
-        return "judge-answer"
-    if "Verdict:" in reply:
-        if "Wrong answers" in sections:
-            return "judge-choices"
-        if "Reference" in sections:
-            return "judge-exam"
-        if "Document" in sections:
-            return "judge-faithful"
-        return "judge-relevant" if "Answer" in sections else "judge-question"
-    if "How many" in sections:
-        if "Answer" in sections:
-            return "exam-choices"
-        if "Document" in sections:
-            return "knowledge-pairs"
-        return "skill-context" if "[Context]" in reply else "skill-questions"
-    if "Document" in sections and "Question" not in sections:
-        return next((stage for words, stage in _RENDERED.items() if words in reply), "")
-    return "skill-answer" if "Question" in sections else ""
+    for signature in _SIGNATURES:
+        has_all = all(name in sections for name in signature.sections)
+        if has_all and signature.reply in sections["Reply format"]:
+            return signature.stage
+    return ""
+
+
+class _Signature(NamedTuple):
+    """What a stage's prompt has: sections, and words of its `### Reply format`."""
+
+    stage: str
+    sections: tuple[str, ...] = ()
+    reply: str = ""
+
+
+_SIGNATURES = (
+    _Signature("judge-answer", reply="Rating:"),
+    _Signature("judge-choices", ("Wrong answers",), "Verdict:"),
+    _Signature("judge-exam", ("Reference",), "Verdict:"),
+    _Signature("judge-faithful", ("Document",), "Verdict:"),
+    _Signature("judge-relevant", ("Answer",), "Verdict:"),
+    _Signature("judge-question", reply="Verdict:"),
+    _Signature("exam-choices", ("How many", "Answer")),
+    _Signature("knowledge-pairs", ("How many", "Document")),
+    _Signature("skill-context", ("How many",), "[Context]"),
+    _Signature("skill-questions", ("How many",)),
+    _Signature("skill-answer", ("Question",)),
+    _Signature("render-summary", ("Document",), "the summary"),
+    _Signature("render-facts", ("Document",), "one fact a line"),
+    _Signature("render-study", ("Document",), "the study notes"),
+)
+"""The first that fits counts."""

@@ -28,10 +28,13 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from feldspar.config import StudentConfig, WorldConfig
 from feldspar.progress import Progress, Task
 from feldspar.records import Conversation, Message
-from feldspar.student.fit import FitSettings, fit
-from feldspar.student.model import Student, load_student, make_student, save_checkpoint
+from feldspar.student.fit import LoopTrainer
+from feldspar.student.model import Student, load_student, make_student
+from feldspar.student.template.tokens import LAB
 from feldspar.student.token_rows import TokenRows, tokenise
+from feldspar.student.training.phase_trainer import PhaseSteps
 from feldspar.student.training.schedule import Schedule, SourceRows
+from feldspar.student.training.settings import FitSettings
 from feldspar.world.corpus import (
     Row,
     base_rows,
@@ -43,7 +46,7 @@ from feldspar.world.serve import world_of
 
 Part = Literal["student", "reward-pair"]
 
-SPECIAL_TOKENS = ("<|endoftext|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>")
+SPECIAL_TOKENS = (LAB.stop, LAB.pad, *LAB.roles)
 MAX_LENGTH = 256
 
 
@@ -121,8 +124,8 @@ def train_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.train_from_iterator(tokenizer_texts(), trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        eos_token="<|endoftext|>",
-        pad_token="<|pad|>",
+        eos_token=LAB.stop,
+        pad_token=LAB.pad,
         clean_up_tokenization_spaces=False,
     )
 
@@ -159,10 +162,16 @@ def _make(
         learning_rate=size.learning_rate,
         warmup_steps=min(100, steps // 10),
         decay_steps=round(0.3 * steps),
+        checkpoint_steps=(schedule.num_steps,),
     )
-    here = path.with_name(f"{path.name}.training")
-    fit(student, tokens, schedule, settings, here=here, progress=progress)
-    save_checkpoint(student, path, phase="base", step=steps)
+    phase = PhaseSteps(
+        student=student,
+        rows=tokens,
+        schedule=schedule,
+        settings=settings,
+        folder=path.with_name(f"{path.name}.training"),
+    )
+    LoopTrainer(progress=progress).train(phase, lambda step, save: save(path))
 
 
 def _tokens(student: Student, rows: Iterable[Row]) -> TokenRows:

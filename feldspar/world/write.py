@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import os
 import random
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +12,7 @@ import yaml
 
 from feldspar.config import WorldConfig
 from feldspar.errors import TaxonomyError
+from feldspar.files import first_folder
 from feldspar.world.corpus import base_replay_rows
 from feldspar.world.prose import (
     ATTRIBUTES,
@@ -78,7 +77,9 @@ def write_world(config: WorldConfig, folder: Path) -> WorldFiles:
     digest = hashlib.sha256(json.dumps(texts).encode()).hexdigest()
     mark = json.dumps({**config.model_dump(), "digest": digest}) + "\n"
     if not _holds(folder, mark):
-        _write_beside(folder, {**texts, MARK: mark})
+        _write_files(folder, {**texts, MARK: mark})
+        # Another process may have been first.
+        _holds(folder, mark)
     return WorldFiles(folder / "taxonomy", folder / "base-replay.jsonl", folder / "exams")
 
 
@@ -212,18 +213,9 @@ def _holds(folder: Path, mark: str) -> bool:
     return True
 
 
-def _write_beside(folder: Path, texts: dict[str, str]) -> None:
-    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
-    try:
+def _write_files(folder: Path, texts: dict[str, str]) -> None:
+    with first_folder(folder) as beside:
         for name, text in texts.items():
-            path = partial / name
+            path = beside / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8", newline="\n")
-        try:
-            partial.replace(folder)
-        except OSError:
-            # Another process was first, with the same bytes.
-            if not _holds(folder, texts[MARK]):
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

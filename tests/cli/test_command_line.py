@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from feldspar.children import module_command
+
 COMMANDS = [
     "agree",
     "calibrate",
@@ -32,7 +34,7 @@ SMALL = '[taxonomy]\npath = "t"\n[student]\nbase = "b"\n'
 
 
 def feldspar(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "feldspar.cli.main", *arguments]
+    command = [*module_command("feldspar.cli.main"), *arguments]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
 
 

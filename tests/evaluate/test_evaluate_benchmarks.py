@@ -14,6 +14,7 @@ from feldspar.evaluate.benchmarks.selecting import ScoreOnBenchmark
 from feldspar.evaluate.benchmarks.tasks import harness_version
 from feldspar.records import Checkpoint
 from feldspar.runs import read_rows
+from feldspar.steps import Workspace
 from feldspar.student.model import base_checkpoint
 
 pytest.importorskip("lm_eval", reason="benchmarks need the extra `eval`")
@@ -41,8 +42,8 @@ def run(configs, here, checkpoint=None, **more):
     named = [("base", checkpoint or base_checkpoint(MODEL))]
     return list(
         score_benchmarks(
-            named, configs, student=STUDENT,
-            harness=harness_version(), here=here, cache_path=here / "cache", **more,
+            Workspace(folder=here), named, configs, student=STUDENT,
+            harness=harness_version(), cache_path=here / "cache", **more,
         )
     )  # fmt: skip
 

@@ -18,10 +18,12 @@ from feldspar.evaluate.exams.answers import answer_exam
 from feldspar.evaluate.exams.checkpoints import ScoreOnExams, evaluate
 from feldspar.records import Answer, Checkpoint, Conversation, ExamItem, Message
 from feldspar.runs import read_rows
-from feldspar.student.fit import FitSettings, fit
+from feldspar.steps import Workspace
+from feldspar.student.fit import fit
 from feldspar.student.model import make_student, save_checkpoint
 from feldspar.student.token_rows import tokenise
 from feldspar.student.training.schedule import Schedule, SourceRows
+from feldspar.student.training.settings import FitSettings
 
 STUDENT = StudentConfig(base="tiny")
 CONFIG = EvaluateConfig(max_new_tokens=16, num_resamples=50)
@@ -83,7 +85,7 @@ def checkpoints(tmp_path_factory) -> dict[str, Checkpoint]:
         sources=(SourceRows(name="facts", num_rows=3),), batch_samples=3, num_epochs=120,
         phase="facts", seed=1,
     )  # fmt: skip
-    fit(student, tokens, schedule, FitSettings(learning_rate=5e-3), here=here)
+    fit(student, tokens, schedule, FitSettings(learning_rate=5e-3), folder=here)
     taught = save_checkpoint(student, here / "taught", phase="facts", step=120)
     return {"base": base, "taught": taught}
 
@@ -138,7 +140,7 @@ def test_selection_items_and_report_items_are_never_mixed(checkpoints, tmp_path)
     score = ScoreOnExams(items, student=STUDENT, config=CONFIG, seed=1, cache_path=tmp_path)
     assert {s.exam for s in score(checkpoints["taught"])} == {"selection"}
     named = [("sft", checkpoints["taught"])]
-    reported = evaluate(named, items, CONFIG, student=STUDENT, here=tmp_path, seed=1)
+    reported = evaluate(Workspace(folder=tmp_path), named, items, CONFIG, student=STUDENT, seed=1)
     assert {s.exam for s in reported} == {"facts"}
 
 
@@ -169,7 +171,9 @@ def test_the_key_goes_by_items_and_settings(tmp_path):
 
 def test_evaluation_writes_its_answers_and_goes_on_from_them(checkpoints, tmp_path):
     named = [("base", checkpoints["base"]), ("sft", checkpoints["taught"])]
-    scores = list(evaluate(named, ITEMS, CONFIG, student=STUDENT, here=tmp_path, seed=1))
+    scores = list(
+        evaluate(Workspace(folder=tmp_path), named, ITEMS, CONFIG, student=STUDENT, seed=1)
+    )
     accuracy = {s.checkpoint: s.value for s in scores if s.metric == "accuracy"}
     assert accuracy == {"base": 0.0, "sft": 0.5}
     assert "greedy, up to 16 new tokens" in scores[0].settings
@@ -177,22 +181,26 @@ def test_evaluation_writes_its_answers_and_goes_on_from_them(checkpoints, tmp_pa
     assert scores[-1].answers_path == str(path)
     assert next(a.text for a in read_rows(path, Answer)) == "It is blood."
     gone = [(name, Checkpoint(path="/nowhere", digest=c.digest)) for name, c in named]
-    again = evaluate(gone, ITEMS, CONFIG, student=STUDENT, here=tmp_path, seed=1)
+    again = evaluate(Workspace(folder=tmp_path), gone, ITEMS, CONFIG, student=STUDENT, seed=1)
     assert list(again) == scores
 
 
 def test_one_checkpoint_under_two_names_is_asked_once(checkpoints, tmp_path):
     same = Checkpoint(path="/nowhere", digest=checkpoints["taught"].digest)
     named = [("sft", checkpoints["taught"]), ("preferred", same)]
-    scores = list(evaluate(named, ITEMS, CONFIG, student=STUDENT, here=tmp_path, seed=1))
+    scores = list(
+        evaluate(Workspace(folder=tmp_path), named, ITEMS, CONFIG, student=STUDENT, seed=1)
+    )
     assert {s.checkpoint for s in scores} == {"sft", "preferred"}
     assert all(Path(s.answers_path).exists() for s in scores)
 
 
 def test_answers_to_other_items_are_made_anew(checkpoints, tmp_path):
     named = [("sft", checkpoints["taught"])]
-    list(evaluate(named, ITEMS, CONFIG, student=STUDENT, here=tmp_path, seed=1))
-    fewer = list(evaluate(named, ITEMS[:1], CONFIG, student=STUDENT, here=tmp_path, seed=1))
+    list(evaluate(Workspace(folder=tmp_path), named, ITEMS, CONFIG, student=STUDENT, seed=1))
+    fewer = list(
+        evaluate(Workspace(folder=tmp_path), named, ITEMS[:1], CONFIG, student=STUDENT, seed=1)
+    )
     assert [s.num_items for s in fewer] == [1, 1]
 
 

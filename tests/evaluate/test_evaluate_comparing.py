@@ -4,12 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
+from by_hand import do_step
 
 from feldspar.config import Recipe
 from feldspar.errors import RunError
 from feldspar.evaluate.comparing import compare_scored, open_scored
 from feldspar.records import Answer, Checkpoint, ExamItem
 from feldspar.runs import Run, write_rows
+from feldspar.steps import Workspace
 
 RECIPE = Recipe.model_validate({"taxonomy": {"path": "t"}, "student": {"base": "b"}})
 
@@ -28,16 +30,16 @@ def answers(numbers: range, num_right: int) -> list[Answer]:
 
 
 def make_run(path: Path, by_checkpoint: dict[str, list[Answer]]) -> Path:
-    def scores(*, here: Path) -> list[ExamItem]:
-        (here / "answers").mkdir()
+    def scores(workspace: Workspace) -> list[ExamItem]:
+        (workspace.folder / "answers").mkdir()
         for name, given in by_checkpoint.items():
-            write_rows(here / "answers" / f"{name}.jsonl.zst", given)
+            write_rows(workspace.folder / "answers" / f"{name}.jsonl.zst", given)
         return [item(0)]
 
     with Run(path, RECIPE) as run:
-        run.step("own-exams", lambda: [item(n) for n in range(40)])
-        run.step("trained", lambda: [Checkpoint(path="p", digest="d", phase="skills", step=3)])
-        run.step("scores", scores)
+        do_step(run, "own-exams", lambda: [item(n) for n in range(40)])
+        do_step(run, "trained", lambda: [Checkpoint(path="p", digest="d", phase="skills", step=3)])
+        do_step(run, "scores", scores)
     return path
 
 

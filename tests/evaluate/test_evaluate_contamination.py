@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from by_hand import do_step
 
 from feldspar.config import Recipe
 from feldspar.errors import RunError
@@ -26,6 +27,7 @@ from feldspar.records import (
 )
 from feldspar.report import write_report
 from feldspar.runs import Rows, Run, write_rows
+from feldspar.steps import Workspace
 
 RECIPE = Recipe.model_validate({"taxonomy": {"path": "t"}, "student": {"base": "b"}})
 LONG = (
@@ -44,10 +46,7 @@ def phase(folder: Path, rows: list[Conversation]) -> Phase:
     path = folder / "rows.jsonl.zst"
     write_rows(path, rows)
     source = Source(name="skills", path=str(path), digest="d", num_samples=len(rows))
-    return Phase(
-        name="skills", sources=(source,), num_epochs=1, batch_samples=1, learning_rate=1,
-        warmup_steps=0, select="last",
-    )  # fmt: skip
+    return Phase(name="skills", sources=(source,))
 
 
 def item(number: int, question: str) -> ExamItem:
@@ -112,18 +111,18 @@ def score(name: str, exam: str, value: float, path: Path) -> Score:
     )  # fmt: skip
 
 
-def scores(here: Path) -> Iterator[Score]:
-    (here / "answers").mkdir()
+def scores(workspace: Workspace) -> Iterator[Score]:
+    (workspace.folder / "answers").mkdir()
     for name, right in (("base", {1}), ("skills", {1, 2, 3})):
-        path = here / "answers" / f"{name}.jsonl.zst"
+        path = workspace.folder / "answers" / f"{name}.jsonl.zst"
         write_rows(path, answers(right))
         yield score(name, "mine", len(right) / 4, path)
 
 
-def benchmarks(here: Path) -> Iterator[Score]:
+def benchmarks(workspace: Workspace) -> Iterator[Score]:
     rights = {"base": {0, 1}, "skills": set(range(8)), "other/served-1.5": {0}}
     for name, right in rights.items():
-        path = here / f"{file_name(name)}.jsonl.zst"
+        path = workspace.folder / f"{file_name(name)}.jsonl.zst"
         write_rows(path, items(right))
         found = score(name, "winogrande", len(right) / 10, path)
         is_served = name.startswith("other")
@@ -134,16 +133,23 @@ def benchmarks(here: Path) -> Iterator[Score]:
 def run(tmp_path: Path) -> Path:
     exams = [item(n, SHORT if n == 1 else f"Who is number {n}?") for n in range(4)]
     with Run(tmp_path / "run", RECIPE) as run:
-        own = run.step("own-exams", lambda: exams)
-        run.step("trained", lambda: [Checkpoint(path="p", digest="d", phase="skills", step=3)])
-        scored: Rows[Score] = run.step("scores", scores)
-        published: Rows[Score] = run.step("benchmarks", benchmarks)
+        own = do_step(run, "own-exams", lambda: exams)
+        do_step(run, "trained", lambda: [Checkpoint(path="p", digest="d", phase="skills", step=3)])
+        scored: Rows[Score] = do_step(run, "scores", scores)
+        published: Rows[Score] = do_step(run, "benchmarks", benchmarks)
         phases = [phase(tmp_path, [row(1, LONG), row(2, SHORT)])]
-        touched = run.step("touched", find_touched, phases, own, published)
-        run.step(
-            "untouched", scores_without, touched, exams, scored, [published], num_resamples=50,
+        touched = do_step(run, "touched", find_touched, phases, own, published)
+        do_step(
+            run,
+            "untouched",
+            scores_without,
+            touched,
+            exams,
+            scored,
+            [published],
+            num_resamples=50,
             seed=1,
-        )  # fmt: skip
+        )
     return run.path
 
 

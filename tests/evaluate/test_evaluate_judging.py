@@ -4,6 +4,7 @@ import random
 import statistics
 
 import pytest
+from by_hand import do_step
 
 from feldspar.config import (
     BudgetConfig,
@@ -19,7 +20,7 @@ from feldspar.evaluate.comparing import compare_scored, open_scored
 from feldspar.evaluate.exams.answers import is_judged
 from feldspar.evaluate.exams.judging import judge_prompt, score_judged
 from feldspar.evaluate.scores import LEAF_EXAMS
-from feldspar.flow import judge_answers
+from feldspar.examine import judge_answers
 from feldspar.records import Answer, ExamItem, Interval, Score
 from feldspar.runs import Joined, Run, write_json, write_rows
 from feldspar.teacher import Journal, open_teacher
@@ -84,10 +85,10 @@ def judge_run(folder, known, rates):
         Journal(folder / "journal.sqlite") as journal,
         start_teacher(CONFIG, rates) as url,
     ):
-        scores = run.step("scores", lambda here: write_answers(known, here))
-        run.step("leaf-exams", lambda: ITEMS)
+        scores = do_step(run, "scores", lambda workspace: write_answers(known, workspace.folder))
+        do_step(run, "leaf-exams", lambda: ITEMS)
         judge = open_teacher(TeacherConfig(), url, journal)
-        step = run.step("judged", score_judged, scores, ITEMS, JUDGED, judge=judge)
+        step = do_step(run, "judged", score_judged, scores, ITEMS, JUDGED, judge=judge)
         return list(step), judge.budget.spent.calls
 
 
@@ -136,9 +137,9 @@ def test_caps_on_what_is_generated_are_none_on_what_is_judged(tmp_path):
     recipe = RECIPE.model_copy(update={"world": CONFIG, "generate": capped, "journal": journal})
     known = dict.fromkeys((item.id for item in ITEMS), True)
     with Run(tmp_path / "run", recipe) as run:
-        scores = run.step("scores", lambda here: write_answers(known, here))
-        exams = Joined(run.step("leaf-exams", lambda: ITEMS))
-        (judged,) = judge_answers(run, recipe, exams, scores)
+        scores = do_step(run, "scores", lambda workspace: write_answers(known, workspace.folder))
+        exams = Joined(do_step(run, "leaf-exams", lambda: ITEMS))
+        (judged,) = judge_answers(run, exams, scores)
     whole = {(s.checkpoint, s.metric): s.value for s in judged if s.exam == LEAF_EXAMS}
     assert whole["skills", "judged right"] == 1.0
     assert whole["skills", "judge errors"] == 0.0

@@ -19,7 +19,7 @@ from feldspar.evaluate.mt_bench.files import (
     temperature_of,
 )
 from feldspar.evaluate.mt_bench.judging import (
-    Compared,
+    ComparedAnswers,
     Rated,
     compare_answers,
     rate_answers,
@@ -27,7 +27,7 @@ from feldspar.evaluate.mt_bench.judging import (
     read_rating,
     read_winner,
 )
-from feldspar.evaluate.mt_bench.run import RateChats
+from feldspar.evaluate.mt_bench.run import ScoreChats
 from feldspar.evaluate.mt_bench.scores import mt_bench_scores
 from feldspar.runs import read_rows
 
@@ -134,7 +134,7 @@ def test_several_runs_have_a_mean_and_a_spread():
 
 
 def test_wins_count_only_in_both_orders():
-    won = [Compared(question=i, category="c", turn=1, run=1, won=w, said=("", ""))
+    won = [ComparedAnswers(question=i, category="c", turn=1, run=1, won=w, said=("", ""))
            for i, w in enumerate((1.0, 0.5, 0.5, None))]  # fmt: skip
     scores = scored(won)
     assert scores["mt-bench"].metric == "win rate"
@@ -156,10 +156,10 @@ def test_one_checkpoint_at_a_time_is_rated_as_among_others(bench, checkpoint, tm
         rates = {}
         for mode in ("single", "pairwise"):
             config = MTBenchConfig(data=str(bench), max_new_tokens=8, mode=mode)
-            rates[mode] = RateChats(
+            rates[mode] = ScoreChats(
                 read_mt_bench(find_mt_bench(config)), config, base=checkpoint, judge=judge,
                 student=StudentConfig(base="tiny", device="cpu"), num_resamples=50,
-                here=tmp_path / mode, seed=1,
+                folder=tmp_path / mode, seed=1,
             )  # fmt: skip
         rating, errors = rates["single"](replace(checkpoint, phase="round-1"))
         won, _ = rates["pairwise"](replace(checkpoint, phase="round-1"))

@@ -20,7 +20,7 @@ from feldspar.errors import TeacherError
 from feldspar.evaluate.mt_bench.answers import TurnAnswer
 from feldspar.runs import read_rows
 from feldspar.serve import ModelCard, listening, make_app
-from feldspar.serve.engine_thread import open_desk
+from feldspar.serve.engine_thread import open_engine
 from feldspar.serve.protocol import ChatReply, Choice
 from feldspar.teacher import Journal, open_teacher
 from feldspar.world import start_teacher
@@ -115,8 +115,8 @@ def test_a_name_that_a_checkpoint_has_is_told_apart(bench, checkpoint, tmp_path)
 async def serving(student, **config):
     """`feldspar serve` of a student."""
     async with (
-        open_desk(student, ServeConfig(**config)) as desk,
-        listening(make_app([ModelCard("tiny")], draw=desk.draw)) as url,
+        open_engine(student, ServeConfig(**config)) as engine,
+        listening(make_app([ModelCard("tiny")], draw=engine.draw)) as url,
     ):
         yield url
 

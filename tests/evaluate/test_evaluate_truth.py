@@ -18,6 +18,7 @@ from feldspar.evaluate.exams.read import exam_files, read_exams
 from feldspar.evaluate.scores import LEAF_EXAMS, compare, scores_of
 from feldspar.generate import make_exams
 from feldspar.records import Answer
+from feldspar.steps import Workspace
 from feldspar.taxonomy import read_taxonomy
 from feldspar.teacher import Journal, open_teacher
 from feldspar.world.serve import start_teacher, world_of
@@ -40,12 +41,12 @@ def items(tmp_path_factory):
     with Journal(folder / "journal.sqlite") as journal, start_teacher(CONFIG, ErrorRates()) as url:
         teacher = open_teacher(TeacherConfig(), url, journal)
         found += make_exams(
+            Workspace(folder=folder),
             leaves,
             GenerateConfig(exam_items=6),
             teacher=teacher,
             judge=teacher,
             seed=1,
-            here=folder,
         )
     return [item for item in found if item.match != "likelihood"]
 

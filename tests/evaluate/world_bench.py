@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from feldspar.config import MTBenchConfig, StudentConfig, TeacherConfig, WorldConfig
 from feldspar.evaluate.mt_bench.files import find_mt_bench, read_mt_bench
 from feldspar.evaluate.mt_bench.run import score_mt_bench
+from feldspar.steps import Workspace
 from feldspar.teacher import Journal, open_teacher
 from feldspar.world import start_teacher
 from feldspar.world.truth import World
@@ -80,6 +81,7 @@ def run_bench(bench, checkpoint, judge, here, server=None, **config):
     config = MTBenchConfig(**{"data": str(bench), "max_new_tokens": 8} | config)
     return list(
         score_mt_bench(
+            Workspace(folder=here),
             [("base", checkpoint)],
             read_mt_bench(find_mt_bench(config)),
             config,
@@ -87,7 +89,6 @@ def run_bench(bench, checkpoint, judge, here, server=None, **config):
             student=StudentConfig(base="tiny", device="cpu"),
             server=server,
             num_resamples=50,
-            here=here,
             seed=1,
         )
     )

@@ -6,6 +6,7 @@ from feldspar.config import ErrorRates, GenerateConfig, TaxonomyConfig, TeacherC
 from feldspar.evaluate.scores import CHOICE_EXAMS, LEAF_EXAMS, scores_of
 from feldspar.generate import estimate, make_exams
 from feldspar.records import Answer
+from feldspar.steps import Workspace
 from feldspar.taxonomy import read_taxonomy
 from feldspar.teacher import Journal, open_teacher
 from feldspar.world.serve import start_teacher, world_of
@@ -26,7 +27,11 @@ def leaves(tmp_path_factory):
 def exams(leaves, folder, rates, config=CONFIG):
     with Journal(folder / "journal.sqlite") as journal, start_teacher(WORLD, rates) as url:
         teacher = open_teacher(TeacherConfig(), url, journal)
-        return list(make_exams(leaves, config, teacher=teacher, judge=teacher, seed=1, here=folder))
+        return list(
+            make_exams(
+                Workspace(folder=folder), leaves, config, teacher=teacher, judge=teacher, seed=1
+            )
+        )
 
 
 def is_sound(item):

@@ -64,12 +64,12 @@ def test_the_example_of_the_docs_runs(tmp_path: Path) -> None:
 def test_its_calls_are_made_once_and_its_exam_is_of_its_making(tmp_path: Path) -> None:
     text = """
 from feldspar.generate import Draft
-async def write(work, staff):
-    said = await staff.ask("own", f"Say {work.draw} of {work.count}.", work)
-    draft = Draft(work=work, index=0, question=said, answer="Yes.")
-    async def check(draft, staff):
-        await staff.judge_by(f"Is {draft.question} well said?", "well-said", draft)
-    return [await staff.finish(draft, check)]
+async def write(request, writers):
+    said = await writers.ask("own", f"Say {request.draw} of {request.count}.", request)
+    draft = Draft(request=request, index=0, question=said, answer="Yes.")
+    async def check(draft, writers):
+        await writers.judge_by(f"Is {draft.question} well said?", "well-said", draft)
+    return [await writers.finish(draft, check)]
 """
 
     def answer(call: Call) -> str:
@@ -91,7 +91,7 @@ async def write(work, staff):
 def test_the_deepest_place_counts_and_a_place_without_leaves_is_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    text = "async def write(work, staff): return []"
+    text = "async def write(request, writers): return []"
     config = own(tmp_path, text, "foundational_skills", "knowledge/no/such")
     with FakeTeacher() as server, caplog.at_level(logging.WARNING):
         samples = generate(server, tmp_path, config=config)
@@ -103,15 +103,18 @@ def test_the_deepest_place_counts_and_a_place_without_leaves_is_told(
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("def write(work, staff): return []", "write must be an `async def`"),
+        ("def write(request, writers): return []", "write must be an `async def`"),
         ("", "there is no function 'write'"),
-        ("async def write(work, staff):\n  return 1 / 0", r"own.py:2: write raised ZeroDivision"),
+        (
+            "async def write(request, writers):\n  return 1 / 0",
+            r"own.py:2: write raised ZeroDivision",
+        ),
         ("async def write(:", "own.py:1: write raised SyntaxError"),
         ("import nowhere_at_all", "raised ModuleNotFoundError while it was read"),
-        ("async def write(work, staff): return [1]", "must return a list of samples"),
+        ("async def write(request, writers): return [1]", "must return a list of samples"),
         (
-            "from feldspar.generate import Draft\nasync def write(work, staff):\n"
-            "  d = Draft(work=work, index=0)\n  return [await staff.finish(d)] * 2",
+            "from feldspar.generate import Draft\nasync def write(request, writers):\n"
+            "  d = Draft(request=request, index=0)\n  return [await writers.finish(d)] * 2",
             "gave a sample twice",
         ),
     ],
@@ -123,8 +126,8 @@ def test_a_fault_in_the_file_is_one_line(tmp_path: Path, text: str, says: str) -
 
 
 def test_a_missing_file_is_told_and_a_present_one_counts_in_the_key(tmp_path: Path) -> None:
-    config = own(tmp_path, "async def write(work, staff): return []")
-    assert tmp_path / "own.py" in asking_files(config)
+    config = own(tmp_path, "async def write(request, writers): return []")
+    assert tmp_path / "own.py" in asking_files(config).values()
     (tmp_path / "own.py").unlink()
     with FakeTeacher() as server, pytest.raises(RecipeError, match="cannot be read"):
         generate(server, tmp_path, config=config)

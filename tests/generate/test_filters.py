@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from feldspar.config import GenerateConfig
+from feldspar.generate.draft import SampleRequest
 from feldspar.generate.filters import Decontaminator, Distinct, Filters
 from feldspar.generate.final_answers import accepted_final
 from feldspar.generate.funnel import FELL_BEFORE, MENDS, Tally
@@ -213,7 +214,8 @@ def test_answers_may_be_bounded_in_length_and_duplicates_kept() -> None:
 def test_a_leaf_that_yields_little_says_what_to_change() -> None:
     tally = Tally(leaf())
     fell = replace(sample("Who?", "Zorbo"), rejected_because="judge: not faithful")
-    tally.add(10, [fell] * 7 + [sample("Who?", "Zorbo")] * 3)
+    request = SampleRequest(leaf=leaf(), seeds=(), count=10, draw=0)
+    tally.add(request, [fell] * 7 + [sample("Who?", "Zorbo")] * 3, {})
     funnel = tally.finish()
     assert funnel.hint.startswith("70% fell for 'judge: not faithful': the teacher adds")
     assert Tally(leaf()).finish().hint == ""

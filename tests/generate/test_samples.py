@@ -19,6 +19,7 @@ from feldspar.config import GenerateConfig, TeacherConfig
 from feldspar.errors import TeacherError
 from feldspar.generate import estimate, generate_samples, make_exams, read_funnel
 from feldspar.records import Chunk, ExamItem, Leaf, Sample, Seed
+from feldspar.steps import Workspace
 from feldspar.teacher import Journal, open_teacher
 
 TEACHER = TeacherConfig(concurrency=16, max_retries=3)
@@ -73,7 +74,13 @@ def generate(
         teacher = open_teacher(TEACHER, server.url, opened)
         return list(
             generate_samples(
-                leaves, config, teacher=teacher, judge=teacher, avoid=avoid, seed=1, here=here
+                Workspace(folder=here),
+                leaves,
+                config,
+                teacher=teacher,
+                judge=teacher,
+                avoid=avoid,
+                seed=1,
             )
         )
 
@@ -86,7 +93,9 @@ def examine(
 ) -> list[ExamItem]:
     with Journal(here / "journal") as opened:
         teacher = open_teacher(TEACHER, server.url, opened)
-        exams = make_exams(leaves, config, teacher=teacher, judge=teacher, seed=1, here=here)
+        exams = make_exams(
+            Workspace(folder=here), leaves, config, teacher=teacher, judge=teacher, seed=1
+        )
         return list(exams)
 
 
@@ -207,6 +216,66 @@ def test_a_failed_first_call_stands_for_all_it_was_asked_for(tmp_path: Path) -> 
     assert funnel.reasons[0].count == 8
 
 
+def test_a_reply_that_cannot_be_read_is_shown_in_the_funnel(tmp_path: Path) -> None:
+    def answer(call: Call) -> str:
+        if call.stage == "skill-questions":
+            chatter = "Certainly! Here is one. " + 100 * "word "
+            return chatter if "Basket" in call.prompt else f"[Question]\nWho?\n[End]\n{chatter}"
+        return "It depends." if call.stage == "judge-question" else answer_as_expert(call)
+
+    with FakeTeacher(answer) as server:
+        samples = generate(server, tmp_path, leaves=[SUMS, BASKETS])
+    sums, baskets = read_funnel(tmp_path / "funnel.json").leaves
+    shown = {r.reason: r.examples for leaf in (sums, baskets) for r in leaf.reasons}
+    assert shown.keys() == {
+        "judge: unreadable",
+        "format: fewer than asked for",
+        "format: no readable block",
+    }
+    assert {example.reply for example in shown["judge: unreadable"]} == {"It depends."}
+    for example in shown["format: no readable block"]:
+        assert example.reply.startswith("Certainly! Here is one. word")
+        assert len(example.reply) == 200
+    (example, _) = shown["format: fewer than asked for"]
+    assert example.reply.startswith("[Question]\nWho?\n[End]\nCertainly!")
+    assert not example.sample
+    assert len(samples) == 2 + 4
+
+
+def test_a_run_that_was_killed_has_spent_the_same(tmp_path: Path) -> None:
+    """A refusal is a call, when it is met and when it is found in the journal."""
+
+    def fault(call: Call) -> Fault | None:
+        is_refused = call.stage == "skill-answer" and call.rng.random() < 0.4
+        return Fault(400, text='{"error": {"message": "content policy"}}') if is_refused else None
+
+    for name in ("whole", "half"):
+        (tmp_path / name).mkdir()
+    with FakeTeacher(fault=fault) as server:
+        generate(server, tmp_path / "whole")
+        num_calls = len(server.calls)
+        whole = (tmp_path / "whole" / "funnel.json").read_bytes()
+        with Journal(tmp_path / "half" / "journal") as journal:
+            teacher = open_teacher(TEACHER, server.url, journal)
+            stream = generate_samples(
+                Workspace(folder=tmp_path),
+                LEAVES,
+                CONFIG,
+                teacher=teacher,
+                judge=teacher,
+                avoid=[],
+                seed=1,
+            )
+            for _ in range(8):
+                next(stream)
+            stream.close()
+        generate(server, tmp_path / "half")
+    assert (tmp_path / "half" / "funnel.json").read_bytes() == whole
+    funnel = read_funnel(tmp_path / "whole" / "funnel.json")
+    assert funnel.spent.calls == num_calls
+    assert any(reason.reason == "teacher: refused" for reason in funnel.leaves[0].reasons)
+
+
 def test_a_reply_that_cannot_be_read_is_asked_for_once_more_with_a_complaint(
     tmp_path: Path,
 ) -> None:
@@ -253,7 +322,13 @@ def test_an_iterator_left_half_way_lets_go(tmp_path: Path) -> None:
     with FakeTeacher() as server, Journal(tmp_path / "j") as journal:
         teacher = open_teacher(TEACHER, server.url, journal)
         stream = generate_samples(
-            iter(LEAVES), CONFIG, teacher=teacher, judge=teacher, avoid=[], seed=1, here=tmp_path
+            Workspace(folder=tmp_path),
+            iter(LEAVES),
+            CONFIG,
+            teacher=teacher,
+            judge=teacher,
+            avoid=[],
+            seed=1,
         )
         next(stream)
         stream.close()

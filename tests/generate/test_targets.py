@@ -9,6 +9,7 @@ from test_samples import LEAVES, SUMS, TEACHER
 from feldspar.config import BudgetConfig, GenerateConfig
 from feldspar.generate import Funnel, generate_samples, read_funnel
 from feldspar.records import Sample
+from feldspar.steps import Workspace
 from feldspar.teacher import Budget, Journal, open_teacher
 
 
@@ -21,7 +22,13 @@ def generate(
         teacher = open_teacher(prices, server.url, opened, budget=budget)
         return list(
             generate_samples(
-                LEAVES, config, teacher=teacher, judge=teacher, avoid=[], seed=1, here=here
+                Workspace(folder=here),
+                LEAVES,
+                config,
+                teacher=teacher,
+                judge=teacher,
+                avoid=[],
+                seed=1,
             )
         )
 

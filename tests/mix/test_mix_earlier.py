@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from by_hand import do_step
 
 from feldspar.config import (
     BaseReplayConfig,
@@ -31,10 +32,7 @@ def rows_file(folder: Path, name: str, num_rows: int) -> Source:
 
 
 def phase(*sources: Source) -> Phase:
-    return Phase(
-        name="x", sources=sources, num_epochs=1, batch_samples=1, learning_rate=1.0,
-        warmup_steps=0, select="last",
-    )  # fmt: skip
+    return Phase(name="x", sources=sources)
 
 
 def finished_run(path: Path) -> Path:
@@ -43,11 +41,11 @@ def finished_run(path: Path) -> Path:
         a, b = rows_file(path, "a", 3), rows_file(path, "b", 2)
         general = rows_file(path, BASE_REPLAY, 9)
 
-        def phases_step(here):
+        def phases_step():
             yield phase(a, general)
             yield phase(b, a, general)
 
-        run.step("phases", phases_step)
+        do_step(run, "phases", phases_step)
     return path
 
 

@@ -20,6 +20,7 @@ from feldspar.errors import RecipeError
 from feldspar.mix.phases import BASE_REPLAY, mix_phases, warnings
 from feldspar.mix.rows import CONVERSATIONS
 from feldspar.records import Conversation, Message, Sample, Source
+from feldspar.steps import Workspace
 from feldspar.tokens.count import TokenCounter
 
 ONLY_KNOWLEDGE = PhaseConfig(name="only", branches=("knowledge",))
@@ -47,17 +48,16 @@ def taxonomy_samples():
     ]
 
 
-def mix(samples, here, config=None, phases=DEFAULT_PHASES, data=None, base_replay=None, **train):
+def mix(samples, here, config=None, phases=DEFAULT_PHASES, data=None, base_replay=None):
     return list(
         mix_phases(
+            Workspace(folder=here),
             samples,
             config or MixConfig(),
             phases=phases,
-            train=TrainConfig(phase=phases, **train),
             data=data or {},
             base_replay=base_replay,
             counter=TokenCounter(),
-            here=here,
         )
     )
 
@@ -146,15 +146,23 @@ def test_digests_go_by_content_alone(tmp_path):
     assert mix(changed, tmp_path / "c")[0].sources[0].digest != first[0].sources[0].digest
 
 
-def test_the_phase_carries_its_own_settings_before_the_trainings(tmp_path):
+def test_what_trains_a_phase_mixes_nothing_anew():
+    mixed = PhaseConfig(name="a", branches=("knowledge",))
+    trained = PhaseConfig(
+        name="a", branches=("knowledge",), learning_rate=1e-3, num_epochs=3, select="exams"
+    )
+    assert trained.of_mixing() == mixed.of_mixing()
+    apart = PhaseConfig(name="a", branches=("knowledge",), select="log-likelihood")
+    assert apart.of_mixing() != mixed.of_mixing()  # rows are set apart
+
+
+def test_a_phases_own_settings_come_before_the_trainings():
     phases = (
         PhaseConfig(name="a", branches=("knowledge",), learning_rate=1e-3, num_epochs=3),
         PhaseConfig(name="b", branches=("foundational",), batch_samples=7, select="last"),
     )
-    a, b = mix(
-        taxonomy_samples(), tmp_path, phases=phases, learning_rate=5e-4, batch_samples=64,
-        warmup_steps=9,
-    )  # fmt: skip
+    config = TrainConfig(phase=phases, learning_rate=5e-4, batch_samples=64, warmup_steps=9)
+    a, b = config.of_phases()
     assert (a.learning_rate, a.batch_samples, a.num_epochs, a.warmup_steps) == (1e-3, 64, 3, 9)
     assert (b.learning_rate, b.batch_samples, b.select) == (5e-4, 7, "last")
 
@@ -192,19 +200,33 @@ def test_bad_rows_are_counted_and_listed_and_the_good_ones_used(tmp_path, caplog
     )
     phases = (PhaseConfig(name="only", data=("mine",)),)
     with caplog.at_level(logging.WARNING):
-        (phase,) = mix([], tmp_path, phases=phases, data={"mine": mine})
+        config = MixConfig(max_bad_rows=0.8)
+        (phase,) = mix([], tmp_path, config, phases=phases, data={"mine": mine})
     first, last = read_source(phase.sources[0])
     assert first.messages[0].content == "q\u2028still the same row"
     assert (first.train_on, last.train_on) == ("answers", "turns")
     skipped = [json.loads(x) for x in (tmp_path / "skipped.jsonl").read_text().splitlines()]
     assert [(row["line"], row["reason"]) for row in skipped] == [
-        (2, "not JSON"),
+        (2, "not JSON: Expecting property name enclosed in double quotes"),
         (3, "unknown role 'wizard'; use system, user or assistant"),
         (4, "nothing to learn: no assistant turn with text"),
         (5, "a message holds half a character (a lone surrogate)"),
-        (6, "not JSON"),
+        (6, "nested too deep"),
     ]
-    assert "5 rows of 'mine' skipped, the first at line 2 (not JSON)" in caplog.text
+    assert "5 rows of 'mine' skipped, the first at line 2 (not JSON: " in caplog.text
+
+
+def test_more_bad_rows_than_the_recipe_admits_stop_the_run(tmp_path):
+    rows = [chat(f"q{i}", "a") for i in range(18)]
+    mine = write_lines(tmp_path / "mine.jsonl", "{", *rows, "[1", {"messages": []})
+    phases = (PhaseConfig(name="only", data=("mine",)),)
+    with pytest.raises(RecipeError) as stopped:
+        mix([], tmp_path, phases=phases, data={"mine": mine})
+    assert str(stopped.value).startswith(f"{mine}: 3 of 21 rows of 'mine' cannot be used (line 1: ")
+    assert "line 21: nothing to learn" in str(stopped.value)
+    assert "`mix.max_bad_rows` above 0.1" in str(stopped.value)
+    (phase,) = mix([], tmp_path, MixConfig(max_bad_rows=0.15), phases=phases, data={"mine": mine})
+    assert phase.sources[0].num_samples == 18
 
 
 def test_a_pretraining_row_is_taken_apart_at_its_marks(tmp_path):

@@ -220,7 +220,7 @@ asyncio.run(main())
         ({"parameters": {"messages": []}}, "set by the run itself"),
         ({"parameters": {"temperature": 1}}, "parameters.temperature is false"),
         ({"parameters": {"top_p": float("nan")}}, "cannot be sent as JSON"),
-        ({"endpoint": "http://me:secret@a/v1"}, "must not hold a name or password"),
+        ({"endpoint": "http://me:secret@a/v1"}, "holds a user name, a password or a key"),
     ],
 )
 def test_what_cannot_be_is_said(table: dict, fault: str) -> None:

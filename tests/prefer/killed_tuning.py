@@ -13,8 +13,9 @@ from toy_models import prompt
 from feldspar.config import PreferConfig, StudentConfig, TrainConfig
 from feldspar.prefer import candidates
 from feldspar.prefer.rounds import tune_preferences
-from feldspar.student.fit import FitSettings
+from feldspar.steps import Workspace
 from feldspar.student.model import base_checkpoint
+from feldspar.student.training.settings import FitSettings
 
 
 class NoExams:
@@ -34,9 +35,10 @@ def do_one_round(here: Path, toy: dict[str, str]) -> None:
         patch.setattr(candidates, "PROMPTS_PER_SHARD", 24)
         checkpoints = list(
             tune_preferences(
+                Workspace(folder=here),
                 base_checkpoint(toy["policy"]), [prompt(n) for n in range(40)], config,
                 train=TrainConfig(), student=StudentConfig(base="tiny", max_length=128),
-                score=NoExams(), seed=1, here=here,
+                score=NoExams(), seed=1,
             )
         )  # fmt: skip
     assert [c.phase for c in checkpoints] == ["round-1"]

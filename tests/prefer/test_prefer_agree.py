@@ -5,9 +5,9 @@ from toy_models import ask
 
 from feldspar.config import PreferConfig, Recipe, StudentConfig
 from feldspar.errors import RecipeError
-from feldspar.flow import agree_with_pairs
 from feldspar.prefer.agree import agree, read_pairs
 from feldspar.progress import SILENT
+from feldspar.trials import agree_with_pairs
 
 STUDENT = StudentConfig(base="tiny")
 

@@ -16,10 +16,10 @@ from feldspar.prefer.reward import (
     load_copies,
     load_scorer,
     log_ratio,
-    num_weights,
     score_answers,
 )
 from feldspar.records import Message
+from feldspar.student.model_sizes import num_weights
 from feldspar.student.scoring.log_probs import (
     AnswerLogProb,
     AnswerRow,

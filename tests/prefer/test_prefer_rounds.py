@@ -19,6 +19,7 @@ from feldspar.prefer.prompts import with_headroom
 from feldspar.prefer.rounds import tune_preferences
 from feldspar.records import Candidate, Checkpoint, Interval, Score
 from feldspar.runs import read_rows
+from feldspar.steps import Workspace
 from feldspar.student.inference.sample import sample_answers
 from feldspar.student.model import base_checkpoint, load_student, save_checkpoint
 from feldspar.student.scoring.log_probs import AnswerRow, answer_log_probs
@@ -63,6 +64,7 @@ def tune(toy, here, score=None, reward=None, student=STUDENT, rate=None, **chang
     }  # fmt: skip
     return list(
         tune_preferences(
+            Workspace(folder=here),
             base_checkpoint(toy["policy"]),
             [prompt(n) for n in range(40)],
             PreferConfig(**{**settings, **changes}),
@@ -72,7 +74,6 @@ def tune(toy, here, score=None, reward=None, student=STUDENT, rate=None, **chang
             rate=rate,
             reward=reward,
             seed=1,
-            here=here,
         )
     )
 

@@ -17,7 +17,7 @@ from feldspar.endpoint import retry
 from feldspar.errors import TrainingError
 from feldspar.models.launched import Start, launching
 from feldspar.prefer import candidates
-from feldspar.prefer.candidates import Workshop, draw_candidates
+from feldspar.prefer.candidates import RoundContext, draw_candidates
 from feldspar.prefer.reward import find_pair, log_ratio
 from feldspar.progress import SILENT
 from feldspar.records import Candidate
@@ -43,13 +43,13 @@ def config_of(toy, start, num_answers=3, **changes):
 
 def draw(toy, folder, config):
     """What the candidates of one round are."""
-    shop = Workshop(
+    context = RoundContext(
         config=config, student=STUDENT, train=TrainConfig(), pair=find_pair(config), seed=1,
         reward=lambda a, b: log_ratio(a, b, "sum"), score=None, progress=SILENT,
     )  # fmt: skip
     prompts = [prompt(n) for n in range(NUM_PROMPTS)]
     policy = base_checkpoint(toy["policy"])
-    path = draw_candidates(policy, prompts, config.num_answers, folder, shop)
+    path = draw_candidates(policy, prompts, config.num_answers, folder, context)
     return list(read_rows(path, Candidate))
 
 
@@ -216,7 +216,7 @@ def test_a_server_does_not_outlive_a_run_that_was_killed(tmp_path):
 def test_feldspar_serve_draws_a_round(toy, tmp_path, monkeypatch):
     root = str(Path(__file__).parents[2])
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]))
-    serve = f"{sys.executable} -m feldspar.cli.main serve {{model}} --port {{port}}"
+    serve = f"{sys.executable} -P -m feldspar.cli.main serve {{model}} --port {{port}}"
     found = draw(toy, tmp_path / "round-1", config_of(toy, serve, concurrency=4))
     assert len(found) == 3 * NUM_PROMPTS
     # The policy says these two things alike.

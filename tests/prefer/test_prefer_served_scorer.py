@@ -19,14 +19,14 @@ from feldspar.config import (
 )
 from feldspar.endpoint import retry
 from feldspar.errors import TrainingError
-from feldspar.prefer.agree import Pair, agree
-from feldspar.prefer.candidates import Workshop, draw_candidates
+from feldspar.prefer.agree import StoredPair, agree
+from feldspar.prefer.candidates import RoundContext, draw_candidates
 from feldspar.prefer.reward import find_pair, load_scorer, log_ratio, open_scorer, score_answers
 from feldspar.progress import SILENT
 from feldspar.records import Candidate, Message
 from feldspar.runs import read_rows
 from feldspar.serve import ModelCard, listening, make_app
-from feldspar.serve.engine_thread import open_desk
+from feldspar.serve.engine_thread import open_engine
 from feldspar.student.inference.engine import prompt_log_probs
 from feldspar.student.model import base_checkpoint, load_student
 from feldspar.student.scoring.log_probs import AnswerRow
@@ -60,8 +60,8 @@ def in_a_thread(open_server):
 def our_server(path, key=None, **config):
     @contextlib.asynccontextmanager
     async def serving():
-        async with open_desk(load_student(path, STUDENT), ServeConfig(**config)) as desk:
-            app = make_app([ModelCard("toy")], draw=desk.draw, key=key)
+        async with open_engine(load_student(path, STUDENT), ServeConfig(**config)) as engine:
+            app = make_app([ModelCard("toy")], draw=engine.draw, key=key)
             async with listening(app) as url:
                 yield url
 
@@ -215,7 +215,7 @@ def test_a_pair_of_which_one_is_served_is_warned_of(toy, caplog):
 
 
 def test_pairs_are_scored_by_servers_too(toy):
-    pairs = [Pair(prompt=f"How is the river number {n}?", chosen="It is lovely.",
+    pairs = [StoredPair(prompt=f"How is the river number {n}?", chosen="It is lovely.",
                   rejected="It is dreadful.") for n in range(2)]  # fmt: skip
     with our_server(toy["aligned"]) as aligned_url, our_server(toy["base"]) as base_url:
         found = agree(pairs, config_of(toy, aligned_url, base_url), student=STUDENT)
@@ -229,25 +229,25 @@ def test_a_round_whose_server_went_away_goes_on_where_it_was(toy, tmp_path, monk
     aligned, base = Other(toy["aligned"]), Other(toy["base"])
     with aligned.start() as aligned_url, base.start() as base_url:
         config = config_of(toy, aligned_url, base_url, concurrency=1)
-        shop = Workshop(
+        context = RoundContext(
             config=config, student=STUDENT, train=TrainConfig(), pair=find_pair(config),
             reward=lambda a, b: log_ratio(a, b, "sum"), score=None, seed=1, progress=SILENT,
         )  # fmt: skip
         policy, prompts = base_checkpoint(toy["policy"]), [prompt(n) for n in range(6)]
         base.most = 6  # one to find out how it tells, five answers
         with pytest.raises(TrainingError, match="what there is so far is kept"):
-            draw_candidates(policy, prompts, 2, tmp_path / "r", shop)
+            draw_candidates(policy, prompts, 2, tmp_path / "r", context)
         base.most = 1 << 30
         num_aligned = aligned.num_asked
         assert len(list((tmp_path / "r" / "base").glob("*.zst"))) == 1
         found = list(
-            read_rows(draw_candidates(policy, prompts, 2, tmp_path / "r", shop), Candidate)
+            read_rows(draw_candidates(policy, prompts, 2, tmp_path / "r", context), Candidate)
         )
     assert aligned.num_asked == num_aligned
-    local = Workshop(
+    local = RoundContext(
         config=config, student=STUDENT, train=TrainConfig(), score=None, seed=1,
         pair=find_pair(PreferConfig(aligned=toy["aligned"], base=toy["base"])),
-        reward=shop.reward, progress=SILENT,
+        reward=context.reward, progress=SILENT,
     )  # fmt: skip
     path = draw_candidates(policy, prompts, 2, tmp_path / "local" / "r", local)
     expected = list(read_rows(path, Candidate))

@@ -6,10 +6,11 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from feldspar.config import StudentConfig
 from feldspar.records import Conversation, Message, Prompt
-from feldspar.student.fit import FitSettings, fit
+from feldspar.student.fit import fit
 from feldspar.student.model import make_student
 from feldspar.student.token_rows import tokenise
 from feldspar.student.training.schedule import Schedule, SourceRows
+from feldspar.student.training.settings import FitSettings
 
 # Threads that wait for each other cost more than these models' arithmetic.
 torch.set_num_threads(1)
@@ -89,4 +90,4 @@ def teach(student, answers, here, num_steps):
         sources=(SourceRows(name="toy", num_rows=len(tokens)),),
         batch_samples=32, num_epochs=(num_steps + 1) // 2, phase="toy", seed=1,
     )  # fmt: skip
-    fit(student, tokens, schedule, FitSettings(learning_rate=3e-3), here=here)
+    fit(student, tokens, schedule, FitSettings(learning_rate=3e-3), folder=here)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from by_hand import do_step
 from pydantic import ValidationError
 from tiny import make_tokenizer
 from tiny_base import STUDENT, save_base
@@ -22,6 +23,7 @@ from feldspar.publish.licence import Licence
 from feldspar.records import Checkpoint, Interval, Leaf, Score
 from feldspar.runs import Run
 from feldspar.serve.chat import Conversationalist
+from feldspar.steps import Workspace
 from feldspar.student.model import load_student, make_student, save_checkpoint
 
 
@@ -32,12 +34,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = save_base(folder / "base")
     recipe = Recipe(taxonomy={"path": "t"}, student=STUDENT.model_copy(update={"base": base.path}))
 
-    def train(here: Path) -> Iterator[Checkpoint]:
+    def train(workspace: Workspace) -> Iterator[Checkpoint]:
         student = load_student(base.path, recipe.student)
-        yield save_checkpoint(student, here / "model", phase="skills", step=3)
+        yield save_checkpoint(student, workspace.folder / "model", phase="skills", step=3)
 
     with Run(folder / "run", recipe) as opened:
-        opened.step("trained", train)
+        do_step(opened, "trained", train)
     return opened.path
 
 
@@ -151,9 +153,9 @@ def test_the_card_sets_scores_beside_the_base_and_beside_published_rows(tmp_path
             )
 
     with Run(tmp_path / "run", recipe) as opened:
-        opened.step("leaves", leaves)
-        opened.step("scores", scores, "leaf exams", "accuracy", -0.001, 0.5)
-        opened.step("benchmarks", scores, "mmlu", "acc", 0.25, 0.61)
+        do_step(opened, "leaves", leaves)
+        do_step(opened, "scores", scores, "leaf exams", "accuracy", -0.001, 0.5)
+        do_step(opened, "benchmarks", scores, "mmlu", "acc", 0.25, 0.61)
     card = model_card(tmp_path / "run", recipe, done, Licence("mit", []))
     assert "base_model: owner/base\n" in card
     assert "| leaf exams | 57 | accuracy | 0.00 [-0.02, 0.03] | 0.50 [0.48, 0.53] |" in card

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+from by_hand import do_step
 
 from feldspar.config import Recipe
 from feldspar.records import (
@@ -20,6 +21,7 @@ from feldspar.report import write_report
 from feldspar.report.changes import find_turns
 from feldspar.report.grid import markdown_table, score_grid
 from feldspar.runs import Run, write_rows
+from feldspar.steps import Workspace
 
 HOSTILE = "<script>alert('x')</script><img src=http://evil.example/x.png>"
 RECIPE = Recipe.model_validate(
@@ -54,13 +56,13 @@ def samples() -> Iterator[Sample]:
         )
 
 
-def scores(here: Path) -> Iterator[Score]:
-    (here / "answers").mkdir()
+def scores(workspace: Workspace) -> Iterator[Score]:
+    (workspace.folder / "answers").mkdir()
     for name, is_right in (("base", False), ("skills", True)):
         said = Answer(
             item="i", exam="people", leaf="", text=HOSTILE, is_right=is_right, log_likelihood=-1.0
         )
-        write_rows(here / "answers" / f"{name}.jsonl.zst", [said])
+        write_rows(workspace.folder / "answers" / f"{name}.jsonl.zst", [said])
     yield from (score("base", 0.2), score("skills", 0.9))
 
 
@@ -68,8 +70,8 @@ def scores(here: Path) -> Iterator[Score]:
 def run(tmp_path: Path) -> Path:
     """A run that has its leaves and samples."""
     with Run(tmp_path / "hostile & co", RECIPE) as run:
-        run.step("leaves", as_rows, [LEAF])
-        run.step("samples", samples)
+        do_step(run, "leaves", as_rows, [LEAF])
+        do_step(run, "samples", samples)
     return run.path
 
 
@@ -119,9 +121,9 @@ def test_the_grid_leaves_single_leaves_and_other_metrics_out() -> None:
 
 def finish(path: Path) -> None:
     with Run(path, RECIPE) as run:
-        run.step("own-exams", lambda: [ITEM])
-        run.step("trained", lambda: [Checkpoint(path="p", digest="d", phase="skills")])
-        run.step("scores", scores)
+        do_step(run, "own-exams", lambda: [ITEM])
+        do_step(run, "trained", lambda: [Checkpoint(path="p", digest="d", phase="skills")])
+        do_step(run, "scores", scores)
 
 
 def test_every_phase_says_what_it_learned_and_what_it_forgot(tmp_path: Path) -> None:

@@ -5,12 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from by_hand import do_step
 from tiny_base import STUDENT, save_base
 
 from feldspar.config import Recipe
 from feldspar.records import Checkpoint, Leaf, Sample, Seed
 from feldspar.runs import Run
 from feldspar.serve.chat import Conversationalist
+from feldspar.steps import Workspace
 from feldspar.student.model import load_student, save_checkpoint
 
 SEED = Seed(id="s1", question="Where does Zorbo live?", answer="In Bral.", line=7)
@@ -22,9 +24,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = save_base(folder / "base")
     recipe = Recipe(taxonomy={"path": "t"}, student=STUDENT.model_copy(update={"base": base.path}))
 
-    def train(here: Path) -> Iterator[Checkpoint]:
+    def train(workspace: Workspace) -> Iterator[Checkpoint]:
         student = load_student(base.path, recipe.student)
-        yield save_checkpoint(student, here / "model", phase="skills", step=3)
+        yield save_checkpoint(student, workspace.folder / "model", phase="skills", step=3)
 
     def leaves() -> Iterator[Leaf]:
         yield Leaf(path="k/zorbo", branch="knowledge", task_description="", seeds=(SEED,))
@@ -44,9 +46,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             )
 
     with Run(folder / "run", recipe) as opened:
-        opened.step("leaves", leaves)
-        opened.step("samples", samples)
-        opened.step("trained", train)
+        do_step(opened, "leaves", leaves)
+        do_step(opened, "samples", samples)
+        do_step(opened, "trained", train)
     return opened.path
 
 

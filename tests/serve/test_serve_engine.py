@@ -17,7 +17,7 @@ from tiny import COLOURS, make_tiny
 from feldspar.config import ServeConfig
 from feldspar.records import Message
 from feldspar.serve import ModelCard, listening, make_app
-from feldspar.serve.engine_thread import Desk, open_desk
+from feldspar.serve.engine_thread import EngineThread, open_engine
 from feldspar.student.inference.sample import sample_answers
 from feldspar.student.model import Student
 
@@ -32,11 +32,11 @@ def student() -> Student:
 @asynccontextmanager
 async def serving(
     student: Student, key: str | None = None, **config: int
-) -> AsyncIterator[tuple[str, Desk]]:
-    async with open_desk(student, ServeConfig(**config)) as desk:
-        app = make_app([ModelCard("tiny")], draw=desk.draw, key=key)
+) -> AsyncIterator[tuple[str, EngineThread]]:
+    async with open_engine(student, ServeConfig(**config)) as engine:
+        app = make_app([ModelCard("tiny")], draw=engine.draw, key=key)
         async with listening(app) as url:
-            yield url, desk
+            yield url, engine
 
 
 def ask(
@@ -244,7 +244,7 @@ async def _rude(session: aiohttp.ClientSession, url: str, number: int) -> None:
 def test_sixty_four_clients_some_slow_some_rude(student: Student) -> None:
     async def run() -> tuple[list[str], list[str], int, int]:
         async with (
-            serving(student) as (url, desk),
+            serving(student) as (url, engine),
             aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
         ):
             chat = f"{url}/chat/completions"
@@ -255,10 +255,10 @@ def test_sixty_four_clients_some_slow_some_rude(student: Student) -> None:
                 *(_rude(session, chat, number) for number in range(16)),
             )
             for _ in range(100):
-                if not desk.num_open and not desk.num_rows:
+                if not engine.num_open and not engine.num_rows:
                     break
                 await asyncio.sleep(0.05)
-            return alone, found[:48], desk.num_open, desk.num_rows
+            return alone, found[:48], engine.num_open, engine.num_rows
 
     alone, found, num_open, num_rows = asyncio.run(run())
     assert found == [alone[number % 3] for number in range(24)] * 2
@@ -269,10 +269,10 @@ def test_a_failing_engine_is_said_and_the_next_request_served(
     student: Student, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def run() -> int:
-        async with serving(student) as (url, desk), aiohttp.ClientSession() as session:
+        async with serving(student) as (url, engine), aiohttp.ClientSession() as session:
             chat = f"{url}/chat/completions"
             with monkeypatch.context() as patch:
-                patch.setattr(desk._engine, "step", _out_of_memory)
+                patch.setattr(engine._engine, "step", _out_of_memory)
                 async with session.post(chat, json=ASK) as response:
                     assert response.status == 500
                     assert "no room" in (await response.json())["error"]["message"]

@@ -3,13 +3,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from feldspar.config import EvaluateConfig
 from feldspar.stats import intervals
 from feldspar.stats.intervals import (
+    NUM_RESAMPLES,
     mean_interval,
     paired_difference,
     paired_shares_interval,
     proportion_interval,
 )
+
+
+def test_a_recipe_that_does_not_say_resamples_as_often_as_all_else():
+    assert EvaluateConfig().num_resamples == NUM_RESAMPLES
 
 
 def test_same_values_and_seed_give_the_same_interval():

@@ -2,17 +2,17 @@
 
 import os
 import signal
-import sys
 from pathlib import Path
 
 import torch
 from tiny import chats, make_tiny
 
-from feldspar.student import fit as fitting
-from feldspar.student.fit import FitSettings, fit
+from feldspar.student.fit import fit
 from feldspar.student.model import save_checkpoint
 from feldspar.student.token_rows import tokenise
+from feldspar.student.training import loop as loops
 from feldspar.student.training.schedule import Schedule, SourceRows
+from feldspar.student.training.settings import FitSettings
 
 
 def main(here: Path, kill_at: int | None, optimizer_states: str) -> None:
@@ -31,7 +31,7 @@ def main(here: Path, kill_at: int | None, optimizer_states: str) -> None:
         checkpoint_steps=(4, 16),
         optimizer_states=optimizer_states,
     )
-    fitting._STATE_SECONDS = 0.0
+    loops._STATE_SECONDS = 0.0
     learning_rate_at = FitSettings.learning_rate_at
 
     def counted(self: FitSettings, step: int, num_steps: int) -> float:
@@ -40,8 +40,7 @@ def main(here: Path, kill_at: int | None, optimizer_states: str) -> None:
         return learning_rate_at(self, step, num_steps)
 
     FitSettings.learning_rate_at = counted
-    fit(student, rows, schedule, settings, here=here)
+    fit(student, rows, schedule, settings, folder=here)
     save_checkpoint(student, here / "out", phase="p", step=16)
     # One process has nothing to do with several.
-    assert "feldspar.student.distributed.fsdp" not in sys.modules
     assert not torch.distributed.is_initialized()

@@ -10,18 +10,23 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+from step_mean import StepMean
 from tiny import chats
 
 from feldspar.cli.processes import training_processes
 from feldspar.config import LoraConfig, StudentConfig
 from feldspar.errors import TrainingError
-from feldspar.student import fit as fitting
-from feldspar.student.fit import FitSettings, fit
-from feldspar.student.model import save_checkpoint
+from feldspar.prefer.methods.dpo import PreferencePairs
+from feldspar.records import Conversation
+from feldspar.student.fit import fit
+from feldspar.student.model import Student, save_checkpoint
 from feldspar.student.token_rows import TokenRows, tokenise
+from feldspar.student.training import loop as loops
 from feldspar.student.training.lora import load_to_train
-from feldspar.student.training.process_group import Ranks
+from feldspar.student.training.objective import Objective
+from feldspar.student.training.process_group import LaunchSettings
 from feldspar.student.training.schedule import Schedule, SourceRows
+from feldspar.student.training.settings import FitSettings
 
 SINGLE = {
     "epochs": 1,
@@ -33,13 +38,19 @@ SINGLE = {
 """Steps of one row."""
 AT_ONCE = {"epochs": 1, "batch_samples": 60, "max_grad_norm": 1e9}
 """One step of all rows, whose gradient is left as it is."""
+PAIRS = {"objective": "pairs", "epochs": 2, "learning_rate": 1e-3}
+"""Direct preference optimisation: each row against the next."""
+STEP_MEAN = {"objective": "step mean", "epochs": 2}
+"""A loss that needs the mean of its step, of all processes' rows."""
 UNDER_TORCHRUN = {
     "torchrun": {},
     "single-2": SINGLE,
     "turned": AT_ONCE | {"tokens_per_micro_batch": 150, "is_turned": True},
     "low by step": AT_ONCE | {"dtype": "bfloat16", "shard": "step"},
     "low by layer": AT_ONCE | {"dtype": "bfloat16", "shard": "layer"},
-    "compiled": {"is_compiled": True, "recompute": "always"},
+    "pairs by step": PAIRS | {"shard": "step"},
+    "step mean": STEP_MEAN | {"shard": "layer"},
+    "compiled": {"is_compiled": True, "activation_checkpointing": "always"},
 }
 if find_spec("peft"):
     UNDER_TORCHRUN["low rank"] = {"lora": LoraConfig(rank=4), "shard": "layer"}
@@ -59,6 +70,7 @@ def train(
     dtype: str = "auto",
     is_compiled: bool = False,
     lora: LoraConfig | None = None,
+    objective: str = "",
     **settings: object,
 ) -> None:
     """Rows in steps of sixteen, the last of an epoch partial; checkpoints after 4 and at the end.
@@ -87,10 +99,22 @@ def train(
         rows,
         schedule,
         FitSettings(**(every | settings)),
-        here=here,
-        ranks=Ranks(num=num, start=str(here.parent / start), config=config, shard=shard, seed=5),
+        folder=here,
+        launch=LaunchSettings(
+            num_processes=num, start=str(here.parent / start), config=config, shard=shard, seed=5
+        ),
         on_checkpoint=checkpoint,
+        objective=objective_named(objective, student, rows, sources),
     )
+
+
+def objective_named(
+    name: str, student: Student, rows: TokenRows, sources: list[tuple[str, list[Conversation]]]
+) -> Objective | None:
+    if name == "pairs":
+        turned = [(source, [*chats[1:], *chats[:1]]) for source, chats in sources]
+        return PreferencePairs(rows, tokenise(student.template, turned, 200), 0.1)
+    return StepMean(rows, 0.1) if name else None
 
 
 def plan(rows: TokenRows, epochs: int, batch_samples: int) -> Schedule:
@@ -105,20 +129,20 @@ def plan(rows: TokenRows, epochs: int, batch_samples: int) -> Schedule:
 
 def slow_down() -> None:
     """The first process waits before each step, and the others for it."""
-    do_step = fitting.Loop.do_step
+    do_step = loops.Loop.do_step
 
-    def waiting(self: fitting.Loop, held: object) -> float:
+    def waiting(self: loops.Loop, held: object) -> float:
         time.sleep(0.4)
         return do_step(self, held)
 
-    fitting.Loop.do_step = waiting
+    loops.Loop.do_step = waiting
 
 
 def main(here: Path, num_wanted: int | None, is_slow: bool) -> int:
     torch.set_num_threads(1)
     # As the command line does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    fitting._STATE_SECONDS = 0.2
+    loops._STATE_SECONDS = 0.2
     try:
         if is_slow:
             slow_down()

@@ -10,9 +10,9 @@ from transformers import GemmaConfig, GemmaForCausalLM, MistralConfig, MistralFo
 
 from feldspar.config import StudentConfig
 from feldspar.records import Message
-from feldspar.student.inference.engine import Engine, Request, Row, prompt_log_probs
+from feldspar.student.inference.engine import Engine, EngineRow, Request, prompt_log_probs
 from feldspar.student.inference.sample import sample_answers
-from feldspar.student.inference.token_sampler import choose
+from feldspar.student.inference.token_sampler import sample_tokens
 from feldspar.student.model import Student, make_student
 
 SHAPE = {
@@ -32,13 +32,12 @@ def student() -> Student:
     return make_tiny()
 
 
-def run(engine: Engine, *requests: Request) -> list[Row]:
-    for request in requests:
-        engine.add(request)
-    return sorted(finish(engine), key=lambda row: (requests.index(row.request), row.draw))
+def run(engine: Engine, *requests: Request) -> list[EngineRow]:
+    ended = [row for row in engine.run(requests) if row.finish]
+    return sorted(ended, key=lambda row: (requests.index(row.request), row.draw))
 
 
-def finish(engine: Engine) -> list[Row]:
+def finish(engine: Engine) -> list[EngineRow]:
     ended = []
     while engine.is_busy:
         ended += [row for row in engine.step() if row.finish]
@@ -102,26 +101,26 @@ def test_the_ways_to_attend_say_the_same(student: Student) -> None:
         ]
         return [row.ids for row in run(engine, *requests)]
 
-    cohorts = Engine(student)
-    assert cohorts._segments is not None
-    cohorts._segments = None
-    assert ask(cohorts) == ask(Engine(student))
+    fallback = Engine(student)
+    assert fallback._cache is not None
+    fallback._cache = None
+    assert ask(fallback) == ask(Engine(student))
 
 
 @pytest.mark.parametrize(
-    ("kind", "config", "has_segments"),
+    ("kind", "config", "has_cache"),
     [
         (MistralForCausalLM, MistralConfig(**SHAPE, sliding_window=24), True),
         (GemmaForCausalLM, GemmaConfig(**SHAPE), True),
     ],
 )
-def test_other_families_say_what_the_plain_model_says(kind, config, has_segments) -> None:
+def test_other_families_say_what_the_plain_model_says(kind, config, has_cache) -> None:
     tokenizer = make_tokenizer()
     config.vocab_size = len(tokenizer)
     torch.manual_seed(1)
     student = make_student(kind(config), tokenizer, StudentConfig(base="", device="cpu"))
     engine = Engine(student)
-    assert (engine._segments is not None) == has_segments
+    assert (engine._cache is not None) == has_cache
     for length in (5, 40):
         request = Request(ids=prompt_of(length), keys=(1, 2), max_new_tokens=12)
         for row in run(engine, request):
@@ -172,7 +171,7 @@ def test_draws_have_the_models_chances_within_the_nucleus() -> None:
     numbers = (np.arange(num) + 0.5) / num
     for top_p in (1.0, 0.8):
         drawn = (
-            choose(
+            sample_tokens(
                 logits.expand(num, -1), np.full(num, 0.7), np.full(num, top_p), numbers
             ).bincount(minlength=600)
             / num
@@ -199,7 +198,7 @@ def test_bfloat16_keeps_to_the_plain_model() -> None:
     config = StudentConfig(base="", device="cpu", dtype="bfloat16")
     student = make_student(make_model(len(tokenizer)), tokenizer, config)
     engine = Engine(student)
-    assert engine._segments is not None
+    assert engine._cache is not None
     request = Request(ids=prompt_of(20), keys=(1, 2), max_new_tokens=8, num_log_probs=1)
     for row in run(engine, request):
         whole = prompt_log_probs(student, [*prompt_of(20), *row.ids], 0)[-len(row.ids) :]

@@ -18,12 +18,13 @@ from tiny import CHAT, chats, make_tiny
 from feldspar.config import StudentConfig
 from feldspar.errors import TrainingError
 from feldspar.records import Conversation, Message
-from feldspar.student import fit as fitting
-from feldspar.student.fit import FitSettings, fit
+from feldspar.student.fit import fit
 from feldspar.student.inference.sample import sample_answers
 from feldspar.student.model import Student, load_student
 from feldspar.student.token_rows import TokenRows, tokenise
+from feldspar.student.training import loop as loops
 from feldspar.student.training.schedule import Schedule, SourceRows
+from feldspar.student.training.settings import FitSettings
 from feldspar.student.training.signals import Stops
 
 LIMIT = 20
@@ -43,10 +44,10 @@ def gradient(
 ) -> torch.Tensor:
     """Of all rows, in the order of a step, or the other way round."""
     settings = FitSettings(learning_rate=0.0, tokens_per_micro_batch=budget)
-    loop = fitting.Loop(student, rows, one_source(rows, batch=len(rows)), settings, here)
+    loop = loops.Loop(student, rows, one_source(rows, batch=len(rows)), settings, here)
     student.model.zero_grad(set_to_none=True)
     indices = loop.schedule.step(0)[:: -1 if is_turned else 1]
-    loop._gradients(indices, int(loop._trained[indices].sum()), Stops())
+    loop._gradients(loop._begin(indices), Stops())
     return torch.cat([p.grad.flatten() for p in student.model.parameters()])
 
 
@@ -86,7 +87,7 @@ def test_loss_falls_and_the_student_learns_to_stop(tmp_path):
     student = make_tiny()
     rows = tokenise(student.template, [("colours", chats(64))], 200)
     schedule = one_source(rows, batch=16, epochs=25)
-    fit(student, rows, schedule, FitSettings(learning_rate=1e-2), here=tmp_path)
+    fit(student, rows, schedule, FitSettings(learning_rate=1e-2), folder=tmp_path)
     lines = [json.loads(text) for text in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(1, 101))
     assert lines[-1]["loss"] < 0.1 < 2 < lines[0]["loss"]
@@ -104,7 +105,7 @@ def test_the_loss_is_the_mean_over_supervised_tokens(tmp_path):
         [("a", chats(20)), ("b", [Conversation(id="b", source="b", messages=CHAT)])],
         200,
     )
-    fit(student, rows, one_source(rows, batch=21), FitSettings(learning_rate=0.0), here=tmp_path)
+    fit(student, rows, one_source(rows, batch=21), FitSettings(learning_rate=0.0), folder=tmp_path)
     (line,) = [json.loads(text) for text in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     by_source = line["sources"].values()
     total = sum(s["loss"] * s["supervised_tokens"] for s in by_source)
@@ -178,12 +179,12 @@ def test_sigterm_saves_and_is_passed_on(tmp_path):
     timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM))
     timer.start()
     try:
-        fit(student, rows, schedule, settings, here=tmp_path)
+        fit(student, rows, schedule, settings, folder=tmp_path)
     finally:
         timer.join()
         signal.signal(signal.SIGTERM, before)
     assert seen == [signal.SIGTERM]
-    loop = fitting.Loop(plain, rows, schedule, settings, tmp_path)
+    loop = loops.Loop(plain, rows, schedule, settings, tmp_path)
     loop.resume()
     assert 0 < loop.step < schedule.num_steps
     for ours, theirs in zip(plain.model.parameters(), student.model.parameters(), strict=True):
@@ -193,8 +194,8 @@ def test_sigterm_saves_and_is_passed_on(tmp_path):
 def test_state_of_another_run_is_not_taken_up(tmp_path):
     student = make_tiny()
     rows = tokenise(student.template, [("a", chats(16))], 200)
-    fit(student, rows, one_source(rows), FitSettings(learning_rate=1e-3), here=tmp_path)
-    loop = fitting.Loop(
+    fit(student, rows, one_source(rows), FitSettings(learning_rate=1e-3), folder=tmp_path)
+    loop = loops.Loop(
         make_tiny(), rows, one_source(rows), FitSettings(learning_rate=1e-2), tmp_path
     )
     loop.resume()
@@ -211,7 +212,7 @@ def test_a_loss_that_is_no_number_names_the_last_good_model(tmp_path):
             next(student.model.parameters()).fill_(float("nan"))
 
     with pytest.raises(TrainingError, match=r"step 3: the loss is nan.*checkpoint of step 2"):
-        fit(student, rows, one_source(rows), settings, here=tmp_path, on_checkpoint=spoil)
+        fit(student, rows, one_source(rows), settings, folder=tmp_path, on_checkpoint=spoil)
 
 
 def test_warm_up_counts_earlier_steps():
@@ -242,7 +243,7 @@ def test_a_real_small_model_learns(tmp_path):
     student = load_student(path, StudentConfig(base=path, device="cpu"))
     rows = tokenise(student.template, [("colours", chats(64))], 200)
     schedule = one_source(rows, batch=16, epochs=15)
-    fit(student, rows, schedule, FitSettings(learning_rate=4e-3), here=tmp_path)
+    fit(student, rows, schedule, FitSettings(learning_rate=4e-3), folder=tmp_path)
     lines = [json.loads(text) for text in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["loss"] < 0.5 * lines[0]["loss"]
     prompt = chats(1)[0].messages[:1]

@@ -13,22 +13,23 @@ from feldspar.config import StudentConfig, TrainConfig
 from feldspar.errors import TrainingError
 from feldspar.student import attention
 from feldspar.student import lm_head as heads
-from feldspar.student.fit import FitSettings, fit
+from feldspar.student.fit import fit
 from feldspar.student.lm_head import Head, cross_entropy, score_targets
 from feldspar.student.model import Student, make_student
 from feldspar.student.token_rows import TokenRows, tokenise
-from feldspar.student.training.forward import Compute, check_packing
+from feldspar.student.training.forward import ForwardPass, check_packing
 from feldspar.student.training.packing import pack, packed_batches
 from feldspar.student.training.schedule import Schedule, SourceRows
+from feldspar.student.training.settings import FitSettings
 
 
 def gradient(student: Student, rows: TokenRows, order: list[int], **options: bool) -> torch.Tensor:
     """Of the mean loss of all rows at once, in the given order."""
-    compute = Compute(student, **options)
+    forward = ForwardPass(student, **options)
     student.model.zero_grad(set_to_none=True)
-    with compute.ready():
-        laid = compute.lay([rows.row(i) for i in order])
-        torch.autograd.backward(compute.losses(laid, 1 / len(order)).sum())
+    with forward.ready():
+        tensors = forward.to_tensors([rows.row(i) for i in order])
+        torch.autograd.backward(forward.losses(tensors, 1 / len(order)).sum())
     return torch.cat([p.grad.flatten() for p in student.model.parameters()])
 
 
@@ -44,7 +45,7 @@ def run(student: Student, here: Path, **settings: object) -> list[dict]:
     rows = rows_of(student, 64)
     sources = (SourceRows(name="a", num_rows=len(rows)),)
     schedule = Schedule(sources=sources, batch_samples=16, num_epochs=8, phase="p", seed=1)
-    fit(student, rows, schedule, FitSettings(learning_rate=1e-2, **settings), here=here)
+    fit(student, rows, schedule, FitSettings(learning_rate=1e-2, **settings), folder=here)
     return [json.loads(text) for text in (here / "metrics.jsonl").read_text().splitlines()]
 
 
@@ -142,7 +143,7 @@ def test_activations_computed_again_give_the_same_gradient():
     rows = rows_of(student)
     order = list(range(len(rows)))
     kept = gradient(student, rows, order)
-    assert torch.equal(gradient(student, rows, order, recompute=True), kept)
+    assert torch.equal(gradient(student, rows, order, checkpoint_activations=True), kept)
     layer = student.model.base_model.layers[0]
     assert "forward" not in vars(layer)
     assert not layer.training
@@ -153,16 +154,16 @@ def test_recomputation_keeps_less(tmp_path):
     student = make_tiny()
     rows = rows_of(student)
     saved = []
-    for recompute in (False, True):
+    for is_on in (False, True):
         sizes = []
-        compute = Compute(student, recompute=recompute)
+        forward = ForwardPass(student, checkpoint_activations=is_on)
         with (
-            compute.ready(),
+            forward.ready(),
             torch.autograd.graph.saved_tensors_hooks(
                 lambda t, sizes=sizes: sizes.append(t.numel()) or t, lambda t: t
             ),
         ):
-            compute.losses(compute.lay([rows.row(i) for i in range(8)]), 1.0)
+            forward.losses(forward.to_tensors([rows.row(i) for i in range(8)]), 1.0)
         saved.append(sum(sizes))
     assert saved[1] < 0.5 * saved[0]
 
@@ -171,11 +172,11 @@ def test_the_copy_follows_the_weights(tmp_path):
     student = make_tiny(dtype="bfloat16")
     lines = run(student, tmp_path)
     assert lines[-1]["loss"] < 0.5 * lines[0]["loss"]
-    compute = Compute(student)
+    forward = ForwardPass(student)
     with torch.no_grad():
         next(iter(student.model.model.layers[0].parameters())).add_(1.0)
-    compute.refresh()
-    for low, weight in zip(compute.model.parameters(), student.model.parameters(), strict=True):
+    forward.refresh()
+    for low, weight in zip(forward.model.parameters(), student.model.parameters(), strict=True):
         assert torch.equal(low, weight.to(low.dtype))
         assert weight.dtype == torch.float32
 

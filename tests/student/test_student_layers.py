@@ -14,12 +14,13 @@ from torch._dynamo.utils import counters
 
 from feldspar.progress import SILENT
 from feldspar.student import layers
-from feldspar.student.fit import FitSettings, Loop
 from feldspar.student.model import Student
 from feldspar.student.scoring.score import Tree, score_trees
 from feldspar.student.token_rows import tokenise
-from feldspar.student.training.forward import Compute
+from feldspar.student.training.forward import ForwardPass
+from feldspar.student.training.loop import Loop
 from feldspar.student.training.schedule import Schedule, SourceRows
+from feldspar.student.training.settings import FitSettings
 
 pytestmark = [
     pytest.mark.slow,
@@ -35,13 +36,13 @@ PICKED = (range(5), range(7), [3], range(20), range(30, 33))
 def gradients(student: Student, **options: bool) -> list[torch.Tensor]:
     """Of each micro-batch by itself."""
     rows = tokenise(student.template, [("a", chats(40))], 200)
-    compute = Compute(student, **options)
-    compute.warm_up()
+    forward = ForwardPass(student, **options)
+    forward.warm_up()
     found = []
     for indices in PICKED:
-        with compute.ready():
-            laid = compute.lay([rows.row(i) for i in indices])
-            torch.autograd.backward(compute.losses(laid, 1.0).sum())
+        with forward.ready():
+            tensors = forward.to_tensors([rows.row(i) for i in indices])
+            torch.autograd.backward(forward.losses(tensors, 1.0).sum())
         found.append(torch.cat([p.grad.flatten() for p in student.model.parameters()]))
         student.model.zero_grad(set_to_none=True)
     return found
@@ -52,24 +53,24 @@ def worst(found: list[torch.Tensor], expected: list[torch.Tensor]) -> float:
     return max(float((f - e).norm() / e.norm()) for f, e in pairs)
 
 
-@pytest.mark.parametrize("recompute", [False, True])
-def test_compiled_layers_give_the_same_gradient_at_all_lengths(recompute):
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_compiled_layers_give_the_same_gradient_at_all_lengths(checkpointed):
     expected = gradients(make_tiny())
     student = make_tiny(compile=True)
     before = counters["stats"]["unique_graphs"]
-    gradients(student, recompute=recompute)
+    gradients(student, checkpoint_activations=checkpointed)
     once = counters["stats"]["unique_graphs"]
-    found = gradients(student, recompute=recompute)
+    found = gradients(student, checkpoint_activations=checkpointed)
     assert counters["stats"]["unique_graphs"] == once <= before + 6
     assert 0 < worst(found, expected) < 1e-5
     assert not any("forward" in vars(m) for m in student.model.modules())
     assert all(m._compiled_call_impl is None for m in student.model.modules())
 
 
-@pytest.mark.parametrize("recompute", [False, True])
-def test_layers_that_were_compiled_are_let_go(recompute):
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_layers_that_were_compiled_are_let_go(checkpointed):
     student = make_tiny(compile=True)
-    gradients(student, recompute=recompute)
+    gradients(student, checkpoint_activations=checkpointed)
     layer = weakref.ref(layers.layers_of(student.model)[0])
     del student
     gc.collect()

@@ -12,11 +12,14 @@ from transformers import AutoModelForCausalLM
 
 from feldspar.config import LoraConfig, StudentConfig
 from feldspar.errors import TrainingError
-from feldspar.student.fit import FitSettings, Loop, fit
-from feldspar.student.model import LAB_TOKENS, Student, load_student, save_checkpoint
+from feldspar.student.fit import fit
+from feldspar.student.model import Student, load_student, save_checkpoint
+from feldspar.student.template.tokens import LAB
 from feldspar.student.token_rows import tokenise
+from feldspar.student.training.loop import Loop
 from feldspar.student.training.lora import add_lora
 from feldspar.student.training.schedule import Schedule, SourceRows
+from feldspar.student.training.settings import FitSettings
 
 pytest.importorskip("peft", reason="the extra feldspar[lora] is not installed")
 
@@ -31,7 +34,7 @@ def train(student: Student, here: Path, num_epochs: int = 8) -> list[float]:
     rows = tokenise(student.template, [("a", chats(64))], 200)
     sources = (SourceRows(name="a", num_rows=len(rows)),)
     schedule = Schedule(sources=sources, batch_samples=16, num_epochs=num_epochs, phase="p", seed=1)
-    fit(student, rows, schedule, SETTINGS, here=here)
+    fit(student, rows, schedule, SETTINGS, folder=here)
     lines = (here / "metrics.jsonl").read_text().splitlines()
     return [json.loads(line)["loss"] for line in lines]
 
@@ -42,7 +45,7 @@ def test_low_rank_weights_learn_and_the_rest_stays(tmp_path, dtype):
     losses = train(student, tmp_path)
     assert losses[-1] < 0.5 * losses[0]
     before = plain.model.state_dict()
-    own = plain.tokenizer.convert_tokens_to_ids(list(LAB_TOKENS))
+    own = plain.tokenizer.convert_tokens_to_ids(list(LAB.trained))
     for name, tensor in student.model.state_dict().items():
         if "lora_" in name:
             continue

@@ -7,7 +7,7 @@ import pytest
 
 from feldspar.config import ArchitectureConfig, LoraConfig, StudentConfig, TrainConfig
 from feldspar.records import MemoryEstimate
-from feldspar.student.training.activation_checkpointing import foresees_recompute
+from feldspar.student.training.activation_checkpointing import foresees_checkpointing
 from feldspar.student.training.memory import Method, estimate_memory, memory_ways, shard_that_fits
 
 GIB = 2**30
@@ -38,7 +38,7 @@ def test_weights_gradients_and_moments_are_sixteen_bytes_a_parameter() -> None:
 def test_activations_grow_with_tokens_and_shrink_when_computed_again() -> None:
     one, two, four = (estimate_memory(MISTRAL, Method(), n).activations for n in (1024, 2048, 4096))
     assert four - two == pytest.approx(2 * (two - one), rel=0.01)
-    again = estimate_memory(MISTRAL, Method(recompute=True), 4096)
+    again = estimate_memory(MISTRAL, Method(activation_checkpointing=True), 4096)
     assert again.activations < 0.5 * four
     assert again.weights == estimate_memory(MISTRAL, Method(), 4096).weights
 
@@ -63,12 +63,12 @@ def test_several_recompute_as_it_was_foretold(gibibytes, options, tmp_path: Path
     shard = shard_that_fits(*2 * (MISTRAL.num_parameters,), 8, 2, gibibytes * GIB)
     method = Method(shard=shard, num_shards=8)
     given = train.tokens_per_micro_batch, gibibytes * GIB
-    assert foresees_recompute(str(tmp_path), method, *given) is ("recompute" in options)
+    assert foresees_checkpointing(str(tmp_path), method, *given) is ("recompute" in options)
 
 
 def test_of_a_model_that_cannot_be_counted_activations_are_kept(tmp_path: Path, caplog) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "mixtral"}')
-    assert not foresees_recompute(str(tmp_path), Method(shard="step", num_shards=2), 10**9, GIB)
+    assert not foresees_checkpointing(str(tmp_path), Method(shard="step", num_shards=2), 10**9, GIB)
     assert 'set train.recompute = "always"' in caplog.text
 
 

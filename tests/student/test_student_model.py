@@ -1,6 +1,7 @@
 """Loading, added tokens, saving whole, and knowing by content."""
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from feldspar.config import StudentConfig
 from feldspar.errors import TrainingError
 from feldspar.student.model import (
     base_checkpoint,
+    compute_threads,
     digest_checkpoint,
     load_student,
     make_student,
@@ -19,6 +21,15 @@ from feldspar.student.model import (
 )
 
 CONFIG = StudentConfig(base="tiny", device="cpu")
+
+
+@pytest.fixture
+def threads() -> Iterator[int]:
+    """More than one thread, as a machine with several cores has it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield 3
+    torch.set_num_threads(before)
 
 
 def test_missing_tokens_are_added_and_start_at_the_mean(tmp_path):
@@ -120,3 +131,28 @@ def test_loading_says_which_tokens_were_added(tmp_path: Path, caplog):
     with caplog.at_level(logging.INFO):
         load_student(str(base), CONFIG)
     assert "<|assistant|>" in caplog.text
+
+
+def test_a_small_model_computes_on_one_thread_and_leaves_the_process_as_it_was(
+    threads: int,
+) -> None:
+    student = make_tiny()
+    assert torch.get_num_threads() == threads
+    with student.computing():
+        assert torch.get_num_threads() == 1
+        with student.computing():
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == threads
+    with pytest.raises(InterruptedError), compute_threads(student):
+        raise InterruptedError
+    assert torch.get_num_threads() == threads
+
+
+def test_a_large_model_computes_on_the_threads_that_are_set(
+    threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student = make_tiny()
+    monkeypatch.setattr("feldspar.student.model._ONE_THREAD_PARAMETERS", 100)
+    with student.computing():
+        assert torch.get_num_threads() == threads

@@ -13,7 +13,7 @@ import pytest
 import ranked_fit
 import torch
 from forked import Forked
-from ranked_fit import AT_ONCE, SINGLE, train
+from ranked_fit import AT_ONCE, PAIRS, SINGLE, STEP_MEAN, train
 from safetensors.torch import load_file
 from tiny import save_base
 
@@ -125,7 +125,7 @@ def test_one_long_row_is_as_much_as_many_short_ones() -> None:
 def test_processes_train_as_one_layer_by_layer(alone: Path) -> None:
     """An odd number, which shares neither rows nor weights evenly. By the step: under torchrun."""
     here = alone.parent / "layers"
-    train(here, 3, shard="layer", recompute="always")
+    train(here, 3, shard="layer", activation_checkpointing="always")
     assert_same(here, alone)
     assert not (here / "ranks").exists()
 
@@ -197,6 +197,52 @@ def test_low_rank_weights_are_trained_by_several_as_by_one(torchrun: Path, alone
     }
     assert moved == {name for name in before if "proj" in name}
     assert metrics(two)[-1]["loss"] < 0.5 * metrics(two)[0]["loss"]
+
+
+def assert_alike(here: Path, alone: Path, *names: str) -> None:
+    """The same losses and named metrics, step by step, and in the end the same weights."""
+    lines, expected = metrics(here), metrics(alone)
+    assert len(lines) == len(expected)
+    for line, other in zip(lines, expected, strict=True):
+        for name in ("loss", *names):
+            assert line[name] == pytest.approx(other[name], rel=1e-4, abs=1e-5)
+    (last, *_) = sorted(alone.glob("step-*"), key=lambda path: -int(path.name[5:]))
+    for name, tensor in load_file(last / "model.safetensors").items():
+        found = load_file(here / last.name / "model.safetensors")[name]
+        assert (found - tensor).norm() / tensor.norm() < 1e-5
+
+
+@pytest.mark.slow
+def test_preference_pairs_are_trained_by_several_as_by_one(torchrun: Path, alone: Path) -> None:
+    """Under torchrun by the step, and with two processes that this one starts by the layer."""
+    one, two = alone.parent / "pairs, alone", alone.parent / "pairs by layer"
+    train(one, 1, **PAIRS)
+    train(two, 2, **PAIRS, shard="layer")
+    for here in (two, torchrun / "pairs by step"):
+        assert_alike(here, one, "margin", "accuracy")
+        found, expected = (
+            np.array(json.loads((folder / "reference.json").read_text())["log_probs"])
+            for folder in (here, one)
+        )
+        assert np.abs(found - expected).max() < 1e-3
+    first, *_, last = metrics(one)
+    assert first["margin"] == pytest.approx(0, abs=1e-4)
+    assert abs(last["margin"]) > 1e-2
+    assert 0 <= last["accuracy"] <= 1
+
+
+@pytest.mark.slow
+def test_the_mean_of_a_step_is_that_of_all_processes(
+    torchrun: Path, alone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # An objective is found by its module, in the workers too.
+    places = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, places)))
+    one, two = alone.parent / "step mean, alone", alone.parent / "step mean by step"
+    train(one, 1, **STEP_MEAN)
+    train(two, 2, **STEP_MEAN, shard="step")
+    for here in (two, torchrun / "step mean"):
+        assert_alike(here, one, "mean")
 
 
 @pytest.mark.slow

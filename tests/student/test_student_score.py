@@ -18,7 +18,7 @@ from transformers import (
 
 from feldspar.errors import TrainingError
 from feldspar.student.scoring.prefix_attention import (
-    Block,
+    PackedTree,
     _attend,
     _attend_plainly,
     _each,
@@ -149,7 +149,7 @@ def test_wherever_the_fast_kernel_is_not_the_plain_one_gives_the_same():
 def test_continuations_are_attended_to_the_same_one_by_one_and_side_by_side(num_keys):
     torch.manual_seed(1)
     lengths = (3, 1, 7, 1)
-    block = Block(0, 5, lengths, torch.device("cpu"))
+    block = PackedTree(0, 5, lengths, torch.device("cpu"))
     rest = [torch.randn(1, heads, sum(lengths), 8) for heads in (4, num_keys, num_keys)]
     ways = [way(block, rest, 0.3) for way in (_each, _side_by_side)]
     torch.testing.assert_close(*ways, atol=1e-6, rtol=1e-6)

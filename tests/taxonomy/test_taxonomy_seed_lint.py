@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from feldspar.taxonomy import Finding, check_taxonomy
-from feldspar.taxonomy.check.languages import language_of
 
 CONTEXT = "The Phoenix is a minor constellation in the southern sky, named after a mythical bird."
 GOOD = f"""\
@@ -101,19 +100,3 @@ def test_paths_that_are_one_on_some_disks_are_an_error(tmp_path: Path) -> None:
     told = [f for f in check_taxonomy(tmp_path) if f.code == "FT015"]
     assert [f.path.parent.name for f in told] == ["caf\u00e9", "stars"]
     assert all(f.severity == "error" for f in told)
-
-
-@pytest.mark.parametrize(
-    ("text", "language"),
-    [
-        ("What is the home of the people that are in the north?", "English"),
-        ("Wer hat das Haus nicht gesehen, und wie ist die Farbe?", "German"),
-        ("Quel est le nom des étoiles dans le ciel pour les marins ?", "French"),
-        ("El nombre de las estrellas que se ven en el cielo es largo", "Spanish"),
-        ("\u8fd9\u662f\u4ec0\u4e48\u4e1c\u897f\u5462\u6211\u4eec\u4e0d\u77e5\u9053\u5440", "Cjk"),
-        ("Zorbo Mirad Flin Bras Kort Velm", ""),
-        ("42", ""),
-    ],
-)
-def test_languages_are_told_where_they_can_be(text: str, language: str) -> None:
-    assert language_of(text) == language

@@ -20,6 +20,7 @@ from feldspar.endpoint import retry, transport
 from feldspar.errors import TeacherError
 from feldspar.generate import generate_samples
 from feldspar.records import Leaf, Sample, Seed
+from feldspar.steps import Workspace
 from feldspar.teacher import Budget, BudgetSpent, Journal, Refused, open_teacher
 
 CONFIG = TeacherConfig(concurrency=8, max_retries=3, timeout_seconds=2)
@@ -321,7 +322,13 @@ def generate(server: FakeTeacher, here: Path, config: TeacherConfig) -> list[Sam
         teacher = open_teacher(config, server.url, journal)
         return list(
             generate_samples(
-                [LEAF], ROWS, teacher=teacher, judge=teacher, avoid=(), seed=1, here=here
+                Workspace(folder=here),
+                [LEAF],
+                ROWS,
+                teacher=teacher,
+                judge=teacher,
+                avoid=(),
+                seed=1,
             )
         )
 

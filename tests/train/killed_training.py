@@ -6,13 +6,14 @@ from pathlib import Path
 
 from tiny_base import CONFIG, STUDENT, FakeScore, phase, save_base, source
 
-from feldspar.student import fit as fitting
-from feldspar.student.fit import FitSettings
+from feldspar.steps import Workspace
+from feldspar.student.training import loop as loops
+from feldspar.student.training.settings import FitSettings
 from feldspar.train.phases import train_phases
 
 
 def main(here: Path, kill_at: int) -> None:
-    fitting._STATE_SECONDS = 0.0
+    loops._STATE_SECONDS = 0.0
     asked = 0
     learning_rate_at = FitSettings.learning_rate_at
 
@@ -30,13 +31,14 @@ def main(here: Path, kill_at: int) -> None:
     phases = [phase("one", own), phase("two", source(here, "second", 40), own)]
     score = FakeScore(lambda name, step: 0.5 + 0.01 * (step % 5))
     for _ in train_phases(
+        Workspace(folder=here / "trained"),
         base,
-        phases,
+        [planned.phase for planned in phases],
+        [planned.training for planned in phases],
         CONFIG,
         student=STUDENT,
         scores={"exams": score},
         min_selection_items=100,
         seed=1,
-        here=here / "trained",
     ):
         pass

@@ -10,6 +10,7 @@ from feldspar.config import BaseReplayConfig
 from feldspar.errors import RecipeError
 from feldspar.mix.base_rows import sample_base
 from feldspar.records import Checkpoint, Conversation
+from feldspar.steps import Workspace
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 def sample(base: Checkpoint, seed: int = 1, **more: object) -> list[Conversation]:
     settings = {"from": "base", "num_rows": 6, "max_new_tokens": 12, **more}
     config = BaseReplayConfig.model_validate(settings)
-    return list(sample_base(base, config, student=STUDENT, seed=seed))
+    return list(sample_base(Workspace(folder=Path()), base, config, student=STUDENT, seed=seed))
 
 
 def test_the_base_asks_and_answers_itself_the_same_way_each_time(base):

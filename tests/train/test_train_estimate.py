@@ -7,6 +7,7 @@ import sys
 from tiny_base import CONFIG, STUDENT, FakeScore, phase, save_base, source
 
 from feldspar.config import PhaseConfig, TrainConfig
+from feldspar.steps import Workspace
 from feldspar.train.estimate import estimate
 from feldspar.train.phases import train_phases
 
@@ -29,16 +30,23 @@ def test_steps_are_those_that_are_done(tmp_path):
     base = save_base(tmp_path / "base")
     score = FakeScore(lambda name, step: 0.5)
     for _ in train_phases(
-        base, phases, CONFIG, student=STUDENT, scores={"exams": score}, min_selection_items=1,
-        seed=1, here=tmp_path / "t",
-    ):  # fmt: skip
+        Workspace(folder=tmp_path / "t"),
+        base,
+        [planned.phase for planned in phases],
+        [planned.training for planned in phases],
+        CONFIG,
+        student=STUDENT,
+        scores={"exams": score},
+        min_selection_items=1,
+        seed=1,
+    ):
         pass
     done = [json.loads(t) for t in (tmp_path / "t" / "metrics.jsonl").read_text().splitlines()]
     config = CONFIG.model_copy(
         update={
             "phase": tuple(
                 PhaseConfig(name=p.name, num_epochs=p.num_epochs, batch_samples=p.batch_samples)
-                for p in phases
+                for _, p in phases
             )
         }
     )

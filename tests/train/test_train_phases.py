@@ -11,18 +11,20 @@ import killed_training
 import pytest
 import torch
 from forked import Forked
+from plain_trainer import PlainTrainer
 from safetensors.torch import load_file
-from tiny_base import CONFIG, STUDENT, FakeScore, phase, save_base, source
+from tiny_base import CONFIG, STUDENT, FakeScore, Planned, phase, save_base, source
 
 from feldspar.config import LoraConfig
 from feldspar.errors import DiskError, TrainingError
-from feldspar.records import Checkpoint, Phase
+from feldspar.records import Checkpoint
+from feldspar.steps import Workspace
 from feldspar.train.phases import train_phases
 
 MODELS = Path(__file__).parents[2].parent / "shared" / "data" / "models"
 
 
-def train(base: Checkpoint, phases: list[Phase], here: Path, **more: object) -> list[Checkpoint]:
+def train(base: Checkpoint, planned: list[Planned], here: Path, **more: object) -> list[Checkpoint]:
     settings = {
         "student": STUDENT,
         "scores": {"exams": more.pop("score", FakeScore(lambda name, step: 0.5))},
@@ -30,7 +32,9 @@ def train(base: Checkpoint, phases: list[Phase], here: Path, **more: object) -> 
         "seed": 1,
     }
     config = more.pop("config", CONFIG)
-    return list(train_phases(base, phases, config, here=here, **(settings | more)))
+    workspace = Workspace(folder=here, num_processes=more.pop("num_processes", 1))
+    phases, trainings = zip(*planned, strict=True)
+    return list(train_phases(workspace, base, phases, trainings, config, **(settings | more)))
 
 
 def lines(path: Path) -> list[dict]:
@@ -207,3 +211,26 @@ def test_phases_train_low_rank_weights_and_hand_on_plain_models(base, tmp_path):
     assert not torch.equal(weights[1][name], weights[2][name])
     norm = "model.norm.weight"
     assert torch.equal(weights[0][norm], weights[2][norm])
+
+
+def test_another_trainer_trains_the_same_phases_from_the_schedule(base, tmp_path):
+    """To the same losses and weights, with the package choosing and going on as it does."""
+    own, other = source(tmp_path, "first", 40), source(tmp_path, "second", 40)
+    phases = [phase("one", own), phase("two", other, source(tmp_path, "earlier", 40, share=0.25))]
+    ours = train(base, phases, tmp_path / "ours")
+    trainer = PlainTrainer()
+    theirs = train(base, phases, tmp_path / "theirs", trainer=trainer)
+    assert trainer.forgotten == [tmp_path / "theirs"] * 2
+    assert [(c.phase, c.step) for c in theirs] == [(c.phase, c.step) for c in ours]
+    for line, expected in zip(
+        lines(tmp_path / "theirs" / "metrics.jsonl"),
+        lines(tmp_path / "ours" / "metrics.jsonl"),
+        strict=True,
+    ):
+        assert (line["phase"], line["step"]) == (expected["phase"], expected["step"])
+        assert line["loss"] == pytest.approx(expected["loss"], rel=1e-4)
+        assert line["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-3)
+    for mine, yours in zip(ours, theirs, strict=True):
+        weights, found = (load_file(f"{c.path}/model.safetensors") for c in (mine, yours))
+        for name, tensor in weights.items():
+            assert (found[name] - tensor).norm() <= 1e-3 * tensor.norm()

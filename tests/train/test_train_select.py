@@ -12,20 +12,18 @@ from feldspar.records import Message
 from feldspar.student.model import load_student
 from feldspar.student.scoring.log_probs import AnswerRow, answer_log_probs
 from feldspar.train.held_out import HeldOut
-from feldspar.train.select import Candidate, choose, kept_steps
+from feldspar.train.select import PhaseCandidate, choose, kept_steps
 
 
-def candidate(step: int, num_right: int, num_items: int = 100) -> Candidate:
+def candidate(step: int, num_right: int, num_items: int = 100) -> PhaseCandidate:
     """The first items are right."""
     values = tuple(float(i < num_right) for i in range(num_items))
-    return Candidate(key="k", step=step, digest=str(step), values=values)
+    return PhaseCandidate(key="k", step=step, digest=str(step), values=values)
 
 
-def chosen(start: int, *right: int, keep_best: int = 9, min_items: int = 1):
+def chosen(start: int, *right: int, min_items: int = 1):
     candidates = [candidate(step, num) for step, num in enumerate(right, start=1)]
-    return choose(
-        candidates, candidate(0, start), "accuracy", min_items=min_items, keep_best=keep_best
-    )
+    return choose(candidates, candidate(0, start), "accuracy", min_items=min_items)
 
 
 def test_the_earliest_within_one_standard_error_goes_on():
@@ -39,10 +37,10 @@ def test_the_earliest_within_one_standard_error_goes_on():
 def test_pairs_tell_apart_what_means_alone_would_not():
     rng = random.Random(1)
     hard = [rng.random() for _ in range(100)]
-    worse = Candidate(key="k", step=1, digest="1", values=tuple(hard))
-    better = Candidate(key="k", step=2, digest="2", values=tuple(h + 0.01 for h in hard))
-    start = Candidate(key="k", step=0, digest="0", values=tuple(hard))
-    choice = choose([worse, better], start, "log-likelihood", min_items=1, keep_best=2)
+    worse = PhaseCandidate(key="k", step=1, digest="1", values=tuple(hard))
+    better = PhaseCandidate(key="k", step=2, digest="2", values=tuple(h + 0.01 for h in hard))
+    start = PhaseCandidate(key="k", step=0, digest="0", values=tuple(hard))
+    choice = choose([worse, better], start, "log-likelihood", min_items=1)
     assert choice.candidate is better
     first, second = choice.compared
     assert second.to_start is not None
@@ -65,8 +63,8 @@ def test_a_phase_that_made_the_model_worse_says_so_with_the_interval():
 
 def test_too_few_items_or_no_start_choose_the_last():
     assert chosen(10, 90, 20, min_items=101).candidate.step == 2
-    unscored = [Candidate(key="k", step=s, digest="x") for s in (1, 2, 3)]
-    choice = choose(unscored, None, "", min_items=1, keep_best=1)
+    unscored = [PhaseCandidate(key="k", step=s, digest="x") for s in (1, 2, 3)]
+    choice = choose(unscored, None, "", min_items=1)
     assert choice.candidate.step == 3
     assert kept_steps(unscored, 1) == {3}
 
@@ -78,7 +76,7 @@ def test_what_would_be_chosen_is_kept_and_what_went_does_not_come_back():
     assert kept_steps(candidates, 1) == {3, 5}
     for number in range(1, len(right) + 1):
         so_far = candidates[:number]
-        choice = choose(so_far, candidate(0, 0), "accuracy", min_items=1, keep_best=1)
+        choice = choose(so_far, candidate(0, 0), "accuracy", min_items=1)
         assert choice.candidate.step in kept_steps(so_far, 1)
 
 
@@ -101,7 +99,7 @@ def test_training_warns_of_a_phase_that_did_harm(tmp_path, caplog):
 def test_held_out_rows_are_marked_by_the_mean_of_their_trained_tokens(tmp_path):
     base = save_base(tmp_path / "base")
     own, apart = source(tmp_path, "own", 4), source(tmp_path, "apart", 3)
-    held_out = HeldOut(phase("one", own, held_out=(apart,), select="log-likelihood"), STUDENT)
+    held_out = HeldOut(phase("one", own, held_out=(apart,), select="log-likelihood").phase, STUDENT)
     values = held_out.values(base)
     assert list(values) == ["apart: 0", "apart: 1", "apart: 2"]
     student = load_student(base.path, STUDENT)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from feldspar.config import StudentConfig, TrainConfig
-from feldspar.records import Checkpoint, Conversation, Message, Phase, Source
+from feldspar.records import Checkpoint, Conversation, Message, Phase, PhaseTraining, Source
 from feldspar.runs import write_rows
 from feldspar.student.model import base_checkpoint
 
@@ -59,7 +60,14 @@ def source(folder: Path, name: str, num_rows: int, *, extra: str = "", **draw: f
     return Source(name=name, path=str(path), digest=name, num_samples=len(rows), **draw)
 
 
-def phase(name: str, *sources: Source, **more: object) -> Phase:
+class Planned(NamedTuple):
+    """A phase, and how it is trained."""
+
+    phase: Phase
+    training: PhaseTraining
+
+
+def phase(name: str, *sources: Source, **more: object) -> Planned:
     settings = {
         "num_epochs": 2,
         "batch_samples": 16,
@@ -67,7 +75,9 @@ def phase(name: str, *sources: Source, **more: object) -> Phase:
         "warmup_steps": 4,
         "select": "exams",
     }
-    return Phase(name=name, sources=sources, **(settings | more))
+    held_out = more.pop("held_out", ())
+    training = PhaseTraining(name=name, **(settings | more))
+    return Planned(Phase(name=name, sources=sources, held_out=held_out), training)
 
 
 class FakeScore:

@@ -1,5 +1,6 @@
 """The world's models are made once; a making that was killed goes on to the same weights."""
 
+import random
 import signal
 import time
 from pathlib import Path
@@ -9,8 +10,13 @@ from forked import Forked
 
 from feldspar.config import WorldConfig
 from feldspar.errors import RecipeError
+from feldspar.keys import content_key
 from feldspar.progress import SILENT
 from feldspar.world import make_world
+from feldspar.world.build import FILES_VERSION, MODELS_VERSION
+from feldspar.world.corpus import base_rows, reward_aligned_rows, reward_base_rows
+from feldspar.world.serve import world_of
+from feldspar.world.write import world_texts
 
 CONFIG = WorldConfig(num_old=12, num_new=10, training=0.008)
 
@@ -65,3 +71,13 @@ def test_files_alone_are_written_without_making_a_model(tmp_path: Path) -> None:
     assert not Path(parts["student"]).exists()
     again = make_world(CONFIG, tmp_path, set(), SILENT)
     assert again == parts
+
+
+def test_a_world_that_changes_gets_a_new_version() -> None:
+    """Where this fails by intent: raise MODELS_VERSION or FILES_VERSION, and note the digest."""
+    world = world_of(CONFIG)
+    files = content_key(sorted(world_texts(world)))
+    makers = (base_rows, reward_base_rows, reward_aligned_rows)
+    rows = content_key([make(world, 50, random.Random(1)) for make in makers])
+    assert (FILES_VERSION, files[:16]) == (1, "fa119fc6b978bedf")
+    assert (MODELS_VERSION, rows[:16]) == (1, "f442ac99e659b49c")

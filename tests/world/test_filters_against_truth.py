@@ -8,6 +8,7 @@ import pytest
 from feldspar.config import ErrorRates, GenerateConfig, TaxonomyConfig, TeacherConfig, WorldConfig
 from feldspar.generate import generate_samples
 from feldspar.records import Leaf, Sample
+from feldspar.steps import Workspace
 from feldspar.taxonomy import read_taxonomy
 from feldspar.teacher import Journal, open_teacher
 from feldspar.world.judge import is_unsafe, world_truth
@@ -60,7 +61,13 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Tables:
         def generate(config: GenerateConfig) -> list[Sample]:
             return list(
                 generate_samples(
-                    leaves, config, teacher=teacher, judge=teacher, avoid=[], seed=1, here=folder
+                    Workspace(folder=folder),
+                    leaves,
+                    config,
+                    teacher=teacher,
+                    judge=teacher,
+                    avoid=[],
+                    seed=1,
                 )
             )
 

@@ -36,7 +36,7 @@ from feldspar.student.model import (
     uses_bos,
 )
 from feldspar.student.scoring.score import Tree
-from feldspar.student.template.layout import Piece, Turn
+from feldspar.student.template.layout import TemplatePiece, TemplateTurn
 from feldspar.student.template.render import Template
 
 DEFAULT_MAX_LENGTH = 2048
@@ -232,8 +232,8 @@ class StudentLM(TemplateLM):  # type: ignore[misc]
         return [postprocess_generated_text(only.text, stops, None) for (only,) in drawn]
 
 
-def _plain_turns(messages: Sequence[Message], answered: bool) -> list[Turn]:
-    return [Turn((Piece(messages[-1].content, False),), None)]
+def _plain_turns(messages: Sequence[Message], answered: bool) -> list[TemplateTurn]:
+    return [TemplateTurn((TemplatePiece(messages[-1].content, False),), None)]
 
 
 def _cannot_be_scored(asked: Any, continuation: list[int], max_length: int) -> str:

@@ -28,6 +28,7 @@ from feldspar.evaluate.served import file_name, served_name
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Checkpoint, Score
 from feldspar.runs import read_rows, write_json, write_rows
+from feldspar.steps import Step, Workspace
 
 VERSION = 1
 """Of the way tasks are asked: part of what results are kept under."""
@@ -92,6 +93,7 @@ def examined_server(server: TeacherConfig, progress: Progress) -> Examined:
 
 
 def score_benchmarks(
+    workspace: Workspace,
     named_checkpoints: Sequence[tuple[str, Checkpoint]],
     configs: Sequence[BenchmarkConfig],
     *,
@@ -99,11 +101,9 @@ def score_benchmarks(
     server: TeacherConfig | None = None,
     server_tasks: Sequence[str] = (),
     harness: str,
-    here: Path,
     cache_path: Path,
-    progress: Progress = SILENT,
 ) -> Iterator[Score]:
-    """Each benchmark's score on each model, with its settings; items in `here/items/NAME/`.
+    """Each benchmark's score on each model, with its settings; items in `FOLDER/items/NAME/`.
 
     The model of `server` is put through `server_tasks` alone.
 
@@ -112,9 +112,9 @@ def score_benchmarks(
     there.
     """
     assert harness == harness_version()
-    models = examined_checkpoints(named_checkpoints, student, progress)
+    models = examined_checkpoints(named_checkpoints, student, workspace.progress)
     if server is not None and server_tasks:
-        served = examined_server(server, progress)
+        served = examined_server(server, workspace.progress)
         name = served_name(served.name, [name for name, _ in named_checkpoints])
         models.append(dataclasses.replace(served, name=name))
     for model in models:
@@ -122,14 +122,17 @@ def score_benchmarks(
         for config in configs:
             if model.is_served and config.task not in server_tasks:
                 continue
-            results = _results(config, model, opened, cache_path, progress)
-            folder = here / "items" / file_name(model.name) / config.task
+            results = _results(config, model, opened, cache_path, workspace.progress)
+            folder = workspace.folder / "items" / file_name(model.name) / config.task
             folder.mkdir(parents=True, exist_ok=True)
             for result in results:
                 shutil.copyfile(result.items_path, folder / result.items_name)
             yield from benchmark_scores(
                 model.name, config.task, results, settings=_settings(config, model), folder=folder
             )
+
+
+BENCHMARKS_STEP = Step("benchmarks", score_benchmarks, version=1)
 
 
 def benchmark_items(
@@ -199,14 +202,14 @@ def _result(
     )
 
 
-class Asked(NamedTuple):
+class TaskOutcome(NamedTuple):
     """What a task gave: its figure with lm_eval's standard error and settings, and its items."""
 
     summary: dict[str, object]
     items: list[BenchmarkItem]
 
 
-def ask(lm: Any, name: str, config: BenchmarkConfig) -> Asked:
+def ask(lm: Any, name: str, config: BenchmarkConfig) -> TaskOutcome:
     """One of lm_eval's tasks, asked through its own `evaluate`, as its command line would."""
     harness = load_harness()
     task = load_task(name, config)
@@ -234,7 +237,7 @@ def ask(lm: Any, name: str, config: BenchmarkConfig) -> Asked:
         "lm_eval": harness_version(),
     }
     samples = [s for s in found["samples"][name] if s["filter"] == filtered]
-    return Asked(summary, [_item(name, task, sample, metric) for sample in samples])
+    return TaskOutcome(summary, [_item(name, task, sample, metric) for sample in samples])
 
 
 def _item(name: str, task: Any, sample: dict[str, Any], metric: str) -> BenchmarkItem:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 
 from feldspar.config import BenchmarkConfig, StudentConfig
 from feldspar.evaluate.benchmarks.run import benchmark_items
 from feldspar.evaluate.benchmarks.tasks import check_validation, data_files, harness_version
+from feldspar.keys import content_key
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Checkpoint
 
@@ -32,13 +32,8 @@ class ScoreOnBenchmark:
         self._config = config.model_copy(update={"split": "validation"})
         check_validation(self._config)
         self._student, self._progress, self._cache_path = student, progress, cache_path
-        parts = [
-            self._config.model_dump(mode="json", exclude={"data"}),
-            student.model_dump(mode="json", exclude={"base"}),
-            harness_version(),
-            [hashlib.sha256(path.read_bytes()).hexdigest() for path in data_files(config)],
-        ]
-        self.key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in data_files(config)]
+        self.key = content_key(self._config, student, harness_version(), digests)
 
     def values(self, checkpoint: Checkpoint) -> dict[str, float]:
         """1 for each item that is right, 0 for each other; results are kept as every benchmark's

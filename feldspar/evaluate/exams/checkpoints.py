@@ -1,17 +1,16 @@
 """Checkpoints scored: on the selection items while training, on the report items at the end."""
 
-import dataclasses
-import hashlib
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from feldspar.config import EvaluateConfig, StudentConfig
 from feldspar.evaluate.exams.answers import kept_answers
 from feldspar.evaluate.scores import LEAF_EXAMS, scores_of
+from feldspar.keys import content_key
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Answer, Checkpoint, ExamItem, Score
 from feldspar.runs import write_rows
+from feldspar.steps import Step, Workspace
 
 VERSION = 1
 """Of the way answers are made and matched: part of `ScoreOnExams.key`."""
@@ -40,7 +39,7 @@ class ScoreOnExams:
         self._items = tuple(item for item in items if item.use == "select")
         self._student, self._config, self._seed = student, config, seed
         self._cache_path, self._progress = cache_path, progress
-        self.key = _key(self._items, student, config, seed)
+        self.key = content_key(VERSION, self._items, student, config.of_items(), seed)
 
     def values(self, checkpoint: Checkpoint) -> dict[str, float]:
         """1 for each item that is answered right, 0 for each other that can be matched."""
@@ -76,28 +75,33 @@ class ScoreOnExams:
 
 
 def evaluate(
+    workspace: Workspace,
     named_checkpoints: Sequence[tuple[str, Checkpoint]],
     items: Iterable[ExamItem],
     config: EvaluateConfig,
     *,
     student: StudentConfig,
-    here: Path,
     seed: int,
-    progress: Progress = SILENT,
 ) -> Iterator[Score]:
-    """Score checkpoints on the report items; the answers lie in `here/answers/NAME.jsonl.zst`.
+    """Score checkpoints on the report items; the answers lie in `FOLDER/answers/NAME.jsonl.zst`.
 
     Answers that an earlier try left there are used again.
     """
     reported = [item for item in items if item.use == "report"]
     known: dict[str, list[Answer]] = {}
     for name, checkpoint in named_checkpoints:
-        path = here / "answers" / f"{name}.jsonl.zst"
+        path = workspace.folder / "answers" / f"{name}.jsonl.zst"
         path.parent.mkdir(parents=True, exist_ok=True)
         if checkpoint.digest in known:
             write_rows(path, known[checkpoint.digest])
         answers = known[checkpoint.digest] = kept_answers(
-            path, checkpoint, reported, student=student, config=config, seed=seed, progress=progress
+            path,
+            checkpoint,
+            reported,
+            student=student,
+            config=config,
+            seed=seed,
+            progress=workspace.progress,
         )
         yield from scores_of(
             name,
@@ -110,17 +114,7 @@ def evaluate(
         )
 
 
-def _key(
-    items: Sequence[ExamItem], student: StudentConfig, config: EvaluateConfig, seed: int
-) -> str:
-    parts = [
-        VERSION,
-        [dataclasses.asdict(item) for item in items],
-        student.model_dump(mode="json", exclude={"base"}),
-        config.model_dump(mode="json", exclude={"exam"}),
-        seed,
-    ]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+SCORES_STEP = Step("scores", evaluate, version=1)
 
 
 def _settings(student: StudentConfig, config: EvaluateConfig) -> str:

@@ -15,10 +15,11 @@ from feldspar.config import EvaluateConfig
 from feldspar.evaluate.benchmarks.scores import BenchmarkItem
 from feldspar.evaluate.exams.answers import is_judged
 from feldspar.evaluate.scores import Group, groups_of
-from feldspar.progress import SILENT, Progress, Task
+from feldspar.progress import Progress, Task
 from feldspar.records import JUDGE_ERRORS, Answer, ExamItem, Message, Score
 from feldspar.runs import Rows, read_rows, write_rows
 from feldspar.stats.intervals import proportion_interval
+from feldspar.steps import Step, Workspace
 from feldspar.teacher import VERDICT, Refused, Teacher, ask_judge
 
 STAGE = "judge-exam"
@@ -49,32 +50,34 @@ _FORGED = re.compile(r"^([ \t]*)(?=###(?!#))", re.MULTILINE)
 
 
 def score_judged(
+    workspace: Workspace,
     scores: Rows[Score],
     items: Sequence[ExamItem],
     config: EvaluateConfig,
     *,
     judge: Teacher,
-    here: Path,
-    progress: Progress = SILENT,
 ) -> Iterator[Score]:
     """The shares that `judge` finds right of the judged items, for every checkpoint of `scores`.
 
     By exam, leaf, branch and whole, each with the share of judge errors beside it. What the judge
-    said lies in `here/items/CHECKPOINT/`; it comes out of the journal where it was asked before.
+    said lies in `items/CHECKPOINT/`; it comes out of the journal where it was asked before.
     """
     judged = [item for item in items if is_judged(item, config)]
     for name in dict.fromkeys(score.checkpoint for score in scores):
         path = scores.folder / "answers" / f"{name}.jsonl.zst"
         texts = {answer.item: answer.text for answer in read_rows(path, Answer)}
-        found = asyncio.run(_judge_all(judge, judged, texts, progress))
+        found = asyncio.run(_judge_all(judge, judged, texts, workspace.progress))
         by_id = {item.id: one for item, one in zip(judged, found, strict=True)}
-        folder = here / "items" / name
+        folder = workspace.folder / "items" / name
         folder.mkdir(parents=True, exist_ok=True)
         for number, (group, members) in enumerate(groups_of(judged).items()):
             kept = folder / f"{number:04d}.jsonl.zst"
             of_group = [by_id[item.id] for item in members]
             write_rows(kept, of_group)
             yield from _scores(name, group, of_group, judge.key, kept)
+
+
+JUDGED_STEP = Step("judged", score_judged, version=1)
 
 
 def judge_prompt(item: ExamItem, answer: str) -> tuple[Message, ...]:

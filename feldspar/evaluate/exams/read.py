@@ -11,6 +11,7 @@ from feldspar.config import ExamConfig
 from feldspar.errors import RecipeError
 from feldspar.records import ExamItem, Match
 from feldspar.runs import ROWS, open_step, read_rows
+from feldspar.steps import Step
 
 KEYS = frozenset({"question", "answer", "accepted", "match", "context"})
 
@@ -37,6 +38,9 @@ def read_exams(configs: list[ExamConfig]) -> Iterator[ExamItem]:
     for config in configs:
         for item in read_exam(config, Path(config.path)):
             yield dataclasses.replace(item, is_retention=config.retention)
+
+
+OWN_EXAMS_STEP = Step.pure("own-exams", read_exams, version=1)
 
 
 def read_exam(config: ExamConfig, path: Path) -> Iterator[ExamItem]:

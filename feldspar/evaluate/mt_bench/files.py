@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from feldspar.config import MTBenchConfig
 from feldspar.errors import DiskError, RecipeError
+from feldspar.files import write_bytes_whole
 from feldspar.runs import cache_folder
 
 COMMIT = "0e6d3e4beaab66f4d3f93db72541a4abab8af28d"
@@ -135,7 +136,7 @@ def read_answers(path: Path) -> dict[int, tuple[str, ...]]:
     }
 
 
-class _Place(NamedTuple):
+class _LinePlace(NamedTuple):
     name: str
     row: dict[str, Any]
 
@@ -145,9 +146,9 @@ class _Place(NamedTuple):
         return tuple(value)
 
 
-def _lines(path: Path, keys: tuple[str, ...]) -> Iterator[_Place]:
+def _lines(path: Path, keys: tuple[str, ...]) -> Iterator[_LinePlace]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read ({error}); {_where()}") from error
     # By "\n" alone: texts hold other separators of lines.
@@ -161,7 +162,7 @@ def _lines(path: Path, keys: tuple[str, ...]) -> Iterator[_Place]:
         missing = [key for key in keys if not isinstance(row, dict) or key not in row]
         if missing:
             raise RecipeError(f"{path}:{number}: no {missing[0]!r} here; {_where()}")
-        yield _Place(f"{path}:{number}", row)
+        yield _LinePlace(f"{path}:{number}", row)
 
 
 def _where() -> str:
@@ -186,9 +187,7 @@ def _fetch(home: str, name: str) -> Path:
         raise RecipeError(f"{url}: not the published file; {_where()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(path.name + ".part")
-        beside.write_bytes(content)
-        beside.replace(path)
+        write_bytes_whole(path, content, is_shared=True)
     except OSError as error:
         raise DiskError(f"{path}: cannot be written: {error}") from error
     return path

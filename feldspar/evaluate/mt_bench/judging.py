@@ -41,7 +41,7 @@ class Rated:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Compared:
+class ComparedAnswers:
     """A pair in both orders: 1 where the model won both, 0 where it lost both, else 0.5.
 
     None where either order could not be read.
@@ -117,13 +117,13 @@ async def compare_answers(
     pair: tuple[Answers, Answers],
     run: int,
     progress: Progress = SILENT,
-) -> list[Compared]:
+) -> list[ComparedAnswers]:
     """The first model's answers against the second's, each pair in both orders.
 
     An advantage that goes with the order is none: it counts as a tie.
     """
 
-    async def compare(question: Question, turn: int) -> Compared:
+    async def compare(question: Question, turn: int) -> ComparedAnswers:
         orders = (pair, (pair[1], pair[0]))
         said = [
             await _ask(judge, pair_prompt(bench, question, order, turn), run) for order in orders
@@ -136,7 +136,7 @@ async def compare_answers(
             won = 1.0
         elif (first, second) == ("B", "A"):
             won = 0.0
-        return Compared(
+        return ComparedAnswers(
             question=question.id,
             category=question.category,
             turn=turn,
@@ -160,14 +160,14 @@ async def _ask(judge: Teacher, messages: Sequence[Message], run: int) -> str:
 
 
 async def _all(judge: Teacher, work: Sequence[Awaitable[T]], progress: Progress) -> list[T]:
-    async def told(one: Awaitable[T], task: Task) -> T:
+    async def counted(one: Awaitable[T], task: Task) -> T:
         done = await one
         task.advance(1)
         return done
 
     with progress.task("judging", len(work), "answers") as task:
         async with judge:
-            return await asyncio.gather(*(told(one, task) for one in work))
+            return await asyncio.gather(*(counted(one, task) for one in work))
 
 
 def _turns(bench: MTBench) -> list[tuple[Question, int]]:

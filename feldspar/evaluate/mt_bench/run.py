@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import hashlib
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,13 +12,15 @@ from feldspar.config import MTBenchConfig, StudentConfig
 from feldspar.errors import RecipeError
 from feldspar.evaluate.mt_bench.answers import Answers, Drawing, answer_questions
 from feldspar.evaluate.mt_bench.files import MTBench, read_answers
-from feldspar.evaluate.mt_bench.judging import Compared, Rated, compare_answers, rate_answers
+from feldspar.evaluate.mt_bench.judging import ComparedAnswers, Rated, compare_answers, rate_answers
 from feldspar.evaluate.mt_bench.scores import EXAM, mt_bench_scores
 from feldspar.evaluate.mt_bench.served import answer_served
 from feldspar.evaluate.served import file_name, served_name
+from feldspar.keys import content_key
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Checkpoint, Score
 from feldspar.runs import write_rows
+from feldspar.steps import Step, Workspace
 from feldspar.student.model import load_student
 from feldspar.teacher import Teacher
 
@@ -29,11 +29,11 @@ MANY_ERRORS = 0.1
 """Share of judge errors from which a run says so."""
 
 
-class RateChats:
+class ScoreChats:
     """MT-Bench of one checkpoint after another: a `ScoreCheckpoint` for preference tuning's rounds.
 
     Gives the figure over all questions and the share of judge errors alone. Answers and judgments
-    are kept under `here` by checkpoint.
+    are kept in `folder` by checkpoint.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class RateChats:
         judge: Teacher,
         student: StudentConfig,
         num_resamples: int,
-        here: Path,
+        folder: Path,
         seed: int,
         progress: Progress = SILENT,
     ) -> None:
@@ -58,23 +58,22 @@ class RateChats:
             judge=judge,
             student=student,
             num_resamples=num_resamples,
-            here=here,
             seed=seed,
-            progress=progress,
         )
-        asked = config.model_dump(mode="json", exclude={"data", "fetch", "home", "judge"})
-        parts = [repr(bench), asked, judge.key, student.model_dump(mode="json", exclude={"base"})]
-        self.key = hashlib.sha256(json.dumps([*parts, num_resamples, seed]).encode()).hexdigest()
+        self._workspace = Workspace(folder=folder, progress=progress)
+        asked = config.asked()
+        self.key = content_key(bench, asked, judge, student, num_resamples, seed)
 
     def __call__(self, checkpoint: Checkpoint) -> list[Score]:
         named = [(checkpoint.phase, checkpoint)]
         if self._config.mode == "pairwise" and self._config.baseline is None:
             named.insert(0, ("base", self._base))
-        scored = list(self._score(named))
+        scored = list(self._score(self._workspace, named))
         return [s for s in scored if s.checkpoint == checkpoint.phase and s.exam == EXAM]
 
 
 def score_mt_bench(
+    workspace: Workspace,
     named_checkpoints: Sequence[tuple[str, Checkpoint]],
     bench: MTBench,
     config: MTBenchConfig,
@@ -83,19 +82,19 @@ def score_mt_bench(
     student: StudentConfig,
     server: Teacher | None = None,
     num_resamples: int,
-    here: Path,
     seed: int,
-    progress: Progress = SILENT,
 ) -> Iterator[Score]:
     """Ratings, or rates of wins over `config.baseline`, of each checkpoint and of `server`'s model.
 
-    Answers lie in `here/answers/DIGEST/`, or `here/answers/MODEL/` of a server's, the judge's words
-    in `here/judgments/NAME.jsonl.zst`. Answers that an earlier try left are used again; judgments,
-    and what a server answered, come out of the journal.
+    Answers are in `answers/DIGEST/` of the workspace, of a server's model in `answers/MODEL/`, the
+    judge's words in `judgments/NAME.jsonl.zst`. Answers that an earlier try left are used again;
+    judgments, and what a server answered, come out of the journal.
     """
     drawing = Drawing(config.max_new_tokens, seed)
     answers = {
-        name: _answers_of(checkpoint, bench, config, drawing, student, here, progress)
+        name: _answers_of(
+            checkpoint, bench, config, drawing, student, workspace.folder, workspace.progress
+        )
         for name, checkpoint in named_checkpoints
     }
     templates = dict.fromkeys(answers, f"{student.template} template")
@@ -103,15 +102,15 @@ def score_mt_bench(
         name = served_name(server.model, answers)
         answers[name] = answer_served(
             server, bench.questions, drawing, num_runs=config.num_runs,
-            kept_path=here / "answers" / file_name(name), progress=progress,
+            kept_path=workspace.folder / "answers" / file_name(name), progress=workspace.progress,
         )  # fmt: skip
         templates[name] = "served, the server's template"
     baseline = _baseline(config, bench, answers) if config.mode == "pairwise" else None
     for name in answers:
         if config.mode == "pairwise" and config.baseline is None and name == "base":
             continue
-        judged = asyncio.run(_judge(judge, bench, answers[name], baseline, progress))
-        path = here / "judgments" / f"{file_name(name)}.jsonl.zst"
+        judged = asyncio.run(_judge(judge, bench, answers[name], baseline, workspace.progress))
+        path = workspace.folder / "judgments" / f"{file_name(name)}.jsonl.zst"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_rows(path, judged)
         scores = list(
@@ -128,6 +127,9 @@ def score_mt_bench(
         yield from scores
 
 
+MT_BENCH_STEP = Step("mt-bench", score_mt_bench, version=1)
+
+
 def _settings(config: MTBenchConfig, judge: Teacher, template: str) -> str:
     parts = [f"judge {judge.key}", config.mode, "category temperatures"]
     parts.append(f"up to {config.max_new_tokens} new tokens")
@@ -142,7 +144,7 @@ def _answers_of(
     config: MTBenchConfig,
     drawing: Drawing,
     student: StudentConfig,
-    here: Path,
+    folder: Path,
     progress: Progress,
 ) -> list[Answers]:
     """One set of answers a run. The checkpoint is loaded where an answer is not kept."""
@@ -153,7 +155,7 @@ def _answers_of(
             bench.questions,
             drawing,
             run=run,
-            kept_path=here / "answers" / checkpoint.digest[:16],
+            kept_path=folder / "answers" / checkpoint.digest[:16],
             progress=progress,
         )
         for run in range(1, config.num_runs + 1)
@@ -182,13 +184,13 @@ async def _judge(
     runs: Sequence[Answers],
     baseline: Sequence[Answers] | None,
     progress: Progress,
-) -> list[Rated] | list[Compared]:
+) -> list[Rated] | list[ComparedAnswers]:
     if baseline is None:
         rated: list[Rated] = []
         for run, answers in enumerate(runs, start=1):
             rated += await rate_answers(judge, bench, answers, run, progress)
         return rated
-    compared: list[Compared] = []
+    compared: list[ComparedAnswers] = []
     for run, pair in enumerate(zip(runs, baseline, strict=True), start=1):
         compared += await compare_answers(judge, bench, pair, run, progress)
     return compared

@@ -5,12 +5,12 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 
-from feldspar.evaluate.mt_bench.judging import Compared, Rated
+from feldspar.evaluate.mt_bench.judging import ComparedAnswers, Rated
 from feldspar.records import JUDGE_ERRORS, Score
 from feldspar.stats.intervals import cluster_interval, proportion_interval
 
 EXAM = "mt-bench"
-Judged = Sequence[Rated] | Sequence[Compared]
+Judged = Sequence[Rated] | Sequence[ComparedAnswers]
 
 
 def mt_bench_scores(
@@ -55,12 +55,14 @@ def mt_bench_scores(
     )
 
 
-def _value(one: Rated | Compared) -> float | None:
+def _value(one: Rated | ComparedAnswers) -> float | None:
     return one.rating if isinstance(one, Rated) else one.won
 
 
-def _groups(judged: Judged, runs: Sequence[int]) -> dict[str, Callable[[Rated | Compared], bool]]:
-    groups: dict[str, Callable[[Rated | Compared], bool]] = {EXAM: lambda one: True}
+def _groups(
+    judged: Judged, runs: Sequence[int]
+) -> dict[str, Callable[[Rated | ComparedAnswers], bool]]:
+    groups: dict[str, Callable[[Rated | ComparedAnswers], bool]] = {EXAM: lambda one: True}
     for category in dict.fromkeys(one.category for one in judged):
         groups[f"{EXAM}: {category}"] = lambda one, c=category: one.category == c  # type: ignore[misc]
     for turn in sorted({one.turn for one in judged}):
@@ -71,7 +73,7 @@ def _groups(judged: Judged, runs: Sequence[int]) -> dict[str, Callable[[Rated | 
     return groups
 
 
-def _spread(readable: Sequence[Rated | Compared], runs: Sequence[int]) -> str:
+def _spread(readable: Sequence[Rated | ComparedAnswers], runs: Sequence[int]) -> str:
     """`5 runs: mean 7.85, sd 0.06, 7.80 to 7.96`."""
     of_runs = [
         [v for o in readable if o.run == run if (v := _value(o)) is not None] for run in runs

@@ -16,7 +16,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import torch
@@ -35,6 +35,8 @@ from feldspar.student.training.process_group import Cutter, MicroBatch
 from feldspar.student.training.schedule import Indices, share_out
 from feldspar.student.training.signals import Stopped, Stops
 
+T = TypeVar("T")
+
 JOIN_TIMEOUT = timedelta(minutes=10)
 """For all processes to be there."""
 _WAIT = timedelta(days=30)
@@ -42,7 +44,7 @@ _WAIT = timedelta(days=30)
 is noticed without it: connections close."""
 
 
-def join(store: Store, rank: int, size: int) -> None:
+def join_group(store: Store, rank: int, size: int) -> None:
     """Become one of `size` processes. Raises TrainingError where they do not come."""
     backend = "gloo"
     if torch.cuda.is_available() and dist.is_nccl_available():
@@ -71,12 +73,12 @@ def is_cut_off(error: RuntimeError) -> bool:
     return isinstance(error, dist.DistError) or any(w in text for w in ("by peer", "gloo", "nccl"))
 
 
-def tell(text: str) -> None:
-    """From the first process to all others, which `hear` it."""
+def send_text(text: str) -> None:
+    """From the first process to all others, which `receive_text`."""
     _broadcast(torch.tensor(list(text.encode()), dtype=torch.uint8))
 
 
-def hear() -> str:
+def receive_text() -> str:
     return bytes(_broadcast(None).tolist()).decode()
 
 
@@ -91,7 +93,7 @@ def _broadcast(payload: Tensor | None) -> Tensor:
 
 
 def choose_shard(student: Student, num: int, wanted: Literal["auto", "step", "layer"]) -> Shard:
-    """`step` where a whole copy of weights and gradients fits beside a part of everything."""
+    """`step` where a whole copy of weights and gradients fits along with a part of everything."""
     if wanted != "auto":
         return wanted
     memory = memory_of(student.device)
@@ -101,8 +103,8 @@ def choose_shard(student: Student, num: int, wanted: Literal["auto", "step", "la
     return shard_that_fits(student.num_parameters, num_updated, num, student.dtype.itemsize, memory)
 
 
-class Team:
-    """This process among those that train together: `Peers` over torch.distributed."""
+class FSDPGroup:
+    """This process among those that train together: a `ProcessGroup` over torch.distributed."""
 
     def __init__(self, shard: Shard) -> None:
         self.rank, self.size, self.shard = dist.get_rank(), dist.get_world_size(), shard
@@ -146,14 +148,20 @@ class Team:
         mine += [filler] * (num - len(mine))
         return [*mine[:-1], mine[-1]._replace(is_last=True)]
 
-    def compute(self, micro: MicroBatch, losses: Callable[[], Tensor]) -> Tensor:
+    def compute(self, micro: MicroBatch, function: Callable[[], T]) -> T:
         assert self._root is not None
         if self.shard == "step":
             root = cast(FSDPModule, self._root)
             root.set_requires_gradient_sync(micro.is_last)
             root.set_reshard_after_backward(micro.is_last)
-        result: Tensor = self._root(losses)
+        result: T = self._root(function)
         return result
+
+    def release(self) -> None:
+        assert self._root is not None
+        for module in self._root.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
 
     def total(self, sums: Tensor) -> Tensor:
         dist.all_reduce(sums)
@@ -214,8 +222,8 @@ class _Root(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, losses: Callable[[], Tensor]) -> Tensor:
-        return losses()
+    def forward(self, function: Callable[[], T]) -> T:
+        return function()
 
 
 def _layers(model: Any) -> list[nn.Module]:

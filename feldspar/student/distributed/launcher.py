@@ -1,8 +1,8 @@
-"""The first of several processes: it starts the others or finds them there, and tells what to do.
+"""The first of several processes: it starts the workers or finds them running, and sends them jobs.
 
-The first process does all that is not training, and writes all files but its peers' parts of the
-state. A job for the others lies in `here/ranks/`: which model, which rows, which steps. Started by
-it, they end when it ends, whatever it dies of; started by torchrun or Slurm, they take one job
+The first process does all that is not training, and writes all files but the workers' parts of the
+state. A job for the workers lies in `FOLDER/ranks/`: which model, which rows, which steps. Started
+by it, they end when it ends, whatever it dies of; started by torchrun or Slurm, they take one job
 after another until they are dismissed.
 """
 
@@ -14,129 +14,123 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.distributed as dist
-from pydantic import TypeAdapter
 from torch._C._distributed_c10d import TCPStore
 
-from feldspar.config import StudentConfig
+from feldspar.children import child_environment, module_command
 from feldspar.errors import TrainingError
-from feldspar.files import whole_file
 from feldspar.progress import Progress
 from feldspar.student.distributed.fsdp import (
     JOIN_TIMEOUT,
-    Team,
+    FSDPGroup,
     choose_shard,
     first_line,
     is_cut_off,
-    join,
-    tell,
+    join_group,
+    send_text,
 )
-from feldspar.student.fit import FitSettings, Loop, key_of_fit
+from feldspar.student.distributed.job import JOB_FOLDER, Job, save_rows, versions, write_job
 from feldspar.student.model import Student
 from feldspar.student.token_rows import TokenRows
-from feldspar.student.training.activation_checkpointing import foresees_recompute, memory_of
+from feldspar.student.training.activation_checkpointing import foresees_checkpointing, memory_of
+from feldspar.student.training.loop import Loop
 from feldspar.student.training.memory import Method, Shard
-from feldspar.student.training.process_group import Ranks
+from feldspar.student.training.objective import CrossEntropy, Objective, name_of_kind
+from feldspar.student.training.process_group import LaunchSettings
 from feldspar.student.training.schedule import Schedule
-from feldspar.tokens.arrays import read, write
+from feldspar.student.training.settings import FitSettings, key_of_fit
 
 log = logging.getLogger(__name__)
 
-JOB = "ranks"
-"""Folder of a job, beside its state."""
 CUT_OFF = 75
 """Exit code of a process whose only trouble is that another ended."""
 _LOOK_SECONDS = 0.5
 _GRACE_SECONDS = 5.0
-"""For the others to end, and to be seen dead when a connection has closed."""
+"""For the workers to end, and to be seen dead when a connection has closed."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """What the others need to know of a `fit`."""
-
-    start: str
-    config: StudentConfig
-    seed: int
-    schedule: Schedule
-    settings: FitSettings
-    shard: Shard
-    key: str
-    rows: tuple[tuple[str, str], ...]
-    """Name and folder of each source's tokens."""
-    versions: tuple[str, ...]
-
-
-def versions(config: StudentConfig) -> tuple[str, ...]:
-    """Of what decides how a model is loaded and a step computed."""
-    names = ["feldspar", "torch", "transformers", *(["peft"] if config.lora else [])]
-    return tuple(f"{name} {version(name)}" for name in names)
-
-
-def fit_together(
+def fit_distributed(
     student: Student,
     rows: TokenRows,
     schedule: Schedule,
     settings: FitSettings,
     *,
-    here: Path,
+    folder: Path,
     on_checkpoint: Callable[[int], None],
     progress: Progress,
-    ranks: Ranks,
+    launch: LaunchSettings,
+    objective: Objective | None,
 ) -> None:
     """`fit` over several processes; the same steps, the same state, the same result to rounding.
 
     Raises TrainingError where one of them ends before its time.
     """
     device = student.device
-    # With what was asked for: a state goes on where another number decides otherwise.
-    key = key_of_fit(student, rows, schedule, settings)
-    shard = choose_shard(student, ranks.num, ranks.shard)
-    if settings.recompute == "auto":
-        again = _foresees_recompute(student, settings, shard, ranks)
-        settings = replace(settings, recompute="always" if again else "never")
+    shard = choose_shard(student, launch.num_processes, launch.shard)
+    if settings.activation_checkpointing == "auto":
+        again = _foresees_checkpointing(student, settings, shard, launch)
+        settings = replace(settings, activation_checkpointing="always" if again else "never")
+    job_folder = folder.resolve() / JOB_FOLDER
+    objective = CrossEntropy(rows) if objective is None else objective
     job = Job(
-        start=str(Path(ranks.start).resolve()) if Path(ranks.start).exists() else ranks.start,
-        config=ranks.config,
-        seed=ranks.seed,
+        start=_resolved(launch.start),
+        config=launch.config,
+        seed=launch.seed,
         schedule=schedule,
         settings=settings,
         shard=shard,
-        key=key,
-        rows=tuple(_on_disk(rows, here.resolve() / JOB)),
-        versions=versions(ranks.config),
+        key=key_of_fit(student, rows, schedule, settings),
+        rows=save_rows(rows, job_folder),
+        objective=name_of_kind(objective),
+        objective_rows={
+            name: save_rows(others, job_folder / name)
+            for name, others in objective.parts().rows.items()
+        },
+        objective_settings=dict(objective.parts().settings),
+        versions=versions(launch.config),
     )
-    with _others(ranks.num, schedule.phase):
-        tell(str(_write_job(job, here.resolve() / JOB)))
-        team = Team(shard)
-        loop = Loop(student, rows, schedule, settings, here, peers=team, key=key)
+    with _workers(launch.num_processes, schedule.phase):
+        send_text(str(write_job(job, job_folder)))
+        group = FSDPGroup(shard)
+        loop = Loop(
+            student, rows, schedule, settings, folder,
+            group=group, key=job.key, objective=objective,
+        )  # fmt: skip
 
-        def when_whole(step: int) -> None:
-            team.gather(loop.student, student)
+        def at_checkpoint(step: int) -> None:
+            group.gather(loop.student, student)
             on_checkpoint(step)
-            team.meet()
+            group.meet()
 
         loop.resume()
-        loop.run(when_whole, progress)
-        team.gather(loop.student, student)
+        loop.run(at_checkpoint, progress)
+        group.gather(loop.student, student)
         # Others may have it open still, which a network disk minds.
-        shutil.rmtree(here / JOB, ignore_errors=True)
+        shutil.rmtree(job_folder, ignore_errors=True)
     student.model.to(device)
 
 
-def _foresees_recompute(
-    student: Student, settings: FitSettings, shard: Shard, ranks: Ranks
+def dismiss_workers() -> None:
+    """Tell processes that something else started that there is no more to do."""
+    send_text("")
+    dist.destroy_process_group()
+
+
+def _resolved(start: str) -> str:
+    """A folder by its whole path, for processes that may run elsewhere; a hub id as it is."""
+    return str(Path(start).resolve()) if Path(start).exists() else start
+
+
+def _foresees_checkpointing(
+    student: Student, settings: FitSettings, shard: Shard, launch: LaunchSettings
 ) -> bool:
     memory = memory_of(student.device)
     if memory is None:
@@ -144,47 +138,17 @@ def _foresees_recompute(
     method = Method(
         compute="float32" if student.dtype == torch.float32 else "bfloat16",
         states=settings.optimizer_states,
-        lora_rank=ranks.config.lora.rank if ranks.config.lora else 0,
+        lora_rank=launch.config.lora.rank if launch.config.lora else 0,
         shard=shard,
-        num_shards=ranks.num,
+        num_shards=launch.num_processes,
     )
-    num_tokens = max(settings.tokens_per_micro_batch, ranks.config.max_length)
-    return foresees_recompute(ranks.start, method, num_tokens, memory)
-
-
-def dismiss() -> None:
-    """Tell processes that something else started that there is no more to do."""
-    tell("")
-    dist.destroy_process_group()
-
-
-def read_job(folder: Path) -> tuple[Job, TokenRows]:
-    job = TypeAdapter(Job).validate_json((folder / "job.json").read_bytes())
-    return job, TokenRows((name, read(Path(place))) for name, place in job.rows)
-
-
-def _write_job(job: Job, folder: Path) -> Path:
-    with whole_file(folder / "job.json") as beside:
-        beside.write_bytes(TypeAdapter(Job).dump_json(job))
-    return folder
-
-
-def _on_disk(rows: TokenRows, folder: Path) -> Iterator[tuple[str, str]]:
-    """Where each source's tokens lie; those that are in memory alone are written."""
-    for number, (name, arrays) in enumerate(rows.sources):
-        place = folder / f"rows-{number}"
-        if isinstance(arrays.ids, np.memmap) and arrays.ids.filename is not None:
-            place = Path(arrays.ids.filename).resolve().parent
-        else:
-            place.mkdir(parents=True, exist_ok=True)
-            write(place, [[arrays.row(index) for index in range(arrays.num_rows)]])
-        folder.mkdir(parents=True, exist_ok=True)
-        yield name, str(place)
+    num_tokens = max(settings.tokens_per_micro_batch, launch.config.max_length)
+    return foresees_checkpointing(launch.start, method, num_tokens, memory)
 
 
 @contextmanager
-def _others(num: int, phase: str) -> Iterator[None]:
-    """The other processes, there; and an error of one of them as a TrainingError."""
+def _workers(num: int, phase: str) -> Iterator[None]:
+    """The other processes, present; and an error of one of them as a TrainingError."""
     if dist.is_initialized():
         try:
             yield
@@ -193,25 +157,25 @@ def _others(num: int, phase: str) -> Iterator[None]:
                 raise
             raise _ended(phase, f"another process ended ({first_line(error)})") from error
         return
-    crew = _Crew(num)
+    workers = _LocalWorkers(num)
     try:
-        with crew.watched(phase):
-            crew.gather()
+        with workers.watched(phase):
+            workers.start()
             yield
-            tell("")
+            send_text("")
     except RuntimeError as error:
-        if (why := crew.who_died(_GRACE_SECONDS)) is None:
+        if (why := workers.who_died(_GRACE_SECONDS)) is None:
             raise
         raise _ended(phase, why) from error
     finally:
-        crew.end()
+        workers.end()
 
 
 def _ended(phase: str, why: str) -> TrainingError:
     return TrainingError(f"phase {phase}: {why}; the same command goes on from the last saved step")
 
 
-class _Crew:
+class _LocalWorkers:
     """Processes of this machine that this one started. They end when its end of a pipe closes."""
 
     def __init__(self, num: int) -> None:
@@ -230,14 +194,14 @@ class _Crew:
         self._threads = torch.get_num_threads()
         self._processes: list[subprocess.Popen[bytes]] = []
 
-    def gather(self) -> None:
+    def start(self) -> None:
         """Start the others and meet them."""
         each = max(1, (os.cpu_count() or 1) // self.num)
         torch.set_num_threads(min(self._threads, each))
         loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), None)
         if loopback is not None:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
-        environment = os.environ | {
+        environment = child_environment() | {
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(self._store.port),
             "WORLD_SIZE": str(self.num),
@@ -246,12 +210,12 @@ class _Crew:
         for rank in range(1, self.num):
             self._processes.append(
                 subprocess.Popen(
-                    [sys.executable, "-m", "feldspar.student.distributed.worker"],
+                    module_command("feldspar.student.distributed.worker"),
                     env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
                     stdin=subprocess.PIPE,
                 )
             )
-        join(self._store, 0, self.num)
+        join_group(self._store, 0, self.num)
 
     @contextmanager
     def watched(self, phase: str) -> Iterator[None]:

@@ -22,10 +22,18 @@ from torch.distributed.rendezvous import rendezvous
 
 from feldspar.errors import FeldsparError, TrainingError
 from feldspar.progress import SILENT
-from feldspar.student.distributed.fsdp import JOIN_TIMEOUT, Team, first_line, hear, is_cut_off, join
-from feldspar.student.distributed.launcher import CUT_OFF, Job, read_job, versions
-from feldspar.student.fit import Loop
+from feldspar.student.distributed.fsdp import (
+    JOIN_TIMEOUT,
+    FSDPGroup,
+    first_line,
+    is_cut_off,
+    join_group,
+    receive_text,
+)
+from feldspar.student.distributed.job import Job, read_job, versions
+from feldspar.student.distributed.launcher import CUT_OFF
 from feldspar.student.model import Student, find_device, find_dtype
+from feldspar.student.training.loop import Loop
 from feldspar.student.training.lora import load_to_train
 
 
@@ -38,7 +46,7 @@ def join_world() -> int:
         store, rank, size = _rendezvous()
     except (RuntimeError, ValueError) as error:
         raise TrainingError(f"the other processes are not found: {first_line(error)}") from error
-    join(store, rank, size)
+    join_group(store, rank, size)
     return rank
 
 
@@ -46,23 +54,23 @@ class CutOff(TrainingError):
     """The only trouble here is that another process ended; it says why."""
 
 
-class _Met(NamedTuple):
+class _Rendezvous(NamedTuple):
     store: Store
     rank: int
     size: int
 
 
-def _rendezvous() -> _Met:
-    return _Met(*next(iter(rendezvous("env://", timeout=JOIN_TIMEOUT))))
+def _rendezvous() -> _Rendezvous:
+    return _Rendezvous(*next(iter(rendezvous("env://", timeout=JOIN_TIMEOUT))))
 
 
-def follow() -> None:
+def run_worker() -> None:
     """Take part in each `fit` of the first process, until it has no more to do.
 
     Raises TrainingError where a part fails, CutOff where another process has ended.
     """
     try:
-        while folder := hear():
+        while folder := receive_text():
             _do_job(Path(folder))
             gc.collect()
             if torch.cuda.is_available():
@@ -77,27 +85,29 @@ def follow() -> None:
 def _do_job(folder: Path) -> None:
     if not (folder / "job.json").is_file():
         raise TrainingError(
-            f"{folder}: not seen from here; the run directory must lie on a disk that all share"
+            f"{folder}: this process does not see it; the run directory must lie on a disk that "
+            "all share"
         )
-    job, rows = read_job(folder)
-    here = versions(job.config)
-    if here != job.versions:
+    job, rows, objective = read_job(folder)
+    found = versions(job.config)
+    if found != job.versions:
         raise TrainingError(
-            f"{', '.join(here)} here, {', '.join(job.versions)} in the first process; "
+            f"{', '.join(found)} in this process, {', '.join(job.versions)} in the first process; "
             "install the same everywhere"
         )
-    team = Team(job.shard)
+    group = FSDPGroup(job.shard)
     loop = Loop(
-        _load(job), rows, job.schedule, job.settings, folder.parent, peers=team, key=job.key
-    )
+        _load(job), rows, job.schedule, job.settings, folder.parent,
+        group=group, key=job.key, objective=objective,
+    )  # fmt: skip
 
-    def when_whole(step: int) -> None:
-        team.gather(loop.student, None)
-        team.meet()
+    def at_checkpoint(step: int) -> None:
+        group.gather(loop.student, None)
+        group.meet()
 
     loop.resume()
-    loop.run(when_whole, SILENT)
-    team.gather(loop.student, None)
+    loop.run(at_checkpoint, SILENT)
+    group.gather(loop.student, None)
 
 
 def _load(job: Job) -> Student:
@@ -122,8 +132,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     store, rank, size = _rendezvous()
     try:
-        join(store, rank, size)
-        follow()
+        join_group(store, rank, size)
+        run_worker()
     except (KeyboardInterrupt, CutOff):
         return CUT_OFF
     except (FeldsparError, RuntimeError, OSError) as error:

@@ -1,10 +1,7 @@
 """One batching engine for exams, preference tuning, chat and server: requests join between steps.
 
-    engine = Engine(student)
-    engine.add(Request(ids=prompt, keys=(key,), max_new_tokens=64))
-    while engine.is_busy:
-        for row in engine.step():
-            ...                      # row.ids has one token more; row.finish says whether it ended
+    for row in Engine(student).run([Request(ids=prompt, keys=(key,), max_new_tokens=64)]):
+        ...                          # row.ids has one token more; row.finish says whether it ended
 
 Every draw is a function of (key, token number): an answer does not depend on its company, up to
 float noise. One thread at a time may use an engine.
@@ -15,7 +12,7 @@ Shapes: R rows, H hidden size, V vocabulary.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -24,9 +21,9 @@ import torch
 from torch import Tensor
 
 from feldspar.student.counter_rng import uniforms
-from feldspar.student.inference.fallback_cache import Cohort
-from feldspar.student.inference.kv_cache import CannotAttend, Segment, Segments
-from feldspar.student.inference.token_sampler import TokenLogProb, choose, log_probs_of
+from feldspar.student.inference.fallback_cache import FallbackCache
+from feldspar.student.inference.kv_cache import CacheSegment, KVCache, UnsupportedAttention
+from feldspar.student.inference.token_sampler import TokenLogProb, log_probs_of, sample_tokens
 from feldspar.student.model import Student
 
 MAX_ROWS = 256
@@ -54,13 +51,13 @@ class Request:
     stop: tuple[str, ...] = ()
     """Texts that end an answer, which is cut before them."""
     num_log_probs: int | None = None
-    """Likeliest tokens to tell with each token's log-probability; None tells neither."""
+    """Likeliest tokens to give with each token's log-probability; None gives neither."""
     is_watched: bool = False
     """Whether the text is wanted after every step."""
 
 
 @dataclass(eq=False, slots=True)
-class Row:
+class EngineRow:
     """An answer under way, or ended."""
 
     request: Request
@@ -73,7 +70,7 @@ class Row:
     """Characters of the text that will not change, if it is kept current."""
     log_probs: list[TokenLogProb] = field(default_factory=list)
     finish: Finish | None = None
-    segment: Segment | None = None
+    segment: CacheSegment | None = None
     is_ended: bool = False
     """Whether it came to its stop token or to a stop text."""
 
@@ -84,9 +81,9 @@ class Engine:
     def __init__(self, student: Student) -> None:
         self.student = student
         self._waiting: deque[Request] = deque()
-        self._segments: Segments | None = Segments(student)
-        self._cohorts: list[tuple[Cohort, list[Row]]] = []
-        self._rows: dict[int, Row] = {}
+        self._cache: KVCache | None = KVCache(student)
+        self._fallbacks: list[tuple[FallbackCache, list[EngineRow]]] = []
+        self._rows: dict[int, EngineRow] = {}
         """Rows with a segment, by its id."""
         self._reserved: dict[int, int] = {}
         """Tokens of each request under way, by its id."""
@@ -94,15 +91,15 @@ class Engine:
         bytes_per_token = 0
         with torch.inference_mode(), student.computing():
             try:
-                bytes_per_token = _try_segments(student)
-            except CannotAttend:
-                self._segments = None
+                bytes_per_token = _try_cache(student)
+            except UnsupportedAttention:
+                self._cache = None
         self.max_tokens = _memory(student) // (bytes_per_token or _guess_bytes(student))
         """Of all requests under way, whose memory is set aside when they join."""
 
     @property
     def is_busy(self) -> bool:
-        return bool(self._waiting or self._rows or self._cohorts)
+        return bool(self._waiting or self._rows or self._fallbacks)
 
     @property
     def requests(self) -> list[Request]:
@@ -112,7 +109,7 @@ class Engine:
 
     @property
     def num_rows(self) -> int:
-        return len(self._rows) + sum(len(rows) for _, rows in self._cohorts)
+        return len(self._rows) + sum(len(rows) for _, rows in self._fallbacks)
 
     def add(self, request: Request) -> None:
         """Queue a request; it joins when there is room."""
@@ -126,20 +123,35 @@ class Engine:
             self._waiting.remove(request)
         self._remove([row for row in self._under_way() if row.request is request])
 
-    def step(self) -> list[Row]:
+    def run(self, requests: Sequence[Request]) -> Generator[EngineRow, None, None]:
+        """Draw all answers: each row, whenever it has a token more, until all have ended.
+
+        Requests that were cancelled meanwhile count as ended; so do all when the caller leaves.
+        """
+        for request in requests:
+            self.add(request)
+        try:
+            while self.is_busy:
+                yield from self.step()
+        finally:
+            if self.is_busy:
+                for request in requests:
+                    self.cancel(request)
+
+    def step(self) -> list[EngineRow]:
         """Let requests join, compute one token of each row, and give the rows."""
         with torch.inference_mode(), self.student.computing():
-            rows: list[Row] = []
+            rows: list[EngineRow] = []
             hidden: list[Tensor] = []
             # Rows under way go first: those that join have their first hidden state already.
             if self._rows:
-                assert self._segments is not None
-                now = [self._rows[id(segment)] for segment in self._segments.rows]
-                hidden.append(self._segments.advance([row.ids[-1] for row in now]))
+                assert self._cache is not None
+                now = [self._rows[id(segment)] for segment in self._cache.rows]
+                hidden.append(self._cache.advance([row.ids[-1] for row in now]))
                 rows += now
-            for cohort, of_cohort in self._cohorts:
-                hidden.append(cohort.advance([row.ids[-1] for row in of_cohort]))
-                rows += of_cohort
+            for fallback, of_fallback in self._fallbacks:
+                hidden.append(fallback.advance([row.ids[-1] for row in of_fallback]))
+                rows += of_fallback
             for joined, hidden_RH in self._join():
                 hidden.append(hidden_RH)
                 rows += joined
@@ -149,31 +161,33 @@ class Engine:
         self._remove([row for row in rows if row.finish])
         return rows
 
-    def _under_way(self) -> list[Row]:
-        return [*self._rows.values(), *(row for _, rows in self._cohorts for row in rows)]
+    def _under_way(self) -> list[EngineRow]:
+        return [*self._rows.values(), *(row for _, rows in self._fallbacks for row in rows)]
 
-    def _join(self) -> Iterator[tuple[list[Row], Tensor]]:
+    def _join(self) -> Iterator[tuple[list[EngineRow], Tensor]]:
         """Rows of the requests for which there is room, with hidden states [R, H]."""
         admitted = self._admit()
         of_window = [r for r in admitted if self._fits(r)]
         for group in _alike(of_window):
-            yield self._join_segments(group)
+            yield self._join_cache(group)
         others = [r for r in admitted if not self._fits(r)]
         for group in _alike(others):
-            rows = [Row(r, draw) for r in group for draw in range(len(r.keys))]
-            cohort = Cohort(self.student, [r.ids for r in group], [len(r.keys) for r in group])
-            self._cohorts.append((cohort, rows))
-            yield rows, _repeated(cohort.hidden_PH, group)
+            rows = [EngineRow(r, draw) for r in group for draw in range(len(r.keys))]
+            fallback = FallbackCache(
+                self.student, [r.ids for r in group], [len(r.keys) for r in group]
+            )
+            self._fallbacks.append((fallback, rows))
+            yield rows, _repeated(fallback.hidden_PH, group)
 
-    def _join_segments(self, group: list[Request]) -> tuple[list[Row], Tensor]:
-        assert self._segments is not None
-        hidden_PH, keys_values = self._segments.prefill([r.ids for r in group])
+    def _join_cache(self, group: list[Request]) -> tuple[list[EngineRow], Tensor]:
+        assert self._cache is not None
+        hidden_PH, keys_values = self._cache.prefill([r.ids for r in group])
         rows = []
         for place, request in enumerate(group):
             num = len(request.keys)
-            segments = self._segments.join(keys_values[:, place], len(request.ids), num)
+            segments = self._cache.add_rows(keys_values[:, place], len(request.ids), num)
             for draw, segment in enumerate(segments):
-                rows.append(Row(request, draw, segment=segment))
+                rows.append(EngineRow(request, draw, segment=segment))
                 self._rows[id(segment)] = rows[-1]
         return rows, _repeated(hidden_PH, group)
 
@@ -196,17 +210,17 @@ class Engine:
         return admitted
 
     def _fits(self, request: Request) -> bool:
-        if self._segments is None:
+        if self._cache is None:
             return False
         return self._window is None or len(request.ids) + request.max_new_tokens <= self._window
 
-    def _extend(self, rows: list[Row], hidden_RH: Tensor) -> None:
+    def _extend(self, rows: list[EngineRow], hidden_RH: Tensor) -> None:
         """Give each row its next token."""
         logits_RV = self.student.head.logits(hidden_RH)
         requests = [row.request for row in rows]
         keys = np.array([r.request.keys[r.draw] for r in rows], dtype=np.uint64)
         steps = np.array([len(row.ids) for row in rows], dtype=np.uint64)
-        tokens = choose(
+        tokens = sample_tokens(
             logits_RV,
             np.array([r.temperature for r in requests], dtype=np.float64),
             np.array([r.top_p for r in requests], dtype=np.float64),
@@ -214,17 +228,17 @@ class Engine:
         ).tolist()
         for row, token in zip(rows, tokens, strict=True):
             row.ids.append(token)
-        told = [i for i, r in enumerate(requests) if r.num_log_probs is not None]
-        if told:
+        wanted = [i for i, r in enumerate(requests) if r.num_log_probs is not None]
+        if wanted:
             found = log_probs_of(
-                logits_RV[torch.tensor(told, device=logits_RV.device)],
-                [tokens[i] for i in told],
-                [requests[i].num_log_probs or 0 for i in told],
+                logits_RV[torch.tensor(wanted, device=logits_RV.device)],
+                [tokens[i] for i in wanted],
+                [requests[i].num_log_probs or 0 for i in wanted],
             )
-            for i, log_prob in zip(told, found, strict=True):
+            for i, log_prob in zip(wanted, found, strict=True):
                 rows[i].log_probs.append(log_prob)
 
-    def _read(self, rows: list[Row]) -> None:
+    def _read(self, rows: list[EngineRow]) -> None:
         """Find which rows end here, and bring their texts up to date."""
         stop_id = self.student.template.stop_id
         for row in rows:
@@ -237,21 +251,21 @@ class Engine:
         for row, text in zip(read, texts, strict=True):
             _set_text(row, text)
 
-    def _remove(self, gone: list[Row]) -> None:
+    def _remove(self, gone: list[EngineRow]) -> None:
         if not gone:
             return
         leaving = [row.segment for row in gone if row.segment]
-        if self._segments is not None and leaving:
-            self._segments.leave(leaving)
+        if self._cache is not None and leaving:
+            self._cache.remove_rows(leaving)
         for segment in leaving:
             del self._rows[id(segment)]
-        for place in range(len(self._cohorts) - 1, -1, -1):
-            cohort, rows = self._cohorts[place]
+        for place in range(len(self._fallbacks) - 1, -1, -1):
+            fallback, rows = self._fallbacks[place]
             kept = [i for i, row in enumerate(rows) if row not in gone]
             if not kept:
-                del self._cohorts[place]
+                del self._fallbacks[place]
             elif len(kept) < len(rows):
-                cohort.keep(kept)
+                fallback.keep(kept)
                 rows[:] = [rows[i] for i in kept]
         left = {id(row.request) for row in self._under_way()}
         self._reserved = {key: tokens for key, tokens in self._reserved.items() if key in left}
@@ -272,7 +286,7 @@ def prompt_log_probs(
     return found
 
 
-def _set_text(row: Row, text: str) -> None:
+def _set_text(row: EngineRow, text: str) -> None:
     """Cut the text before the first stop text, and say how much of it stands for good."""
     stop = row.request.stop
     cuts = [place for place in (text.find(s) for s in stop) if place >= 0]
@@ -329,25 +343,25 @@ def _guess_bytes(student: Student) -> int:
     return 2 * int(config.num_hidden_layers) * int(config.hidden_size) * student.dtype.itemsize
 
 
-def _try_segments(student: Student) -> int:
-    """Bytes of a token's keys and values. Raises CannotAttend where what segments compute is not
-    what the model computes."""
+def _try_cache(student: Student) -> int:
+    """Bytes of a token's keys and values. Raises UnsupportedAttention where what the cache gives is
+    not what the model computes."""
     config = student.model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     if kinds - {"full_attention", "sliding_attention"}:
-        raise CannotAttend(f"layers of {', '.join(sorted(kinds))}")
+        raise UnsupportedAttention(f"layers of {', '.join(sorted(kinds))}")
     ids = [1 + i % (config.vocab_size - 1) for i in range(9)]
-    segments = Segments(student)
-    _, keys_values = segments.prefill([ids[:6], ids[:4]])
-    segments.join(keys_values[:, 0], 6, 2)
-    segments.join(keys_values[:, 1], 4, 1)
+    cache = KVCache(student)
+    _, keys_values = cache.prefill([ids[:6], ids[:4]])
+    cache.add_rows(keys_values[:, 0], 6, 2)
+    cache.add_rows(keys_values[:, 1], 4, 1)
     for step in range(3):
-        order = [ids[6:9] if row.prefix else ids[4:7] for row in segments.rows]
-        ours = segments.advance([tokens[step] for tokens in order])
-    expected = [ids[:9] if row.prefix else ids[:7] for row in segments.rows]
+        order = [ids[6:9] if row.prefix else ids[4:7] for row in cache.rows]
+        ours = cache.advance([tokens[step] for tokens in order])
+    expected = [ids[:9] if row.prefix else ids[:7] for row in cache.rows]
     for row, whole in zip(ours, expected, strict=True):
         plain = student.hidden_states(torch.tensor([whole], device=student.device))[0, -1]
         apart = (row - plain).float().norm() / plain.float().norm()
         if apart > (1e-3 if student.dtype == torch.float32 else 5e-2):
-            raise CannotAttend(f"hidden states are off by {apart:.2g}")
+            raise UnsupportedAttention(f"hidden states are off by {apart:.2g}")
     return keys_values[:, 0, :, 0].numel() * keys_values.element_size()

@@ -1,5 +1,5 @@
 """Rows of any model, with the cache that the model makes for itself: those that began together are
-computed together. Slower than segments, and right wherever transformers' own generation is.
+computed together. Slower than `KVCache`, and right wherever transformers' own generation is.
 
 Shapes: P prompts, R rows, T tokens, H hidden size.
 """
@@ -15,7 +15,7 @@ from torch import Tensor
 from feldspar.student.model import Student
 
 
-class Cohort:
+class FallbackCache:
     """Prompts padded on the left, with one row or several each."""
 
     def __init__(
@@ -32,6 +32,7 @@ class Cohort:
         output = student.model.base_model(
             input_ids=torch.from_numpy(ids_PT).to(student.device),
             attention_mask=mask,
+            # Padding on the left moves no real token: the first one of each row is at position 0.
             position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
             use_cache=True,
         )

@@ -1,12 +1,17 @@
-"""Keys and values of rows that come and go: each row's own, and prompts that rows share.
+"""The key-value cache of rows that come and go: each row's own part, and prompts that rows share.
 
 A row attends to one or two *segments*: its own, which grows by a token a step, and that of a prompt
-of which several answers are drawn, computed and read once for all of them (cascade attention). A
-store holds the segments of up to one width side by side, without gaps; a segment that outgrows its
-store moves to one of twice the width. So rows join and leave between any two steps.
+of which several answers are drawn, computed and read once for all of them (prefix attention, also
+called cascade attention). A pool holds the segments of up to one width side by side, without gaps;
+a segment that outgrows its pool moves to one of twice the width. So rows join and leave between any
+two steps.
 
-Shapes: R rows, S segments of a store, P prompts, N rows of a prompt, T tokens, H heads, K heads of
-keys and values, G = H / K, D head size, L layers. Stores are [2 L, S, K, T, D], keys before values.
+    pool of width 64      [ row a | row c | row f |  free ]     each row's own answer so far
+    pool of width 128     [ row b | free ..               ]     an answer that outgrew 64 tokens
+    prompt pool of 256    [ prompt of a, c | prompt of f  ]     read once for all rows of a prompt
+
+Shapes: R rows, S segments of a pool, P prompts, N rows of a prompt, T tokens, H heads, K heads of
+keys and values, G = H / K, D head size, L layers. Pools are [2 L, S, K, T, D], keys before values.
 """
 
 from __future__ import annotations
@@ -24,19 +29,19 @@ from transformers.cache_utils import DynamicLayer
 from feldspar.student.attention import attending_by
 from feldspar.student.model import Student
 
-IMPLEMENTATION = "feldspar_segments"
+IMPLEMENTATION = "feldspar_kv_cache"
 _LEAST_WIDTH = 64
 _LEAST_SEGMENTS = 8
 
 
 @dataclass(eq=False, slots=True)
-class Segment:
-    """Keys and values of `length` tokens, at `slot` of the store of its width."""
+class CacheSegment:
+    """Keys and values of `length` tokens, at `slot` of the pool of its width."""
 
     length: int
     width: int = 0
     slot: int = 0
-    prefix: Segment | None = None
+    prefix: CacheSegment | None = None
     """The shared segment of the prompt; a prompt's own has none."""
     num_rows: int = 1
     """Of a prompt's segment: rows that still attend to it."""
@@ -47,22 +52,22 @@ class Segment:
         return self.length + (self.prefix.length if self.prefix else 0)
 
 
-class CannotAttend(Exception):
-    """The model's attention does something that segments do not know."""
+class UnsupportedAttention(Exception):
+    """The model's attention does something that this cache does not know."""
 
 
-class Segments:
+class KVCache:
     """All rows under way, in the order of `rows`."""
 
     def __init__(self, student: Student) -> None:
         self._student = student
         self._model = student.model.base_model
-        self._own: dict[int, _Store] = {}
-        self._shared: dict[int, _Store] = {}
+        self._own_pools: dict[int, _SegmentPool] = {}
+        self._prompt_pools: dict[int, _SegmentPool] = {}
 
     @property
-    def rows(self) -> list[Segment]:
-        return [row for _, store in sorted(self._own.items()) for row in store.segments]
+    def rows(self) -> list[CacheSegment]:
+        return [row for _, pool in sorted(self._own_pools.items()) for row in pool.segments]
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Last hidden states [P, H] of prompts, and their keys and values [2 L, P, K, T, D]."""
@@ -79,7 +84,7 @@ class Segments:
         )
         layers = output.past_key_values.layers
         if any(type(layer) is not DynamicLayer for layer in layers):
-            raise CannotAttend("a layer keeps something else than keys and values")
+            raise UnsupportedAttention("a layer keeps something else than keys and values")
         keys_values = torch.stack(
             [tensor for each in layers for tensor in (each.keys, each.values)]
         )
@@ -88,48 +93,48 @@ class Segments:
         ]
         return hidden_PH, keys_values
 
-    def join(self, keys_values: Tensor, length: int, num_rows: int) -> list[Segment]:
+    def add_rows(self, keys_values: Tensor, length: int, num_rows: int) -> list[CacheSegment]:
         """Let rows begin after a prompt: its keys and values [2 L, K, T, D], `length` of T."""
         if num_rows == 1:
-            row = Segment(length)
-            self._put(self._own, [row], length + 1)
-            self._own[row.width].write(row, keys_values)
+            row = CacheSegment(length)
+            self._put(self._own_pools, [row], length + 1)
+            self._own_pools[row.width].write(row, keys_values)
             return [row]
-        prompt = Segment(length, num_rows=num_rows)
-        self._put(self._shared, [prompt], length)
-        self._shared[prompt.width].write(prompt, keys_values)
-        rows = [Segment(0, prefix=prompt) for _ in range(num_rows)]
-        self._put(self._own, rows, 1, like=keys_values)
+        prompt = CacheSegment(length, num_rows=num_rows)
+        self._put(self._prompt_pools, [prompt], length)
+        self._prompt_pools[prompt.width].write(prompt, keys_values)
+        rows = [CacheSegment(0, prefix=prompt) for _ in range(num_rows)]
+        self._put(self._own_pools, rows, 1, like=keys_values)
         return rows
 
     @torch.inference_mode()
-    def leave(self, gone: Sequence[Segment]) -> None:
+    def remove_rows(self, gone: Sequence[CacheSegment]) -> None:
         """Let rows end; a prompt's segment goes with its last row."""
         for width in {row.width for row in gone}:
-            self._own[width].drop([row for row in gone if row.width == width])
+            self._own_pools[width].drop([row for row in gone if row.width == width])
         prompts = [row.prefix for row in gone if row.prefix]
         for prompt in prompts:
             prompt.num_rows -= 1
         done = {id(prompt): prompt for prompt in prompts if prompt.num_rows == 0}.values()
         for width in {prompt.width for prompt in done}:
-            self._shared[width].drop([prompt for prompt in done if prompt.width == width])
-        if not any(store.segments for store in self._own.values()):
-            self._own.clear()
-            self._shared.clear()
+            self._prompt_pools[width].drop([prompt for prompt in done if prompt.width == width])
+        if not any(pool.segments for pool in self._own_pools.values()):
+            self._own_pools.clear()
+            self._prompt_pools.clear()
 
     def advance(self, tokens: Sequence[int]) -> Tensor:
         """Compute one token more of each row, in the order of `rows`; hidden states [R, H]."""
         device = self._student.device
         rows = self.rows
         places = torch.tensor([[row.position] for row in rows], device=device)
-        plan = _plan(rows, self._own, self._shared, device)
+        plan = _plan_reads(rows, self._own_pools, self._prompt_pools, device)
         with attending_by(self._model, IMPLEMENTATION):
             output = self._model(
                 input_ids=torch.tensor(tokens, device=device)[:, None],
                 position_ids=places,
-                past_key_values=_Passing(),
+                past_key_values=_PassThrough(),
                 use_cache=True,
-                segments=plan,
+                cache_reads=plan,
             )
         for row in rows:
             row.length += 1
@@ -139,42 +144,42 @@ class Segments:
 
     def _put(
         self,
-        stores: dict[int, _Store],
-        segments: list[Segment],
+        pools: dict[int, _SegmentPool],
+        segments: list[CacheSegment],
         room: int,
         like: Tensor | None = None,
     ) -> None:
         width = _LEAST_WIDTH
         while width < room:
             width *= 2
-        store = stores.setdefault(width, _Store(width))
-        store.take(segments)
+        pool = pools.setdefault(width, _SegmentPool(width))
+        pool.take(segments)
         if like is not None:
-            store.reserve(like)
+            pool.reserve(like)
 
     def _widen(self) -> None:
         """Move rows that fill their segments to twice the width."""
-        for width, store in list(self._own.items()):
-            full = [row for row in store.segments if row.length == width]
+        for width, pool in list(self._own_pools.items()):
+            full = [row for row in pool.segments if row.length == width]
             if full:
                 slots = [row.slot for row in full]
-                held = store.held[:, slots]
-                store.drop(full)
-                wider = self._own.setdefault(2 * width, _Store(2 * width))
+                held = pool.held[:, slots]
+                pool.drop(full)
+                wider = self._own_pools.setdefault(2 * width, _SegmentPool(2 * width))
                 wider.take(full)
                 wider.reserve(held[:, 0])
                 wider.held[:, full[0].slot : full[0].slot + len(full), :, :width] = held
 
 
-class _Store:
-    """Segments of one width, without gaps between them."""
+class _SegmentPool:
+    """KVCache of one width, without gaps between them."""
 
     def __init__(self, width: int) -> None:
         self.width = width
-        self.segments: list[Segment] = []
+        self.segments: list[CacheSegment] = []
         self.held: Tensor = torch.empty(0)
 
-    def take(self, segments: Sequence[Segment]) -> None:
+    def take(self, segments: Sequence[CacheSegment]) -> None:
         for segment in segments:
             segment.width, segment.slot = self.width, len(self.segments)
             self.segments.append(segment)
@@ -191,12 +196,12 @@ class _Store:
             wider[:, :num_held] = self.held
         self.held = wider
 
-    def write(self, segment: Segment, keys_values: Tensor) -> None:
+    def write(self, segment: CacheSegment, keys_values: Tensor) -> None:
         self.reserve(keys_values)
         length = segment.length
         self.held[:, segment.slot, :, :length] = keys_values[:, :, :length]
 
-    def drop(self, gone: Sequence[Segment]) -> None:
+    def drop(self, gone: Sequence[CacheSegment]) -> None:
         """Fill the gaps with the last segments."""
         holes = {segment.slot for segment in gone}
         left = len(self.segments) - len(holes)
@@ -210,7 +215,7 @@ class _Store:
         del self.segments[left:]
 
 
-class _Own(NamedTuple):
+class _OwnRead(NamedTuple):
     """Rows `at` to `at + S` grow in `held`."""
 
     held: Tensor
@@ -223,7 +228,7 @@ class _Own(NamedTuple):
     mask_ST: Tensor | None
 
 
-class _Shared(NamedTuple):
+class _PromptRead(NamedTuple):
     """Prompts in `held` and the rows that attend to them."""
 
     held: Tensor
@@ -239,42 +244,42 @@ class _Shared(NamedTuple):
 
 
 @dataclass
-class _Plan:
-    own: list[_Own] = field(default_factory=list)
-    shared: list[_Shared] = field(default_factory=list)
+class _ReadPlan:
+    own: list[_OwnRead] = field(default_factory=list)
+    shared: list[_PromptRead] = field(default_factory=list)
 
 
-def _plan(
-    rows: Sequence[Segment],
-    own: dict[int, _Store],
-    shared: dict[int, _Store],
+def _plan_reads(
+    rows: Sequence[CacheSegment],
+    own: dict[int, _SegmentPool],
+    shared: dict[int, _SegmentPool],
     device: torch.device,
-) -> _Plan:
-    plan = _Plan()
+) -> _ReadPlan:
+    plan = _ReadPlan()
     at = 0
-    for _, store in sorted(own.items()):
-        lengths = [row.length for row in store.segments]
+    for _, pool in sorted(own.items()):
+        lengths = [row.length for row in pool.segments]
         if lengths:
             places = None
             if min(lengths) < max(lengths):
                 places = torch.tensor(lengths, device=device)
             mask = _mask([n + 1 for n in lengths], device)
-            plan.own.append(_Own(store.held, at, len(lengths), max(lengths) + 1, places, mask))
+            plan.own.append(_OwnRead(pool.held, at, len(lengths), max(lengths) + 1, places, mask))
         at += len(lengths)
     of_prompt: dict[int, list[int]] = {}
     for number, row in enumerate(rows):
         if row.prefix:
             of_prompt.setdefault(id(row.prefix), []).append(number)
-    for _, store in sorted(shared.items()):
-        groups = [of_prompt[id(prompt)] for prompt in store.segments]
+    for _, pool in sorted(shared.items()):
+        groups = [of_prompt[id(prompt)] for prompt in pool.segments]
         if groups:
             most = max(map(len, groups))
-            lengths = [prompt.length for prompt in store.segments]
+            lengths = [prompt.length for prompt in pool.segments]
             rows_PN = [group + group[:1] * (most - len(group)) for group in groups]
             taken = [p * most + n for p, group in enumerate(groups) for n in range(len(group))]
             plan.shared.append(
-                _Shared(
-                    store.held,
+                _PromptRead(
+                    pool.held,
                     len(groups),
                     max(lengths),
                     torch.tensor(rows_PN, device=device),
@@ -296,7 +301,7 @@ def _mask(lengths: list[int], device: torch.device) -> Tensor | None:
     return torch.zeros(beyond.shape, device=device).masked_fill_(beyond, -torch.inf)
 
 
-class _Passing(DynamicCache):  # type: ignore[misc]
+class _PassThrough(DynamicCache):  # type: ignore[misc]
     """Hands new keys and values on to the attention function, which keeps them."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> Any:
@@ -310,23 +315,27 @@ def _attend(
     value: Tensor,
     attention_mask: Tensor | None,
     scaling: float | None = None,
-    segments: _Plan | None = None,
+    cache_reads: _ReadPlan | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attention [R, 1, H, D] of one new token per row to its own segment and its prompt's."""
     odd = [name for name in ("softcap", "s_aux", "sinks") if kwargs.get(name) is not None]
-    if segments is None or odd or attention_mask is not None:
-        raise CannotAttend(f"attention with {', '.join(odd) or 'a mask of its own'}")
+    if cache_reads is None or odd or attention_mask is not None:
+        raise UnsupportedAttention(f"attention with {', '.join(odd) or 'a mask of its own'}")
     num_rows, num_heads, _, size = query.shape
-    kind = segments.own[0].held.dtype
+    kind = cache_reads.own[0].held.dtype
     query, key, value = query.to(kind), key.to(kind), value.to(kind)
+    # [R, H, 1, D] -> [R, K, G, D]: the G heads that share a key head are its queries. Scaled here
+    # once, and not in each of the products below.
     query = query.reshape(num_rows, key.shape[1], -1, size) * (scaling or size**-0.5)
-    parts = [_attend_own(own, module.layer_idx, query, key, value) for own in segments.own]
+    parts = [_attend_own(own, module.layer_idx, query, key, value) for own in cache_reads.own]
     out = torch.cat([part[0] for part in parts]) if len(parts) > 1 else parts[0][0]
     weight = torch.cat([part[1] for part in parts]) if len(parts) > 1 else parts[0][1]
-    for shared in segments.shared:
+    for shared in cache_reads.shared:
         theirs, their_weight = _attend_shared(shared, module.layer_idx, query)
         rows = shared.targets_R
+        # One softmax over both segments is a mean of the two, weighted by the sums of their
+        # exponentials: e^a / (e^a + e^b) = sigmoid(a - b) of the logs of these sums.
         part = torch.sigmoid(their_weight - weight[rows]).to(out.dtype)
         out[rows] = torch.lerp(out[rows], theirs, part.expand_as(theirs))
     return out.reshape(num_rows, 1, num_heads, size), None
@@ -336,10 +345,12 @@ AttentionInterface.register(IMPLEMENTATION, _attend)
 
 
 def _attend_own(
-    own: _Own, layer: int, query: Tensor, key: Tensor, value: Tensor
+    own: _OwnRead, layer: int, query: Tensor, key: Tensor, value: Tensor
 ) -> tuple[Tensor, Tensor]:
     rows = slice(own.at, own.at + own.num)
     keys, values = (own.held[2 * layer + i, : own.num, :, : own.longest] for i in (0, 1))
+    # Written before it is read: a token attends to itself too. Where all rows are equally long its
+    # place is one slice, which is cheaper than an index.
     if own.places_S is None:
         keys[:, :, -1], values[:, :, -1] = key[rows, :, 0], value[rows, :, 0]
     else:
@@ -349,9 +360,11 @@ def _attend_own(
     return _softmax(query[rows], keys, values, own.mask_ST)
 
 
-def _attend_shared(shared: _Shared, layer: int, query: Tensor) -> tuple[Tensor, Tensor]:
+def _attend_shared(shared: _PromptRead, layer: int, query: Tensor) -> tuple[Tensor, Tensor]:
     keys, values = (shared.held[2 * layer + i, : shared.num, :, : shared.longest] for i in (0, 1))
     num_prompts, most = shared.rows_PN.shape
+    # [P, N, K, G, D] -> [P, K, N, G, D]: all rows of a prompt are queries of one product with its
+    # keys. A prompt with fewer than N rows has its first one again; that is left out at the end.
     asked = query[shared.rows_PN].transpose(1, 2)
     num_heads, group, size = asked.shape[1], asked.shape[3], asked.shape[4]
     asked = asked.reshape(num_prompts, num_heads, most * group, size)
@@ -369,6 +382,7 @@ def _softmax(
     query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Attention [.., D] over one segment, and the log of its summed weights [.., 1] in float32."""
+    # In float32 from here: exponentials of bfloat16 scores would be off by a percent.
     scores = torch.matmul(query, keys.transpose(-1, -2)).float()
     if mask is not None:
         scores += mask[:, None, None]

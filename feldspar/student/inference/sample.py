@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -10,7 +10,7 @@ import torch
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Message
 from feldspar.student.counter_rng import key_of
-from feldspar.student.inference.engine import MAX_ROWS, Engine, Request
+from feldspar.student.inference.engine import MAX_ROWS, Engine, EngineRow, Request
 from feldspar.student.model import Student
 
 T = TypeVar("T")
@@ -48,9 +48,9 @@ def sample_answers(
         return []
     temperatures = _each(temperature, len(prompts))
     limits = _each(max_new_tokens, len(prompts))
-    engine = Engine(student)
     places: dict[int, tuple[int, int]] = {}
     ids = [_ids(student, prompt) for prompt in prompts]
+    requests: list[Request] = []
     # The longest first: prompts of like length are computed together.
     for i in sorted(range(len(prompts)), key=lambda i: -len(ids[i])):
         # The likeliest answer is the same every time: find it once.
@@ -66,20 +66,14 @@ def sample_answers(
                 stop=tuple(stop[i]) if stop else (),
             )
             places[id(request)] = i, start
-            engine.add(request)
+            requests.append(request)
     drawn: list[dict[int, Sampled]] = [{} for _ in prompts]
-    with (
-        progress.task("answers", len(prompts), "prompts") as task,
-        # Kept open between steps: autocast's copies of the weights live as long as it does.
-        torch.inference_mode(),
-        student.computing(),
-    ):
-        while engine.is_busy:
-            for row in engine.step():
-                if row.finish:
-                    i, start = places[id(row.request)]
-                    drawn[i][start + row.draw] = Sampled(row.text, row.is_ended, len(row.ids))
-                    task.advance(1 / num_answers if temperatures[i] > 0 else 1)
+    with progress.task("answers", len(prompts), "prompts") as task:
+        for row in _run(Engine(student), requests):
+            if row.finish:
+                i, start = places[id(row.request)]
+                drawn[i][start + row.draw] = Sampled(row.text, row.is_ended, len(row.ids))
+                task.advance(1 / num_answers if temperatures[i] > 0 else 1)
     return [[of[draw % len(of)] for draw in range(num_answers)] for of in drawn]
 
 
@@ -107,24 +101,24 @@ def sample_questions(
         )
         for key in keys
     ]
-    for request in requests:
-        engine.add(request)
     written: dict[int, list[int]] = {}
-    with (
-        progress.task("questions", len(keys), "questions") as task,
-        torch.inference_mode(),
-        student.computing(),
-    ):
-        while engine.is_busy:
-            for row in engine.step():
-                is_special = row.ids[-1] in student.template.special_ids
-                if is_special or row.finish:
-                    written[id(row.request)] = row.ids[:-1] if is_special else row.ids
-                    task.advance(1)
-                    if not row.finish:
-                        engine.cancel(row.request)
+    with progress.task("questions", len(keys), "questions") as task:
+        for row in _run(engine, requests):
+            is_special = row.ids[-1] in student.template.special_ids
+            if is_special or row.finish:
+                written[id(row.request)] = row.ids[:-1] if is_special else row.ids
+                task.advance(1)
+                if not row.finish:
+                    engine.cancel(row.request)
     texts = student.template.decode_answers([written[id(request)] for request in requests])
     return [text.strip() for text in texts]
+
+
+def _run(engine: Engine, requests: Sequence[Request]) -> Iterator[EngineRow]:
+    """`Engine.run` for callers that take every row: contexts stay open between its steps."""
+    # Autocast's copies of the weights live as long as it does.
+    with torch.inference_mode(), engine.student.computing():
+        yield from engine.run(requests)
 
 
 def _ids(student: Student, prompt: Sequence[Message] | Sequence[int]) -> list[int]:

@@ -25,7 +25,7 @@ class TokenLogProb(NamedTuple):
     likeliest: tuple[tuple[int, float], ...] = ()
 
 
-def choose(
+def sample_tokens(
     logits_RV: Tensor,
     temperatures_R: NDArray[np.float64],
     top_ps_R: NDArray[np.float64],

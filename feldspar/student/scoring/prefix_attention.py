@@ -1,9 +1,17 @@
-"""Attention over packed trees: a prompt's keys are read once for all that follows it.
+"""Prefix attention over packed trees: a prompt's keys are read once for all that follows it.
 
 A pack is one row of tokens, `[prompt | c1 | c2 | .. | prompt | c1 | ..]`, in which each
 continuation stands at the positions after its prompt. Its tokens look at the prompt and at what
-came before them in their own continuation; the two parts are computed apart and merged by their
-log-sum-exp, which is what one softmax over both would give.
+came before them in their own continuation:
+
+                 prompt   c1    c2
+        prompt   causal   .     .
+        c1       all    causal  .         one call for both "all", one causal call for each rest
+        c2       all      .   causal
+
+The two parts of a continuation's row are computed apart, each with the log-sum-exp of its scores,
+and merged. That is what one softmax over both gives: with a and b the log-sum-exps, the parts'
+shares are e^a / (e^a + e^b) = sigmoid(a - b), and 1 - that.
 
 Shapes: A heads, K key heads, T tokens of the pack, D head size, C continuations, L their longest.
 """
@@ -24,11 +32,11 @@ from transformers import AttentionInterface
 from feldspar.student.attention import attending_by
 from feldspar.student.layers import untraced
 
-_NAME = "feldspar_tree"
+_NAME = "feldspar_prefix"
 
 
 @dataclass(frozen=True)
-class Block:
+class PackedTree:
     """Where one tree lies in its pack, and how long its continuations are, each at least 1."""
 
     start: int
@@ -41,18 +49,18 @@ class Block:
         return sum(self.lengths)
 
     @cached_property
-    def side_by_side(self) -> SideBySide:
-        """For all layers."""
+    def side_by_side(self) -> PaddedContinuations:
+        """Where continuations stand when padded to one length: the same for all layers."""
         within = torch.arange(max(self.lengths))[None]
         lengths_C = torch.tensor(self.lengths, dtype=torch.int64)[:, None]
         starts_C = lengths_C.cumsum(0) - lengths_C
         is_there = within < lengths_C
         index_CL = torch.where(is_there, starts_C + within, 0)
         places = is_there.flatten().nonzero()[:, 0]
-        return SideBySide(index_CL.to(self.device), places.to(self.device))
+        return PaddedContinuations(index_CL.to(self.device), places.to(self.device))
 
 
-class SideBySide(NamedTuple):
+class PaddedContinuations(NamedTuple):
     """Continuations padded to one length."""
 
     index_CL: Tensor
@@ -61,28 +69,30 @@ class SideBySide(NamedTuple):
     """Where each continuation token stands in the flattened [C * L]."""
 
 
-class Attended(NamedTuple):
+class PartialAttention(NamedTuple):
     """Outputs [.., A, T, D], and the log-sum-exp [.., A, T] of the scores behind them."""
 
     out: Tensor
     lse: Tensor
 
 
-_blocks: ContextVar[Sequence[Block]] = ContextVar("blocks of the pack being computed")
+_packed_trees: ContextVar[Sequence[PackedTree]] = ContextVar("trees of the pack being computed")
 
 
 @contextmanager
-def attending(model: Any, blocks: Sequence[Block], *, traced: bool = True) -> Iterator[None]:
+def prefix_attention(
+    model: Any, blocks: Sequence[PackedTree], *, traced: bool = True
+) -> Iterator[None]:
     """Within it, the model's attention is that of the pack that `blocks` describe.
 
     Layers that are compiled need it not `traced`.
     """
-    token = _blocks.set(blocks)
+    token = _packed_trees.set(blocks)
     try:
         with attending_by(model, _NAME if traced else untraced(_NAME)):
             yield
     finally:
-        _blocks.reset(token)
+        _packed_trees.reset(token)
 
 
 def is_replaceable(model: Any, longest: int) -> bool:
@@ -110,7 +120,7 @@ def _attention(
     """A transformers attention function: [1, A or K, T, D] in, [1, T, A, D] out."""
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     out = torch.empty_like(query)
-    for block in _blocks.get():
+    for block in _packed_trees.get():
         cut = slice(block.start, block.start + block.num_prompt)
         end = cut.stop + block.num_continued
         prompt = _attend(query[:, :, cut], key[:, :, cut], value[:, :, cut], scale, causal=True)
@@ -123,17 +133,17 @@ def _attention(
     return out.transpose(1, 2), None
 
 
-def _each(block: Block, rest: Sequence[Tensor], scale: float) -> Attended:
+def _each(block: PackedTree, rest: Sequence[Tensor], scale: float) -> PartialAttention:
     """Each continuation's attention to itself, one after the other: nothing is padded or moved."""
     parts = zip(*(torch.split(x, list(block.lengths), dim=2) for x in rest), strict=True)
     found = [_attend(query, key, value, scale, causal=True) for query, key, value in parts]
-    return Attended(
+    return PartialAttention(
         torch.cat([part.out for part in found], dim=2),
         torch.cat([part.lse for part in found], dim=2),
     )
 
 
-def _side_by_side(block: Block, rest: Sequence[Tensor], scale: float) -> Attended:
+def _side_by_side(block: PackedTree, rest: Sequence[Tensor], scale: float) -> PartialAttention:
     """The same in one call, for devices that calls keep waiting: padded on the right."""
     index_CL, places = block.side_by_side
     num, longest = index_CL.shape
@@ -145,32 +155,37 @@ def _side_by_side(block: Block, rest: Sequence[Tensor], scale: float) -> Attende
     found = _attend(query, key, value, scale, causal=True)
     out = found.out.transpose(0, 1).flatten(1, 2).index_select(1, places)
     lse = found.lse.transpose(0, 1).flatten(1, 2).index_select(1, places)
-    return Attended(out[None], lse[None])
+    return PartialAttention(out[None], lse[None])
 
 
-def _merged(first: Attended, second: Attended) -> Tensor:
+def _merged(first: PartialAttention, second: PartialAttention) -> Tensor:
     share = torch.sigmoid(first.lse - second.lse)[..., None]
     return torch.lerp(second.out, first.out, share.to(first.out.dtype))
 
 
-def _attend_all(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Attended:
-    """Every query looks at every key. Queries of one key head are laid end to end."""
+def _attend_all(query: Tensor, key: Tensor, value: Tensor, scale: float) -> PartialAttention:
+    """Every query looks at every key."""
+    # The G query heads of a key head go end to end, [1, A, T, D] -> [1, K, G * T, D]: without a
+    # causal mask the order of queries does not matter, and keys need not be repeated G times.
     num_heads, num_queries = query.shape[1:3]
     num_keys = key.shape[1]
     grouped = query.reshape(len(query), num_keys, -1, query.shape[-1])
     out, lse = _attend(grouped, key, value, scale, causal=False)
-    return Attended(
+    return PartialAttention(
         out.reshape(len(query), num_heads, num_queries, -1),
         lse.reshape(len(query), num_heads, num_queries),
     )
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, scale: float, *, causal: bool) -> Attended:
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, *, causal: bool
+) -> PartialAttention:
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = (tensor.repeat_interleave(groups, dim=1) for tensor in (key, value))
+    # The public function does not give the log-sum-exp; on a CPU its own kernel does.
     if query.device.type == "cpu" and value.shape[-1] == query.shape[-1]:
-        return Attended(
+        return PartialAttention(
             *torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
                 query, key, value, 0.0, causal, scale=scale
             )
@@ -180,7 +195,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, scale: float, *, causal: 
 
 def _attend_plainly(
     query: Tensor, key: Tensor, value: Tensor, scale: float, causal: bool
-) -> Attended:
+) -> PartialAttention:
     """Scores whole, for devices whose kernels do not give their log-sum-exp."""
     scores = (query @ key.transpose(-1, -2)).float() * scale
     if causal:
@@ -188,7 +203,7 @@ def _attend_plainly(
         scores.masked_fill_(later, float("-inf"))
     lse = scores.logsumexp(dim=-1)
     weights = (scores - lse[..., None]).exp().to(value.dtype)
-    return Attended(weights @ value, lse)
+    return PartialAttention(weights @ value, lse)
 
 
 AttentionInterface.register(_NAME, _attention)

@@ -2,8 +2,8 @@
 multiple-choice benchmarks.
 
 Trees whose prompt has several continuations are packed and their prompts computed once
-(cascade.py); single continuations, and models whose attention cannot be replaced, are computed in
-padded batches.
+(prefix_attention.py); single continuations, and models whose attention cannot be replaced, are
+computed in padded batches.
 
 Shapes: B rows, T tokens, H hidden size, N scored tokens.
 """
@@ -25,7 +25,7 @@ from feldspar.progress import SILENT, Progress
 from feldspar.student.layers import can_compile, layers_run
 from feldspar.student.lm_head import score_targets
 from feldspar.student.model import Student
-from feldspar.student.scoring.prefix_attention import Block, attending, is_replaceable
+from feldspar.student.scoring.prefix_attention import PackedTree, is_replaceable, prefix_attention
 from feldspar.student.token_rows import collate
 from feldspar.student.training.schedule import micro_batches
 
@@ -66,11 +66,20 @@ class _Piece(NamedTuple):
 
 
 class _Inputs(NamedTuple):
-    """A forward pass, and what is read off it: `owners_N` is the continuation of each target."""
+    """A forward pass, and what is read off it: `owners_N` is the continuation of each target.
+
+    Of the prompt `a b` with the continuations `c d` and `e`, packed:
+
+        ids_BT       a b c      the last token of a continuation predicts nothing and is left out
+        places_BT    0 1 2
+        positions_N  1 2 1      `b` predicts the first token of each continuation
+        targets_N    c d e
+        owners_N     0 0 1
+    """
 
     ids_BT: Tensor
     places_BT: Tensor | None
-    blocks: list[Block]
+    packed_trees: list[PackedTree]
     positions_N: NDArray[np.int64]
     targets_N: NDArray[np.int64]
     owners_N: NDArray[np.int64]
@@ -148,10 +157,10 @@ def _packs(pieces: Sequence[_Piece]) -> Iterator[list[_Piece]]:
 
 
 def _packed(pieces: Sequence[_Piece], device: torch.device) -> _Inputs:
-    """The last token of a continuation foretells nothing and is left out."""
+    """Trees end to end, in one row of tokens: see `_Inputs` for an example."""
     ids: list[int] = []
     places: list[int] = []
-    blocks: list[Block] = []
+    packed_trees: list[PackedTree] = []
     positions: list[int] = []
     targets: list[int] = []
     owners: list[int] = []
@@ -166,11 +175,11 @@ def _packed(pieces: Sequence[_Piece], device: torch.device) -> _Inputs:
             ids += continuation[:-1]
             places += range(len(prompt), len(prompt) + len(continuation) - 1)
         lengths = tuple(len(c) - 1 for c in continuations if len(c) > 1)
-        blocks.append(Block(start, len(prompt), lengths, device))
+        packed_trees.append(PackedTree(start, len(prompt), lengths, device))
     return _Inputs(
         ids_BT=torch.tensor([ids], device=device),
         places_BT=torch.tensor([places], device=device),
-        blocks=blocks,
+        packed_trees=packed_trees,
         positions_N=np.array(positions, dtype=np.int64),
         targets_N=np.array(targets, dtype=np.int64),
         owners_N=np.array(owners, dtype=np.int64),
@@ -184,7 +193,7 @@ def _padded(pieces: Sequence[_Piece], student: Student) -> _Inputs:
     return _Inputs(
         ids_BT=torch.from_numpy(batch.ids_BT).to(student.device),
         places_BT=None,
-        blocks=[],
+        packed_trees=[],
         positions_N=batch.positions_N,
         targets_N=batch.targets_N,
         owners_N=np.array([p.numbers[0] for p in pieces])[batch.rows_N],
@@ -205,7 +214,7 @@ def _hidden(student: Student, inputs: _Inputs) -> Tensor:
         return student.hidden_states(inputs.ids_BT)
     is_compiled = student.compile and can_compile()
     with (
-        attending(student.model, inputs.blocks, traced=not is_compiled),
+        prefix_attention(student.model, inputs.packed_trees, traced=not is_compiled),
         layers_run(student.model, compiled=is_compiled),
     ):
         hidden: Tensor = student.model.base_model(

@@ -12,9 +12,10 @@ from jinja2 import TemplateError
 
 from feldspar.errors import TrainingError
 from feldspar.records import Message
+from feldspar.student.template.tokens import LAB
 
 
-class Piece(NamedTuple):
+class TemplatePiece(NamedTuple):
     """Text of a prompt: the template's own, in which special tokens count, or someone's content."""
 
     text: str
@@ -23,55 +24,55 @@ class Piece(NamedTuple):
     """Whether it is a user's content."""
 
 
-class Turn(NamedTuple):
+class TemplateTurn(NamedTuple):
     """What stands before an answer, and the answer; None where it is still to be given."""
 
-    prompt: tuple[Piece, ...]
+    prompt: tuple[TemplatePiece, ...]
     answer: str | None
     lead: str = ""
     """What the template writes between its generation prompt and the answer: trained with it."""
 
 
-Layout = Callable[[Sequence[Message], bool], list[Turn]]
+Layout = Callable[[Sequence[Message], bool], list[TemplateTurn]]
 """(messages, answered) -> turns. Not answered: one open turn more, at the end."""
 
 
-def lab_turns(messages: Sequence[Message], answered: bool) -> list[Turn]:
-    """METHOD.md section 4. The stop token after each answer is not part of the pieces."""
-    turns: list[Turn] = []
-    pieces: list[Piece] = []
+def lab_turns(messages: Sequence[Message], answered: bool) -> list[TemplateTurn]:
+    """The stop token after each answer is not part of the pieces."""
+    turns: list[TemplateTurn] = []
+    pieces: list[TemplatePiece] = []
     for message in messages:
         if message.role != "assistant":
             pieces += [
-                Piece(f"<|{message.role}|>\n", False),
-                Piece(message.content, True, message.role == "user"),
+                TemplatePiece(f"{LAB.of_role(message.role)}\n", False),
+                TemplatePiece(message.content, True, message.role == "user"),
             ]
-            pieces.append(Piece("\n", False))
+            pieces.append(TemplatePiece("\n", False))
             continue
-        pieces.append(Piece("<|assistant|>\n", False))
-        turns.append(Turn(tuple(pieces), message.content))
-        pieces = [Piece("\n", False)]
+        pieces.append(TemplatePiece(f"{LAB.assistant}\n", False))
+        turns.append(TemplateTurn(tuple(pieces), message.content))
+        pieces = [TemplatePiece("\n", False)]
     if not answered:
-        turns.append(Turn((*pieces, Piece("<|assistant|>\n", False)), None))
+        turns.append(TemplateTurn((*pieces, TemplatePiece(f"{LAB.assistant}\n", False)), None))
     return turns
 
 
-def lab_chat_template(*, bos: bool, stop: str, system_prompt: str) -> str:
+def lab_chat_template(*, bos: bool, system_prompt: str) -> str:
     """The lab template in Jinja, to be written into a tokenizer."""
     default = (
         "{% if not messages or messages[0]['role'] != 'system' %}"
-        "{{ '<|system|>\\n' + " + _quoted(system_prompt) + " + '\\n' }}{% endif %}"
+        "{{ '" + LAB.system + "\\n' + " + _quoted(system_prompt) + " + '\\n' }}{% endif %}"
     )
     return (
         ("{{ bos_token }}" if bos else "")
         + (default if system_prompt else "")
         + "{% for message in messages %}{% if message['role'] == 'assistant' %}"
-        "{{ '<|assistant|>\\n' + message['content'] + '" + stop + "' }}"
+        "{{ '" + LAB.assistant + "\\n' + message['content'] + '" + LAB.stop + "' }}"
         "{% if not loop.last %}{{ '\\n' }}{% endif %}"
         "{% elif message['content'] or message['role'] != 'system' %}"
         "{{ '<|' + message['role'] + '|>\\n' + message['content'] + '\\n' }}"
         "{% endif %}{% endfor %}"
-        "{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}"
+        "{% if add_generation_prompt %}{{ '" + LAB.assistant + "\\n' }}{% endif %}"
     )
 
 
@@ -98,7 +99,7 @@ class OwnLayout:
         """Of all that decides where turns stand."""
         return json.dumps([self._tokenizer.chat_template, self._tokenizer.special_tokens_map])
 
-    def __call__(self, messages: Sequence[Message], answered: bool) -> list[Turn]:
+    def __call__(self, messages: Sequence[Message], answered: bool) -> list[TemplateTurn]:
         while answered and messages and messages[-1].role != "assistant":
             messages = messages[:-1]
         if answered and not messages:
@@ -108,16 +109,16 @@ class OwnLayout:
         filled = []
         for turn in skeleton:
             pieces = [
-                Piece(contents[int(p.text)], True, messages[int(p.text)].role == "user")
+                TemplatePiece(contents[int(p.text)], True, messages[int(p.text)].role == "user")
                 if p.is_content
                 else p
                 for p in turn.prompt
             ]
             answer = None if turn.answer is None else contents[int(turn.answer)]
-            filled.append(Turn(tuple(pieces), answer, turn.lead))
+            filled.append(TemplateTurn(tuple(pieces), answer, turn.lead))
         return filled
 
-    def _take_apart(self, roles: tuple[str, ...], answered: bool) -> list[Turn]:
+    def _take_apart(self, roles: tuple[str, ...], answered: bool) -> list[TemplateTurn]:
         """Turns whose contents are the numbers of the messages."""
         marked = [{"role": role, "content": _mark(i)} for i, role in enumerate(roles)]
         whole = self._render(marked, generate=not answered)
@@ -132,13 +133,13 @@ class OwnLayout:
                     'trained where it is asked for; use template = "lab"'
                 )
             lead = whole[len(prompt) : answer_at]
-            turns.append(Turn(_pieces(whole[at : len(prompt)]), str(number), lead))
+            turns.append(TemplateTurn(_pieces(whole[at : len(prompt)]), str(number), lead))
             at = answer_at + len(_mark(number))
             if whole.startswith(self.stop_text, at):
                 at += len(self.stop_text)
         if not answered:
             lead = self._skeleton((*roles, "assistant"), True)[-1].lead
-            turns.append(Turn(_pieces(whole[at:]), None, lead))
+            turns.append(TemplateTurn(_pieces(whole[at:]), None, lead))
         return turns
 
     def _complete(self) -> None:
@@ -185,9 +186,9 @@ def _mark(number: int) -> str:
     return f"\ue000{number}\ue001"
 
 
-def _pieces(text: str) -> tuple[Piece, ...]:
+def _pieces(text: str) -> tuple[TemplatePiece, ...]:
     parts = re.split("\ue000(\\d+)\ue001", text)
-    return tuple(Piece(part, i % 2 == 1) for i, part in enumerate(parts) if part)
+    return tuple(TemplatePiece(part, i % 2 == 1) for i, part in enumerate(parts) if part)
 
 
 def _quoted(text: str) -> str:

@@ -23,11 +23,14 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from feldspar.records import Conversation, Message
-from feldspar.student.template.layout import Layout, OwnLayout, Piece, Turn, lab_turns
+from feldspar.student.template.layout import (
+    Layout,
+    OwnLayout,
+    TemplatePiece,
+    TemplateTurn,
+    lab_turns,
+)
 from feldspar.tokens.arrays import TokenRow
-
-STOP = "<|endoftext|>"
-"""The lab template's stop token."""
 
 
 def is_text(conversation: Conversation) -> bool:
@@ -140,37 +143,37 @@ class Template:
         """An answer without what the layout itself writes before it."""
         return text.removeprefix(self._lead)
 
-    def _turns(self, messages: Sequence[Message], *, answered: bool) -> list[Turn]:
+    def _turns(self, messages: Sequence[Message], *, answered: bool) -> list[TemplateTurn]:
         given = [m for m in messages if m.content or m.role != "system"]
         if self.system_prompt and not any(m.role == "system" for m in given):
             given = [Message(role="system", content=self.system_prompt), *given]
         return self._layout(given, answered)
 
-    def _parts(self, turns: Sequence[Turn]) -> Iterator[tuple[list[int], bool]]:
+    def _parts(self, turns: Sequence[TemplateTurn]) -> Iterator[tuple[list[int], bool]]:
         """Pieces of ids and whether they are an answer's."""
         for number, turn in enumerate(turns):
             yield self._prompt(turn.prompt, "" if number == 0 else self._stop_text), False
             if turn.answer is not None:
                 yield [*self._answer(turn), self.stop_id], True
 
-    def _prompt(self, pieces: Sequence[Piece], before: str) -> list[int]:
+    def _prompt(self, pieces: Sequence[TemplatePiece], before: str) -> list[int]:
         if not self._has_literal(pieces):
             return self._encode(before, "".join(p.text for p in pieces), True)
         return [i for ids, _ in self._pieces_apart(pieces, before) for i in ids]
 
-    def _has_literal(self, pieces: Sequence[Piece]) -> bool:
+    def _has_literal(self, pieces: Sequence[TemplatePiece]) -> bool:
         """Whether content spells a special token, which must stay text."""
         return any(p.is_content and self._spells_special(p.text) for p in pieces)
 
     def _pieces_apart(
-        self, pieces: Sequence[Piece], before: str
-    ) -> Iterator[tuple[list[int], Piece]]:
+        self, pieces: Sequence[TemplatePiece], before: str
+    ) -> Iterator[tuple[list[int], TemplatePiece]]:
         for number, piece in enumerate(p for p in pieces if p.text):
             anchor = "\n" if piece.is_content else self._stop_text
             ids = self._encode(anchor if number else before, piece.text, not piece.is_content)
             yield ids, piece
 
-    def _user_marks(self, turns: Sequence[Turn]) -> list[bool]:
+    def _user_marks(self, turns: Sequence[TemplateTurn]) -> list[bool]:
         """For each id of `_parts`, whether it is of what a user says."""
         marks: list[bool] = []
         for number, turn in enumerate(turns):
@@ -184,7 +187,7 @@ class Template:
                 marks += [False] * (len(self._answer(turn)) + 1)
         return marks
 
-    def _user_marks_together(self, pieces: Sequence[Piece], before: str) -> list[bool]:
+    def _user_marks_together(self, pieces: Sequence[TemplatePiece], before: str) -> list[bool]:
         """By where each token starts in the text."""
         text = "".join(p.text for p in pieces)
         is_user = [False] * len(before) + [p.is_user for p in pieces for _ in p.text]
@@ -196,7 +199,7 @@ class Template:
         starts = [start for start, _ in encoding.offsets]
         return [is_user[start] for start in starts[len(starts) - len(ids) :]]
 
-    def _answer(self, turn: Turn) -> list[int]:
+    def _answer(self, turn: TemplateTurn) -> list[int]:
         literal = next((p.text for p in reversed(turn.prompt) if not p.is_content), "")
         specials = list(self._special.finditer(literal))
         anchor = literal[specials[-1].start() :] if specials else literal

@@ -1,5 +1,5 @@
-"""Whether activations must be computed again: one process tries the largest micro-batch, of
-several none may fail alone, so they count."""
+"""Whether activations must be computed again for the backward pass: one process tries the largest
+micro-batch; of several none may run out of memory alone, so they count."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from feldspar.student.model_sizes import read_architecture
 from feldspar.student.token_rows import TokenRows
-from feldspar.student.training.forward import Compute
+from feldspar.student.training.forward import ForwardPass
 from feldspar.student.training.memory import USABLE_SHARE, Method, fits
 from feldspar.student.training.optimizer import BYTES_PER_WEIGHT, OptimizerStates
 
@@ -24,25 +24,25 @@ def memory_of(device: torch.device) -> int | None:
     return int(torch.cuda.get_device_properties(device).total_memory)
 
 
-def needs_recompute(
-    compute: Compute, rows: TokenRows, token_budget: int, states: OptimizerStates
+def needs_checkpointing(
+    forward: ForwardPass, rows: TokenRows, token_budget: int, states: OptimizerStates
 ) -> bool:
     """Whether the micro-batch of the longest rows, with the moments to come, is too large.
 
     On a CPU always False. Gradients are zero afterwards.
     """
-    device = compute.student.device
+    device = forward.student.device
     memory = memory_of(device)
     if memory is None:
         return False
-    trained = [p for p in compute.student.model.parameters() if p.requires_grad]
+    trained = [p for p in forward.student.model.parameters() if p.requires_grad]
     moments = (BYTES_PER_WEIGHT[states] - 8) * sum(p.numel() for p in trained)
     torch.cuda.reset_peak_memory_stats(device)
     try:
         for weight in trained:
             # As all micro-batches of a step but its first find them.
             weight.grad = torch.zeros_like(weight)
-        _try_largest(compute, rows, token_budget)
+        _try_largest(forward, rows, token_budget)
         needed = torch.cuda.max_memory_allocated(device) + moments
     except torch.OutOfMemoryError:
         needed = memory
@@ -59,7 +59,7 @@ def needs_recompute(
     return again
 
 
-def foresees_recompute(start: str, method: Method, num_tokens: int, memory: int) -> bool:
+def foresees_checkpointing(start: str, method: Method, num_tokens: int, memory: int) -> bool:
     """Whether `num_tokens` at once are too many for GPUs of `memory` bytes, counted from the sizes
     of the model in the folder `start`. Where they are not known, says so."""
     sizes = read_architecture(start)
@@ -73,10 +73,10 @@ def foresees_recompute(start: str, method: Method, num_tokens: int, memory: int)
     return not fits(sizes, method, num_tokens, memory)
 
 
-def _try_largest(compute: Compute, rows: TokenRows, token_budget: int) -> None:
+def _try_largest(forward: ForwardPass, rows: TokenRows, token_budget: int) -> None:
     lengths = rows.lengths
     longest = np.argsort(-lengths, kind="stable")[: max(1, token_budget)]
-    group = compute.cutter(token_budget)(longest, lengths[longest])[0]
-    with compute.ready():
-        laid = compute.lay([rows.row(int(i)) for i in group])
-        torch.autograd.backward(compute.losses(laid, 1.0).sum())
+    group = forward.cutter(token_budget)(longest, lengths[longest])[0]
+    with forward.ready():
+        tensors = forward.to_tensors([rows.row(int(i)) for i in group])
+        torch.autograd.backward(forward.losses(tensors, 1.0).sum())

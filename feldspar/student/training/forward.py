@@ -1,9 +1,10 @@
 """Forward and backward of one micro-batch, in the dtype of the computation.
 
-Below float32 the layers run on a copy of the weights in that dtype, made anew once a step; what a
-micro-batch gives as gradient is added to the float32 weights' own at once.
+Weights and their gradients are float32 always. Below float32 the layers run on a copy of the
+weights in that dtype (*low* weights), made anew once a step; what a micro-batch gives as gradient
+is added to the float32 weights' own at once, so that sums over micro-batches are not rounded.
 
-Shapes: B rows, T tokens, N trained tokens, H hidden size.
+Shapes: B rows, T tokens, N trained tokens, S rows of a pack, H hidden size.
 """
 
 from __future__ import annotations
@@ -27,7 +28,12 @@ from feldspar.student.lm_head import cross_entropy, head_of, target_log_probs
 from feldspar.student.model import Student
 from feldspar.student.token_rows import Batch, collate
 from feldspar.student.training.packing import Packed, pack, packed_batches
-from feldspar.student.training.process_group import ALONE, Cutter, MicroBatch, Peers
+from feldspar.student.training.process_group import (
+    SINGLE_PROCESS,
+    Cutter,
+    MicroBatch,
+    ProcessGroup,
+)
 from feldspar.student.training.schedule import micro_batches
 from feldspar.tokens.arrays import TokenRow
 
@@ -38,14 +44,15 @@ _WARM_UP_TOKENS = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Laid:
-    """A micro-batch on the device."""
+class MicroBatchTensors:
+    """Token rows on the device, with the positions that predict a trained token."""
 
     ids_BT: Tensor
-    more: dict[str, Any]
-    """What else the model is told: positions and boundaries of packed rows."""
+    """Packed rows are one row of tokens: B is 1."""
+    model_inputs: dict[str, Any]
+    """What else the model is given: positions and boundaries of packed rows."""
     positions_N: Tensor
-    """Of what is foretold, in the flattened [B * T] positions."""
+    """Of what predicts a trained token, in the flattened [B * T] positions."""
     targets_N: Tensor
     rows_N: NDArray[np.int64]
     """Which row each trained token is of."""
@@ -54,11 +61,11 @@ class Laid:
     """Without padding."""
 
 
-class Compute:
+class ForwardPass:
     """A student's weights, ready to give losses with gradients.
 
-    `in_parts`: several processes hold the weights, and layers are cast as they are gathered.
-    `recompute`: activations are computed again for the backward pass.
+    `is_sharded`: several processes hold the weights, and layers are cast as they are gathered.
+    `checkpoint_activations`: activations are computed again for the backward pass.
 
     Where the student asks for it layers run compiled.
     """
@@ -68,20 +75,20 @@ class Compute:
         student: Student,
         *,
         packing: bool = True,
-        in_parts: bool = False,
-        recompute: bool = False,
+        is_sharded: bool = False,
+        checkpoint_activations: bool = False,
     ) -> None:
         self.student = student
         self.packing = packing and student.device.type in ("cpu", "cuda")
         self.model: Any = student.model
-        self._pairs: list[tuple[Tensor, Tensor]] = []
-        if student.dtype != torch.float32 and not in_parts:
+        self._low_and_weights: list[tuple[Tensor, Tensor]] = []
+        if student.dtype != torch.float32 and not is_sharded:
             self.model = self._copy_in(student.dtype)
-        self.recompute = recompute
+        self.checkpoint_activations = checkpoint_activations
         self._is_compiled = student.compile and can_compile()
         self._attention = untraced(NAME) if self._is_compiled else NAME
 
-    def warm_up(self, peers: Peers = ALONE) -> None:
+    def warm_up(self, group: ProcessGroup = SINGLE_PROCESS) -> None:
         """Compile, if layers are to be compiled: before the first micro-batch, and by one that is
         always the same, so that a run that goes on does so by the same code."""
         if not self._is_compiled:
@@ -92,15 +99,15 @@ class Compute:
         row = TokenRow(ids, np.ones(len(ids), dtype=np.bool_))
         micro = MicroBatch(np.arange(2), is_last=True)
         with self.ready():
-            losses = partial(self.losses, self.lay([row, row]), 0.0)
-            torch.autograd.backward(peers.compute(micro, losses).sum())
+            losses = partial(self.losses, self.to_tensors([row, row]), 0.0)
+            torch.autograd.backward(group.compute(micro, losses).sum())
         for weight in self.student.model.parameters():
             weight.grad = None
 
     def refresh(self) -> None:
-        """Take over what the optimizer did to the float32 weights."""
-        if self._pairs:
-            copies, weights = zip(*self._pairs, strict=True)
+        """Copy what the optimizer did to the float32 weights into the low ones."""
+        if self._low_and_weights:
+            copies, weights = zip(*self._low_and_weights, strict=True)
             with torch.no_grad():
                 torch._foreach_copy_(list(copies), list(weights))
 
@@ -112,7 +119,7 @@ class Compute:
             token_budget = min(token_budget, _CPU_TOKENS)
         return partial(packed_batches, token_budget=token_budget)
 
-    def lay(self, rows: Sequence[TokenRow]) -> Laid:
+    def to_tensors(self, rows: Sequence[TokenRow]) -> MicroBatchTensors:
         """Put rows on the device, packed or side by side."""
         ids, masks = [r.ids for r in rows], [r.mask for r in rows]
         device = self.student.device
@@ -120,13 +127,13 @@ class Compute:
         if self.packing:
             batch = packed = pack(ids, masks)
             ids_BT = packed.ids_T[None]
-            more = _told(packed, device)
+            model_inputs = _packed_inputs(packed, device)
         else:
             batch = padded = collate(ids, masks, self.student.template.pad_id)
-            ids_BT, more = padded.ids_BT, {}
-        return Laid(
+            ids_BT, model_inputs = padded.ids_BT, {}
+        return MicroBatchTensors(
             ids_BT=torch.from_numpy(ids_BT).to(device),
-            more=more,
+            model_inputs=model_inputs,
             positions_N=torch.from_numpy(batch.positions_N).to(device),
             targets_N=torch.from_numpy(batch.targets_N).to(device),
             rows_N=batch.rows_N,
@@ -134,24 +141,34 @@ class Compute:
             num_tokens=sum(len(r) - 1 for r in ids),
         )
 
-    def losses(self, laid: Laid, scale: float) -> Tensor:
-        """Losses [N]; `backward` on their sum gives the gradient of `scale * sum`."""
-        return cross_entropy(head_of(self.model), self._hidden(laid), laid.targets_N, scale)
+    def losses(self, tensors: MicroBatchTensors, scale: float) -> Tensor:
+        """Losses [N] in nats; `backward` on their sum gives the gradient of `scale * sum`."""
+        hidden_NH = self._hidden(tensors)
+        return cross_entropy(head_of(self.model), hidden_NH, tensors.targets_N, scale)
 
-    def log_probs(self, laid: Laid) -> Tensor:
-        """Log-probabilities [N] of what is foretold, in nats, with their gradient."""
-        return target_log_probs(head_of(self.model), self._hidden(laid), laid.targets_N)
+    def log_probs(self, tensors: MicroBatchTensors) -> Tensor:
+        """Log-probabilities [N] of the trained tokens, in nats, with their gradient."""
+        return target_log_probs(head_of(self.model), self._hidden(tensors), tensors.targets_N)
 
-    def _hidden(self, laid: Laid) -> Tensor:
-        hidden_TH = self.states(laid.ids_BT, **laid.more).flatten(0, 1)
-        return hidden_TH.index_select(0, laid.positions_N).to(self.student.dtype)
+    def row_log_probs(self, tensors: MicroBatchTensors) -> Tensor:
+        """Sums [B] of the log-probabilities of each row's trained tokens, with their gradient."""
+        log_probs_N = self.log_probs(tensors)
+        sums_B = log_probs_N.new_zeros(tensors.num_rows)
+        rows_N = torch.from_numpy(tensors.rows_N).to(log_probs_N.device)
+        return sums_B.index_add(0, rows_N, log_probs_N)
 
-    def states(self, ids_BT: Tensor, **more: Any) -> Tensor:
+    def _hidden(self, tensors: MicroBatchTensors) -> Tensor:
+        """[N, H]: only where a trained token is predicted, so that the head computes no others."""
+        hidden_TH = self.states(tensors.ids_BT, **tensors.model_inputs).flatten(0, 1)
+        return hidden_TH.index_select(0, tensors.positions_N).to(self.student.dtype)
+
+    def states(self, ids_BT: Tensor, **model_inputs: Any) -> Tensor:
         """Last hidden states [B, T, H]."""
-        # Looked up in the float32 weights: a token's gradient is a sum over all its places.
+        # Looked up in the float32 weights, not in the low copy: a token's gradient is a sum over
+        # all its places, which a low dtype would round at each of them.
         embedded = self.student.model.get_input_embeddings()(ids_BT).to(self.student.dtype)
         hidden: Tensor = self.model.base_model(
-            inputs_embeds=embedded, use_cache=False, **more
+            inputs_embeds=embedded, use_cache=False, **model_inputs
         ).last_hidden_state
         return hidden
 
@@ -160,29 +177,34 @@ class Compute:
         """Hold the model to its way of computing inside the block, backward passes included."""
         with (
             attending_by(self.model, self._attention) if self.packing else nullcontext(),
-            layers_run(self.model, compiled=self._is_compiled, again=self.recompute),
+            layers_run(
+                self.model, compiled=self._is_compiled, checkpointed=self.checkpoint_activations
+            ),
         ):
             yield
 
     def _copy_in(self, dtype: torch.dtype) -> Any:
         """The model with its weights in `dtype`; buffers (rotary frequencies) stay as they are."""
         model = self.student.model
+        # deepcopy takes what this maps an object's id to for its copy: here, low weights.
         copies: dict[int, Any] = {}
         embedding = model.get_input_embeddings().weight
         for weight in model.parameters():
+            # Embeddings are read in float32 (see `states`), unless the head is the same tensor.
             if weight is embedding and weight is not model.get_output_embeddings().weight:
                 copies[id(weight)] = weight
                 continue
             low = nn.Parameter(weight.detach().to(dtype), requires_grad=weight.requires_grad)
             copies[id(weight)] = low
             if weight.requires_grad:
-                self._pairs.append((low, weight))
-                low.register_post_accumulate_grad_hook(_Hand(weight))  # type: ignore[no-untyped-call]
+                self._low_and_weights.append((low, weight))
+                hook = _AddGradient(weight)
+                low.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
         return copy.deepcopy(model, copies)
 
 
-class _Hand:
-    """Adds a copy's gradient to that of the weight it was made of."""
+class _AddGradient:
+    """Adds a low weight's gradient to that of the float32 weight it is a copy of."""
 
     def __init__(self, weight: Tensor) -> None:
         self._weight = weight
@@ -193,10 +215,12 @@ class _Hand:
             self._weight.grad = low.grad.to(self._weight.dtype)
         else:
             self._weight.grad.add_(low.grad)
+        # Freed at once: no more than one layer's low gradients exist at a time.
         low.grad = None
 
 
-def _told(packed: Packed, device: torch.device) -> dict[str, Any]:
+def _packed_inputs(packed: Packed, device: torch.device) -> dict[str, Any]:
+    """Positions [1, T] that start again with each row, and the ends [S + 1] of rows."""
     starts = np.concatenate([[0], np.cumsum(packed.lengths_S)]).astype(np.int32)
     return {
         "position_ids": torch.from_numpy(packed.places_T).to(device)[None],
@@ -212,8 +236,8 @@ def check_packing(student: Student) -> None:
     Three rows are packed, compared with separate forward passes through the model's own attention,
     and packed again with other tokens in the first, which the others must not see.
     """
-    compute = Compute(replace(student, compile=False), in_parts=True)
-    if not compute.packing:
+    forward = ForwardPass(replace(student, compile=False), is_sharded=True)
+    if not forward.packing:
         return
     rng = np.random.default_rng(1)
     vocabulary = student.model.config.get_text_config().vocab_size
@@ -222,20 +246,21 @@ def check_packing(student: Student) -> None:
     packs = [pack(r, masks) for r in (rows, [(rows[0] + 7) % vocabulary, *rows[1:]])]
     ids = [torch.from_numpy(p.ids_T).to(student.device)[None] for p in packs]
     with torch.no_grad(), student.computing():
-        with compute.ready():
+        with forward.ready():
             together, changed = (
-                compute.states(i, **_told(p, student.device))[0]
+                forward.states(i, **_packed_inputs(p, student.device))[0]
                 for i, p in zip(ids, packs, strict=True)
             )
         parts = ids[0].split(packs[0].lengths_S.tolist(), dim=1)  # type: ignore[no-untyped-call]
-        alone = torch.cat([compute.states(part)[0] for part in parts])
+        alone = torch.cat([forward.states(part)[0] for part in parts])
     first = len(rows[0]) - 1
-    seen = _distance(changed[first:], together[first:])
+    # What leaks shows as a change; what is merely rounded otherwise only as a distance.
+    leaked = _distance(changed[first:], together[first:])
     apart = _distance(together, alone)
-    if seen > 1e-6 or apart > (1e-4 if student.dtype == torch.float32 else 5e-2):
+    if leaked > 1e-6 or apart > (1e-4 if student.dtype == torch.float32 else 5e-2):
         raise TrainingError(
             f"{type(student.model).__name__} does not keep packed rows apart (a change of one "
-            f"moves others by {seen:.1e}; packed and separate differ by {apart:.1e}); set "
+            f"moves others by {leaked:.1e}; packed and separate differ by {apart:.1e}); set "
             "train.packing = false"
         )
 

@@ -14,7 +14,8 @@ from torch import Tensor
 from feldspar.config import LoraConfig, StudentConfig
 from feldspar.errors import TrainingError
 from feldspar.student.merged_weights import is_adapted
-from feldspar.student.model import LAB_TOKENS, Student, load_student
+from feldspar.student.model import Student, load_student
+from feldspar.student.template.tokens import LAB
 from feldspar.student.training.resume_state import held_rows, local_part
 
 
@@ -24,7 +25,7 @@ def load_to_train(path: str, config: StudentConfig, *, seed: int) -> Student:
 
 
 def add_lora(student: Student, config: LoraConfig | None, *, seed: int) -> Student:
-    """Freeze the student and put low-rank weights beside its linear layers; None: change nothing.
+    """Freeze the student and add low-rank weights to its linear layers; None: change nothing.
 
     Raises TrainingError where peft is missing or `target_modules` fit nothing.
     """
@@ -80,5 +81,5 @@ def _template_rows(student: Student) -> Tensor:
     """Ids of the tokens that the lab template brings: a base's own template brings none."""
     if student.template.kind != "lab":
         return torch.empty(0, dtype=torch.int64, device=student.device)
-    ids = student.tokenizer.convert_tokens_to_ids(list(LAB_TOKENS))
+    ids = student.tokenizer.convert_tokens_to_ids(list(LAB.trained))
     return torch.tensor(ids, device=student.device)

@@ -1,7 +1,7 @@
-"""What training holds in memory at its peak, from the base's sizes alone. No torch here.
+"""What training holds in memory at its peak, from the base's sizes alone. Loads no torch.
 
 Counted from what autograd keeps of a decoder layer with RMS norms, rotary attention and a gated MLP
-(Llama, Mistral, Granite, Qwen3); benchmarks/memory.py sets it beside what is measured.
+(Llama, Mistral, Granite, Qwen3); benchmarks/memory.py compares it with what is measured.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from feldspar.records import MemoryEstimate
 _FLOAT = 4
 _HALF = 2
 _LOGITS_BYTES = 3 * (1 << 24)
-"""A chunk of logits and what comes of it: student/head.py takes 16 MB of each."""
+"""A chunk of logits and what comes of it: student/lm_head.py takes 16 MB of each."""
 _CPU_TOKENS = 4096
-"""student/compute.py takes no more at once on a CPU."""
+"""student/training/forward.py takes no more at once on a CPU."""
 USABLE_SHARE = 0.94
 """Of a GPU's memory: the rest is the driver's, kernels' workspaces and holes between tensors."""
 _GATHERED_SHARE = 0.6
@@ -38,7 +38,7 @@ class Method:
     """bfloat16 is on a copy of the float32 weights, or on what is gathered of them."""
     states: Literal["float32", "bfloat16"] = "float32"
     """Of AdamW's two moments."""
-    recompute: bool = False
+    activation_checkpointing: bool = False
     """Keep each layer's input alone and compute the rest again in the backward pass."""
     lora_rank: int = 0
     """0 trains all weights."""
@@ -57,7 +57,7 @@ class Method:
             f"LoRA rank {self.lora_rank}": self.lora_rank > 0,
             f"shard {self.shard}": self.num_shards > 1,
             "bf16 states": self.states == "bfloat16",
-            "recompute": self.recompute,
+            "recompute": self.activation_checkpointing,
         }
         return tuple(name for name, is_on in named.items() if is_on)
 
@@ -100,10 +100,11 @@ def memory_ways(
         num_tokens = min(num_tokens, max(_CPU_TOKENS, student.max_length))
     own = _own_way(sizes, train, student, num_devices, memory_bytes)
     if train.recompute == "auto" and memory_bytes is not None:
-        own = replace(own, recompute=not fits(sizes, own, num_tokens, memory_bytes))
+        own = replace(own, activation_checkpointing=not fits(sizes, own, num_tokens, memory_bytes))
     adapted = student.model_copy(update={"lora": student.lora or LoraConfig()})
     low_rank = replace(_own_way(sizes, train, adapted, num_devices, memory_bytes), states="float32")
-    methods = [*_methods(own), low_rank, replace(low_rank, recompute=not low_rank.recompute)]
+    turned = replace(low_rank, activation_checkpointing=not low_rank.activation_checkpointing)
+    methods = [*_methods(own), low_rank, turned]
     ways = [estimate_memory(sizes, method, num_tokens) for method in methods]
     return list({way.options: way for way in ways}.values())
 
@@ -119,7 +120,7 @@ def fits(sizes: ArchitectureConfig, method: Method, num_tokens: int, memory_byte
 def shard_that_fits(
     num_held: int, num_updated: int, num: int, width: int, memory_bytes: int
 ) -> Shard:
-    """`step` where whole weights and gradients fit beside a part of everything.
+    """`step` where whole weights and gradients fit along with a part of everything.
 
     `num_updated` of all `num_held` parameters are trained; `width`: bytes of a number that is
     computed with.
@@ -146,7 +147,7 @@ def _own_way(
     return Method(
         compute="bfloat16" if is_half else "float32",
         states=train.optimizer_states,
-        recompute=train.recompute == "always",
+        activation_checkpointing=train.recompute == "always",
         lora_rank=student.lora.rank if student.lora else 0,
         shard=shard if num_devices > 1 else "",
         num_shards=num_devices,
@@ -155,12 +156,12 @@ def _own_way(
 
 def _methods(own: Method) -> Iterator[Method]:
     yield own
-    for recompute in (False, True):
-        yield replace(own, recompute=recompute)
+    for is_on in (False, True):
+        yield replace(own, activation_checkpointing=is_on)
     for shard in ("step", "layer") if own.num_shards > 1 else (own.shard,):
         for states in ("float32", "bfloat16"):
-            for recompute in (False, True):
-                yield replace(own, shard=shard, states=states, recompute=recompute)
+            for is_on in (False, True):
+                yield replace(own, shard=shard, states=states, activation_checkpointing=is_on)
 
 
 def _layer_bytes(sizes: ArchitectureConfig, method: Method) -> tuple[int, int]:
@@ -173,7 +174,7 @@ def _layer_bytes(sizes: ArchitectureConfig, method: Method) -> tuple[int, int]:
     layer += 2 * (_FLOAT + 2 * width) * hidden
     layer += (_FLOAT + width) * (query + key) if sizes.qk_norm else 0
     layer += _FLOAT * sizes.num_heads
-    return (width * hidden, layer) if method.recompute else (layer, 0)
+    return (width * hidden, layer) if method.activation_checkpointing else (layer, 0)
 
 
 def _copied_bytes(sizes: ArchitectureConfig, method: Method) -> int:

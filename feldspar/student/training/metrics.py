@@ -3,10 +3,40 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
 
 from feldspar.files import whole_file
+from feldspar.student.token_rows import TokenRows
+from feldspar.student.training.schedule import Indices
+
+
+class SourceMetrics(TypedDict):
+    """A source's part of a step."""
+
+    loss: float
+    samples: int
+    supervised_tokens: int
+
+
+def by_source(
+    rows: TokenRows, step: Indices, counts: NDArray[np.int32], sums: Sequence[float]
+) -> dict[str, SourceMetrics]:
+    """Of the rows of a `step`, each counted `counts` times, and of sums of losses by source. A
+    source without a row in it is left out."""
+    names = rows.source_names
+    sources = rows.source_of[step]
+    samples = np.bincount(sources, minlength=len(names))
+    counted = np.bincount(sources, weights=counts, minlength=len(names))
+    return {
+        name: {"loss": total / count, "samples": int(num), "supervised_tokens": int(count)}
+        for name, total, count, num in zip(names, sums, counted, samples, strict=True)
+        if count
+    }
 
 
 def append_metrics(path: Path, line: dict[str, Any]) -> None:
@@ -26,5 +56,5 @@ def forget_after(path: Path, phase: str, step: int) -> None:
             continue
         if line["phase"] != phase or line["step"] <= step:
             kept.append(text + "\n")
-    with whole_file(path) as beside:
-        beside.write_text("".join(kept), encoding="utf-8")
+    with whole_file(path) as temporary:
+        temporary.write_text("".join(kept), encoding="utf-8")

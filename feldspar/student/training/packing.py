@@ -16,10 +16,10 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packed:
-    """Inputs without padding, and which of their positions foretell which trained token."""
+    """Inputs without padding, and which of their positions predict which trained token."""
 
     ids_T: Indices
-    """Without each row's last token: nothing is foretold from it."""
+    """Without each row's last token: nothing is predicted from it."""
     places_T: Indices
     """Position of each token in its own row."""
     lengths_S: Indices
@@ -30,7 +30,7 @@ class Packed:
 
 
 def pack(ids: Sequence[NDArray[np.int32]], masks: Sequence[NDArray[np.bool_]]) -> Packed:
-    """Lay rows end to end. A row's first token is never trained: nothing stands before it."""
+    """Put rows end to end. A row's first token is never trained: nothing stands before it."""
     lengths_S = np.array([max(1, len(row) - 1) for row in ids], dtype=np.int64)
     starts_S = np.cumsum(lengths_S) - lengths_S
     trained = [np.flatnonzero(mask[1:]) for mask in masks]

@@ -1,13 +1,13 @@
-"""What a training loop needs of the processes it shares a step with; here for one process alone.
+"""What a training loop needs of the processes it shares a step with; the group of one process.
 
-No torch.distributed here: one process never loads it. The other side is `distributed.fsdp`.
+No torch.distributed here. The other implementation is `FSDPGroup` in distributed/fsdp.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from torch import Tensor
 
@@ -17,15 +17,17 @@ from feldspar.student.training.memory import Shard
 from feldspar.student.training.schedule import Indices
 from feldspar.student.training.signals import Stops
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ranks:
+class LaunchSettings:
     """Processes that train together, and what each of them loads."""
 
-    num: int
-    start: str
-    """The model directory: the same path for all of them."""
+    num_processes: int
     config: StudentConfig
+    start: str = ""
+    """The model directory: the same path for all of them. Empty for one process."""
     shard: Shard | Literal["auto"] = "auto"
     seed: int = 0
     """Of low-rank weights, where they are trained."""
@@ -42,7 +44,7 @@ class MicroBatch(NamedTuple):
     is_last: bool = False
 
 
-class Peers(Protocol):
+class ProcessGroup(Protocol):
     """The processes of a step, seen from one of them."""
 
     rank: int
@@ -54,8 +56,11 @@ class Peers(Protocol):
     def micro_batches(self, rows: Indices, lengths: Indices, cut: Cutter) -> list[MicroBatch]:
         """This process's part of a step, in the order it is computed."""
 
-    def compute(self, micro: MicroBatch, losses: Callable[[], Tensor]) -> Tensor:
-        """`losses()`, called where the model's weights are whole."""
+    def compute(self, micro: MicroBatch, function: Callable[[], T]) -> T:
+        """`function()`, called where the model's weights are whole."""
+
+    def release(self) -> None:
+        """Give up whole weights that were gathered without a backward pass to follow."""
 
     def total(self, sums: Tensor) -> Tensor:
         """Sums over all processes."""
@@ -76,7 +81,7 @@ class Peers(Protocol):
         """Wait for the others."""
 
 
-class Alone:
+class SingleProcess:
     """One process: everything is its own."""
 
     rank, size = 0, 1
@@ -87,8 +92,11 @@ class Alone:
     def micro_batches(self, rows: Indices, lengths: Indices, cut: Cutter) -> list[MicroBatch]:
         return [MicroBatch(group) for group in cut(rows, lengths)]
 
-    def compute(self, micro: MicroBatch, losses: Callable[[], Tensor]) -> Tensor:
-        return losses()
+    def compute(self, micro: MicroBatch, function: Callable[[], T]) -> T:
+        return function()
+
+    def release(self) -> None:
+        """Weights are always whole."""
 
     def total(self, sums: Tensor) -> Tensor:
         return sums
@@ -109,4 +117,4 @@ class Alone:
         """There is no one to wait for."""
 
 
-ALONE = Alone()
+SINGLE_PROCESS = SingleProcess()

@@ -2,7 +2,7 @@
 
 One process writes `state.safetensors`. Several write a part each, `state-STEP-1-of-2.safetensors`
 with the rows (first dimension) that it holds, and `state.json` last, which names the parts. Either
-is gone on from by any number of processes (docs/decisions/006-state-in-parts.md).
+is resumed by any number of processes (docs/decisions/006-state-in-parts.md).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from feldspar.errors import DiskError
 from feldspar.files import whole_file
-from feldspar.student.training.process_group import ALONE, Peers
+from feldspar.student.training.process_group import SINGLE_PROCESS, ProcessGroup
 
 _WHOLE = "state.safetensors"
 _LIST = "state.json"
@@ -28,19 +28,19 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def save_state(
-    here: Path,
+    folder: Path,
     model: Any,
     optimizer: torch.optim.AdamW,
     *,
     step: int,
     key: str,
-    peers: Peers = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> None:
     """Write the state after `step` steps, whole or not at all. `key` names the run it is of."""
     names = [_WHOLE]
-    if peers.size > 1:
-        names = [f"state-{step}-{r + 1}-of-{peers.size}.safetensors" for r in range(peers.size)]
-    path = here / names[peers.rank]
+    if group.size > 1:
+        names = [f"state-{step}-{r + 1}-of-{group.size}.safetensors" for r in range(group.size)]
+    path = folder / names[group.rank]
     tensors: dict[str, Tensor] = {}
     starts: dict[str, int] = {}
     for name, parameter in model.named_parameters():
@@ -53,24 +53,29 @@ def save_state(
         tensors |= {f"{kind}.{name}": local_part(t).contiguous() for kind, t in kinds.items()}
     about = {"step": str(step), "key": key, "starts": json.dumps(starts)}
     try:
-        with whole_file(path) as beside:
-            save_file(tensors, beside, metadata=about)
+        with whole_file(path) as temporary:
+            save_file(tensors, temporary, metadata=about)
     except (OSError, SafetensorError) as error:
         raise DiskError(f"{path}: the training state cannot be written: {error}") from error
-    peers.meet()
-    if peers.rank == 0:
-        if peers.size > 1:
-            with whole_file(here / _LIST) as beside:
+    group.meet()
+    if group.rank == 0:
+        if group.size > 1:
+            with whole_file(folder / _LIST) as temporary:
                 listed = {"step": step, "key": key, "parts": names}
-                beside.write_text(json.dumps(listed) + "\n", encoding="utf-8")
-        _forget_all_but(here, {*names, *([_LIST] if peers.size > 1 else [])})
+                temporary.write_text(json.dumps(listed) + "\n", encoding="utf-8")
+        _forget_all_but(folder, {*names, *([_LIST] if group.size > 1 else [])})
 
 
 def load_state(
-    here: Path, model: Any, optimizer: torch.optim.AdamW, *, key: str, peers: Peers = ALONE
+    folder: Path,
+    model: Any,
+    optimizer: torch.optim.AdamW,
+    *,
+    key: str,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> int:
     """Put a saved state back and give its step; 0 and no change where none is of this run."""
-    found = _find(here, key)
+    found = _find(folder, key)
     if found is None:
         return 0
     with ExitStack() as stack, torch.no_grad():
@@ -89,21 +94,21 @@ def load_state(
                 state.read(f"{moment}.{name}", held, local_part(moments[moment]))
             optimizer.state[parameter] = moments
     # None may write the next state while another still reads this one.
-    peers.meet()
+    group.meet()
     return found.step
 
 
-def forget_state(here: Path) -> None:
+def forget_state(folder: Path) -> None:
     """Delete what is saved: the outcome is safe."""
-    _forget_all_but(here, set())
+    _forget_all_but(folder, set())
 
 
-def state_bytes(here: Path) -> int:
+def state_bytes(folder: Path) -> int:
     """What the saved state takes on disk."""
-    return sum(path.stat().st_size for path in _state_files(here))
+    return sum(path.stat().st_size for path in _state_files(folder))
 
 
-class _Found(NamedTuple):
+class _FoundState(NamedTuple):
     step: int
     paths: list[Path]
 
@@ -138,19 +143,19 @@ class _Parts:
                 )
 
 
-def _find(here: Path, key: str) -> _Found | None:
+def _find(folder: Path, key: str) -> _FoundState | None:
     """The latest state of this run that is whole."""
     found = []
-    if (here / _WHOLE).is_file():
-        with safe_open(here / _WHOLE, framework="pt") as file:
+    if (folder / _WHOLE).is_file():
+        with safe_open(folder / _WHOLE, framework="pt") as file:
             about = file.metadata()
         if about["key"] == key:
-            found.append(_Found(int(about["step"]), [here / _WHOLE]))
-    if (here / _LIST).is_file():
-        about = json.loads((here / _LIST).read_text(encoding="utf-8"))
-        paths = [here / name for name in about["parts"]]
+            found.append(_FoundState(int(about["step"]), [folder / _WHOLE]))
+    if (folder / _LIST).is_file():
+        about = json.loads((folder / _LIST).read_text(encoding="utf-8"))
+        paths = [folder / name for name in about["parts"]]
         if about["key"] == key and all(path.is_file() for path in paths):
-            found.append(_Found(about["step"], paths))
+            found.append(_FoundState(about["step"], paths))
     return max(found, default=None)
 
 
@@ -171,12 +176,16 @@ def local_part(tensor: Tensor) -> Tensor:
     return local
 
 
-def _state_files(here: Path) -> list[Path]:
+def _state_files(folder: Path) -> list[Path]:
     # With their ".part" files: what a killed run left is no use to anyone.
-    return [*here.glob("state.safetensors*"), *here.glob("state.json*"), *here.glob("state-*-of-*")]
+    return [
+        *folder.glob("state.safetensors*"),
+        *folder.glob("state.json*"),
+        *folder.glob("state-*-of-*"),
+    ]
 
 
-def _forget_all_but(here: Path, kept: set[str]) -> None:
-    for path in _state_files(here):
+def _forget_all_but(folder: Path, kept: set[str]) -> None:
+    for path in _state_files(folder):
         if path.name not in kept:
             path.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
 """Which rows each optimizer step sees, as a function of (seed, phase, epoch): nothing to carry on.
 
-Step k needs no history, so a killed run goes on from (phase, step), two words. No torch here.
+Step k needs no history, so a killed run goes on from (phase, step), two words. Loads no torch.
 """
 
 from __future__ import annotations

@@ -12,10 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from feldspar.student.model import Student
+from feldspar.student.training.forward import MicroBatchTensors
+
 _PEAK_SIZE = {"cpu": 768, "cuda": 8192, "mps": 2048}
 
 
-class Laps:
+class StepTimer:
     """Seconds between marks, by name; on a GPU read once, after the step."""
 
     def __init__(self, device: torch.device) -> None:
@@ -43,7 +46,7 @@ class Laps:
         return sums
 
 
-class Work:
+class ModelFlops:
     """Floating-point operations that steps of a model need, whatever is computed beyond them.
 
     Six per weight and token (forward two, backward four) in the layers; the head at trained tokens
@@ -68,6 +71,41 @@ class Work:
         return float(layers + self._per_trained * num_trained + self._per_square * squares)
 
 
+class Throughput:
+    """The speed of each step of a training, in figures."""
+
+    def __init__(self, student: Student, num_processes: int) -> None:
+        self.timer = StepTimer(student.device)
+        self._student, self._num_processes = student, num_processes
+        self._flops = ModelFlops(student.model)
+        self._num_needed = self._num_computed = 0
+
+    def count(self, tensors: MicroBatchTensors, weight: float) -> None:
+        """A micro-batch was computed; one of no weight was needed by no one."""
+        self._num_computed += tensors.ids_BT.numel()
+        self._num_needed += tensors.num_tokens if weight else 0
+
+    def figures(
+        self, lengths: NDArray[np.int64], num_trained: int, parts: dict[str, float], seconds: float
+    ) -> dict[str, float]:
+        """Of the step that ended, whose rows have these lengths. `parts` are seconds by the timer's
+        marks; those of the optimizer are of the step before."""
+        student = self._student
+        peak = matmul_peak(student.device, student.dtype, torch.get_num_threads())
+        flops = self._flops.flops(lengths, num_trained)
+        needed, computed = self._num_needed, self._num_computed
+        self._num_needed = self._num_computed = 0
+        names = ("data", "forward", "backward", "optimizer")
+        return {
+            "total_tokens": int(lengths.sum()),
+            "tokens_per_second": round(int(lengths.sum()) / seconds, 1),
+            "seconds": round(seconds, 4),
+            **{f"{name}_seconds": round(parts.get(name, 0.0), 5) for name in names},
+            "packing_efficiency": round(needed / computed, 4),
+            "mfu": round(flops / seconds / (peak * self._num_processes), 4),
+        }
+
+
 @lru_cache(maxsize=8)
 def matmul_peak(device: torch.device, dtype: torch.dtype, num_threads: int) -> float:
     """FLOP/s of the best of a few square products, at the threads that are set."""
@@ -76,11 +114,11 @@ def matmul_peak(device: torch.device, dtype: torch.dtype, num_threads: int) -> f
     # Its own numbers: the global generator is the caller's.
     drawn = torch.Generator(device).manual_seed(0)
     a, b = (torch.randn(size, size, device=device, generator=drawn).to(dtype) for _ in range(2))
-    laps = Laps(device)
+    timer = StepTimer(device)
     best = 0.0
     for _ in range(4):
-        laps.mark("between")
+        timer.mark("between")
         functional.linear(a, b)
-        laps.mark("matmul")
-        best = max(best, 2 * size**3 / max(laps.seconds()["matmul"], 1e-5))
+        timer.mark("matmul")
+        best = max(best, 2 * size**3 / max(timer.seconds()["matmul"], 1e-5))
     return best

@@ -1,7 +1,7 @@
 """The figures of metrics.jsonl shown elsewhere too: TensorBoard, W&B, trackio.
 
-A thread follows the file, so that neither the training loop nor its processes know of it. What was
-told is remembered beside it: a run that was killed and goes on tells nothing twice.
+A thread follows the file, so that neither the training loop nor its processes know of it. How many
+lines were sent is kept next to it: a run that was killed and goes on sends nothing twice.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _CURES = {
 class Tracker(Protocol):
     """Somewhere that figures are shown."""
 
-    def tell(self, step: int, figures: dict[str, float]) -> None:
+    def send(self, step: int, figures: dict[str, float]) -> None:
         """`step` is counted from 1 through all phases."""
 
     def close(self) -> None: ...
@@ -72,9 +72,9 @@ class _Follower(threading.Thread):
     def __init__(self, path: Path, trackers: list[Tracker]) -> None:
         super().__init__(name="tracking", daemon=True)
         self._path, self._trackers = path, trackers
-        self._told_path = path.with_name("tracked.json")
-        self._num_told = (
-            int(json.loads(self._told_path.read_text())) if self._told_path.is_file() else 0
+        self._sent_path = path.with_name("tracked.json")
+        self._num_sent = (
+            int(json.loads(self._sent_path.read_text())) if self._sent_path.is_file() else 0
         )
         self._ends = threading.Event()
 
@@ -95,17 +95,17 @@ class _Follower(threading.Thread):
             return
         with self._path.open(encoding="utf-8") as file:
             lines = [line for line in file if line.endswith("\n")]
-        for number in range(self._num_told, len(lines)):
+        for number in range(self._num_sent, len(lines)):
             figures = figures_of(json.loads(lines[number]))
             for tracker in list(self._trackers):
-                self._try(tracker, partial(tracker.tell, number + 1, figures))
-        if len(lines) > self._num_told:
-            self._num_told = len(lines)
-            with whole_file(self._told_path) as beside:
-                beside.write_text(json.dumps(self._num_told), encoding="utf-8")
+                self._try(tracker, partial(tracker.send, number + 1, figures))
+        if len(lines) > self._num_sent:
+            self._num_sent = len(lines)
+            with whole_file(self._sent_path) as temporary:
+                temporary.write_text(json.dumps(self._num_sent), encoding="utf-8")
 
     def _try(self, tracker: Tracker, call: Callable[[], None]) -> None:
-        """A tracker that fails is told of once and left: training goes on."""
+        """A tracker that fails is named once and left: training goes on."""
         try:
             call()
         except Exception as error:
@@ -124,12 +124,12 @@ def figures_of(line: dict[str, Any]) -> dict[str, float]:
 
 
 class _TensorBoard:
-    def __init__(self, tracking: Tracking, here: Path) -> None:
+    def __init__(self, tracking: Tracking, folder: Path) -> None:
         self._writer = _module("tensorboard", "torch.utils.tensorboard").SummaryWriter(
-            str(here / "tensorboard")
+            str(folder / "tensorboard")
         )
 
-    def tell(self, step: int, figures: dict[str, float]) -> None:
+    def send(self, step: int, figures: dict[str, float]) -> None:
         for name, value in figures.items():
             self._writer.add_scalar(name, value, step)
 
@@ -138,16 +138,16 @@ class _TensorBoard:
 
 
 class _WandB:
-    def __init__(self, tracking: Tracking, here: Path) -> None:
+    def __init__(self, tracking: Tracking, folder: Path) -> None:
         self._run = _module("wandb").init(
             project=tracking.config.project,
             name=tracking.name,
-            id=f"{tracking.name}-{here.name}",
+            id=f"{tracking.name}-{folder.name}",
             resume="allow",
-            dir=str(here),
+            dir=str(folder),
         )
 
-    def tell(self, step: int, figures: dict[str, float]) -> None:
+    def send(self, step: int, figures: dict[str, float]) -> None:
         self._run.log(figures, step=step)
 
     def close(self) -> None:
@@ -155,13 +155,13 @@ class _WandB:
 
 
 class _Trackio:
-    def __init__(self, tracking: Tracking, here: Path) -> None:
+    def __init__(self, tracking: Tracking, folder: Path) -> None:
         self._trackio = _module("trackio")
         self._trackio.init(
-            project=tracking.config.project, name=f"{tracking.name}-{here.name}", resume="allow"
+            project=tracking.config.project, name=f"{tracking.name}-{folder.name}", resume="allow"
         )
 
-    def tell(self, step: int, figures: dict[str, float]) -> None:
+    def send(self, step: int, figures: dict[str, float]) -> None:
         self._trackio.log(figures, step=step)
 
     def close(self) -> None:

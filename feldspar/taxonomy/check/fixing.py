@@ -1,4 +1,5 @@
-"""Mend what needs no judgment: unquoted globs, tabs in indentation, trailing blanks, the version.
+"""Mend what needs no judgment: invisible characters and tabs in indentation, unquoted globs,
+trailing blanks, the version.
 
 A file that could be read before says the same afterwards, but for its version; otherwise it is
 left as it is.
@@ -6,15 +7,16 @@ left as it is.
 
 from __future__ import annotations
 
-import os
+import math
 import re
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from feldspar.files import whole_file
 from feldspar.taxonomy.documents.find import QNA
 from feldspar.taxonomy.findings import Findings
+from feldspar.taxonomy.invisible import in_structure, without_invisible
 from feldspar.taxonomy.nodes import (
     MAX_FILE_BYTES,
     At,
@@ -25,9 +27,10 @@ from feldspar.taxonomy.nodes import (
     YamlFault,
     block_lines,
     compose,
+    lines_inside_quotes,
 )
 from feldspar.taxonomy.places import find_places
-from feldspar.taxonomy.qna import read_qna
+from feldspar.taxonomy.qna import KEYS, read_qna
 from feldspar.taxonomy.text_files import ReadFault, is_inside, read_text
 
 MAX_GLOBS = 20
@@ -69,7 +72,13 @@ def mend_text(text: str) -> tuple[str, list[Mended]]:
     # One mend may make room for another: a glob that a tab hid can be quoted when the tab is gone.
     while text != before:
         before = text
-        for mend in (_without_tabs, _with_quoted_globs, _without_trailing, _with_version):
+        for mend in (
+            _without_unseen,
+            _without_tabs,
+            _with_quoted_globs,
+            _without_trailing,
+            _with_version,
+        ):
             candidate, changes = mend(text)
             if changes and _is_safe(text, candidate, mend):
                 text = candidate
@@ -87,7 +96,8 @@ def _is_safe(before: str, after: str, mend: _Mend) -> bool:
         return not isinstance(new, YamlFault) or new.at > old.at
     if isinstance(new, YamlFault):
         return False
-    return mend is _with_version or _content(old) == _content(new)
+    # The keys behind invisible characters and the version are what these two are there to change.
+    return mend in (_with_version, _without_unseen) or _content(old) == _content(new)
 
 
 def _composed(text: str) -> Node | YamlFault | None:
@@ -104,6 +114,21 @@ def _content(node: Node | None) -> object:
     if isinstance(node, MapNode):
         return [(_content(key), _content(value)) for key, value in node.entries]
     return (node.text, node.is_null) if isinstance(node, TextNode) else None
+
+
+def _without_unseen(text: str) -> tuple[str, list[Mended]]:
+    """Plain spaces in the indentation and around keys, nothing for what has no width."""
+    found = {i.at[0]: i.name for i in in_structure(text, lines_inside_quotes(text), KEYS)}
+    fault = _composed(text)
+    last = fault.at[0] if isinstance(fault, YamlFault) else math.inf
+    lines = text.split("\n")
+    changes = []
+    for number, name in found.items():
+        # Behind a fault nobody knows which lines are text.
+        if number <= last:
+            lines[number - 1] = without_invisible(lines[number - 1])
+            changes.append(Mended(number, f"{name} before a value is gone or a space"))
+    return "\n".join(lines), changes
 
 
 def _without_tabs(text: str) -> tuple[str, list[Mended]]:
@@ -175,12 +200,6 @@ def _offset(text: str, at: At) -> int:
 
 def _write(path: Path, text: str) -> None:
     mode = path.stat().st_mode & 0o777
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(text.encode("utf-8"))
-        os.chmod(name, mode)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+    with whole_file(path, is_shared=True) as beside:
+        beside.write_bytes(text.encode("utf-8"))
+        beside.chmod(mode)

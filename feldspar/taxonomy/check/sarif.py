@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from urllib.parse import quote
 
 from feldspar.taxonomy.codes import CODES
-from feldspar.taxonomy.findings import Finding, printable
+from feldspar.taxonomy.findings import Finding
+from feldspar.text import printable
 
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 _GITHUB_LEVELS = {"error": "error", "warning": "warning", "note": "notice"}

@@ -7,16 +7,23 @@ they were tried on give few findings, each of which a reader would agree with.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
 from feldspar.records import Leaf, Seed
-from feldspar.taxonomy.check.languages import language_of
 from feldspar.taxonomy.documents.find import Document
 from feldspar.taxonomy.findings import Findings, quoted
 from feldspar.taxonomy.qna import SeedPlace
-from feldspar.text import SimilarTexts, ngrams, normalise, numbers_and_names
+from feldspar.text import (
+    LANGUAGE_NAMES,
+    SimilarTexts,
+    language_of,
+    ngrams,
+    normalise,
+    numbers_and_names,
+)
 
 SAME_QUESTION_ROUGE_L = 0.7
 MIN_SUPPORTED = 0.3
@@ -25,6 +32,8 @@ MIN_WORDS_TO_SUPPORT = 4
 MIN_FOUND = 0.5
 """Part of a context's runs of words that the documents must hold."""
 RUN_LENGTH = 5
+MIN_SMALL_WORDS = 4
+"""That tell a seed's language."""
 MAX_WORDS = 500
 """Of a context, or of a question with its answer."""
 MAX_COMPARED_SEEDS = 300
@@ -98,21 +107,25 @@ def _consider_lengths(
 
 def _consider_support(seed: Seed, place: SeedPlace, findings: Findings) -> None:
     asked = _stems(seed.question)
-    answered = _stems(seed.answer) - asked
+    answered = {stem: word for stem, word in _stems(seed.answer).items() if stem not in asked}
     if len(answered) < MIN_WORDS_TO_SUPPORT:
         return
-    missing = answered - _stems(seed.context or "")
+    missing = answered.keys() - _stems(seed.context or "")
     if len(missing) > (1 - MIN_SUPPORTED) * len(answered):
-        shown = ", ".join(quoted(word) for word in sorted(missing)[:4])
+        shown = ", ".join(quoted(answered[stem]) for stem in sorted(missing)[:4])
         message = f"{len(missing)} of {len(answered)} words of the answer are not in its context"
         cure = f"answer with what the context says, or choose another context (among them {shown})"
         findings.add("FT040", message, cure, place.answer)
 
 
-def _stems(text: str) -> set[str]:
-    """Beginnings of the longer words and all numbers: `constellations` and `constellation` meet."""
-    words = _WORD.findall(text.casefold())
-    return {word[:5] for word in words if len(word) > 3 or word.isdecimal()}
+def _stems(text: str) -> dict[str, str]:
+    """Beginnings of the longer words and all numbers, each with the first word that begins so:
+    `constellations` and `constellation` meet."""
+    stems: dict[str, str] = {}
+    for word in _words(text):
+        if len(word) > 3 or word.isdecimal():
+            stems.setdefault(word[:5], word)
+    return stems
 
 
 def _consider_repeats(
@@ -134,15 +147,21 @@ def _consider_repeats(
 def _consider_languages(
     seeds: Iterable[Seed], places: dict[str, SeedPlace], findings: Findings
 ) -> None:
-    languages = {seed.id: language_of(f"{seed.question}\n{seed.answer}") for seed in seeds}
-    counts = Counter(language for language in languages.values() if language)
+    found = {seed.id: _language(f"{seed.question}\n{seed.answer}") for seed in seeds}
+    languages = {key: name for key, name in found.items() if name is not None}
+    counts = Counter(languages.values())
     if len(counts) < 2:
         return
     most = max(counts, key=lambda language: counts[language])
-    odd = next(key for key, language in languages.items() if language not in ("", most))
+    odd = next(key for key, language in languages.items() if language != most)
     message = f"this seed is {languages[odd]}, most of the leaf is {most}"
     cure = "write one leaf for each language, unless the task is to translate"
     findings.add("FT043", message, cure, places[odd].question)
+
+
+def _language(text: str) -> str | None:
+    code = language_of(text, least_words=MIN_SMALL_WORDS)
+    return LANGUAGE_NAMES.get(code, code.capitalize()) if code else None
 
 
 def _consider_contexts(
@@ -164,8 +183,12 @@ def _consider_contexts(
 
 
 def _runs(text: str) -> Iterable[str]:
-    words = _WORD.findall(text.casefold())
+    words = _words(text)
     return ngrams(words, min(RUN_LENGTH, max(1, len(words))))
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(unicodedata.normalize("NFC", text).casefold())
 
 
 def _consider_licence(leaf: Leaf, findings: Findings) -> None:

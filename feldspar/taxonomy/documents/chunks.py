@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -78,7 +79,7 @@ def cover(texts: Sequence[str], chunks: Sequence[Chunk], seeds: Sequence[Seed]) 
 
 
 def _plain(text: str) -> str:
-    return " ".join(_LETTERS.findall(text.casefold()))
+    return " ".join(_LETTERS.findall(unicodedata.normalize("NFC", text).casefold()))
 
 
 class _Span(NamedTuple):

@@ -52,7 +52,7 @@ def fetch_commit(
         raise ReadFault("its commit is no commit: a branch or a tag moves, so its hash is needed")
     options = [] if allows_file else _pinned(url, allows_private=allows_private)
     with TemporaryDirectory(dir=folder.parent) as place:
-        git = _Git(Path(place, "shallow.git"), tuple(options), allows_file)
+        git = _GitFolder(Path(place, "shallow.git"), tuple(options), allows_file)
         if not _WHOLE_COMMIT.fullmatch(commit):
             commit = _whole(url, commit, git._replace(folder=Path(place, "names.git")))
         git.run("init", "--quiet", "--bare", str(git.folder), is_inside=False)
@@ -70,7 +70,7 @@ def _pinned(url: str, *, allows_private: bool) -> list[str]:
     return ["-c", resolve, "-c", "http.followRedirects=false"]
 
 
-class _Git(NamedTuple):
+class _GitFolder(NamedTuple):
     folder: Path
     options: tuple[str, ...]
     allows_file: bool
@@ -113,7 +113,7 @@ class _Git(NamedTuple):
         return done.stdout
 
 
-def _whole(url: str, commit: str, git: _Git) -> str:
+def _whole(url: str, commit: str, git: _GitFolder) -> str:
     """The full name of a shortened commit: all commits are asked for, without their files."""
     folder = str(git.folder)
     git.run("clone", "--quiet", "--bare", "--filter=blob:none", url, folder, is_inside=False)
@@ -126,7 +126,7 @@ class _Entry(NamedTuple):
     size_bytes: int
 
 
-def _write_documents(git: _Git, commit: str, folder: Path) -> None:
+def _write_documents(git: _GitFolder, commit: str, folder: Path) -> None:
     entries = list(_entries(git.run("ls-tree", "-r", "-l", "-z", "--full-tree", commit)))
     total = sum(min(entry.size_bytes, MAX_DOCUMENT_BYTES) for entry in entries)
     if len(entries) > MAX_FILES or total > MAX_TOTAL_BYTES:

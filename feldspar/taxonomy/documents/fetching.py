@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
+from feldspar.files import first_folder
 from feldspar.runs import cache_folder
 from feldspar.taxonomy.documents.fetch_git import fetch_commit, web_url
 from feldspar.taxonomy.documents.fetch_url import fetch_url
@@ -64,25 +63,11 @@ class Fetcher:
         if folder in self._faults:
             raise self._faults[folder]
         try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            place = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".new-"))
-            try:
+            with first_folder(folder) as place:
                 fill(place)
-                _put(place, folder)
-            finally:
-                shutil.rmtree(place, ignore_errors=True)
         except ReadFault as fault:
             self._faults[folder] = fault
             raise
         except OSError as error:
             raise ReadFault(f"the cache {self.cache} cannot be written: {error}") from error
         return folder
-
-
-def _put(place: Path, folder: Path) -> None:
-    try:
-        place.rename(folder)
-    except OSError:
-        # Another process fetched the same meanwhile.
-        if not folder.is_dir():
-            raise

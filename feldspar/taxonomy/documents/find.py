@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -19,7 +20,8 @@ from feldspar.taxonomy.documents.addresses import without_credentials
 from feldspar.taxonomy.documents.fetching import Fetcher
 from feldspar.taxonomy.documents.html_text import text_of_html
 from feldspar.taxonomy.documents.office import text_of_office
-from feldspar.taxonomy.findings import Findings, printable, quoted
+from feldspar.taxonomy.documents.pictures import without_pictures
+from feldspar.taxonomy.findings import Findings, quoted
 from feldspar.taxonomy.qna import DocumentSource
 from feldspar.taxonomy.text_files import (
     HTML_SUFFIXES,
@@ -31,16 +33,16 @@ from feldspar.taxonomy.text_files import (
     is_inside,
     read_text,
 )
+from feldspar.text import printable
 
 QNA = "qna.yaml"
 ATTRIBUTION = "attribution.txt"
 NO_DOCUMENTS = (QNA, ATTRIBUTION)
 MIN_COMMIT_PREFIX = 7
-DEFAULT_PATTERNS = tuple(f"*{suffix}" for suffix in TEXT_SUFFIXES + HTML_SUFFIXES)
 
 
 class Document(NamedTuple):
-    """A document's text, without markup that only a browser needs."""
+    """A document's text in Unicode's form NFC, without markup that only a browser needs."""
 
     name: str
     """`OWNER/REPO@COMMIT/FILE`, or the path below the taxonomy."""
@@ -106,6 +108,8 @@ class DocumentFinder:
             return None
 
     def _mirrored(self, source: DocumentSource) -> _Place | None:
+        """The mirror's folder of a commit: of several that shorten its name otherwise, the one with
+        most of the patterns' files, then the one that is named as the leaf names it."""
         if self.mirror is None:
             return None
         owner, name = repository(source.repo)
@@ -115,7 +119,20 @@ class DocumentFinder:
         found = [commit for commit in commits if is_same_commit(commit, source.commit)]
         if repo is None or not found:
             return None
-        return _Place(self.mirror / repo / max(found, key=len), f"{owner}/{name}@{source.commit}/")
+
+        def fitness(commit: str) -> tuple[int, bool, int]:
+            files = self._list(Path(self.mirror or "", repo, commit)).files
+            patterns = source.patterns or ("**",)
+            num_found = sum(any(matches(file, pattern) for file in files) for pattern in patterns)
+            return num_found, commit.lower() == source.commit.lower(), len(commit)
+
+        best = max(found, key=fitness) if len(found) > 1 else found[0]
+        return _Place(self.mirror / repo / best, f"{owner}/{name}@{source.commit}/")
+
+    def _list(self, folder: Path) -> _Listing:
+        if folder not in self._listed:
+            self._listed[folder] = _list_files(folder)
+        return self._listed[folder]
 
     def _tell_of_absence(self, source: DocumentSource, findings: Findings) -> None:
         shown = quoted(_shown(source), 120)
@@ -135,7 +152,12 @@ class DocumentFinder:
     def _local(
         self, leaf: Path, taxonomy: Path, source: DocumentSource, findings: Findings
     ) -> _Place | None:
-        candidates = [base / source.path for base in (leaf, taxonomy, self.root)]
+        # A name with accents has two spellings in Unicode, and file systems differ in theirs.
+        spellings = dict.fromkeys(
+            (source.path, *(unicodedata.normalize(form, source.path) for form in ("NFC", "NFD")))
+        )
+        bases = (leaf, taxonomy, self.root)
+        candidates = [base / spelling for base in bases for spelling in spellings]
         there = [path for path in candidates if "\0" not in source.path and os.path.exists(path)]
         inside = [p for p in there if is_inside(p, taxonomy) or is_inside(p, self.root)]
         if not inside:
@@ -160,12 +182,11 @@ class DocumentFinder:
                 message = "`patterns` counts where `path` is a folder, ignored"
                 findings.add("FT008", message, "remove it, or name the folder", source.at)
             return [place.only]
-        if place.folder not in self._listed:
-            self._listed[place.folder] = _list_files(place.folder)
-        listing = self._listed[place.folder]
+        listing = self._list(place.folder)
+        if not source.patterns:
+            return self._default(place, listing, source, findings)
         matching: set[str] = set()
-        patterns = source.patterns or DEFAULT_PATTERNS
-        for pattern in patterns:
+        for pattern in source.patterns:
             if PurePosixPath(pattern).is_absolute() or ".." in PurePosixPath(pattern).parts:
                 cure = "name files below the folder of documents"
                 message = f"pattern {quoted(pattern)} leads out of its folder"
@@ -173,18 +194,45 @@ class DocumentFinder:
                 continue
             for escaped in listing.escaping:
                 if matches(escaped, pattern):
-                    message = f"document {quoted(escaped, 120)} is a link out of its folder"
-                    findings.add("FT035", message, "put a copy in its place", source.at)
+                    _tell_of_escape(escaped, source, findings)
             found = {file for file in listing.files if matches(file, pattern)}
-            if not found and source.patterns:
+            if not found:
                 message = f"pattern {quoted(pattern)} matches no file in {place.folder}"
                 cure = f"there are: {_some(listing.files)}"
                 findings.add("FT034", message, cure, source.at)
             matching |= found
-        if not matching and not source.patterns:
+        return sorted(matching)
+
+    def _default(
+        self, place: _Place, listing: _Listing, source: DocumentSource, findings: Findings
+    ) -> list[str]:
+        """Without patterns: the Markdown, text and HTML files at the top of the folder."""
+        top = [file for file in listing.files if "/" not in file]
+        for escaped in listing.escaping:
+            if "/" not in escaped and _suffix(escaped) in TEXT_SUFFIXES + HTML_SUFFIXES:
+                _tell_of_escape(escaped, source, findings)
+        found = [file for file in top if _suffix(file) in TEXT_SUFFIXES + HTML_SUFFIXES]
+        office = [file for file in top if _suffix(file) in OFFICE_SUFFIXES]
+        if not found:
             message = f"no Markdown, text or HTML file in {place.folder}"
             findings.add("FT034", message, "add one, or name others in `patterns:`", source.at)
-        return sorted(matching)
+        if office:
+            kinds = ", ".join(f'"*{kind}"' for kind in sorted({Path(f).suffix for f in office}))
+            message = (
+                f"{_some(tuple(office))} left out: without `patterns:` Markdown, text and HTML"
+            )
+            cure = f"name them: `patterns: [{kinds}]` (read with docling), or save them as Markdown"
+            findings.add("FT036", f"{message} are read", cure, source.at)
+        return found
+
+
+def _tell_of_escape(file: str, source: DocumentSource, findings: Findings) -> None:
+    message = f"document {quoted(file, 120)} is a link out of its folder"
+    findings.add("FT035", message, "put a copy in its place", source.at)
+
+
+def _suffix(file: str) -> str:
+    return PurePosixPath(file).suffix.lower()
 
 
 def _fetched(fetcher: Fetcher, source: DocumentSource) -> _Place:
@@ -220,15 +268,27 @@ def is_same_commit(one: str, other: str) -> bool:
 
 
 def matches(file: str, pattern: str) -> bool:
-    """Whether a relative path fits a glob: `*` stays within a folder, `**` crosses folders."""
-    parts = PurePosixPath(file).parts
+    """Whether a relative path fits a glob: `*` stays within a folder, `**` crosses folders.
+
+    Upper and lower case are one, as are the two spellings of an accent; a part of the pattern that
+    is the name of a file or folder means that one, `ferry[1].md` for instance.
+    """
+    parts = [_plain(part) for part in PurePosixPath(file).parts]
     reached = {0}
-    for part in PurePosixPath(pattern).parts:
+    for part in map(_plain, PurePosixPath(pattern).parts):
         if part == "**":
             reached = set(range(min(reached, default=len(parts) + 1), len(parts) + 1))
         else:
-            reached = {i + 1 for i in reached if i < len(parts) and fnmatchcase(parts[i], part)}
+            reached = {
+                i + 1
+                for i in reached
+                if i < len(parts) and (parts[i] == part or fnmatchcase(parts[i], part))
+            }
     return len(parts) in reached
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 class _Listing(NamedTuple):
@@ -260,18 +320,23 @@ def _subfolders(folder: Path) -> list[str]:
 
 def _read(place: _Place, file: str, source: DocumentSource, findings: Findings) -> Document | None:
     path = place.folder / file
+    shown = quoted(place.name or file, 120)
     try:
-        text = _text(path)
+        text, num_pictures = without_pictures(_text(path))
     except (ReadFault, OSError) as fault:
-        message = f"document {quoted(place.name or file, 120)} is left out: {fault}"
+        message = f"document {shown} is left out: {fault}"
         cure = "convert it to Markdown, plain text or HTML in UTF-8, or take it from the patterns"
         findings.add("FT036", message, cure, source.at)
         return None
-    return Document(printable(place.name or place.prefix + file), path, text)
+    if num_pictures:
+        message = f"document {shown} holds {num_pictures} pictures as text; they are left out"
+        findings.add("FT039", message, "say in words what a reader must know of them", source.at)
+    name = printable(place.name or place.prefix + file)
+    return Document(name, path, unicodedata.normalize("NFC", text))
 
 
 def _text(path: Path) -> str:
-    suffix = path.suffix.lower()
+    suffix = _suffix(path.name)
     if suffix not in READ_SUFFIXES:
         raise ReadFault(f"`{suffix}` is not read")
     if suffix in OFFICE_SUFFIXES:

@@ -6,6 +6,7 @@ import hashlib
 import zipfile
 from pathlib import Path
 
+from feldspar.files import write_bytes_whole
 from feldspar.taxonomy.text_files import ReadFault, check_size
 
 MAX_OFFICE_BYTES = 100_000_000
@@ -24,9 +25,7 @@ def text_of_office(path: Path, cache: Path) -> str:
         _refuse_bomb(path)
     text = _converted(path)
     kept.parent.mkdir(parents=True, exist_ok=True)
-    beside = kept.with_suffix(".new")
-    beside.write_text(text, encoding="utf-8", errors="replace")
-    beside.replace(kept)
+    write_bytes_whole(kept, text.encode("utf-8", "replace"), is_shared=True)
     return text
 
 

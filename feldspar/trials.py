@@ -1,0 +1,43 @@
+"""Trials before a run: can the judge and the reward pair tell good answers from bad ones?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from feldspar.config import Recipe, world_parts
+from feldspar.errors import RecipeError
+from feldspar.generate import calibrate
+from feldspar.prepare import open_teachers, place
+from feldspar.progress import Progress
+from feldspar.records import JudgeScore
+from feldspar.taxonomy import read_taxonomy
+
+if TYPE_CHECKING:
+    from feldspar.prefer.agree import Agreement
+
+
+def calibrate_judge(recipe: Recipe, folder: Path, progress: Progress) -> list[JudgeScore]:
+    """How well the recipe's judge tells known good pairs from corrupted ones."""
+    placed = place(recipe, folder, progress, parts=set())
+    leaves = list(read_taxonomy(placed.taxonomy, progress=progress))
+    with open_teachers(placed, progress) as teachers:
+        return list(
+            calibrate(
+                leaves, placed.generate, judge=teachers.judge, seed=placed.seed, progress=progress
+            )
+        )
+
+
+def agree_with_pairs(
+    recipe: Recipe, folder: Path, pairs_path: Path, progress: Progress
+) -> list[Agreement]:
+    """How often the recipe's reward prefers the chosen answers of stored pairs."""
+    from feldspar.prefer.agree import agree, read_pairs
+
+    if recipe.prefer is None:
+        raise RecipeError("the recipe has no [prefer] table, so it names no models to agree with")
+    pairs = read_pairs(pairs_path)
+    placed = place(recipe, folder, progress, parts=world_parts(recipe.prefer))
+    assert placed.prefer is not None
+    return agree(pairs, placed.prefer, student=placed.student, progress=progress)
