@@ -59,7 +59,7 @@ def read_chat(call: ChatCall, reply: object) -> Completions | Fault:
     if reason in ("length", "max_tokens", "MAX_TOKENS"):
         # Nothing but reasoning may have had room: more room is what mends that.
         return Completions((Completion(text, "length"),), used)
-    if not text.strip():
+    if not text.strip() and not (call.may_be_empty and reason == "stop" and not apart.strip()):
         return _nothing_said(message, reason, bool(apart.strip()))._replace(usage=used)
     return Completions((Completion(text, "stop"),), used)
 
