@@ -144,9 +144,9 @@ class EngineThread:
         if isinstance(prompt, str):
             encoded = self.student.tokenizer(prompt, return_offsets_mapping=True)
             ids, starts = list(encoded.input_ids), [start for start, _ in encoded.offset_mapping]
-        if len(ids) > self._context:
+        if len(ids) > self.context_tokens:
             raise Refused(
-                f"the prompt's {len(ids)} tokens do not fit into a context of {self._context}"
+                f"the prompt's {len(ids)} tokens do not fit into a context of {self.context_tokens}"
             )
         if len(ids) < 2:
             return []
