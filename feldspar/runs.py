@@ -157,21 +157,22 @@ def _make_durable(beside: Path, path: Path) -> None:
 def claim_run(path: Path, recipe_folder: Path) -> None:
     """Note which project a run is of. Raises RunError where it is another's that is still there.
 
-    A project that was moved takes its runs along: its old folder is gone.
+    A project that was moved or copied takes its runs along: they are not where they were noted.
     """
     note = path / "project.json"
-    project = str(recipe_folder.resolve())
+    claim = {"folder": str(recipe_folder.resolve()), "run_path": str(path.resolve())}
     try:
-        owner = json.loads(note.read_text("utf-8"))["folder"] if note.is_file() else project
+        noted = json.loads(note.read_text("utf-8")) if note.is_file() else claim
+        owner, place = str(noted["folder"]), str(noted["run_path"])
     except (ValueError, KeyError, TypeError):
         # Damaged: it is written anew.
-        owner = project
-    if isinstance(owner, str) and owner != project and Path(owner).is_dir():
+        owner, place = claim["folder"], claim["run_path"]
+    if place == claim["run_path"] and owner != claim["folder"] and Path(owner).is_dir():
         raise RunError(
             f"{path} is the run of the recipe in {owner}; give this recipe another `name`, "
             "or keep its runs elsewhere with --runs"
         )
-    write_json(note, {"folder": project})
+    write_json(note, claim)
 
 
 class Run:

@@ -1,6 +1,7 @@
 """A step is done once per key and resumed after a death; its key follows content, not place."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,16 @@ import pytest
 from feldspar.config import Recipe, TaxonomyConfig
 from feldspar.errors import RecipeError, RunError
 from feldspar.records import Checkpoint, Message, Prompt
-from feldspar.runs import Joined, Run, find_run, open_step, read_recipe_of, read_rows, write_rows
+from feldspar.runs import (
+    Joined,
+    Run,
+    claim_run,
+    find_run,
+    open_step,
+    read_recipe_of,
+    read_rows,
+    write_rows,
+)
 from feldspar.steps import Step, Workspace
 
 ROOT = Path(__file__).parents[1]
@@ -282,3 +292,21 @@ def use(run: Run) -> None:
     assert [next(word for word in ("limt", "Too few", "str") if word in f) for f in found] == [
         *("limt", "Too few", "str")
     ], done.stdout
+
+
+def test_a_run_of_another_project_is_not_written_over(tmp_path):
+    one, other, runs = tmp_path / "one", tmp_path / "other", tmp_path / "runs" / "ferry"
+    for folder in (one, other):
+        folder.mkdir()
+    claim_run(runs, one)
+    claim_run(runs, one)
+    with pytest.raises(RunError, match=r"is the run of the recipe in .*one; give this recipe"):
+        claim_run(runs, other)
+    copied = tmp_path / "copied" / "ferry"
+    shutil.copytree(runs, copied)
+    claim_run(copied, other)
+    one.rename(tmp_path / "moved")
+    claim_run(runs, tmp_path / "moved")
+    for damage in ("", "[]", '{"folder": 1}', "\ufeff{"):
+        (runs / "project.json").write_text(damage, encoding="utf-8")
+        claim_run(runs, other)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from feldspar.cli.processes import training_processes
+from feldspar.cli.terminal import escaped
 
 if TYPE_CHECKING:
     from feldspar.prepare import Until
@@ -73,9 +74,9 @@ def _run_here(
         left_out = [phase.name for phase in recipe.train.phase[:-1]]
         left_out += [s.checkpoint for s in found if s.checkpoint.startswith("control-")]
         console.print(*score_tables(found, left_out), sep="\n")
-        console.print(f"report: {path / 'report.html'}", soft_wrap=True)
+        console.print(escaped(f"report: {path / 'report.html'}"), soft_wrap=True)
     else:
-        console.print(f"done up to {until}: {path}", soft_wrap=True)
+        console.print(escaped(f"done up to {until}: {path}"), soft_wrap=True)
 
 
 def _step_command(until: Until, what: str) -> Callable[..., None]:

@@ -189,7 +189,6 @@ class Endpoint:
         """What the model gives the tokens of a prompt from the second on, asked for in one of
         `openai_completions.SCORE_WAYS`; None where the reply does not tell. Raises as `complete`.
         """
-        ids = None if isinstance(prompt, str) else prompt
         call = PromptCall(prompt=prompt, max_tokens=1)
         body = openai_completions.score_body(self.model, prompt, way)
 
@@ -197,7 +196,7 @@ class Endpoint:
             return self._send(openai_completions.PATH, body, turn)
 
         reply = await self._persist(lambda: self._admitted(call, turn, send))
-        return openai_completions.read_scores(reply.body, ids)
+        return openai_completions.read_scores(reply.body, prompt)
 
     async def _persist(self, ask: Callable[[], Awaitable[T | Fault]]) -> T:
         began = time.monotonic()

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 from feldspar.endpoint.calls import ChatCall, Completion, Completions, Json, read_usage, sound_text
 from feldspar.endpoint.faults import NO_SECRET, Fault, one_line
 from feldspar.endpoint.protocol import BROKEN_OFF, ChatProtocol, field, joined_parts
 
 _REASONING = ("reasoning_content", "reasoning")
 """Where servers put a reasoning trace that they keep apart."""
+
+_STOP_TOKENS = re.compile(
+    r"(?:\s*(?:<\|(?:im_end|eot_id|end|endoftext|end_of_text)\|>|</s>|<end_of_turn>))+\s*\Z"
+)
 
 
 def bearer(secret: str) -> dict[str, str]:
@@ -54,7 +60,7 @@ def read_chat(call: ChatCall, reply: object) -> Completions | Fault:
     if reason in ("length", "max_tokens", "MAX_TOKENS"):
         # Nothing but reasoning may have had room: more room is what mends that.
         return Completions((Completion(text, "length"),), used)
-    if not text.strip():
+    if not text.strip() and not (call.may_be_empty and reason == "stop" and not apart.strip()):
         return _nothing_said(message, reason, bool(apart.strip()))._replace(usage=used)
     return Completions((Completion(text, "stop"),), used)
 
@@ -71,7 +77,11 @@ def _nothing_said(message: Json, reason: object, has_reasoning: bool) -> Fault:
 
 
 def without_reasoning(text: str) -> str:
-    """The answer alone: `<think>2 and 2</think>4` is `4`, and a trace without end is nothing."""
+    """The answer alone: `<think>2 and 2</think>4` is `4`, and a trace without end is nothing.
+
+    A stop token that a server lets through as text is no part of it either.
+    """
+    text = _STOP_TOKENS.sub("", text)
     _, mark, answer = text.rpartition("</think>")
     if mark:
         return answer.strip()

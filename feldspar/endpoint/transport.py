@@ -173,7 +173,10 @@ def _read(raw: _Raw, sent: tuple[str, ...]) -> HttpReply | Fault:
         words = one_line(raw.body[:2000].decode("utf-8", "replace"))
         if status < 300:
             kind = one_line(headers.get("Content-Type", "")) or "no kind"
-            return Fault("retry", f"no readable answer ({kind}): {words}"[:200], status=status)
+            hint = "; an `endpoint` is a URL that ends in /v1" if "html" in kind else ""
+            return Fault(
+                "retry", f"no readable answer ({kind}){hint}: {words}"[:200], status=status
+            )
         return fault_of(status, ErrorBody(words), wait)
     error = read_error_body(body)
     if status >= 400:

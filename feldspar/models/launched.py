@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import hashlib
 import logging
 import shlex
 import socket
@@ -26,6 +27,7 @@ from feldspar.endpoint.calls import ChatCall, Completions, PromptCall
 from feldspar.endpoint.endpoint import UNHURRIED, Access, Endpoint, Turn
 from feldspar.endpoint.faults import Fault, NoAnswers, secret_in, without_secret
 from feldspar.endpoint.models_list import ListedModel, Listing, list_models
+from feldspar.endpoint.openai_completions import PromptToken
 from feldspar.endpoint.parameters import Parameters
 from feldspar.endpoint.transport import CONNECT_SECONDS, Transport
 from feldspar.models import child_guard
@@ -224,12 +226,17 @@ class LaunchedModel:
 
     @functools.cached_property
     def _identity(self) -> tuple[str, str]:
-        """Name and revision. A folder's are of its content, which takes a while to read."""
-        if not self._given_revision and Path(self._start.model).is_dir():
+        """Name and revision. A folder's or file's are of its content, wherever it lies."""
+        path = Path(self._start.model)
+        if not self._given_revision and path.is_dir():
             # Only here, for it loads torch.
             from feldspar.models.local import folder_identity
 
             return folder_identity(self._start.model)
+        if path.is_file():
+            with path.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            return path.name, self._given_revision or digest[:16]
         name = self._start.model or shlex.split(self._start.command)[0]
         return name, self._given_revision
 
@@ -292,6 +299,11 @@ class LaunchedModel:
 
     async def complete(self, call: ChatCall | PromptCall, turn: Turn = UNHURRIED) -> Completions:
         return await (await self.served()).complete(call, turn)
+
+    async def prompt_tokens(
+        self, prompt: str | Sequence[int], turn: Turn = UNHURRIED
+    ) -> list[PromptToken]:
+        return await (await self.served()).prompt_tokens(prompt, turn)
 
     async def score(
         self, rows: Sequence[Continuations], progress: Progress = SILENT

@@ -15,6 +15,7 @@ from feldspar.config import StudentConfig
 from feldspar.endpoint.calls import ChatCall, Completion, Completions, PromptCall, Usage
 from feldspar.endpoint.concurrency import Governor, Outcome
 from feldspar.endpoint.endpoint import UNHURRIED, Access, Turn
+from feldspar.endpoint.openai_completions import PromptToken
 from feldspar.models.model import Continuations, LogProb
 from feldspar.models.served import model_key
 from feldspar.progress import SILENT, Progress
@@ -91,6 +92,15 @@ class LocalModel:
         choices = [Completion(row.text, "stop" if row.is_ended else "length") for row in rows]
         num_written = sum(len(row.ids) for row in rows)
         return Completions(tuple(choices), Usage(len(request.ids), num_written))
+
+    async def prompt_tokens(
+        self, prompt: str | Sequence[int], turn: Turn = UNHURRIED
+    ) -> list[PromptToken]:
+        from feldspar.models.engine_thread import prompt_tokens_of
+
+        worker = await asyncio.to_thread(self._loaded)
+        student, context = worker.student, worker.context_tokens
+        return await worker.run(lambda: prompt_tokens_of(student, prompt, context))
 
     async def score(
         self, rows: Sequence[Continuations], progress: Progress = SILENT

@@ -22,6 +22,7 @@ from feldspar.progress import SILENT, Progress
 from feldspar.records import Checkpoint
 from feldspar.student.lm_head import check_head
 from feldspar.student.model import Student, base_checkpoint, find_device, words_checkpoint
+from feldspar.student.model_files import explain_loading
 from feldspar.student.model_sizes import num_weights
 from feldspar.student.scoring.log_probs import AnswerLogProb, AnswerRow, answer_trees
 from feldspar.student.scoring.score import Tree, score_trees
@@ -145,7 +146,11 @@ def load_copies(
     for device in devices:
         dtype = _dtype(student, device)
         _check_memory(model, device, dtype)
-        weights = _load(AutoModelForCausalLM, model, dtype=dtype, use_safetensors=True)
+        options = {"output_loading_info": True, "ignore_mismatched_sizes": True}
+        weights, info = _load(
+            AutoModelForCausalLM, model, dtype=dtype, use_safetensors=True, **options
+        )
+        explain_loading(model.path, info)
         weights.to(device).eval()
         check_head(weights)
         copies.append(

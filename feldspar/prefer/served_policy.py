@@ -154,7 +154,7 @@ class ServedPolicy:
 
     def _sampled(self, messages: Sequence[Message], choice: Completion) -> Sampled:
         """Its tokens are counted as they would be trained on."""
-        text, ended = self._template.without_lead(choice.text), choice.finish_reason == "stop"
+        text, ended = self._template.without_frame(choice.text), choice.finish_reason == "stop"
         return Sampled(text, ended, len(self._template.render_answer(messages, text, ended=ended)))
 
 

@@ -37,7 +37,7 @@ from feldspar.stats.intervals import FEWEST_TO_TELL
 
 STEPS = (
     *("leaves", "leaf-exams", "own-exams", "samples", "phases", "trained", "preferred", "scores"),
-    *("benchmarks", "mt-bench", "judged", "touched", "untouched"),
+    *("served-exams", "benchmarks", "mt-bench", "judged", "touched", "untouched"),
 )
 MAX_TOUCHED = 100
 EXAM_METRICS = ("accuracy", "log-likelihood")
@@ -139,7 +139,8 @@ def gather(run_path: Path) -> Page:
     published = [s for step in ("benchmarks", "mt-bench") for s in steps.get(step, ())]
     untouched: list[Score] = list(steps.get("untouched", ()))
     of_exams = [s for s in untouched if s.metric in EXAM_METRICS]
-    grids = [score_grid([*scores, *of_exams], metric) for metric in EXAM_METRICS]
+    served: list[Score] = list(steps.get("served-exams", ()))
+    grids = [score_grid([*scores, *served, *of_exams], metric) for metric in EXAM_METRICS]
     judged: list[Score] = list(steps.get("judged", ()))
     grids += [score_grid(judged, metric) for metric in dict.fromkeys(s.metric for s in judged)]
     of_published = [*published, *(s for s in untouched if s.metric not in EXAM_METRICS)]
@@ -167,7 +168,7 @@ def gather(run_path: Path) -> Page:
         rounds=tuple(_flat(r) for r in _json_lines(steps.get("preferred"), "rounds.jsonl")),
         funnels=tuple(_funnels(steps.get("samples"))),
         examples=examples,
-        turns=_turns(steps, grids[0]),
+        turns=_turns(steps, score_grid(scores)),
         steps=tuple((name, len(rows), rows.seconds) for name, rows in steps.items()),
     )
 

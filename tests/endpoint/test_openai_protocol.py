@@ -111,7 +111,7 @@ ECHO = {
 }
 
 
-def scores_of(choice: dict[str, Any], ids: list[int] | None) -> list[float] | None:
+def scores_of(choice: dict[str, Any], ids: list[int] | str) -> list[float] | None:
     found = read_scores({"choices": [choice]}, ids)
     return None if found is None else [token.log_prob for token in found]
 
@@ -122,7 +122,8 @@ def test_the_three_ways_to_tell_log_probabilities_are_read() -> None:
     assert scores_of({"prompt_logprobs": told}, [7, 8, 9]) == [-0.5, -1.5]
     assert scores_of({"prompt_logprobs": told}, [7, 8]) is None
     assert scores_of({"logprobs": ECHO}, [7, 8, 9]) == [-0.5, -1.5]
-    assert scores_of({"logprobs": ECHO}, None) == [-0.5, -1.5, -9.0]
+    assert scores_of({"logprobs": ECHO}, "abc") == [-0.5, -1.5]
+    assert scores_of({"prompt_logprobs": told}, "abc") is None
     assert (
         scores_of({"logprobs": {**ECHO, "token_logprobs": [None, None, -1.5]}}, [7, 8, 9]) is None
     )

@@ -100,7 +100,7 @@ class Recording:
 
 @pytest.fixture(scope="module")
 def lm():
-    from feldspar.evaluate.benchmarks.model import StudentLM
+    from feldspar.evaluate.benchmarks.student_lm import StudentLM
 
     return StudentLM(MODEL, STUDENT, chat_template=False)
 

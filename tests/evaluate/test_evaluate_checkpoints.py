@@ -14,6 +14,7 @@ from transformers import (
 
 from feldspar.config import EvaluateConfig, StudentConfig
 from feldspar.errors import TrainingError
+from feldspar.evaluate.examinee import CheckpointExaminee
 from feldspar.evaluate.exams.answers import answer_exam
 from feldspar.evaluate.exams.checkpoints import ScoreOnExams, evaluate
 from feldspar.records import Answer, Checkpoint, Conversation, ExamItem, Message
@@ -91,7 +92,8 @@ def checkpoints(tmp_path_factory) -> dict[str, Checkpoint]:
 
 
 def answers_of(checkpoint, items=ITEMS):
-    return answer_exam(checkpoint, items, student=STUDENT, config=CONFIG, seed=1)
+    examinee = CheckpointExaminee("base", checkpoint, STUDENT)
+    return answer_exam(examinee, items, config=CONFIG, seed=1)
 
 
 def test_what_was_taught_is_right_and_what_was_not_is_wrong(checkpoints):

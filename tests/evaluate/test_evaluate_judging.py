@@ -67,7 +67,8 @@ def write_answers(known, here):
     (here / "answers").mkdir()
     for name, knows in (("base", dict.fromkeys(known, False)), ("skills", known)):
         answers = [answer(item, knows[item.id], rng) for item in ITEMS]
-        write_rows(here / "answers" / f"{name}.jsonl.zst", answers)
+        path = here / "answers" / f"{name}.jsonl.zst"
+        write_rows(path, answers)
         yield Score(
             checkpoint=name,
             exam=LEAF_EXAMS,
@@ -75,6 +76,7 @@ def write_answers(known, here):
             value=-1.0,
             interval=Interval(-1.0, -1.0),
             num_items=len(ITEMS),
+            answers_path=str(path),
         )
 
 

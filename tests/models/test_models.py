@@ -108,6 +108,10 @@ def test_a_command_is_started_once_asked_and_ended(folder: str, tmp_path: Path) 
     ((by_folder,),) = run(local, lambda m: m.score([ROW]))
     for one, other in zip(by_server, by_folder, strict=True):
         assert one.total == pytest.approx(other.total, abs=1e-4)
+    served = run(launched, lambda m: m.served())[0]
+    (tokens,) = run(launched, lambda _: served.prompt_tokens("It is lovely."))
+    assert "".join(token.text for token in tokens) == "It is lovely."[tokens[0].start :]
+    assert all(token.log_prob <= 0 for token in tokens)
     pids = [server.process.pid for server in launched.servers]
     assert all(map(is_running, pids))
     launched.close()

@@ -142,6 +142,22 @@ def test_a_step_whose_few_calls_all_failed_is_not_done(tmp_path: Path) -> None:
             asyncio.run(run())
 
 
+def test_a_call_that_does_not_fit_stops_no_run_that_is_answered(tmp_path: Path) -> None:
+    def fault(call: Call) -> Fault | None:
+        return Fault(400, text='{"error": "prompt is too long"}') if call.prompt == "1" else None
+
+    async def run() -> None:
+        async with teacher:
+            await ask(teacher, "0")
+            with pytest.raises(Refused, match="too long"):
+                await ask(teacher, "1")
+
+    with FakeTeacher(echo, fault=fault) as server, Journal(tmp_path / "j") as journal:
+        for _ in range(2):
+            teacher = open_teacher(CONFIG, server.url, journal)
+            asyncio.run(run())
+
+
 UNSUPPORTED = {
     "FastAPI's": lambda name: Fault(
         422,
