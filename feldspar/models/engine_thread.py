@@ -232,6 +232,33 @@ def request_of(call: ChatCall | PromptCall, thread: EngineThread) -> Request:
     )
 
 
+def prompt_tokens_of(
+    student: Student, prompt: str | Sequence[int], context_tokens: int
+) -> list[PromptToken]:
+    """How likely each token from the second on is; to be called by `EngineThread.run`.
+
+    Raises Refused where the prompt is longer than `context_tokens`.
+    """
+    ids, starts = list(prompt) if not isinstance(prompt, str) else [], None
+    if isinstance(prompt, str):
+        encoded = student.tokenizer(prompt, return_offsets_mapping=True)
+        ids, starts = list(encoded.input_ids), [start for start, _ in encoded.offset_mapping]
+    if len(ids) > context_tokens:
+        raise Refused(
+            f"the prompt's {len(ids)} tokens do not fit into a context of {context_tokens}"
+        )
+    if len(ids) < 2:
+        return []
+    ids_BT = torch.tensor([ids], device=student.device)
+    hidden_NH = student.hidden_states(ids_BT)[0, :-1]
+    scores = score_targets(student.head, hidden_NH, ids_BT[0, 1:])
+    found = zip(scores.log_probs_N.tolist(), scores.is_best_N.tolist(), strict=True)
+    return [
+        PromptToken(log_prob, None, starts[place] if starts else None, bool(is_best))
+        for place, (log_prob, is_best) in enumerate(found, start=1)
+    ]
+
+
 def _ids(call: ChatCall | PromptCall, student: Student) -> list[int]:
     if isinstance(call, ChatCall):
         messages = [Message(**message) for message in call.messages]  # type: ignore[arg-type]
@@ -242,6 +269,8 @@ def _ids(call: ChatCall | PromptCall, student: Student) -> list[int]:
 
 
 def _fault(error: Exception) -> Refused:
+    if isinstance(error, Refused):
+        return error
     log.debug("the model's thread", exc_info=error)
     return Refused(one_line(str(error)) or type(error).__name__)
 
