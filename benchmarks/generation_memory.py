@@ -22,12 +22,12 @@ from typing import Any
 from local_teacher import LocalTeacher
 
 from feldspar.config import GenerateConfig
+from feldspar.endpoint.calls import Completion, Completions, Usage
 from feldspar.generate import generate_samples
 from feldspar.records import Chunk, Leaf, Sample, Seed
 from feldspar.runs import write_rows
 from feldspar.steps import Workspace
 from feldspar.teacher import Journal
-from feldspar.teacher.journal import Stored
 
 SHOWN_EVERY = 25_000
 
@@ -61,11 +61,11 @@ class Leaves:
             )
 
 
-def answer(stage: str, sent: Mapping[str, Any]) -> Stored:
+def answer(stage: str, sent: Mapping[str, Any]) -> Completions:
     said = f"{sent['seed']} {sent['messages'][0]['content']}"
     name = hashlib.sha256(said.encode()).hexdigest()[:12]
     text = f"[Question]\nWho is {name}?\n[Answer]\n{name} is the one of {name[::-1]}.\n[End]"
-    return Stored(text, "stop", 500, 40)
+    return Completions((Completion(text, "stop"),), Usage(500, 40))
 
 
 def main() -> None:

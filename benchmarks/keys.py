@@ -68,6 +68,7 @@ VALUES = {
     "teacher.tokens_per_minute": "1000000000",
     "teacher.timeout_seconds": "77.0",
     "teacher.max_retries": "3",
+    "teacher.start_seconds": "77.0",
     "teacher.prompt_price": "1.5",
     "teacher.completion_price": "2.5",
     "teacher.failure_budget": "0.5",
@@ -95,6 +96,9 @@ ELSEWHERE = {
     "student.base": "the world's, found again in the cache",
     "teacher.endpoint": "the embedded teacher has another address in every run",
     "teacher.endpoints": "the embedded teacher is one",
+    "teacher.command": "the teacher of this recipe is the embedded one",
+    "teacher.replicas": "only with a command",
+    "teacher.folder": "the teacher of this recipe is the embedded one",
 }
 """Fields that this recipe cannot change, and why."""
 
@@ -111,14 +115,14 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
+    fields = [(f, d) for f, d in marked_fields(Recipe, "") if not given.only or f in given.only]
+    unknown = [f for f, _ in fields if f not in VALUES and f not in ELSEWHERE]
+    assert not unknown, f"give these a value in VALUES: {unknown}"
     folder = given.out or Path(tempfile.mkdtemp(prefix="feldspar-keys-"))
     usual = make_project(folder / "usual")
     run(usual)
     killed = make_project(folder / "killed")
     kill_after_two_phases(killed)
-    fields = [(f, d) for f, d in marked_fields(Recipe, "") if not given.only or f in given.only]
-    unknown = [f for f, _ in fields if f not in VALUES and f not in ELSEWHERE]
-    assert not unknown, f"give these a value in VALUES: {unknown}"
     outcomes = []
     for field, decides in fields:
         if field in ELSEWHERE:

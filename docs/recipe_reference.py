@@ -12,6 +12,7 @@ from pydantic import AliasChoices
 from pydantic.fields import FieldInfo
 
 from feldspar.config import Part, Recipe
+from feldspar.keys import decisions
 
 HEADER = """\
 # Recipe reference
@@ -20,6 +21,10 @@ A recipe is a TOML file. Unknown keys are errors. Paths are relative to the reci
 they do not exist there, to the working directory. `world:NAME` names a part of the micro-world. Any
 key can be set on the command line: `--set train.learning_rate=1e-4`,
 `--set train.phase.0.num_epochs=3`; `--set prefer=none` removes a key.
+
+What a key decides says what a change of it makes anew. *result*: the steps that depend on it.
+*rounding* (the same computation in another order), *speed* (time, memory, money, disk) and *place*
+(where something lies; of a file, its content counts): no step, also in the middle of a run.
 
 This page is made from `feldspar/config/` by `python docs/recipe_reference.py`.
 """
@@ -33,12 +38,14 @@ def reference() -> str:
 def _tables(part: type[Part], prefix: str, seen: set[str]) -> Iterator[str]:
     title = f"[{prefix}]" if prefix else "top level"
     yield f"\n## `{title}`\n\n{_one_line(part.__doc__)}\n\n"
-    yield "| key | default | meaning |\n|---|---|---|\n"
+    yield "| key | default | decides | meaning |\n|---|---|---|---|\n"
     inner: list[tuple[type[Part], str]] = []
-    for name, field in part.model_fields.items():
+    decides = decisions(part)
+    for key, field in part.model_fields.items():
         parts = _parts_in(field.annotation)
-        name = _written(name, field)
-        yield f"| `{name}` | {_default(field, parts)} | {_one_line(field.description)} |\n"
+        name = _written(key, field)
+        about = f"{decides[key]} | {_one_line(field.description)}"
+        yield f"| `{name}` | {_default(field, parts)} | {about} |\n"
         inner += [(p, f"{prefix}.{name}".lstrip(".")) for p in parts]
     for p, place in inner:
         if place not in seen:

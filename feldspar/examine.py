@@ -4,7 +4,7 @@ of it again without the items that training saw."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from feldspar.config import BudgetConfig, TeacherConfig
@@ -15,10 +15,10 @@ from feldspar.evaluate.examinee import row_name
 from feldspar.evaluate.exams.answers import is_judged
 from feldspar.evaluate.exams.checkpoints import SCORES_STEP, SERVED_EXAMS_STEP
 from feldspar.evaluate.exams.judging import JUDGED_STEP
-from feldspar.evaluate.mt_bench.run import MT_BENCH_STEP, ScoreChats
+from feldspar.evaluate.mt_bench.run import MT_BENCH_STEP
 from feldspar.evaluate.served_examinee import ServedExaminee
 from feldspar.prepare import Prepared, Teachers, open_server, open_teachers, tokenizer_of_server
-from feldspar.records import Checkpoint, ExamItem, Phase, Score, ScoreCheckpoint
+from feldspar.records import Checkpoint, ExamItem, Phase, Score
 from feldspar.runs import Joined, Rows, Run, cache_folder
 from feldspar.teacher import Teacher
 
@@ -136,24 +136,6 @@ def judge_answers(
         return []
     with open_examiners(run) as examiners:
         return [run.step(JUDGED_STEP)(scores, judged, config, judge=examiners.judge)]
-
-
-def rounds_judge(run: Run, prepared: Prepared, stack: ExitStack) -> ScoreCheckpoint | None:
-    """MT-Bench for each round's model, where the recipe has it run. `stack` closes its judge."""
-    config = run.recipe.evaluate.mt_bench
-    if config is None or prepared.mt_bench is None:
-        return None
-    return ScoreChats(
-        prepared.mt_bench,
-        config,
-        base=prepared.base,
-        judge=stack.enter_context(open_examiners(run, config.judge)).judge,
-        student=prepared.student,
-        folder=run.path / "answers" / "mt-bench",
-        seed=run.recipe.seed,
-        progress=run.progress,
-        num_resamples=run.recipe.evaluate.num_resamples,
-    )
 
 
 @contextmanager

@@ -8,7 +8,6 @@ samples needs none of it.
 from __future__ import annotations
 
 import logging
-from contextlib import ExitStack
 from pathlib import Path
 
 from feldspar.config import Recipe
@@ -24,7 +23,6 @@ from feldspar.generate import (
 )
 from feldspar.mix.earlier import rows_of_data
 from feldspar.mix.phases import PHASES_STEP, warnings
-from feldspar.prefer.prompts import PROMPTS_STEP
 from feldspar.prepare import Prepared, Teachers, Until, look_ahead, open_teachers, place
 from feldspar.progress import Progress
 from feldspar.records import (
@@ -35,7 +33,6 @@ from feldspar.records import (
     Phase,
     Sample,
     Score,
-    ScoreCheckpoint,
 )
 from feldspar.report import write_report
 from feldspar.runs import Joined, Rows, Run
@@ -187,37 +184,8 @@ def train(
     )
     named = [("base", prepared.base), *((c.phase, c) for c in trained)]
     if recipe.prefer is not None and until != "trained":
-        preferred = prefer(run, prepared, trained.last(), samples, score)
+        from feldspar.tune import tune
+
+        preferred = tune(run, prepared, trained.last(), samples, score)
         named += [(c.phase, c) for c in preferred]
     return named
-
-
-def prefer(
-    run: Run,
-    prepared: Prepared,
-    sft: Checkpoint,
-    samples: Rows[Sample],
-    score: ScoreCheckpoint,
-) -> Rows[Checkpoint]:
-    """Best-of-N by the log-ratio reward of two models, and fine-tuning on it."""
-    recipe = run.recipe
-    from feldspar.examine import rounds_judge
-    from feldspar.prefer.reward import find_pair
-    from feldspar.prefer.rounds import PREFERRED_STEP
-
-    assert recipe.prefer is not None
-    # Found first: either may be a hub id, or a tokenizer alone, its model served.
-    pair = find_pair(recipe.prefer)
-    prompts = run.step(PROMPTS_STEP)(samples, recipe.prefer)
-    models = {"aligned": Path(pair.aligned.path), "base": Path(pair.base.path)}
-    with ExitStack() as stack:
-        return run.step(PREFERRED_STEP, reads=models)(
-            sft,
-            prompts,
-            recipe.prefer,
-            train=recipe.train.model_copy(update={"phase": ()}),
-            student=prepared.student,
-            score=score,
-            rate=rounds_judge(run, prepared, stack),
-            seed=recipe.seed,
-        )

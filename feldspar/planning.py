@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from feldspar.config import BudgetConfig, Recipe
+from feldspar.files import write_json
 from feldspar.generate import Probed, expected_samples, expected_tokens, num_exam_items, probe
 from feldspar.generate import estimate as estimate_generation
 from feldspar.mix.earlier import rows_of_data
@@ -18,7 +19,6 @@ from feldspar.plan import Given, Plan, Rate, machine_here, make_plan, named_mach
 from feldspar.prepare import open_teachers, place
 from feldspar.progress import Progress
 from feldspar.records import Branch, Estimate, Leaf
-from feldspar.runs import write_json
 from feldspar.student.template.tokens import LAB
 from feldspar.taxonomy import read_readable
 from feldspar.tokens.count import guess_tokens

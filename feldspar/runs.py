@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import io
 import json
 import logging
 import os
@@ -24,7 +25,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 import zstandard
 from filelock import FileLock, Timeout
@@ -33,6 +34,7 @@ from pydantic import TypeAdapter, ValidationError
 from feldspar import records
 from feldspar.config import Recipe, move_paths
 from feldspar.errors import RecipeError, RunError
+from feldspar.files import ZstdReader, whole_file, write_json
 from feldspar.keys import content_key
 from feldspar.progress import SILENT, Progress
 from feldspar.steps import Step, Workspace
@@ -49,7 +51,6 @@ FORMAT = 2
 _PLACE = "run_path"
 """In recipe.json: where the run was when it was last written."""
 _FORMAT = "run_format"
-_READ_BYTES = 1 << 17
 
 
 class Rows(Generic[R]):
@@ -94,23 +95,14 @@ def read_rows(path: Path, record: type[R]) -> Iterator[R]:
     adapter = TypeAdapter(record)
     try:
         with path.open("rb") as raw:
-            for line in _lines(raw):
+            if not os.fstat(raw.fileno()).st_size:
+                raise _damaged(path, "it is empty")
+            for line in io.BufferedReader(ZstdReader(raw)):
                 yield adapter.validate_json(line)
     except FileNotFoundError as error:
         raise _damaged(path, "it is gone") from error
     except (zstandard.ZstdError, ValidationError) as error:
         raise _damaged(path, str(error).splitlines()[0]) from error
-
-
-def _lines(raw: BinaryIO) -> Iterator[bytes]:
-    """The lines of a compressed file. Raises ZstdError where the compressed frame does not end."""
-    decompressor = zstandard.ZstdDecompressor().decompressobj()
-    rest = b""
-    while block := raw.read(_READ_BYTES):
-        *lines, rest = (rest + decompressor.decompress(block)).split(b"\n")
-        yield from lines
-    if not decompressor.eof or rest:
-        raise zstandard.ZstdError("it is cut off")
 
 
 def _damaged(path: Path, why: str) -> RunError:
@@ -120,38 +112,44 @@ def _damaged(path: Path, why: str) -> RunError:
 
 
 def write_rows(path: Path, rows: Iterable[object]) -> tuple[int, str | None]:
-    """Write records beside `path` and rename. Returns their number and their type's name."""
-    beside = path.with_name(path.name + ".part")
+    """Write records to a file that is there whole or not at all. Returns their number and their
+    type's name."""
     adapter: TypeAdapter[Any] | None = None
     record: str | None = None
     num_rows = 0
+    compressor = zstandard.ZstdCompressor(level=3, write_checksum=True)
     with (
+        whole_file(path) as beside,
         beside.open("wb") as raw,
-        zstandard.ZstdCompressor(level=3, write_checksum=True).stream_writer(
-            raw, closefd=False
-        ) as stream,
+        compressor.stream_writer(raw, closefd=False) as stream,
     ):
         for row in rows:
             if adapter is None:
                 adapter, record = TypeAdapter(type(row)), type(row).__name__
             stream.write(adapter.dump_json(row) + b"\n")
             num_rows += 1
-    _make_durable(beside, path)
     return num_rows, record
 
 
-def write_json(path: Path, value: object) -> None:
-    """Write JSON beside `path` and rename, so that a reader sees all of it or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    _make_durable(beside, path)
+def claim_run(path: Path, recipe_folder: Path) -> None:
+    """Note which project a run is of. Raises RunError where it is another's that is still there.
 
-
-def _make_durable(beside: Path, path: Path) -> None:
-    with beside.open("rb") as file:
-        os.fsync(file.fileno())
-    beside.replace(path)
+    A project that was moved or copied takes its runs along: they are not where they were noted.
+    """
+    note = path / "project.json"
+    claim = {"folder": str(recipe_folder.resolve()), "run_path": str(path.resolve())}
+    try:
+        noted = json.loads(note.read_text("utf-8")) if note.is_file() else claim
+        owner, place = str(noted["folder"]), str(noted["run_path"])
+    except (ValueError, KeyError, TypeError):
+        # Damaged: it is written anew.
+        owner, place = claim["folder"], claim["run_path"]
+    if place == claim["run_path"] and owner != claim["folder"] and Path(owner).is_dir():
+        raise RunError(
+            f"{path} is the run of the recipe in {owner}; give this recipe another `name`, "
+            "or keep its runs elsewhere with --runs"
+        )
+    write_json(note, claim)
 
 
 class Run:

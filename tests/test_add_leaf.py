@@ -75,3 +75,18 @@ def test_a_leaf_is_added_with_replay_and_nothing_is_paid_twice(run: Path, tiny: 
     run_recipe(learned, run.parent, new, SILENT, until="samples")
     assert tiny_run.sample_bytes(new) == samples
     assert num_answers(journal) == num_paid, "the teacher was asked again"
+
+
+@pytest.mark.slow
+def test_a_leaf_learned_in_a_folder_that_is_moved_is_not_learned_again(
+    run: Path, tmp_path: Path
+) -> None:
+    leaf = Path(read_recipe_of(run).taxonomy.path) / "foundational_skills/arithmetic/addition"
+    settings = ["learn.num_epochs=1"]
+    new = learn_leaf(run, leaf, settings, SILENT)
+    before = json.loads((new / "current.json").read_text())
+    moved = run.parents[1].rename(tmp_path / "elsewhere") / "runs"
+    again = learn_leaf(moved / "tiny", leaf, settings, SILENT)
+    assert json.loads((again / "current.json").read_text()) == before
+    for step, key in before.items():
+        assert [p.name for p in (again / "steps" / step).iterdir()] == [key[:8]], step

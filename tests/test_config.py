@@ -87,7 +87,7 @@ def test_a_recipe_is_laid_over_the_one_it_extends(tmp_path: Path) -> None:
     above = 'extends = "below.toml"\n[student]\nmax_length = 64\n[evaluate]\nexam = []\n'
     above += '[[train.phase]]\nname = "a"\nlength = "short"\n[[train.phase]]\nname = "c"\n'
     recipe = read_recipe(write(tmp_path, above), ["train.phase.1.num_epochs=9"])
-    assert (recipe.name, recipe.seed, recipe.evaluate.exam) == ("recipe", 5, ())
+    assert (recipe.name, recipe.seed, recipe.evaluate.exam) == (tmp_path.name, 5, ())
     assert (recipe.student.base, recipe.student.max_length) == ("world:student", 64)
     found = [(p.name, p.length, p.num_epochs) for p in recipe.train.phase]
     assert found == [("a", "short", 4), ("b", "all", 9), ("c", "all", 1)]
@@ -134,3 +134,100 @@ def test_training_defaults_are_the_papers() -> None:
     train = TrainConfig()
     assert (train.learning_rate, train.batch_samples, train.warmup_steps) == (2e-5, 3840, 385)
     assert train.betas == (0.9, 0.95)
+
+
+def write_recipe(folder: Path, text: str, name: str = "r.toml") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    path.write_bytes(text.encode("utf-8"))
+    return path
+
+
+TINY = '[taxonomy]\npath = "t"\n[student]\nbase = "b"\n'
+
+
+def test_a_recipe_saved_with_a_mark_before_it_is_read(tmp_path: Path) -> None:
+    below = write_recipe(tmp_path, f"\ufeffseed = 7\n{TINY}", "below.toml")
+    path = write_recipe(tmp_path, f'\ufeffextends = "{below.name}"\r\n')
+    assert read_recipe(path).seed == 7
+
+
+def test_a_run_is_called_as_its_recipe_or_as_its_project(tmp_path: Path) -> None:
+    assert read_recipe(write_recipe(tmp_path / "ferry", TINY, "recipe.toml")).name == "ferry"
+    assert read_recipe(write_recipe(tmp_path / "ferry", TINY, "small.toml")).name == "small"
+    assert read_recipe(write_recipe(tmp_path / ".ferry", TINY, "recipe.toml")).name == "recipe"
+    named = write_recipe(tmp_path / "ferry", f'name = "pier"\n{TINY}', "recipe.toml")
+    assert read_recipe(named).name == "pier"
+
+
+@pytest.mark.parametrize(
+    "extends", ["nan", "1", "[1]", "{a = 1}", '""', '["a", [""]]', "1979-05-27", "true"]
+)
+def test_extends_names_files(tmp_path: Path, extends: str) -> None:
+    with pytest.raises(RecipeError, match="`extends` must be a recipe's file name"):
+        read_recipe(write_recipe(tmp_path, f"extends = {extends}\n{TINY}"))
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("seed = " + "9" * 5000, "a number is too long"),
+        ("seed = " + "[" * 5000, "nested too deep"),
+        ("seed = 0x" + "f" * 9000, "a number of 36000 bits"),
+        ("seed = 1.5", "seed: .*got 1.5"),
+        ('name = "\\u001b[31m"', r"plain folder name, got '\\x1b\[31m'"),
+    ],
+)
+def test_odd_toml_is_one_line(tmp_path: Path, text: str, why: str) -> None:
+    with pytest.raises(RecipeError, match=why) as refused:
+        read_recipe(write_recipe(tmp_path, f"{text}\n{TINY}"))
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "train.learning_rate=inf",
+        "train.learning_rate=1e30",
+        "train.learning_rate=nan",
+        "generate.temperature=inf",
+        "generate.temperature=1e30",
+        "generate.samples_per_leaf=1000000000000",
+        "generate.pairs_per_call=1000000",
+        "student.lora={rank = 1000000}",
+        "train.max_grad_norm=inf",
+        "mix.held_out=nan",
+        "taxonomy.chunk_tokens=10000000000000000",
+    ],
+)
+def test_numbers_that_nobody_means_are_errors(tmp_path: Path, setting: str) -> None:
+    with pytest.raises(RecipeError, match=setting.partition("=")[0].rpartition(".")[0]):
+        read_recipe(write_recipe(tmp_path, TINY), [setting])
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://ann:h7Gq2mZp9@host/v1",
+        "https://h7Gq2mZp9@host/v1",
+        "https://host/v1?api_key=h7Gq2mZp9",
+    ],
+)
+def test_a_key_in_an_address_is_refused_and_not_repeated(tmp_path: Path, url: str) -> None:
+    for setting in (
+        f"teacher.endpoint={url}",
+        f'teacher.endpoints=["{url}"]',
+        f'judge={{endpoint = "{url}"}}',
+        f'evaluate.server={{endpoint = "{url}"}}',
+    ):
+        with pytest.raises(RecipeError, match="key_variable") as refused:
+            read_recipe(write_recipe(tmp_path, TINY), [setting])
+        assert "h7Gq2mZp9" not in str(refused.value)
+
+
+@pytest.mark.parametrize("path", ["~nobody-of-this-name/x", "a" * 5000])
+def test_a_path_that_cannot_be_one_is_told(tmp_path: Path, path: str) -> None:
+    recipe = read_recipe(write_recipe(tmp_path, TINY), [f"taxonomy.path={path}"])
+    with pytest.raises(RecipeError, match=r"path = .*no path"):
+        place_paths(recipe, tmp_path, {})

@@ -1,6 +1,9 @@
 """A step is done once per key and resumed after a death; its key follows content, not place."""
 
 import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,9 +12,19 @@ import pytest
 from feldspar.config import Recipe, TaxonomyConfig
 from feldspar.errors import RecipeError, RunError
 from feldspar.records import Checkpoint, Message, Prompt
-from feldspar.runs import Joined, Run, find_run, open_step, read_recipe_of, read_rows, write_rows
+from feldspar.runs import (
+    Joined,
+    Run,
+    claim_run,
+    find_run,
+    open_step,
+    read_recipe_of,
+    read_rows,
+    write_rows,
+)
 from feldspar.steps import Step, Workspace
 
+ROOT = Path(__file__).parents[1]
 RECIPE = Recipe.model_validate({"taxonomy": {"path": "t"}, "student": {"base": "b"}})
 
 
@@ -249,3 +262,51 @@ def test_a_run_of_an_earlier_version_is_read_and_said(
     path.write_text(json.dumps(tree | {"run_format": 99}))
     with pytest.raises(RunError, match="newer version of Feldspar"):
         read_recipe_of(tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_misspelt_missing_and_wrong_inputs_are_found_before_they_run(tmp_path: Path) -> None:
+    code = """
+from collections.abc import Iterator
+from feldspar.records import Prompt
+from feldspar.runs import Run
+from feldspar.steps import Step, Workspace
+
+def some(workspace: Workspace, texts: list[str], *, limit: int = 2) -> Iterator[Prompt]:
+    yield from ()
+
+STEP = Step("prompts", some, version=1)
+
+def use(run: Run) -> None:
+    run.step(STEP)(["a"], limit=2)
+    run.step(STEP)(["a"], limt=2)
+    run.step(STEP)()
+    run.step(STEP)(["a"], limit="2")
+"""
+    (tmp_path / "used.py").write_text(code)
+    mypy = [sys.executable, "-m", "mypy", "--strict", "--config-file", str(ROOT / "pyproject.toml")]
+    done = subprocess.run(
+        [*mypy, str(tmp_path / "used.py")], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    found = [line.split(": error: ")[1] for line in done.stdout.splitlines() if "error: " in line]
+    assert [next(word for word in ("limt", "Too few", "str") if word in f) for f in found] == [
+        *("limt", "Too few", "str")
+    ], done.stdout
+
+
+def test_a_run_of_another_project_is_not_written_over(tmp_path):
+    one, other, runs = tmp_path / "one", tmp_path / "other", tmp_path / "runs" / "ferry"
+    for folder in (one, other):
+        folder.mkdir()
+    claim_run(runs, one)
+    claim_run(runs, one)
+    with pytest.raises(RunError, match=r"is the run of the recipe in .*one; give this recipe"):
+        claim_run(runs, other)
+    copied = tmp_path / "copied" / "ferry"
+    shutil.copytree(runs, copied)
+    claim_run(copied, other)
+    one.rename(tmp_path / "moved")
+    claim_run(runs, tmp_path / "moved")
+    for damage in ("", "[]", '{"folder": 1}', "\ufeff{"):
+        (runs / "project.json").write_text(damage, encoding="utf-8")
+        claim_run(runs, other)

@@ -1,4 +1,4 @@
-"""`feldspar journal stats|export|gc`: the teacher's answers that were paid for."""
+"""`feldspar journal stats|export|gc|forget`: the teacher's answers that were paid for."""
 
 from __future__ import annotations
 
@@ -97,6 +97,23 @@ def gc(
         journal.remove(stale)
         freed = before - journal.size_bytes
     typer.echo(f"{num_stale:,} answers forgotten, {freed / 1e6:.1f} MB given back")
+
+
+@app.command()
+def forget(
+    recipe: RecipePath,
+    refusals: Annotated[
+        bool, typer.Option("--refusals", help="What models refused, to be asked again.")
+    ] = False,
+) -> None:
+    """Forget refusals, where they were the server's fault. Nothing that was paid for is lost."""
+    from feldspar.errors import RecipeError
+
+    if not refusals:
+        raise RecipeError("name what to forget: --refusals; `gc` forgets the answers of models")
+    with _open(recipe) as journal:
+        num_forgotten = journal.remove_refusals()
+    typer.echo(f"{num_forgotten:,} refusals forgotten: the next step that asks asks them again")
 
 
 def _open(recipe_path: Path) -> Journal:

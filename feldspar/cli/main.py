@@ -138,8 +138,10 @@ def _guarded(command: Callable[..., Any], is_debug: bool) -> Callable[..., Any]:
         except (FeldsparError, OSError, KeyboardInterrupt) as error:
             if is_debug or (stop := _what_to_say(error)) is None:
                 raise
+        from feldspar.text.printable import printable
+
         message, exit_code = stop
-        print(f"feldspar: {message}", file=sys.stderr, flush=True)
+        print(f"feldspar: {printable(message)}", file=sys.stderr, flush=True)
         raise typer.Exit(exit_code)
 
     return guarded

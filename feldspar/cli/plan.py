@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from feldspar.cli.run import RecipePath, Settings
+from feldspar.cli.terminal import escaped
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -65,12 +66,14 @@ def _print(made: Plan, name: str) -> None:
     from rich.console import Console
 
     console = Console()
-    console.print(f"\n[bold]{name}[/bold]  on {made.machine}\n", highlight=False)
+    console.print(
+        f"\n[bold]{escaped(name)}[/bold]  on {escaped(str(made.machine))}\n", highlight=False
+    )
     tables = [_calls_table(made), _steps_table(made)]
     tables += [_memory_table(made)] if made.memory else []
     console.print(*tables, _closing_table(made), sep="\n")
     for warning in made.warnings:
-        console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
+        console.print(escaped(f"warning: {warning}"), style="yellow", highlight=False)
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -90,9 +93,9 @@ def _table(title: str, *columns: str) -> Table:
 def _calls_table(made: Plan) -> Table:
     table = _table("Teacher", "stage", "calls", "tokens read", "tokens written", "cost")
     for step in dict.fromkeys(call.step for call in made.calls):
-        table.add_row(step)
+        table.add_row(escaped(step))
         for call in (c for c in made.calls if c.step == step):
-            table.add_row(f"  {call.stage}", *_call_cells([call]))
+            table.add_row(escaped(f"  {call.stage}"), *_call_cells([call]))
     table.add_section()
     table.add_row("all", *_call_cells(made.calls))
     table.caption = "if no sample is rejected on the way; 4 characters a token"
@@ -114,7 +117,7 @@ def _steps_table(made: Plan) -> Table:
     table = _table("Training", *columns)
     for p in made.phases:
         numbers = (p.rows_per_epoch, p.batch_samples, p.steps_per_epoch, p.num_epochs, p.num_steps)
-        table.add_row(p.name, *(f"{n:,}" for n in numbers), _time(p.hours))
+        table.add_row(escaped(p.name), *(f"{n:,}" for n in numbers), _time(p.hours))
     table.add_section()
     steps = sum(p.num_steps for p in made.phases)
     table.add_row("all", "", "", "", "", f"{steps:,}", _time(made.training_hours))
@@ -152,7 +155,7 @@ def _closing_table(made: Plan) -> Table:
         speed = f"{made.rate.tokens_per_second:,.0f} tokens/s written ({made.rate.known_by})"
         table.add_row("teacher", f"{_time(made.teacher_hours)} at {speed}")
     if made.training_hours is None:
-        why = "the base's sizes are unknown: [plan.architecture] states them"
+        why = "the base's sizes are unknown: " + escaped("[plan.architecture] states them")
         if made.memory:
             why = "no GPU whose peak is known: --gpu names one"
         table.add_row("training", f"time unknown, {why}")

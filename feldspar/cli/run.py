@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from feldspar.cli.processes import training_processes
+from feldspar.cli.terminal import escaped
 
 if TYPE_CHECKING:
     from feldspar.prepare import Until
@@ -54,9 +55,11 @@ def _run_here(
     from feldspar.cli.tables import score_tables
     from feldspar.config import read_recipe
     from feldspar.flow import run_recipe
+    from feldspar.runs import claim_run
 
     recipe = read_recipe(recipe_path, settings)
     path = runs / recipe.name
+    claim_run(path, recipe_path.parent)
     scores = run_recipe(
         recipe,
         recipe_path.parent,
@@ -71,9 +74,9 @@ def _run_here(
         left_out = [phase.name for phase in recipe.train.phase[:-1]]
         left_out += [s.checkpoint for s in found if s.checkpoint.startswith("control-")]
         console.print(*score_tables(found, left_out), sep="\n")
-        console.print(f"report: {path / 'report.html'}", soft_wrap=True)
+        console.print(escaped(f"report: {path / 'report.html'}"), soft_wrap=True)
     else:
-        console.print(f"done up to {until}: {path}", soft_wrap=True)
+        console.print(escaped(f"done up to {until}: {path}"), soft_wrap=True)
 
 
 def _step_command(until: Until, what: str) -> Callable[..., None]:

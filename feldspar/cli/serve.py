@@ -37,7 +37,7 @@ def serve(
     path = Path(run) if is_folder else find_run(run, runs)
     import asyncio
 
-    from feldspar.serve.engine_thread import folder_to_serve, run_to_serve, serve_model
+    from feldspar.serve.start import folder_to_serve, run_to_serve, serve_model
 
     served = folder_to_serve(run) if is_folder else run_to_serve(path)
     asyncio.run(serve_model(served, host=host, port=port, key=key, say=typer.echo))

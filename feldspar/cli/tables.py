@@ -8,6 +8,7 @@ from dataclasses import replace
 from rich import box
 from rich.table import Table
 
+from feldspar.cli.terminal import escaped
 from feldspar.records import JUDGE_ERRORS, UNTOUCHED, Score
 from feldspar.report.grid import Grid, score_grid
 
@@ -61,10 +62,10 @@ def _table(title: str, grid: Grid) -> Table:
     table.add_column("exam", no_wrap=True)
     table.add_column("items", justify="right")
     for checkpoint in grid.checkpoints:
-        table.add_column(checkpoint, no_wrap=True)
+        table.add_column(escaped(checkpoint), no_wrap=True)
     for exam in grid.exams:
         cells = [_cell(grid.cells.get((exam, c))) for c in grid.checkpoints]
-        table.add_row(exam, str(grid.num_items(exam)), *cells)
+        table.add_row(escaped(exam), str(grid.num_items(exam)), *cells)
     table.caption = "± is the wider half of the 95 % interval"
     return table
 

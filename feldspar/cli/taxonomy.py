@@ -64,6 +64,7 @@ def chunks(
     mirror: show.Mirror = None,
     documents: show.Documents = False,
     max_tokens: MaxTokens = None,
+    as_json: show.AsJson = False,
 ) -> None:
     """Show how documents are cut, and which contexts of seeds the pieces hold.
 
@@ -75,19 +76,25 @@ def chunks(
     longest = _longest() if max_tokens is None else max_tokens
     out = show.console()
     num_leaves = num_chunks = num_missing = 0
+    records: list[dict[str, object]] = []
     for leaf_file in inspect_taxonomy(path, mirror, show.fetcher(documents)):
         if leaf_file.branch not in (None, "knowledge"):
             continue
-        show.print_findings(out, [f for f in leaf_file.findings if f.severity != "note"])
         cut = _cut(leaf_file, longest)
         num_leaves, num_chunks = num_leaves + 1, num_chunks + len(cut)
         num_missing += not cut
-        _print_chunks(out, leaf_file, cut)
-    show.say(
-        out,
-        f"{show.counted(num_chunks, 'chunk')} of at most {longest} words in "
-        f"{num_leaves} knowledge {'leaf' if num_leaves == 1 else 'leaves'}",
-    )
+        records.append(_chunks_record(leaf_file, cut))
+        if not as_json:
+            show.print_findings(out, [f for f in leaf_file.findings if f.severity != "note"])
+            _print_chunks(out, leaf_file, cut)
+    if as_json:
+        show.print_json(records)
+    else:
+        show.say(
+            out,
+            f"{show.counted(num_chunks, 'chunk')} of at most {longest} words in "
+            f"{num_leaves} knowledge {'leaf' if num_leaves == 1 else 'leaves'}",
+        )
     if num_missing or not num_leaves:
         raise typer.Exit(TaxonomyError.exit_code)
 
@@ -228,5 +235,29 @@ def _leaf_record(seen: _Seen) -> dict[str, object]:
         "licence": leaf.licence if leaf is not None else "",
         "num_chunks": len(seen.chunks),
         "documents": [document.name for document in leaf_file.documents],
+        "findings": [show.finding_record(finding) for finding in leaf_file.findings],
+    }
+
+
+def _chunks_record(leaf_file: LeafFile, cut: tuple[Chunk, ...]) -> dict[str, object]:
+    from feldspar.taxonomy import cover
+
+    seeds = leaf_file.leaf.seeds if leaf_file.leaf is not None else ()
+    coverage = cover([document.text for document in leaf_file.documents], cut, seeds)
+    return {
+        "path": leaf_file.path,
+        "num_words": coverage.num_words,
+        "num_covered": coverage.num_covered,
+        "lines_without_chunk": list(coverage.torn),
+        "chunks": [
+            {
+                "id": chunk.id,
+                "document": chunk.document,
+                "num_words": chunk.num_tokens,
+                "text": chunk.text,
+                "seed_lines": list(coverage.lines_by_chunk[chunk.id]),
+            }
+            for chunk in cut
+        ],
         "findings": [show.finding_record(finding) for finding in leaf_file.findings],
     }

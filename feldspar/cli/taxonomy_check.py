@@ -27,10 +27,19 @@ class Level(StrEnum):
     note = "note"
 
 
+NONE_CHANGED = "no leaf is new or changed since"
+
 CheckedPath = Annotated[Path | None, typer.Argument(help="A taxonomy, a part of one, or one leaf.")]
 AsFormat = Annotated[Format, typer.Option("--format", help="How findings are printed.")]
 Fix = Annotated[
     bool, typer.Option("--fix", help="First mend globs, tabs, trailing blanks and the version.")
+]
+Changed = Annotated[
+    bool,
+    typer.Option("--changed", help="Only leaves that are not as they were at --base."),
+]
+Base = Annotated[
+    str, typer.Option("--base", help="For --changed: the branch, tag or commit to compare with.")
 ]
 FailOn = Annotated[Level, typer.Option("--fail-on", help="The mildest finding that counts.")]
 Explain = Annotated[
@@ -46,6 +55,9 @@ def check(
     fix: Fix = False,
     fail_on: FailOn = Level.error,
     explain: Explain = None,
+    as_json: show.AsJson = False,
+    changed: Changed = False,
+    base: Base = "origin/main",
 ) -> None:
     """List everything to mend, with its place and its cure. Exit code 3 when there are errors."""
     from feldspar.errors import TaxonomyError
@@ -56,21 +68,34 @@ def check(
         return
     if path is None:
         raise typer.BadParameter("name a folder to check", param_hint="PATH")
+    as_format = Format.json if as_json else as_format
+    # Before anything is mended: a leaf that --fix alone changes is none that the branch changes.
+    wanted = _changed_leaves(path, base) if changed else None
     if fix:
         _fix(path, as_format)
     out = show.console()
     read: list[LeafFile] = []
     for leaf_file in inspect_taxonomy(path, mirror, show.fetcher(documents)):
+        if wanted is not None and leaf_file.file.parent.resolve() not in wanted:
+            continue
         read.append(leaf_file)
         if as_format is Format.text:
             show.print_findings(out, leaf_file.findings)
     if as_format is Format.text:
-        show.say(out, show.summary(path, read))
+        show.say(out, show.summary(path, read) if read or not changed else f"{NONE_CHANGED} {base}")
     else:
         _print_for_programs(as_format, read)
     counting = SEVERITIES[: SEVERITIES.index(fail_on.value) + 1]
-    if not read or any(f.severity in counting for leaf in read for f in leaf.findings):
+    if not (read or changed) or any(f.severity in counting for leaf in read for f in leaf.findings):
         raise typer.Exit(TaxonomyError.exit_code)
+
+
+def _changed_leaves(path: Path, base: str) -> set[Path]:
+    """The folders of the leaves that are new, changed or renamed."""
+    from feldspar.taxonomy import diff_taxonomy
+
+    changes = diff_taxonomy(path, base)
+    return {(path / change.path).resolve() for change in changes if change.change != "removed"}
 
 
 def _print_for_programs(as_format: Format, read: list[LeafFile]) -> None:

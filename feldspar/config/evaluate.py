@@ -12,16 +12,17 @@ from feldspar.keys import Place
 
 
 class ExamConfig(Part):
-    """A user's own exam: a JSONL file of items, scored before and after."""
+    """An exam of your own: a JSONL file of items, scored before and after."""
 
     name: str
+    """The exam's name in scores and in the report."""
     path: PathText
     """JSONL with `question`, `answer`, and optionally `accepted` and `match`; a folder of such
     files, each an exam of its own name; or an earlier run's directory, whose leaf exams are one
     exam here: what was taught before, and may be forgotten now."""
     retention: bool = False
-    """It asks for what the base can do already and is to keep: the report counts what each phase
-    forgets of it. Always so for an earlier run's exams."""
+    """The exam asks what the base can do and must keep: the report counts what each phase forgets
+    of it. Always so for an earlier run's exams."""
 
 
 class BenchmarkConfig(Part):
@@ -37,10 +38,10 @@ class BenchmarkConfig(Part):
     """A folder of `train.jsonl`, `validation.jsonl`, `dev.jsonl` or `test.jsonl` in the columns of
     the task's data set; a group's tasks share them by a `subject` column. None: from the hub."""
     limit: Count | None = None
-    """Only the first items of each task: for a quick look."""
+    """Only the first items of each task, for a quick look."""
     split: Literal["published", "validation"] = "published"
-    """`validation` scores the task's validation part instead: to choose by, and to report on the
-    published part what was not chosen by."""
+    """`validation` scores the task's validation part instead, to choose by it and report the
+    published part."""
     chat_template: bool = False
     """Ask through the student's chat template. Published rows are without."""
 
@@ -54,16 +55,17 @@ class MTBenchConfig(Part):
     fetch: Place[bool] = False
     """Without `data`: fetch the published files from their public home, at a pinned commit."""
     home: Place[str] = "https://raw.githubusercontent.com/lm-sys/FastChat"
-    """Where `fetch` finds them, or a mirror of it: files are checked by digest."""
+    """Where `fetch` downloads from, or a mirror of it; files are checked by digest."""
     judge: TeacherConfig | None = None
     """Who rates. None: the recipe's judge. Published ratings are GPT-4's of 2023."""
     mode: Literal["single", "pairwise"] = "single"
-    """`single` rates each answer; `pairwise` sets it against `baseline`'s, in both orders."""
+    """`single` rates each answer; `pairwise` compares it with `baseline`'s, in both orders."""
     baseline: OptionalPath = None
     """Answers in FastChat's layout to compare with. None: the base's own."""
     num_runs: Count = 1
-    """Times that all is answered and judged, for the spread; published rows differ by 0.2."""
+    """How often everything is answered and judged, for the spread; published rows differ by 0.2."""
     max_new_tokens: Count = 1024
+    """Longest answer to one turn in tokens."""
 
     def asked(self) -> MTBenchConfig:
         """What answers and ratings depend on: not where the files are from, nor who judges."""
@@ -74,16 +76,18 @@ class EvaluateConfig(Part):
     """What is measured, and how."""
 
     exam: tuple[ExamConfig, ...] = ()
-    """Exams of the user's own, beside the leaves'."""
+    """Exams of your own, besides the leaves'."""
     max_new_tokens: Count = 64
+    """Longest answer to an exam item in tokens."""
     long_answers: Literal["likelihood", "judge"] = "likelihood"
-    """What is measured of exam items whose answer is too long to match: the log-likelihood of the
-    reference alone, or also whether the judge finds the text right (give it room:
-    `max_new_tokens`). Items of `match = "judge"` are judged either way."""
+    """How exam items whose answer is too long to match are measured: by the log-likelihood of the
+    reference only, or also by a judge (then give room with `max_new_tokens`). Items with `match =
+    "judge"` are judged either way."""
     min_selection_items: Count = 100
-    """Fewer items than this choose no checkpoint: a phase's last is taken, and the run says so."""
+    """With fewer items no checkpoint is chosen: the phase's last is used, and the run says so."""
     num_resamples: Count = 1000
-    """Of the bootstrap behind log-likelihoods' and differences' intervals; shares have Wilson's."""
+    """Bootstrap resamples for the intervals of log-likelihoods and differences; shares have
+    Wilson's interval."""
     benchmark: tuple[BenchmarkConfig, ...] = ()
     """Published benchmarks, run before and after."""
     mt_bench: MTBenchConfig | None = None

@@ -11,7 +11,7 @@ from typing import Any, TypeGuard, TypeVar
 
 from pydantic import ValidationError
 
-from feldspar.config.base import Part
+from feldspar.config.base import CREDENTIALS, Part
 from feldspar.config.recipe import Recipe
 from feldspar.errors import RecipeError
 from feldspar.keys import is_path
@@ -25,11 +25,18 @@ def read_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:
     tree = _read_tree(path, ())
     for setting in settings:
         _set(tree, setting)
-    tree.setdefault("name", path.stem)
+    tree.setdefault("name", _default_name(path))
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
         raise RecipeError(f"{path}: {_first_faults(error)}") from None
+
+
+def _default_name(path: Path) -> str:
+    """The file's name; the folder's where the file is called recipe.toml, as in every project."""
+    folder = path.absolute().parent.name
+    is_told_apart = path.stem != "recipe" or not folder or folder.startswith(".")
+    return path.stem if is_told_apart else folder
 
 
 def _read_tree(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
@@ -37,20 +44,32 @@ def _read_tree(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     if path.resolve() in above:
         raise RecipeError(f"{path}: it extends itself; take one `extends` out")
     try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+        # Editors on Windows put a mark before the text.
+        tree = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except FileNotFoundError:
         raise RecipeError(f"{path}: no such recipe; `feldspar init NAME` writes one") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read: {error}") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: not UTF-8 text; save it as UTF-8") from error
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read: {error.strerror or error}") from error
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{path}: not TOML: {error}") from error
-    extends = tree.get("extends", ())
+    except (ValueError, RecursionError) as error:
+        why = "a number is too long" if isinstance(error, ValueError) else "it is nested too deep"
+        raise RecipeError(f"{path}: not a recipe: {why}") from error
     merged: dict[str, Any] = {}
-    for other in [extends] if isinstance(extends, str) else extends:
-        merged = _laid_over(merged, _read_tree(path.parent / str(other), (*above, path.resolve())))
+    for other in _extended(path, tree.get("extends", [])):
+        merged = _laid_over(merged, _read_tree(path.parent / other, (*above, path.resolve())))
         # Else two recipes would write one run.
         merged.pop("name", None)
     return _laid_over(merged, tree)
+
+
+def _extended(path: Path, extends: object) -> list[str]:
+    named = [extends] if isinstance(extends, str) else extends
+    if not isinstance(named, list) or not all(isinstance(name, str) and name for name in named):
+        raise RecipeError(f"{path}: `extends` must be a recipe's file name, or a list of them")
+    return named
 
 
 def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
@@ -93,6 +112,7 @@ def lay_settings(recipe: Recipe, settings: Sequence[str]) -> Recipe:
 
 P = TypeVar("P", bound=Part)
 
+MAX_SHOWN_BITS = 1000
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -154,9 +174,13 @@ def _place(value: str, folder: Path, world: Mapping[str, str], name: str) -> str
         except KeyError:
             cure = f"there are: {', '.join(sorted(world))}" if world else "add a [world] table"
             raise RecipeError(f"{name} = {value!r}: no such part of the world; {cure}") from None
-    for place in (folder / Path(value).expanduser(), Path(value).expanduser()):
-        if place.exists():
-            return str(place.resolve())
+    try:
+        for place in (folder / Path(value).expanduser(), Path(value).expanduser()):
+            if place.exists():
+                return str(place.resolve())
+    except (OSError, ValueError, RuntimeError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise RecipeError(f"{name} = {shown(value)}: no path: {why}") from error
     return value if _HUB_ID.fullmatch(value) else str(folder / value)
 
 
@@ -183,8 +207,18 @@ def _set(tree: dict[str, Any], setting: str) -> None:
 def _toml_value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
+
+
+def shown(value: object, limit: int = 80) -> str:
+    """A value for a message: short, on one line, whatever it is."""
+    if isinstance(value, int) and value.bit_length() > MAX_SHOWN_BITS:
+        return f"a number of {value.bit_length()} bits"
+    if isinstance(value, list | tuple):
+        return f"a list of {len(value)}"
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[:limit]}..."
 
 
 def _first_faults(error: ValidationError, limit: int = 3) -> str:
@@ -196,8 +230,8 @@ def _first_faults(error: ValidationError, limit: int = 3) -> str:
             message = "unknown key; see docs/recipe.md for the keys there are"
         elif fault["type"] == "missing":
             message = "is missing; add it"
-        elif "input" in fault and not isinstance(fault["input"], dict):
-            message = f"{message}, got {fault['input']!r}"
+        elif fault["type"] != CREDENTIALS and not isinstance(fault["input"], dict):
+            message = f"{message}, got {shown(fault['input'])}"
         faults.append(f"{place}: {message}")
     if len(error.errors()) > limit:
         faults.append(f"and {len(error.errors()) - limit} more")

@@ -6,28 +6,28 @@ from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field, model_validator
 
-from feldspar.config.base import Count, Fraction, OptionalPath, Part, Positive, Share
+from feldspar.config.base import Count, Fraction, OptionalPath, Part, Share, Temperature
 
 
 class BaseReplayConfig(Part):
-    """General data mixed into every phase, so that what the base knew is not washed out."""
+    """General data mixed into every phase, so that the model keeps what the base knew."""
 
     source: OptionalPath = None
     """A file of rows as for `[[data]]`, or `world:base-replay`."""
     drawn_from: Literal["file", "base"] = Field(
         default="file", validation_alias=AliasChoices("from", "drawn_from")
     )
-    """Written `from = "base"`: what the base itself says, sampled once, instead of a `source`."""
+    """`file`: rows of `source`. `base`: the base model's own answers, sampled once."""
     prompts: OptionalPath = None
     """For `from = "base"`: a file of questions, one a line. None: the base asks itself."""
     num_rows: Count = 2000
     """For `from = "base"`: answers to sample."""
-    temperature: Positive = 1.0
+    temperature: Temperature = 1.0
     """For `from = "base"`."""
     max_new_tokens: Count = 256
     """For `from = "base"`: longest question, and longest answer."""
     share: Share = 0.25
-    """Part of each phase's rows."""
+    """Share of each phase's rows."""
 
     @model_validator(mode="after")
     def _file_or_base(self) -> BaseReplayConfig:
@@ -39,9 +39,10 @@ class BaseReplayConfig(Part):
 
 
 class DataConfig(Part):
-    """A user's own rows, for phases to name: a file, or what an earlier run was trained on."""
+    """Your own rows, which phases name: a file, or what an earlier run was trained on."""
 
     name: str
+    """The name by which phases refer to it."""
     path: OptionalPath = None
     """JSONL or Parquet of `messages` rows (InstructLab's layout, `unmask` included) or of `text`;
     or a text file."""
@@ -57,16 +58,18 @@ class DataConfig(Part):
 
 
 class MixConfig(Part):
-    """What each phase sees."""
+    """How samples become the rows of each phase."""
 
     short_answer_tokens: Count | None = None
     """Answers up to this long are short. None: the branch's median; ties are short."""
     knowledge_context: Literal["keep", "drop"] = "drop"
-    """Whether a knowledge sample shows its passage in the question."""
+    """Whether the question of a knowledge sample shows its passage."""
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.02
-    """Part of each source's rows that is set apart from training, if any phase selects on their
+    """Share of each source's rows held out from training, if any phase selects by
     log-likelihood."""
     max_bad_rows: Fraction = 0.1
     """Part of a file's rows that may be of no use: those are skipped, counted and listed in
     `skipped.jsonl` with their lines; more of them stop the run before anything is trained."""
     base_replay: BaseReplayConfig | None = None
+    """General data mixed into every phase. None: none, and the run warns that the base is
+    unprotected."""

@@ -13,10 +13,15 @@ class ArchitectureConfig(Part):
     """Sizes of a decoder with gated MLPs (Llama, Mistral, Granite, Qwen3), from its config.json."""
 
     hidden_size: Count
+    """Width of the residual stream (`hidden_size` in config.json)."""
     num_layers: Count
+    """Decoder layers (`num_hidden_layers`)."""
     intermediate_size: Count
+    """Width inside the MLP (`intermediate_size`)."""
     vocabulary: Count
+    """Tokens in the vocabulary (`vocab_size`)."""
     num_heads: Count
+    """Attention heads of queries (`num_attention_heads`)."""
     num_kv_heads: Count | None = None
     """None: as many as `num_heads`."""
     head_size: Count | None = None
@@ -51,20 +56,20 @@ class ArchitectureConfig(Part):
 
 
 class PlanConfig(Part):
-    """What `feldspar plan` cannot see from here. Nothing of this changes a run."""
+    """What `feldspar plan` cannot find out by itself. It never changes a run."""
 
     gpu: str | None = None
-    """A machine such as `h200x8` or `rtx4090`. None: the GPUs of this one."""
+    """A machine such as `h200x8` or `rtx4090`. None: this machine's GPUs."""
     architecture: ArchitectureConfig | None = None
-    """Of the base, where it is not at hand; its own config.json goes before this."""
+    """The base's sizes, if its config.json is missing; the file takes precedence."""
     mfu: Annotated[float, Field(gt=0, le=1)] = 0.4
-    """Part of the GPU's bf16 peak that training reaches, as `metrics.jsonl` of a run says it."""
+    """Share of the GPU's bf16 peak that training reaches, as in `metrics.jsonl` of a run."""
     row_tokens: Count | None = None
-    """Tokens of a training row on average. None: as the leaves' seeds are."""
+    """Mean tokens per training row. None: as long as the leaves' seeds."""
     teacher_tokens_per_second: Positive | None = None
-    """Tokens that the teacher writes in a second over all calls, as its server logs them. None:
-    what `feldspar plan --probe` measured."""
+    """Tokens the teacher writes per second over all calls, as its server logs them. None: what
+    `feldspar plan --probe` measured."""
     price_per_gpu_hour: Annotated[float, Field(ge=0)] = 0.0
     """In the currency of the teacher's prices."""
     reward_parameters: Positive | None = None
-    """Of the larger model of the reward pair, where it is not at hand."""
+    """Parameters of the larger model of the reward pair, if it is missing."""

@@ -7,25 +7,35 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from feldspar.config.base import Count, Part, PathText, Positive, Share
+from feldspar.config.base import (
+    Count,
+    Endpoint,
+    LearningRate,
+    Part,
+    PathText,
+    Positive,
+    Share,
+    SmallCount,
+    Temperature,
+)
 from feldspar.keys import Place, Speed
 from feldspar.records import Branch
 
 
 class RewardServerConfig(Part):
     """A server that computes one model of the reward pair: vLLM, `feldspar serve`, or another whose
-    `/v1/completions` takes token ids and tells the log-probabilities of a prompt."""
+    `/v1/completions` takes token ids and returns the log-probabilities of a prompt."""
 
-    endpoint: Place[str]
+    endpoint: Place[Endpoint]
     """A URL that ends in /v1."""
     model: str | None = None
     """None takes the first model that the server lists."""
     revision: str = ""
-    """Change it when the weights behind a name do: rewards are then read again."""
+    """Change it when the weights behind the name change: rewards are then computed again."""
     key_variable: Place[str] = "OPENAI_API_KEY"
     """Environment variable that holds the key. Keys never stand in a recipe."""
     concurrency: Speed[Count] = 16
-    """Answers under way at once."""
+    """Answers in flight at once."""
     timeout_seconds: Speed[Positive] = 300.0
     """Longest wait for one answer."""
     max_retries: Speed[Annotated[int, Field(ge=0)]] = 8
@@ -38,18 +48,18 @@ class RewardServerConfig(Part):
 
 
 class PolicyServerConfig(Part):
-    """A server that draws the answers. It is started for each model that is to answer, and has
-    ended before anything else is computed, so that both may use the same device."""
+    """A server that samples the answers. It is started for each model that must answer and stopped
+    before anything else is computed, so that both can use the same device."""
 
     command: Place[str]
-    """Serves the model folder `{model}` at `http://127.0.0.1:{port}/v1` until it is told to end:
-    `vllm serve {model} --port {port} --generation-config vllm`, `feldspar serve {model} --port
-    {port}`, or a script of yours. No shell reads it; it is run in the working directory."""
+    """Serves the model folder `{model}` at `http://127.0.0.1:{port}/v1` until it is stopped: `vllm
+    serve {model} --port {port} --generation-config vllm`, `feldspar serve {model} --port {port}`,
+    or a script of yours. It does not go through a shell and runs in the working directory."""
     model: str = "{model}"
-    """What the server calls the model. A server that has no such model is not asked, so that it is
-    never the last round's."""
+    """The model's name on the server. A server without that model is not used, so that it cannot be
+    the last round's."""
     start_seconds: Speed[Positive] = 900.0
-    """Longest wait for it to come up."""
+    """Longest wait for the server to start."""
     key_variable: Place[str] = "OPENAI_API_KEY"
     """Environment variable that holds the key, where it wants one."""
     concurrency: Speed[Count] = 16
@@ -81,55 +91,60 @@ class PolicyServerConfig(Part):
 
 
 class PreferConfig(Part):
-    """Best-of-N by the log-ratio reward, then fine-tuning on the best, in rounds."""
+    """Preference tuning in rounds: sample answers, score them by the log-ratio reward, fine-tune on
+    the best."""
 
     aligned: PathText
     """Model directory of the aligned model."""
     base: PathText
     """Model directory of the base it was aligned from."""
     aligned_server: RewardServerConfig | None = None
-    """Who computes the aligned model. `aligned` then names the folder, or hub id, of its tokenizer
-    and chat template alone. None: it is computed here."""
+    """Server that computes the aligned model. `aligned` then names the folder, or hub id, of its
+    tokenizer and chat template only. None: computed locally."""
     base_server: RewardServerConfig | None = None
     """The same for the base."""
     policy_server: PolicyServerConfig | None = None
-    """Who draws the answers. None: they are drawn here."""
+    """Server that samples the answers. None: sampled locally."""
     num_prompts: Count = 30_000
+    """Most prompts to tune on, drawn uniformly over leaves; a tenth of them is held out."""
     round_prompts: Count | None = None
-    """Prompts of one round: rounds ask others in turn. None: every round asks all."""
+    """Prompts of one round; rounds take turns through all prompts. None: every round uses all."""
     top_up: Share = 0.0
-    """Part of `round_prompts`, from the second round on, that earlier rounds have asked; more of
-    them where new ones run out."""
+    """Share of `round_prompts`, from the second round on, taken from earlier rounds again; more if
+    new ones run out."""
     method: Literal["best-of-n", "dpo"] = "best-of-n"
     """What a round does with the rewards: fine-tune on the best answer, or direct preference
     optimisation of the best against a random other one."""
     dpo_beta: Positive | None = None
-    """How far `method = "dpo"` may move from the model that the round starts from: less is further.
-    None: 0.1."""
-    num_answers: Annotated[int, Field(ge=2)] = 16
+    """How strongly DPO holds the model to where the round started: smaller moves further."""
+    num_answers: Annotated[int, Field(ge=2, le=1024)] = 16
     """N: answers sampled per prompt."""
-    temperature: Positive = 1.0
+    temperature: Temperature = 1.0
+    """Sampling temperature of the answers."""
     max_new_tokens: Count = 300
-    num_rounds: Count = 1
+    """Longest answer in tokens."""
+    num_rounds: SmallCount = 1
+    """Most rounds; `stop_at_plateau` may end them earlier."""
     stop_at_plateau: bool = True
-    """Do no further round after one that did not raise the policy's mean reward on held-out
-    prompts."""
+    """Stop after a round that did not raise the mean reward on held-out prompts."""
     restart: Literal["last", "sft"] = "last"
     """What a round fine-tunes: the last round's model, or the SFT start again. Answers are drawn
     from the last round's either way."""
-    num_epochs: Count = 1
-    learning_rate: Positive | None = None
+    num_epochs: SmallCount = 1
+    """Epochs of fine-tuning on a round's picks."""
+    learning_rate: LearningRate | None = None
     """None: `train.learning_rate`."""
     batch_samples: Count | None = None
     """None: `train.batch_samples`."""
     normalise: Literal["sum", "mean"] = "sum"
+    """Whether an answer's reward is the sum of the log-ratio over its tokens, or their mean."""
     branches: tuple[Branch, ...] = ("foundational", "compositional")
     """Whose questions are prompts."""
     headroom: Annotated[float | None, Field(gt=0, le=1)] = None
-    """Ask only of leaves whose exam accuracy before tuning is below this, 0.8 for example: where
-    all is known already, sixteen answers are one answer. None asks of all."""
+    """Use only leaves whose exam accuracy before tuning is below this, for example 0.8: if all is
+    known already, sixteen answers are the same answer. None: all leaves."""
     control: bool = True
-    """Also train on a random pick instead of the best, and report it beside."""
+    """Also train on a random answer instead of the best, and report it for comparison."""
 
     @model_validator(mode="after")
     def _tops_up_what_is_parted(self) -> PreferConfig:

@@ -10,15 +10,15 @@ from feldspar.reference_scores import PUBLISHED_ROWS
 
 
 class PublishConfig(Part):
-    """`feldspar publish`: what only its author can know of a result."""
+    """What `feldspar publish` writes that only the author can know."""
 
     licence: str = ""
-    """Of the result, by the hub's short name (`apache-2.0`). Empty: that of the base."""
+    """Licence of the result, by the hub's short name (`apache-2.0`). Empty: the base's."""
     max_shard_mb: Speed[Count] = 5000
-    """Weights are split into files of at most so many million bytes."""
+    """Weights are split into files of at most this many million bytes."""
     compare_with: tuple[str, ...] = ()
-    """Published models (`Merlinite-7b`) whose scores the model card sets beside the result's.
-    Empty: all that are known, where the run has scores of the same benchmarks."""
+    """Published models (`Merlinite-7b`) whose scores the model card shows for comparison. Empty:
+    all known ones with scores on the same benchmarks."""
 
     @field_validator("compare_with")
     @classmethod

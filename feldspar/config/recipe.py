@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import field_validator, model_validator
 
-from feldspar.config.base import Count, OptionalPath, Part, PathText, Positive, Share
+from feldspar.config.base import Count, OptionalPath, Part, PathText, Positive, Seed, Share
 from feldspar.config.evaluate import EvaluateConfig
 from feldspar.config.generate import GenerateConfig
 from feldspar.config.mix import DataConfig, MixConfig
@@ -26,14 +26,15 @@ class WorldConfig(Part):
     `world:tiny-llama`, `-mistral`, `-granite`, `-qwen3`, `-mixtral` and `-mixtral-instruct` are
     untrained models in those families' shapes."""
 
-    seed: int = 1
+    seed: Seed = 1
     """Another seed is another world: other names, other facts."""
     num_old: Count = 120
     """Entities the base student knows."""
     num_new: Count = 60
     """Entities it does not know: the taxonomy's knowledge leaves are about them."""
     training: Positive = 1.0
-    """How long its models are trained, against the default: less for a quick look, at a price."""
+    """How long the world's models are trained, relative to the default: less is faster and
+    worse."""
 
 
 class TaxonomyConfig(Part):
@@ -42,9 +43,10 @@ class TaxonomyConfig(Part):
     path: PathText
     """Folder of leaves, or one leaf's folder."""
     mirror: OptionalPath = None
-    """Folder of documents laid out `OWNER+REPO/COMMIT/FILE`, for leaves that name a repository."""
+    """Folder of documents with the layout `OWNER+REPO/COMMIT/FILE`, for leaves that name a
+    repository."""
     fetch: Place[bool] = True
-    """Fetch the documents that leaves name by repository or URL and the mirror does not hold."""
+    """Fetch documents that leaves name by repository or URL and the mirror lacks."""
     leaves: tuple[str, ...] = ()
     """Keep only leaves whose path starts with one of these. Empty keeps all."""
     branches: tuple[Branch, ...] = ()
@@ -55,47 +57,67 @@ class TaxonomyConfig(Part):
     """Let documents and seeds go to the teacher that hold what looks like a key, token or password
     (`FT047`), which stop a run otherwise."""
     chunk_tokens: Count = 400
-    """Longest chunk, in tokens of `tokenizer` or in words where none is named."""
+    """Longest chunk, in tokens of `tokenizer`, or in words if there is none."""
     tokenizer: OptionalPath = None
     """A folder with tokenizer.json. None counts words."""
     exam_fraction: Share = 0.2
-    """Part of a leaf's seeds held out from the teacher; at least one where a leaf has five."""
+    """Share of a leaf's seeds held out from the teacher; at least one if a leaf has five."""
 
 
 class Recipe(Part):
-    """A whole run."""
+    """One run, from the taxonomy to the scores."""
 
     name: Place[str] = "run"
-    """Of the run's folder, `runs/NAME`."""
+    """Name of the run's folder, `runs/NAME`. Default: the recipe's file name, or its folder's if
+    the file is called recipe.toml."""
     extends: str | tuple[str, ...] = ()
-    """Other recipes' files, relative to this one, that this one is laid over, each over the one
-    before: tables key by key, tables in a list by their `name`, other values whole; "none" takes a
-    table out. Every path is relative to this recipe."""
-    seed: int = 1
+    """Recipes to start from, by path relative to this file; later ones win, and this file wins over
+    all. Tables are merged key by key, lists of tables by `name`; other values are replaced; "none"
+    removes a table. Every path is relative to this recipe."""
+    seed: Seed = 1
+    """Seed of everything that is drawn at random: which seeds a prompt shows, the order of rows,
+    sampled answers. The same seed and recipe give the same result."""
     journal: PathText = ".feldspar/journal.sqlite"
-    """Where teacher answers are kept, beside the recipe."""
+    """File that stores the teacher's answers, relative to the recipe."""
     world: WorldConfig | None = None
+    """The embedded micro-world, for trying things out without a teacher or a model. Only with
+    `[world]` can `world:NAME` be used."""
     taxonomy: TaxonomyConfig
+    """What is taught: the folder of leaves."""
     teacher: TeacherConfig = TeacherConfig()
+    """The model that writes the samples."""
     judge: TeacherConfig | None = None
     """None: the teacher judges too."""
     generate: GenerateConfig = GenerateConfig()
+    """How many samples the teacher writes, and which are rejected."""
     student: StudentConfig
+    """The model that is trained."""
     mix: MixConfig = MixConfig()
+    """How samples become the rows of each phase."""
     data: tuple[DataConfig, ...] = ()
+    """Your own rows, for phases to train on or to replay."""
     train: TrainConfig = TrainConfig()
+    """The phases and how they are trained."""
     track: TrackConfig = TrackConfig()
+    """Where metrics are shown besides metrics.jsonl."""
     prefer: PreferConfig | None = None
+    """Preference tuning after the phases. None: no preference tuning."""
     evaluate: EvaluateConfig = EvaluateConfig()
+    """Which exams and benchmarks score the model."""
     plan: PlanConfig = PlanConfig()
+    """What `feldspar plan` needs to know and cannot measure."""
     learn: LearnConfig = LearnConfig()
+    """How `feldspar learn` adds one leaf to a trained model."""
     publish: PublishConfig = PublishConfig()
+    """What `feldspar publish` writes."""
     serve: ServeConfig = ServeConfig()
+    """Limits of `feldspar serve`."""
 
     @field_validator("name")
     @classmethod
     def _name_is_a_folder(cls, name: str) -> str:
-        if not name or name.startswith(".") or any(c in name for c in "/\\\0"):
+        is_plain = name.isprintable() and not any(c in name for c in "/\\")
+        if not name or name.startswith(".") or not is_plain:
             raise ValueError(f"name must be a plain folder name, got {name!r}")
         return name
 

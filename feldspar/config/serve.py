@@ -7,10 +7,15 @@ from feldspar.keys import Speed
 
 
 class ServeConfig(Part):
-    """`feldspar serve`: what a request may ask of the server. Address and port are its flags."""
+    """What a request to `feldspar serve` may ask for. Address and port are command-line options."""
 
     max_tokens: Speed[Count] = 1024
-    """Longest answer, and how long one may be that states no limit."""
+    """Longest answer, also for requests that state no limit."""
     max_requests: Speed[Count] = 256
-    """Under way and waiting together; more are told to come again."""
+    """Requests running and waiting; more get 429."""
+    max_request_tokens: Speed[Count] = 1 << 18
+    """Largest work of one request in tokens: its prompts' (times `n` with `echo`) and its answers'
+    (`n` times `max_tokens`), times 1 + `top_logprobs`. All requests together may be eight times as
+    much."""
     max_body_bytes: Speed[Count] = 4 * 1024 * 1024
+    """Largest request body in bytes; a larger one is refused (413)."""

@@ -4,37 +4,40 @@ from __future__ import annotations
 
 from typing import Literal
 
-from feldspar.config.base import Count, Part, PathText, Positive
+from feldspar.config.base import Count, Part, PathText, Positive, SmallCount
 from feldspar.keys import Rounding
 
 
 class LoraConfig(Part):
     """Low-rank adaptation through peft: `pip install 'feldspar[lora]'`. Checkpoints are merged."""
 
-    rank: Count = 16
+    rank: SmallCount = 16
+    """Rank of the low-rank weights: more can learn more, and needs more memory."""
     alpha: Positive = 32.0
-    """What is added to a weight is scaled by alpha / rank."""
+    """The low-rank update is scaled by alpha / rank."""
     target_modules: tuple[str, ...] = ()
     """Names of the linear layers that get low-rank weights. Empty: all but the head."""
 
 
 class StudentConfig(Part):
-    """The model to be taught."""
+    """The model that is trained."""
 
     base: PathText
-    """A model directory in Hugging Face format, a hub id, or the folder of an earlier run, whose
-    result is gone on from."""
+    """A model folder in Hugging Face format, a hub id, or the folder of an earlier run, whose
+    result is used."""
     system_prompt: str = ""
-    """Put before every conversation when not empty."""
+    """System prompt of every conversation, if not empty."""
     template: Literal["lab", "own"] = "lab"
     """`lab`: the cards' <|system|>, <|user|>, <|assistant|>; `own`: the base's chat template."""
     max_length: Count = 2048
     """Longest training row in tokens; longer ones are dropped and counted."""
     device: Rounding[Literal["auto", "cpu", "cuda", "mps"]] = "auto"
+    """Where the model is computed. auto: cuda if there is a GPU, else cpu."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the computation; weights are kept in float32. auto: bfloat16 on cuda, else float32."""
+    """Precision of the computation; weights are stored in float32. auto: bfloat16 on cuda, else
+    float32."""
     compile: Rounding[bool] = False
-    """Compile decoder layers for training and for scoring answers: a minute at the start, then
-    faster; needs a C++ compiler."""
+    """Compile decoder layers for training and for scoring answers: about a minute at the start,
+    then faster. Needs a C++ compiler."""
     lora: LoraConfig | None = None
     """Train low-rank weights, and the rows of the lab template's tokens, instead of all weights."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 import shlex
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from feldspar.config.base import Count, OptionalPath, Part, Positive, Rate
+from feldspar.config.base import Count, Endpoint, OptionalPath, Part, Positive, Rate
 from feldspar.keys import Place, Speed
 
 PARAMETERS = ("seed", "max_tokens", "temperature")
@@ -31,62 +30,66 @@ class ErrorRates(Part):
     unsafe: Rate = 0.0
     """An instruction that asks for harm."""
     wrong_judgment: Rate = 0.0
-    """A judgment that is turned around, either way."""
+    """A judgment that is inverted, either way."""
 
 
 class TeacherConfig(Part):
-    """The big model that writes, or judges: behind an `endpoint`, behind a `command` that the run
-    starts and ends, or in a `folder` that is computed here."""
+    """A large model that writes or judges: behind an `endpoint`, started by a `command`, or
+    computed from a local `folder`."""
 
-    endpoint: Place[str] = "embedded"
+    endpoint: Place[Endpoint] = "embedded"
     """`embedded` starts the micro-world's teacher; else a URL such as `http://localhost:8000/v1`."""
-    endpoints: Place[tuple[str, ...]] = ()
-    """More servers of the same model: each call goes to the one with the fewest under way, and one
-    that fails call after call is left alone for a while."""
+    endpoints: Place[tuple[Endpoint, ...]] = ()
+    """More servers of the same model. Each call goes to the one with the fewest calls in flight;
+    one that keeps failing is skipped for a while."""
     command: Place[str | None] = None
-    """Serves a model at `http://127.0.0.1:{port}/v1` until it is told to end: `vllm serve {model}
-    --port {port}`. Started before the first call that the journal has no answer to; no shell reads
-    it. `{replica}` is 0, 1, ...: `env CUDA_VISIBLE_DEVICES={replica} vllm serve ...`."""
+    """Command that serves a model at `http://127.0.0.1:{port}/v1` until it is stopped: `vllm
+    serve {model} --port {port}`. It is started before the first call that the journal cannot
+    answer, without a shell. `{replica}` is 0, 1, ...: `env CUDA_VISIBLE_DEVICES={replica} vllm
+    serve ...`."""
     replicas: Speed[Count] = 1
-    """How often the command is started, each time at a port of its own."""
+    """Copies of the command to start, each on its own port."""
     start_seconds: Speed[Positive] = 900.0
-    """Longest wait for a command's servers to come up."""
+    """Longest wait for a command's servers to start."""
     folder: OptionalPath = None
-    """A Hugging Face model folder, or hub id, to be computed here, through its own chat
+    """A Hugging Face model folder, or hub id, computed on this machine with its own chat
     template."""
     protocol: Literal["openai", "anthropic"] = "openai"
     """What the servers speak: OpenAI's chat completions, or Anthropic's Messages."""
     parameters: dict[str, Any] = Field(default_factory=dict)
-    """What calls say besides, such as `top_k = 20`. `seed`, `max_tokens` and `temperature` may be
-    `false`, to be left out, or another name: `max_tokens = "max_completion_tokens"`. Whatever
-    decides an answer is part of the key that it is kept under."""
+    """More parameters of every call, such as `top_k = 20`. `seed`, `max_tokens` and `temperature`
+    may be `false`, to leave them out, or another name: `max_tokens = "max_completion_tokens"`.
+    Parameters that affect answers are part of the journal's key."""
     model: str | None = None
-    """None takes the first model that the server lists. With a `command`: what `{model}` is."""
+    """Name of the model. None: the first that the server lists. With a `command`: the value of
+    `{model}`."""
     revision: str = ""
-    """Part of the key that answers are kept under: change it when the weights behind a name do."""
+    """Part of the key under which answers are stored: change it when the weights behind the name
+    change."""
     key_variable: Place[str] = "OPENAI_API_KEY"
-    """Environment variable that holds the key. Keys never stand in a recipe. With Anthropic's
-    protocol, ANTHROPIC_API_KEY unless another is named."""
+    """Environment variable that holds the API key. Keys are never written in a recipe. With
+    `protocol = "anthropic"` the default is ANTHROPIC_API_KEY."""
     errors: ErrorRates = ErrorRates()
-    """Rates of the embedded teacher's faults; ignored by any other endpoint."""
+    """Error rates of the embedded teacher; ignored for any other endpoint."""
     concurrency: Speed[Annotated[int, Field(ge=0)]] = 0
     """Calls in flight. 0 finds the server's limit."""
     max_concurrency: Speed[Count] = 256
-    """Upper bound when the limit is found."""
+    """Upper bound if `concurrency` is 0."""
     requests_per_minute: Speed[Count | None] = None
-    """Never more, over all servers."""
+    """Most requests per minute, over all servers."""
     tokens_per_minute: Speed[Count | None] = None
-    """Prompt and completion tokens; a call counts as the most it can take until it is answered."""
+    """Most prompt and completion tokens per minute; until it is answered, a call counts as the most
+    it can use."""
     timeout_seconds: Speed[Positive] = 300.0
-    """Longest wait for one answer, from the first byte sent to the last one read."""
+    """Longest wait for one answer, from the first byte sent to the last byte read."""
     max_retries: Speed[Annotated[int, Field(ge=0)]] = 8
-    """Attempts after the first, with growing pauses, at a server that is busy or gone."""
+    """Attempts after the first, with growing pauses, if a server is busy or unreachable."""
     prompt_price: Speed[Annotated[float, Field(ge=0)]] = 0.0
     """Price of a million prompt tokens, in any currency."""
     completion_price: Speed[Annotated[float, Field(ge=0)]] = 0.0
     """Price of a million tokens written."""
     failure_budget: Speed[Rate] = 0.2
-    """The run stops when more than this part of the last 200 calls failed for good."""
+    """The run stops if more than this share of the last 200 calls failed for good."""
 
     @model_validator(mode="before")
     @classmethod
@@ -94,17 +97,6 @@ class TeacherConfig(Part):
         if isinstance(given, dict) and given.get("protocol") == "anthropic":
             return {"key_variable": "ANTHROPIC_API_KEY", **given}
         return given
-
-    @field_validator("endpoint", "endpoints")
-    @classmethod
-    def _addresses_hold_no_secret(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        for url in [value] if isinstance(value, str) else value:
-            if "@" in urlsplit(url).netloc:
-                raise ValueError(
-                    "an address must not hold a name or password: put the key into the "
-                    "environment variable that `key_variable` names"
-                )
-        return value
 
     @field_validator("parameters")
     @classmethod

@@ -11,9 +11,10 @@ TrackerName = Literal["tensorboard", "wandb", "trackio"]
 
 
 class TrackConfig(Part):
-    """Other places for the figures of every step. metrics.jsonl is written whatever is here."""
+    """Where metrics are shown besides metrics.jsonl, which is always written."""
 
     to: Place[tuple[TrackerName, ...]] = ()
-    """`tensorboard` writes into the run; `wandb` and `trackio` take keys from the environment."""
+    """`tensorboard` writes into the run; `wandb` and `trackio` read their keys from the
+    environment."""
     project: Place[str] = "feldspar"
-    """Of wandb and trackio; the run's name is the recipe's."""
+    """Project name in wandb and trackio; the run's name is the recipe's."""

@@ -6,13 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from feldspar.config.base import Count, Fraction, Part, Positive, Share
+from feldspar.config.base import Count, Fraction, LearningRate, Part, Positive, Share, SmallCount
 from feldspar.keys import Rounding, Speed
 from feldspar.records import Branch, PhaseTraining
 
 
 class ReplayConfig(Part):
-    """An earlier phase, or data of the user's own, drawn again: exactly one of `fraction` and
+    """An earlier phase or your own data, drawn again: give exactly one of `fraction` and
     `share`."""
 
     phase: str = ""
@@ -42,27 +42,30 @@ class PhaseConfig(Part):
     """One phase of training, as data."""
 
     name: str
+    """The phase's name in metrics, checkpoints and `replay`. Each is different."""
     branches: tuple[Branch, ...] = ()
     """Whose samples it trains on. Empty: none of the taxonomy's, only `data`."""
     whole_branches: tuple[Branch, ...] = ()
-    """Branches it trains on too, whatever `length` says: the paper's second knowledge step takes
-    the foundational skills along."""
+    """Branches to train on as well, whatever `length` says: the paper's second knowledge step
+    includes the foundational skills."""
     length: Literal["short", "long", "all"] = "all"
     """Which half of the answers, by length in tokens (`mix.short_answer_tokens`)."""
     data: tuple[str, ...] = ()
     """Names of `[[data]]` entries that it trains on too."""
     replay: tuple[ReplayConfig, ...] = ()
-    num_epochs: Count = 1
-    learning_rate: Positive | None = None
+    """Earlier phases, or data of yours, to draw from again."""
+    num_epochs: SmallCount = 1
+    """Times that the phase goes through its rows."""
+    learning_rate: LearningRate | None = None
     """None: `train.learning_rate`."""
     batch_samples: Count | None = None
     """None: `train.batch_samples`."""
     num_samples: Count | None = None
-    """For planning before there is data: rows of an epoch, what it replays included."""
+    """Rows per epoch including replay, for planning before there is data."""
     select: str = "exams"
-    """How its checkpoint is chosen: by the leaves' `exams`, by the `log-likelihood` of rows set
-    apart from training (`mix.held_out`), the `last`, or by the task of an
-    `[[evaluate.benchmark]]`, such as `mmlu`, on its validation part, which is not reported."""
+    """How its checkpoint is chosen: by the leaves' `exams`, by the `log-likelihood` of held-out
+    rows (`mix.held_out`), the `last`, or by the validation part of an `[[evaluate.benchmark]]`
+    task, such as `mmlu`."""
 
     def of_mixing(self) -> PhaseConfig:
         """What the phase's rows depend on, so that another learning rate mixes nothing anew."""
@@ -99,35 +102,43 @@ DEFAULT_PHASES = (
 
 
 class TrainConfig(Part):
-    """How phases are trained. Defaults: METHOD.md section 3's table, Labradorite's row."""
+    """How phases are trained. The defaults are the paper's for Labradorite-13b."""
 
     phase: tuple[PhaseConfig, ...] = DEFAULT_PHASES
-    learning_rate: Positive = 2e-5
+    """The phases in order. The default is LAB's: short knowledge, long knowledge, skills, each
+    replaying the earlier ones."""
+    learning_rate: LearningRate = 2e-5
+    """Peak learning rate of AdamW, constant after warm-up."""
     batch_samples: Count = 3840
     """Samples per optimizer step, over all devices."""
     warmup_steps: Annotated[int, Field(ge=0)] = 385
+    """Optimizer steps over which the learning rate rises linearly from zero."""
     warmup: Literal["global", "per-phase"] = "global"
-    """Whether warm-up runs on across phases or starts again with each."""
+    """`global`: one warm-up over all phases. `per-phase`: each phase has its own."""
     betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's decay rates of the first and second moment."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """AdamW's weight decay, for matrices; biases and norms have none."""
     max_grad_norm: Positive = 1.0
+    """Gradients with a larger norm are scaled down to it."""
     tokens_per_micro_batch: Rounding[Count] = 16384
     """Tokens computed at once, on a CPU at most 4096; changes memory and speed, not the result."""
     packing: Rounding[bool] = True
-    """Rows end to end, each attending to itself alone. false: side by side, padded."""
+    """true: rows end to end, each attending only to itself. false: side by side, padded."""
     optimizer_states: Literal["float32", "bfloat16"] = "float32"
-    """Of AdamW's two moments: 16 or 12 bytes a trained weight, with it and its gradient."""
+    """Precision of AdamW's two moments: 16 or 12 bytes per trained weight, together with the weight
+    and its gradient."""
     recompute: Rounding[Literal["auto", "always", "never"]] = "auto"
-    """Whether activations are computed again for the backward pass, to save memory. auto: on cuda
-    if the largest micro-batch does not fit otherwise, which one process tries and several count;
+    """Whether activations are recomputed for the backward pass, to save memory. auto: on cuda, if
+    the largest micro-batch does not fit otherwise (one process tests it, several predict it);
     elsewhere never."""
     shard: Rounding[Literal["auto", "step", "layer"]] = "auto"
     """How several processes hold the weights: gathered once a step, or layer by layer for a model
     that does not fit otherwise. auto: `step` where it fits. Never changes the result."""
-    checkpoints_per_epoch: Count = 1
+    checkpoints_per_epoch: SmallCount = 1
     """Checkpoints written, and scored where the phase selects on exams, in each epoch."""
     keep_best: Speed[Count] = 2
-    """Candidates kept per phase beside its end."""
+    """Checkpoints kept per phase besides its last."""
 
     def of_phases(self) -> tuple[PhaseTraining, ...]:
         """How each phase is trained, with the defaults filled in."""
@@ -173,13 +184,15 @@ class TrainConfig(Part):
 
 
 class LearnConfig(Part):
-    """`feldspar learn`: how one leaf is added to a model that was trained."""
+    """How `feldspar learn` adds one leaf to a trained model."""
 
     replay_share: Share = 0.5
-    """Part of the rows that are drawn from what the run was trained on before."""
-    num_epochs: Count = 4
-    learning_rate: Positive | None = None
+    """Share of the rows drawn from what the run was trained on before."""
+    num_epochs: SmallCount = 4
+    """Epochs over the new leaf's rows."""
+    learning_rate: LearningRate | None = None
     """None: `train.learning_rate`."""
     batch_samples: Count | None = None
     """None: `train.batch_samples`."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Optimizer steps of warm-up."""

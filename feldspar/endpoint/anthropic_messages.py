@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from feldspar.endpoint.calls import ChatCall, Completion, Completions, Json, read_usage, sound_text
 from feldspar.endpoint.faults import Fault
+from feldspar.endpoint.openai_chat import bearer
 from feldspar.endpoint.protocol import ChatProtocol, field, joined_parts
 
 VERSION = "2023-06-01"
+"""The last one that takes a temperature, which a teacher's draws and a judge need. Models that take
+none refuse it by name, and it is given up aloud."""
 _SHOWN_TO_CACHE = ("cache_creation_input_tokens", "cache_read_input_tokens")
 """Counted apart from `input_tokens`, and paid for."""
 
 
 def _headers(secret: str) -> dict[str, str]:
-    return {"x-api-key": secret, "anthropic-version": VERSION}
+    # Anthropic goes by the first; vLLM, which speaks this protocol too, by the second.
+    return {"x-api-key": secret, "anthropic-version": VERSION, **bearer(secret)}
 
 
 def messages_body(model: str, call: ChatCall) -> Json:

@@ -39,7 +39,7 @@ from feldspar.endpoint.protocol import ChatProtocol
 from feldspar.endpoint.rate_limit import Pace
 from feldspar.endpoint.replicas import Replicas
 from feldspar.endpoint.retry import Retry
-from feldspar.endpoint.transport import Reply, Transport
+from feldspar.endpoint.transport import HttpReply, Transport
 
 T = TypeVar("T")
 
@@ -189,15 +189,14 @@ class Endpoint:
         """What the model gives the tokens of a prompt from the second on, asked for in one of
         `openai_completions.SCORE_WAYS`; None where the reply does not tell. Raises as `complete`.
         """
-        ids = None if isinstance(prompt, str) else prompt
         call = PromptCall(prompt=prompt, max_tokens=1)
         body = openai_completions.score_body(self.model, prompt, way)
 
-        def send() -> Awaitable[Reply | Fault]:
+        def send() -> Awaitable[HttpReply | Fault]:
             return self._send(openai_completions.PATH, body, turn)
 
         reply = await self._persist(lambda: self._admitted(call, turn, send))
-        return openai_completions.read_scores(reply.body, ids)
+        return openai_completions.read_scores(reply.body, prompt)
 
     async def _persist(self, ask: Callable[[], Awaitable[T | Fault]]) -> T:
         began = time.monotonic()
@@ -210,7 +209,11 @@ class Endpoint:
             raise self._stop("gone", found.reason)
         if found.status in (404, 405) and not self.has_answered:
             raise self._stop("address", found.reason)
-        raise Refused(found.reason, is_about_content=found.is_about_content)
+        raise Refused(
+            found.reason,
+            is_about_content=found.is_about_content,
+            gave_up=found.kind != "refused",
+        )
 
     def _stop(self, why: Why, reason: str) -> NoAnswers:
         """What ends all calls, those that wait for their turn included."""
@@ -250,9 +253,9 @@ class Endpoint:
         finally:
             self._governor.release(ticket, outcome)
 
-    async def _send(self, path: str, body: Json, turn: Turn) -> Reply | Fault:
+    async def _send(self, path: str, body: Json, turn: Turn) -> HttpReply | Fault:
         server = self._replicas.begin()
-        found: Reply | Fault = Fault("refused", "given up")
+        found: HttpReply | Fault = Fault("refused", "given up")
         try:
             headers = {**self._headers, STAGE_HEADER: turn.stage} if turn.stage else self._headers
             found = await self._transport.post(server.url + path, body, headers)

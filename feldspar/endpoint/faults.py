@@ -44,9 +44,13 @@ class Fault(NamedTuple):
 class Refused(Exception):
     """The model will not answer this call; the sample is rejected for `reason`."""
 
-    def __init__(self, reason: str, *, is_about_content: bool = False) -> None:
+    def __init__(
+        self, reason: str, *, is_about_content: bool = False, gave_up: bool = False
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.gave_up = gave_up
+        """Whether it failed each time, and was not turned down."""
         self.is_about_content = is_about_content
         """Whether the server said that it is the content: then no later run need ask again."""
 

@@ -20,7 +20,7 @@ _FEW = 10
 """Names that an error shows."""
 
 
-class ModelCard(NamedTuple):
+class ListedModel(NamedTuple):
     """What a server says of a model, where it says it."""
 
     id: str
@@ -34,7 +34,7 @@ class ModelCard(NamedTuple):
 class Listing(NamedTuple):
     """Cards by id. `whole` where it is known that there is no other model."""
 
-    cards: dict[str, ModelCard]
+    cards: dict[str, ListedModel]
     whole: bool
     fault: str = ""
     """Why there is no list."""
@@ -44,7 +44,7 @@ async def list_models(
     transport: Transport, url: str, headers: Mapping[str, str]
 ) -> Listing | Fault:
     """All models behind a URL. A fault where nobody answers, or where the key is not taken."""
-    cards: dict[str, ModelCard] = {}
+    cards: dict[str, ListedModel] = {}
     after = ""
     for _ in range(MOST_PAGES):
         reply = await transport.get(f"{url}/models{after}", headers)
@@ -70,7 +70,7 @@ async def list_models(
 class Found(NamedTuple):
     """Which model to ask for; or, where there is none, what to say."""
 
-    card: ModelCard | None
+    card: ListedModel | None
     problem: Literal["", "none", "missing", "unlisted"] = ""
     there: str = ""
     """Names that are listed, or why there is no list."""
@@ -95,7 +95,7 @@ def choose_model(listing: Listing, wanted: str | None, place: str) -> Found:
         return Found(None, "missing", there)
     why = listing.fault or f"it lists {there or 'no model'}"
     log.warning("the server %s does not list %s (%s); it is asked all the same", place, wanted, why)
-    return Found(ModelCard(wanted))
+    return Found(ListedModel(wanted))
 
 
 def _is_alike(listed: str, wanted: str) -> bool:
@@ -105,7 +105,7 @@ def _is_alike(listed: str, wanted: str) -> bool:
     return short == long or (long.startswith(short) and (rest[0] == ":" or rest[:2] == "-2"))
 
 
-def _read_card(row: object) -> ModelCard | None:
+def _read_card(row: object) -> ListedModel | None:
     name = row if isinstance(row, str) else field(row, "id")
     if isinstance(name, int) and not isinstance(name, bool):
         name = str(name)
@@ -113,7 +113,7 @@ def _read_card(row: object) -> ModelCard | None:
         return None
     revision, root = field(row, "revision"), field(row, "root")
     longest = field(row, "max_model_len")
-    return ModelCard(
+    return ListedModel(
         name,
         revision if isinstance(revision, str) else "",
         root if isinstance(root, str) else "",

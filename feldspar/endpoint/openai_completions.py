@@ -88,12 +88,26 @@ def score_body(model: str, prompt: str | Sequence[int], way: Json) -> Json:
     return {"model": model, "prompt": prompt if isinstance(prompt, str) else list(prompt), **way}
 
 
-def read_scores(reply: object, ids: Sequence[int] | None) -> list[PromptToken] | None:
+def ways_for(prompt: str | Sequence[int]) -> tuple[Json, ...]:
+    """The ways that can be tried. vLLM's own does not say where in a text its tokens begin."""
+    return SCORE_WAYS[1:] if isinstance(prompt, str) else SCORE_WAYS
+
+
+def read_scores(reply: object, prompt: str | Sequence[int]) -> list[PromptToken] | None:
     """A prompt's tokens from the second on; None where the reply leaves any of them out.
 
-    `ids` where the prompt was given as such: then there is one for each but the first. A token that
-    was written after the prompt is left off by its place.
+    Of token ids there is one for each but the first. A token that was written after the prompt is
+    left off by its place.
     """
+    if isinstance(prompt, str):
+        found = _read(reply, None)
+        if found is None or any(token.start is None for token in found):
+            return None
+        return [token for token in found if (token.start or 0) < len(prompt)]
+    return _read(reply, prompt)
+
+
+def _read(reply: object, ids: Sequence[int] | None) -> list[PromptToken] | None:
     choices = field(reply, "choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
     by_token = field(choice, "prompt_logprobs")

@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
 import aiohttp
-from yarl import URL
 
 from feldspar.endpoint.calls import Json, sound_text
 from feldspar.endpoint.faults import (
@@ -36,7 +35,7 @@ _JSON = {"Content-Type": "application/json", "Accept": "application/json"}
 _PLAIN = {"Accept-Encoding": "identity", "User-Agent": "feldspar"}
 
 
-class Reply(NamedTuple):
+class HttpReply(NamedTuple):
     """A reply with a status of 200 to 299, decoded."""
 
     body: object
@@ -57,7 +56,6 @@ class Transport:
         )
         self._session: aiohttp.ClientSession | None = None
         self._proxies: dict[str, str | None] = {}
-        self._urls: dict[str, URL] = {}
 
     async def __aenter__(self) -> Transport:
         self._session = aiohttp.ClientSession(
@@ -74,13 +72,13 @@ class Transport:
         if session is not None:
             await session.close()
 
-    async def post(self, url: str, body: Json, headers: Mapping[str, str]) -> Reply | Fault:
+    async def post(self, url: str, body: Json, headers: Mapping[str, str]) -> HttpReply | Fault:
         """Send JSON. The fault of an error reply may name one of the body's fields."""
         text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
         raw = await self._send("POST", url, {**_JSON, **headers}, sound_text(text).encode())
         return raw if isinstance(raw, Fault) else _read(raw, tuple(body))
 
-    async def get(self, url: str, headers: Mapping[str, str]) -> Reply | Fault:
+    async def get(self, url: str, headers: Mapping[str, str]) -> HttpReply | Fault:
         raw = await self._send("GET", url, headers, None)
         return raw if isinstance(raw, Fault) else _read(raw, ())
 
@@ -89,10 +87,9 @@ class Transport:
     ) -> _Raw | Fault:
         assert self._session is not None, "ask inside `async with`"
         try:
-            address = self._urls.get(url) or self._urls.setdefault(url, URL(url))
             async with self._session.request(
                 method,
-                address,
+                url,
                 data=data,
                 headers=headers,
                 allow_redirects=False,
@@ -153,6 +150,10 @@ class Transport:
 
 def run_apart(work: Coroutine[Any, Any, T]) -> T:
     """A coroutine's result, for callers without `await`, within a running loop or not."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, work).result()
 
@@ -161,7 +162,7 @@ def _too_large(most: int) -> Fault:
     return Fault("retry", f"a reply of more than {most / 1e6:.0f} MB")
 
 
-def _read(raw: _Raw, sent: tuple[str, ...]) -> Reply | Fault:
+def _read(raw: _Raw, sent: tuple[str, ...]) -> HttpReply | Fault:
     status, headers = raw.status, raw.headers
     if 300 <= status < 400:
         place = one_line(headers.get("Location", "")) or "nowhere"
@@ -173,7 +174,10 @@ def _read(raw: _Raw, sent: tuple[str, ...]) -> Reply | Fault:
         words = one_line(raw.body[:2000].decode("utf-8", "replace"))
         if status < 300:
             kind = one_line(headers.get("Content-Type", "")) or "no kind"
-            return Fault("retry", f"no readable answer ({kind}): {words}"[:200], status=status)
+            hint = "; an `endpoint` is a URL that ends in /v1" if "html" in kind else ""
+            return Fault(
+                "retry", f"no readable answer ({kind}){hint}: {words}"[:200], status=status
+            )
         return fault_of(status, ErrorBody(words), wait)
     error = read_error_body(body)
     if status >= 400:
@@ -181,4 +185,4 @@ def _read(raw: _Raw, sent: tuple[str, ...]) -> Reply | Fault:
     if error is not None:
         # An error under 200, as proxies send them: by the status that it names, else a passing one.
         return fault_of(error.status or 500, error, wait, sent)
-    return Reply(body)
+    return HttpReply(body)

@@ -157,7 +157,7 @@ class Languages:
         self._all = {language_of(" ".join((s.question, s.answer, s.context or ""))) for s in seeds}
 
     def find_other(self, sample: Sample) -> str | None:
-        """Why a sample is in another language; None where it is not, or cannot be told."""
+        """Why a sample is in another language; None where it is not, or nothing shows it."""
         for part, text, own in (
             ("question", sample.question, self._questions),
             ("answer", sample.answer, self._answers),
@@ -217,8 +217,8 @@ class Filters:
         if distinct is None:
             # Leaves come one after another; only with a target does one come again.
             if self._config.target is None:
-                here = (leaf.path, EVERYWHERE)
-                self._distinct = {k: d for k, d in self._distinct.items() if k[0] in here}
+                kept = (leaf.path, EVERYWHERE)
+                self._distinct = {k: d for k, d in self._distinct.items() if k[0] in kept}
             near, more = self._config.near_duplicates, self._borrowed if is_pooled else ()
             distinct = Distinct(leaf, near=near, more=more)
             self._distinct[place, sample.kind] = distinct

@@ -52,7 +52,7 @@ async def in_order(
         for task in pending:
             task.cancel()
         await asyncio.gather(*pending, return_exceptions=True)
-        # Asked for, so that nobody is told it was never retrieved.
+        # Retrieved, or asyncio warns that it never was.
         if not failed.cancel():
             failed.exception()
 
@@ -60,7 +60,7 @@ async def in_order(
 def run_stream(stream: AsyncGenerator[T, None]) -> Iterator[T]:
     """Iterate an asynchronous stream from plain code; its loop rests between the items.
 
-    Ctrl-C cancels what is in flight and is raised here.
+    Ctrl-C cancels what is in flight and is raised from this call.
     """
     with asyncio.Runner() as runner:
         try:

@@ -123,7 +123,7 @@ class Prompts:
         """Place and text of a file, the recipe's own first."""
         for path in (folder / name for folder in self._folders):
             if path.is_file():
-                return str(path), path.read_text(encoding="utf-8")
+                return str(path), path.read_text(encoding="utf-8-sig")
         try:
             return name, (resources.files(__package__) / "prompts" / name).read_text("utf-8")
         except FileNotFoundError:

@@ -2,7 +2,7 @@
 
 Lenient about form: models number their blocks, make markers bold, go on in the marker's line, close
 what they opened, or fall into headings, labels or JSON. Strict about content: a text whose end
-cannot be told for sure, or that is there twice, is no text.
+is not clear, or that is there twice, is not kept.
 """
 
 from __future__ import annotations

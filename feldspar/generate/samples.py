@@ -44,7 +44,7 @@ MOST_AT_ONCE = 4
 """A round asks for no more than this many times the target."""
 
 MAX_HINTS = 3
-"""Leaves that yield least and are told of at the end; the funnel has all hints."""
+"""Leaves of the lowest yield that the end of a run names; the funnel has all hints."""
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ def generate_samples(
         )
 
 
-SAMPLES_STEP = Step("samples", generate_samples, version=1)
+SAMPLES_STEP = Step("samples", generate_samples, version=2)
 
 
 class _Making(NamedTuple):

@@ -76,10 +76,10 @@ def read_prompts(path: Path) -> list[str]:
     Raises RecipeError naming file and line.
     """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: prompts cannot be read: {error}") from error
-    is_json = path.suffix == ".jsonl"
+    is_json = path.suffix.lower() == ".jsonl"
     prompts = [
         _prompt(line, f"{path}:{number}") if is_json else line.strip()
         for number, line in enumerate(lines, start=1)

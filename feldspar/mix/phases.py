@@ -61,7 +61,7 @@ def mix_phases(
     listed with their reasons in `skipped.jsonl`. Raises RecipeError for a phase without rows.
     """
     assert (base_replay is None) == (config.base_replay is None), base_replay
-    _check(phases, config)
+    check_phases(phases, config)
     folder = workspace.folder
     folder.mkdir(parents=True, exist_ok=True)
     own = _write_samples(samples, config, phases, counter, folder)
@@ -108,7 +108,7 @@ def warnings(config: MixConfig, phases: Sequence[PhaseConfig]) -> list[str]:
     return found
 
 
-def _check(phases: Sequence[PhaseConfig], config: MixConfig) -> None:
+def check_phases(phases: Sequence[PhaseConfig], config: MixConfig) -> None:
     taken = {BASE_REPLAY, *(phase.name for phase in phases)}
     base_share = config.base_replay.share if config.base_replay else 0.0
     for phase in phases:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import hashlib
 import logging
 import shlex
 import socket
@@ -24,7 +26,7 @@ from pathlib import Path
 from feldspar.endpoint.calls import ChatCall, Completions, PromptCall
 from feldspar.endpoint.endpoint import UNHURRIED, Access, Endpoint, Turn
 from feldspar.endpoint.faults import Fault, NoAnswers, secret_in, without_secret
-from feldspar.endpoint.models_list import Listing, ModelCard, list_models
+from feldspar.endpoint.models_list import ListedModel, Listing, list_models
 from feldspar.endpoint.openai_completions import PromptToken
 from feldspar.endpoint.parameters import Parameters
 from feldspar.endpoint.transport import CONNECT_SECONDS, Transport
@@ -56,8 +58,8 @@ class Start:
     num_replicas: int = 1
     seconds: float = 900.0
     called: str | None = None
-    """The only name, or vLLM's root, that a model may have to be asked. None: also another one,
-    where the server has one alone."""
+    """The only name, or root as vLLM has it, that a model may have to be asked; `{model}` and the
+    like are filled in. None: also another one, where the server has one alone."""
     log_name: str = "server"
     cure: str = "mend the `command`, then run again: every answer so far is kept"
 
@@ -69,14 +71,8 @@ class LaunchedServer:
         self.url = f"http://127.0.0.1:{port}/v1"
         self.log_path = log_path
         self._start = start
-        values = {"{model}": start.model, "{port}": str(port), "{replica}": str(number)}
-
-        def filled(word: str) -> str:
-            for name, value in values.items():
-                word = word.replace(name, value)
-            return word
-
-        command = [filled(word) for word in shlex.split(start.command)]
+        self._values = {"{model}": start.model, "{port}": str(port), "{replica}": str(number)}
+        command = [self.fill(word) for word in shlex.split(start.command)]
         log_path.parent.mkdir(parents=True, exist_ok=True)
         with log_path.open("wb") as said:
             self.process = subprocess.Popen(
@@ -88,6 +84,12 @@ class LaunchedServer:
                 # Ctrl-C is for the run: the server goes on until the run lets go of it.
                 start_new_session=True,
             )
+
+    def fill(self, word: str) -> str:
+        """A word of the recipe with this server's model, port and number in it."""
+        for name, value in self._values.items():
+            word = word.replace(name, value)
+        return word
 
     @property
     def status(self) -> int | None:
@@ -169,7 +171,7 @@ class Launched:
             await asyncio.sleep(POLL_SECONDS)
 
     def _name(self, server: LaunchedServer, listing: Listing) -> str:
-        wanted = self.start.called or self.start.model
+        wanted = server.fill(self.start.called or self.start.model)
         for card in listing.cards.values():
             # vLLM tells a model's folder as its root, whatever it is called.
             if wanted in (card.id, card.root):
@@ -212,22 +214,48 @@ class LaunchedModel:
         self, start: Start, access: Access, revision: str = "", progress: Progress = SILENT
     ) -> None:
         self.access = access
-        self.name = start.model or shlex.split(start.command)[0]
-        self.revision = revision
         self._start, self._progress = start, progress
-        if not revision and Path(start.model).is_dir():
-            # Only here, for it loads torch.
-            from feldspar.models.local import folder_identity
-
-            self.name, self.revision = folder_identity(start.model)
+        self._given_revision = revision
         self._parameters = Parameters(access.parameters)
-        self.key = model_key(self.name, self.revision, self._parameters.key)
         self._stack = ExitStack()
         self._servers: Sequence[LaunchedServer] = ()
         self._model: ServedModel | None = None
         self._failure: NoAnswers | None = None
         self._starting = asyncio.Lock()
         self._num_entered = 0
+
+    @functools.cached_property
+    def _identity(self) -> tuple[str, str]:
+        """Name and revision. A folder's or file's are of its content, wherever it lies."""
+        path = Path(self._start.model)
+        if not self._given_revision and path.is_dir():
+            # Only here, for it loads torch.
+            from feldspar.models.local import folder_identity
+
+            return folder_identity(self._start.model)
+        if path.is_file():
+            with path.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            return path.name, self._given_revision or digest[:16]
+        name = self._start.model or shlex.split(self._start.command)[0]
+        return name, self._given_revision
+
+    @property
+    def name(self) -> str:
+        return self._identity[0]
+
+    @property
+    def revision(self) -> str:
+        return self._identity[1]
+
+    @property
+    def key(self) -> str:
+        return model_key(self.name, self.revision, self._parameters.key)
+
+    @property
+    def log_folder(self) -> Path:
+        """Where what the servers say is written."""
+        return self._start.log_folder
 
     @property
     def answers_key(self) -> str:
@@ -236,7 +264,7 @@ class LaunchedModel:
 
     @property
     def place(self) -> str:
-        return f"that was started for {self._start.model or self.name}"
+        return f"that was started for {self._start.model or 'the recipe'}"
 
     @property
     def concurrency(self) -> int:
@@ -299,12 +327,12 @@ class LaunchedModel:
     async def _begin(self) -> ServedModel:
         launched = self._stack.enter_context(launching(self._start))
         self._servers = launched.servers
-        with self._progress.task(f"starting {self.name}", None, "servers"):
+        with self._progress.task("starting the model's server", None, "servers"):
             name = await launched.wait(self.access)
         endpoint = Endpoint(
             self.access, launched.urls, name, check=launched.check, place=self.place
         )
-        model = ServedModel(endpoint, ModelCard(name), self.revision)
+        model = ServedModel(endpoint, ListedModel(name))
         await model.__aenter__()
         return model
 

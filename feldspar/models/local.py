@@ -77,12 +77,14 @@ class LocalModel:
             worker.close()
 
     async def complete(self, call: ChatCall | PromptCall, turn: Turn = UNHURRIED) -> Completions:
+        from feldspar.models.engine_thread import request_of
+
         ticket = await self._governor.acquire(turn.stage, turn.urgency)
         outcome: Outcome = "failed"
         try:
             await turn.admit()
             worker = await asyncio.to_thread(self._loaded)
-            request = worker.request(call)
+            request = request_of(call, worker)
             rows = await worker.draw(request)
             outcome = "answered"
         finally:
@@ -94,8 +96,11 @@ class LocalModel:
     async def prompt_tokens(
         self, prompt: str | Sequence[int], turn: Turn = UNHURRIED
     ) -> list[PromptToken]:
+        from feldspar.models.engine_thread import prompt_tokens_of
+
         worker = await asyncio.to_thread(self._loaded)
-        return await worker.run(lambda: worker.prompt_tokens(prompt))
+        student, context = worker.student, worker.context_tokens
+        return await worker.run(lambda: prompt_tokens_of(student, prompt, context))
 
     async def score(
         self, rows: Sequence[Continuations], progress: Progress = SILENT

@@ -8,7 +8,7 @@ from pathlib import Path
 from feldspar.config import TeacherConfig
 from feldspar.endpoint.endpoint import Access, Endpoint
 from feldspar.endpoint.faults import NoAnswers
-from feldspar.endpoint.models_list import ModelCard
+from feldspar.endpoint.models_list import ListedModel
 from feldspar.errors import TeacherError
 from feldspar.models.launched import LaunchedModel, Start
 from feldspar.models.local import LocalModel
@@ -55,7 +55,7 @@ def find_model(
 def known_model(config: TeacherConfig, endpoint: str, name: str, revision: str) -> ServedModel:
     """A model that was found before, at servers that may be gone by now."""
     urls = (endpoint, *config.endpoints)
-    return ServedModel(Endpoint(access_of(config), urls, name), ModelCard(name), revision)
+    return ServedModel(Endpoint(access_of(config), urls, name), ListedModel(name), revision)
 
 
 def unserved_model(

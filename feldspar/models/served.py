@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from feldspar.endpoint.calls import ChatCall, Completions, Json, PromptCall
 from feldspar.endpoint.endpoint import UNHURRIED, Access, Endpoint, Turn
 from feldspar.endpoint.faults import Fault, NoAnswers, Refused, secret_in, without_secret
-from feldspar.endpoint.models_list import ModelCard, choose_model, list_models
-from feldspar.endpoint.openai_completions import SCORE_WAYS, PromptToken
+from feldspar.endpoint.models_list import ListedModel, choose_model, list_models
+from feldspar.endpoint.openai_completions import PromptToken, ways_for
 from feldspar.endpoint.retry import FIRST_PAUSE_SECONDS
 from feldspar.endpoint.transport import CONNECT_SECONDS, Transport, run_apart
 from feldspar.models.model import CannotScore, Continuations, LogProb
@@ -35,12 +35,13 @@ def model_key(name: str, revision: str, parameters: Json) -> str:
 class ServedModel:
     """A model that servers compute. Made by `find_served` where it is to be looked for first."""
 
-    def __init__(self, endpoint: Endpoint, card: ModelCard, revision: str = "") -> None:
+    def __init__(self, endpoint: Endpoint, card: ListedModel, revision: str = "") -> None:
         self.endpoint = endpoint
         self.card = card
         self.revision = revision or card.revision
         self.key = model_key(self.name, self.revision, endpoint.parameters.key)
-        self._way: Json | None = None
+        self._ways: dict[bool, Json] = {}
+        """How the servers tell log-probabilities: of texts (True), and of token ids."""
 
     @property
     def name(self) -> str:
@@ -79,20 +80,22 @@ class ServedModel:
         The first call finds out in which of the known ways this server tells that. Raises
         CannotScore where it tells in none, or leaves some out.
         """
-        for way in SCORE_WAYS if self._way is None else (self._way,):
+        is_text = isinstance(prompt, str)
+        known = self._ways.get(is_text)
+        for way in ways_for(prompt) if known is None else (known,):
             try:
                 found = await self.endpoint.score(prompt, way, turn)
-            except Refused:
-                if self._way is not None:
+            except Refused as refused:
+                if known is not None or refused.gave_up:
                     raise
                 continue
             if found is not None:
-                self._way = way
+                self._ways[is_text] = way
                 return found
-        if self._way is None:
+        if known is None:
             raise CannotScore(
-                "tells no log-probabilities of a prompt, by `prompt_logprobs` or by `echo` with "
-                "`logprobs`; vLLM and `feldspar serve` do"
+                f"tells no log-probabilities of a prompt given as {'text' if is_text else 'ids'}, "
+                "by `prompt_logprobs` or by `echo` with `logprobs`; vLLM and `feldspar serve` do"
             )
         raise CannotScore("left log-probabilities of a prompt's tokens out of its answer")
 
@@ -162,7 +165,7 @@ async def _find(wanted: Wanted, access: Access, progress: Progress) -> ServedMod
 
 async def _find_card(
     transport: Transport, url: str, wanted: Wanted, access: Access, progress: Progress
-) -> ModelCard:
+) -> ListedModel:
     with ExitStack() as stack:
         for tries in range(1, OPENING_TRIES + 1):
             listing = await list_models(transport, url, access.headers)

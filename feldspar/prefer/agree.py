@@ -68,7 +68,7 @@ def read_pairs(path: Path) -> list[StoredPair]:
     """Raises RecipeError where the file is missing, empty, or a line of it is no pair."""
     try:
         # On newlines alone: a text may hold other line ends, such as U+2028, as they are.
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: pairs cannot be read: {error}") from error
     pairs = []

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from feldspar.config import PreferConfig, StudentConfig, TrainConfig
-from feldspar.prefer.launched_server import started
 from feldspar.prefer.methods import PreferenceMethod, method_of
 from feldspar.prefer.reward import RewardPair, Role, free_memory, open_scorer, score_answers
-from feldspar.prefer.served_policy import ServedPolicy
+from feldspar.prefer.served_policy import ServedPolicy, launched_policy
 from feldspar.progress import Progress
 from feldspar.records import Candidate, Checkpoint, Prompt, ScoreCheckpoint
 from feldspar.runs import read_rows, write_rows
@@ -148,8 +147,9 @@ def _answering(
             seed=context.seed,
         )
         return
-    with started(config.policy_server, policy.path, folder / "server.log") as server:
-        served = ServedPolicy(server, policy.path, num_answers, config, context.student)
+    log_path = folder / "server.log"
+    with launched_policy(config.policy_server, policy.path, log_path) as launched:
+        served = ServedPolicy(launched, policy.path, num_answers, config, context.student)
 
         def draw(shard: Sequence[Prompt], path: Path) -> list[list[Sampled]]:
             messages = [prompt.messages for prompt in shard]

@@ -17,11 +17,12 @@ from transformers.utils import logging as transformers_logging
 
 from feldspar.config import PreferConfig, RewardServerConfig, StudentConfig
 from feldspar.errors import RecipeError, TrainingError
-from feldspar.prefer.served_scorer import ServedModel, connect
+from feldspar.prefer.served_scorer import ServedScorer, connect
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Checkpoint
 from feldspar.student.lm_head import check_head
 from feldspar.student.model import Student, base_checkpoint, find_device, words_checkpoint
+from feldspar.student.model_files import explain_loading
 from feldspar.student.model_sizes import num_weights
 from feldspar.student.scoring.log_probs import AnswerLogProb, AnswerRow, answer_trees
 from feldspar.student.scoring.score import Tree, score_trees
@@ -65,7 +66,7 @@ class SpreadModel(NamedTuple):
         return [AnswerLogProb(s.total, s.num_tokens) for of_tree in scored for s in of_tree]
 
 
-Scorer = Student | SpreadModel | ServedModel
+Scorer = Student | SpreadModel | ServedScorer
 """One model of the pair: computed here, on one device or on several, or by a server."""
 
 
@@ -145,7 +146,11 @@ def load_copies(
     for device in devices:
         dtype = _dtype(student, device)
         _check_memory(model, device, dtype)
-        weights = _load(AutoModelForCausalLM, model, dtype=dtype, use_safetensors=True)
+        options = {"output_loading_info": True, "ignore_mismatched_sizes": True}
+        weights, info = _load(
+            AutoModelForCausalLM, model, dtype=dtype, use_safetensors=True, **options
+        )
+        explain_loading(model.path, info)
         weights.to(device).eval()
         check_head(weights)
         copies.append(
@@ -214,7 +219,7 @@ def log_ratio(
 ) -> float:
     """Sum over answer tokens of log p_aligned - log p_base, in nats; `mean` is per token.
 
-    METHOD.md section 5: beta and Z(x) cancel between answers to one prompt.
+    Beta and Z(x) cancel between answers to one prompt.
     """
     if normalise == "sum":
         return aligned.total - base.total
@@ -223,13 +228,13 @@ def log_ratio(
 
 def longest_read(scorer: Scorer) -> float:
     """Tokens of a prompt and its answer together; infinite where the model does not say."""
-    if isinstance(scorer, ServedModel):
+    if isinstance(scorer, ServedScorer):
         return scorer.longest
     return _longest(_one(scorer).model.config)
 
 
 def name_of(scorer: Scorer) -> str:
-    if isinstance(scorer, ServedModel):
+    if isinstance(scorer, ServedScorer):
         return scorer.name
     return str(_one(scorer).model.name_or_path)
 

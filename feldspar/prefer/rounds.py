@@ -18,16 +18,13 @@ from feldspar.config import PreferConfig, StudentConfig, TrainConfig
 from feldspar.errors import TrainingError
 from feldspar.files import write_text_whole
 from feldspar.prefer.candidates import Reward, RoundContext, draw_candidates
-from feldspar.prefer.methods.method import TuningRow
 from feldspar.prefer.picks import Figures, mean_by_prompt, survey
 from feldspar.prefer.prompts import Drawn, draw_prompts, prompts_of_round, with_headroom
 from feldspar.prefer.reward import find_pair, log_ratio
-from feldspar.prefer.tuning import Preferred, tune
+from feldspar.prefer.tuning import tune
 from feldspar.records import (
     Candidate,
     Checkpoint,
-    Conversation,
-    Message,
     Prompt,
     Score,
     ScoreCheckpoint,
@@ -107,7 +104,7 @@ def tune_preferences(
     reward: Reward | None = None,
     seed: int,
 ) -> Iterator[Checkpoint]:
-    """Tune on answers picked by the log-ratio reward (METHOD.md section 5).
+    """Tune on answers picked by the log-ratio reward (docs/preference.md).
 
     Gives the controls and the rounds in order, the released one last: the peak by the policy's mean
     reward on held-out prompts, among the rounds; whether it beats the SFT start is in rounds.jsonl.
@@ -172,22 +169,22 @@ def _do_round(
     path = draw_candidates(models.policy, asked, context.config.num_answers, folder, context)
     picks, figures = survey(read_rows(path, Candidate), context.method, context.seed)
     prompts = {prompt.id: prompt for prompt in asked}
-    tuned = [_preferred(row, prompts) for of_prompt in picks for row in of_prompt.tuned]
+    tuned = [row for of_prompt in picks for row in of_prompt.tuned]
     if not tuned:
         raise TrainingError(
             f"{folder.name}: no prompt of {figures.num_prompts} has a choice "
             f"({figures.equal_share:.0%} have equal rewards, {figures.unfinished_share:.0%} of the "
             "answers did not end); raise prefer.temperature or prefer.max_new_tokens"
         )
-    checkpoint = tune(models.start, tuned, folder, context)
+    checkpoint = tune(models.start, tuned, prompts, folder, context)
     after = _measure(checkpoint, drawn.held_out, folder, context)
     scores = {checkpoint.phase: [*context.score(checkpoint), *_rated(checkpoint, context)]}
     if number == 1 and context.rate is not None:
         scores = {models.policy.phase: _rated(models.policy, context)} | scores
     control, control_after = None, None
     if context.config.control:
-        rows = [_preferred(row, prompts) for of_prompt in picks for row in of_prompt.control]
-        control = tune(models.start, rows, control_folder, context)
+        rows = [row for of_prompt in picks for row in of_prompt.control]
+        control = tune(models.start, rows, prompts, control_folder, context)
         control_after = _measure(control, drawn.held_out, control_folder, context).mean
         scores[control.phase] = context.score(control)
     line = _line(folder.name, before, after, control_after, figures, scores, context.seed)
@@ -207,19 +204,6 @@ def _measure(
     return _HeldOut(
         by_prompt=mean_by_prompt(read_rows(path, Candidate)),
         mean_tokens=sum(lengths) / len(lengths),
-    )
-
-
-def _preferred(row: TuningRow, asked: dict[str, Prompt]) -> Preferred:
-    rejected = None if row.rejected is None else _conversation(row.rejected, asked)
-    return Preferred(_conversation(row.chosen, asked), rejected)
-
-
-def _conversation(picked: Candidate, asked: dict[str, Prompt]) -> Conversation:
-    prompt = asked[picked.prompt]
-    answer = Message(role="assistant", content=picked.text)
-    return Conversation(
-        id=f"{prompt.id}/{picked.draw}", source=prompt.source, messages=(*prompt.messages, answer)
     )
 
 

@@ -11,15 +11,16 @@ import asyncio
 import json
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
-from feldspar.config import PreferConfig, StudentConfig
-from feldspar.endpoint.faults import Refused
+from feldspar.config import PolicyServerConfig, PreferConfig, StudentConfig
+from feldspar.endpoint.calls import Completion, PromptCall
+from feldspar.endpoint.endpoint import Access
+from feldspar.endpoint.faults import NoAnswers, Refused
 from feldspar.errors import TrainingError
-from feldspar.prefer.asking import NoAnswer, persist, post
-from feldspar.prefer.launched_server import Asking, StartedServer
+from feldspar.models.launched import LaunchedModel, Start
 from feldspar.records import Message
 from feldspar.student.counter_rng import key_of
 from feldspar.student.inference.sample import Sampled
@@ -29,12 +30,35 @@ MAX_CHOICES = 128
 """Answers asked for in one request."""
 SEED_BITS = 31
 """Servers differ in how large a seed they take."""
+_KEPT = "then run again: what there is so far is kept"
 
 
-class _Choice(NamedTuple):
-    text: str
-    reason: str
-    """Why it ended: `stop`, or `length` and whatever else a server says."""
+@contextmanager
+def launched_policy(
+    config: PolicyServerConfig, model_path: str, log_path: Path
+) -> Iterator[LaunchedModel]:
+    """The recipe's command for a model folder, begun with the first draw and ended with the block;
+    what it says goes to `log_path`."""
+    start = Start(
+        command=config.command,
+        model=model_path,
+        called=config.model,
+        seconds=config.start_seconds,
+        log_folder=log_path.parent,
+        log_name=log_path.stem,
+        cure=f"mend prefer.policy_server, {_KEPT}",
+    )
+    access = Access(
+        key_variable=config.key_variable,
+        timeout_seconds=config.timeout_seconds,
+        max_retries=config.max_retries,
+        concurrency=config.concurrency,
+    )
+    model = LaunchedModel(start, access)
+    try:
+        yield model
+    finally:
+        model.close()
 
 
 class ServedPolicy:
@@ -42,13 +66,13 @@ class ServedPolicy:
 
     def __init__(
         self,
-        server: StartedServer,
+        model: LaunchedModel,
         model_path: str,
         num_answers: int,
         config: PreferConfig,
         student: StudentConfig,
     ) -> None:
-        self._server = server
+        self._model = model
         self._num_answers, self._config = num_answers, config
         self._template = load_template(model_path, student)
 
@@ -73,30 +97,29 @@ class ServedPolicy:
         keys: Sequence[tuple[str, int]],
         journal: _Journal,
     ) -> list[list[Sampled]]:
-        room = asyncio.Semaphore(self._server.config.concurrency)
-        async with self._server.asking() as asking:
+        # A prompt is done before the next one is begun, also where it takes several requests.
+        room = asyncio.Semaphore(self._model.access.concurrency)
 
-            async def answer(messages: Sequence[Message], key: tuple[str, int]) -> list[Sampled]:
-                async with room:
-                    return await self._answer(asking, messages, key, journal)
+        async def answer(messages: Sequence[Message], key: tuple[str, int]) -> list[Sampled]:
+            async with room:
+                return await self._answer(messages, key, journal)
 
+        async with self._model:
             answering = [
                 asyncio.ensure_future(answer(messages, key))
                 for messages, key in zip(prompts, keys, strict=True)
             ]
             try:
-                return await self._server.watched(asyncio.gather(*answering))
+                return await asyncio.gather(*answering)
+            except NoAnswers as error:
+                raise TrainingError(error.sentence("server")) from error
             finally:
                 for one in answering:
                     one.cancel()
                 await asyncio.gather(*answering, return_exceptions=True)
 
     async def _answer(
-        self,
-        asking: Asking,
-        messages: Sequence[Message],
-        key: tuple[str, int],
-        journal: _Journal,
+        self, messages: Sequence[Message], key: tuple[str, int], journal: _Journal
     ) -> list[Sampled]:
         ids = self._template.render_prompt(messages)
         # A server may give fewer answers than it is asked for: then for the rest, as another draw.
@@ -104,52 +127,34 @@ class ServedPolicy:
             had = len(journal.told[key[0]])
             wanted = min(MAX_CHOICES, self._num_answers - had)
             request_seed = key_of(key[1], key[0], had) >> (64 - SEED_BITS)
-            reply = await self._ask(asking, ids, wanted, request_seed)
-            journal.add(key[0], self._read(reply)[:wanted])
+            journal.add(key[0], await self._ask(ids, wanted, request_seed))
         return [self._sampled(messages, choice) for choice in journal.told[key[0]]]
 
-    async def _ask(self, asking: Asking, ids: list[int], wanted: int, seed: int) -> object:
-        body: dict[str, object] = {
-            "model": asking.model,
-            "prompt": ids,
-            "n": wanted,
-            "seed": seed,
-            "temperature": self._config.temperature,
-            "top_p": 1.0,
-            "max_tokens": self._config.max_new_tokens,
-        }
+    async def _ask(self, ids: list[int], wanted: int, seed: int) -> Sequence[Completion]:
+        call = PromptCall(
+            prompt=ids,
+            max_tokens=self._config.max_new_tokens,
+            temperature=self._config.temperature,
+            seed=seed,
+            num_choices=wanted,
+        )
         try:
-            tries = self._server.config.max_retries + 1
-            return await persist(self._server, tries, lambda: post(asking.client, body))
-        except NoAnswer as error:
-            raise await self._server.gone(error.reason) from error
+            return (await self._model.complete(call)).choices
         except Refused as error:
+            if error.gave_up:
+                raise TrainingError(
+                    f"the server {self._model.place} does not answer ({error.reason}); see "
+                    f"{self._model.log_folder}, {_KEPT}"
+                ) from error
             raise TrainingError(
-                f"the server of {self._server.model} refuses {wanted} answers of "
+                f"the server {self._model.place} refuses {wanted} answers of "
                 f"{self._config.max_new_tokens} tokens to a prompt of {len(ids)} ({error.reason}); "
                 "lower prefer.num_answers or prefer.max_new_tokens, or raise the server's limits"
             ) from error
 
-    def _read(self, reply: object) -> list[_Choice]:
-        choices = reply.get("choices") if isinstance(reply, dict) else None
-        rows = (
-            [row for row in choices if isinstance(row, dict)] if isinstance(choices, list) else []
-        )
-        found = [
-            _Choice(row["text"], str(row.get("finish_reason")))
-            for row in sorted(rows, key=lambda row: int(row.get("index") or 0))
-            if isinstance(row.get("text"), str)
-        ]
-        if not found:
-            raise TrainingError(
-                f"the server of {self._server.model} replied without an answer; see "
-                f"{self._server.log_path}, then run again: what there is so far is kept"
-            )
-        return found
-
-    def _sampled(self, messages: Sequence[Message], choice: _Choice) -> Sampled:
+    def _sampled(self, messages: Sequence[Message], choice: Completion) -> Sampled:
         """Its tokens are counted as they would be trained on."""
-        text, ended = self._template.without_lead(choice.text), choice.reason == "stop"
+        text, ended = self._template.without_frame(choice.text), choice.finish_reason == "stop"
         return Sampled(text, ended, len(self._template.render_answer(messages, text, ended=ended)))
 
 
@@ -157,12 +162,12 @@ class _Journal:
     """Answers by key, each reply on disk before it counts. A line that was cut off is none."""
 
     def __init__(self, path: Path) -> None:
-        self.told: defaultdict[str, list[_Choice]] = defaultdict(list)
+        self.told: defaultdict[str, list[Completion]] = defaultdict(list)
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
         whole = [line for line in lines if line.endswith(b"\n")]
         for line in whole:
             row = json.loads(line)
-            self.told[row["key"]] += [_Choice(*choice) for choice in row["choices"]]
+            self.told[row["key"]] += [Completion(*choice) for choice in row["choices"]]
         self._file = path.open("ab")
         self._file.truncate(sum(map(len, whole)))
 
@@ -172,7 +177,7 @@ class _Journal:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def add(self, key: str, choices: list[_Choice]) -> None:
+    def add(self, key: str, choices: Sequence[Completion]) -> None:
         row = json.dumps({"key": key, "choices": choices}, ensure_ascii=False)
         self._file.write(row.encode("utf-8", "surrogatepass") + b"\n")
         self._file.flush()

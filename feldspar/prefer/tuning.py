@@ -1,18 +1,19 @@
 """Fine-tuning on picked answers: a phase over one source, through the phases' own door."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from feldspar.errors import TrainingError
+from feldspar.files import write_json
 from feldspar.prefer.candidates import RoundContext
-from feldspar.records import Checkpoint, Conversation
-from feldspar.runs import write_json
+from feldspar.prefer.methods.method import TuningRow
+from feldspar.records import Candidate, Checkpoint, Conversation, Message, Prompt
 from feldspar.student.fit import LoopTrainer
 from feldspar.student.model import Student
-from feldspar.student.token_rows import TokenRows, tokenise
+from feldspar.student.token_rows import tokenise
 from feldspar.student.training.lora import load_to_train
 from feldspar.student.training.phase_trainer import PhaseSteps, PhaseTrainer, SaveCheckpoint
 from feldspar.student.training.process_group import LaunchSettings
@@ -20,17 +21,15 @@ from feldspar.student.training.schedule import Schedule, SourceRows
 from feldspar.student.training.settings import FitSettings
 
 
-class Preferred(NamedTuple):
-    """A conversation to tune on; where a method compares, also the one it is preferred to."""
-
-    chosen: Conversation
-    rejected: Conversation | None = None
-
-
 def tune(
-    start: Checkpoint, rows: Iterable[Preferred], folder: Path, context: RoundContext
+    start: Checkpoint,
+    rows: Sequence[TuningRow],
+    prompts: Mapping[str, Prompt],
+    folder: Path,
+    context: RoundContext,
 ) -> Checkpoint:
-    """Fine-tune `start` on `rows`; the phase is called as `folder` is. Found again when it is done.
+    """Fine-tune `start` on `rows`, answers to `prompts` (by id); the phase is called as `folder`
+    is. Found again when it is done.
 
     Raises TrainingError when no row fits into `student.max_length`.
     """
@@ -39,7 +38,7 @@ def tune(
         made = Checkpoint(**json.loads(done.read_text(encoding="utf-8")))
         # The run may have been moved since.
         return replace(made, path=str(folder / "checkpoint"))
-    steps = _steps(start, rows, folder, context)
+    steps = _steps(start, rows, prompts, folder, context)
 
     def save(step: int, save_to: SaveCheckpoint) -> None:
         write_json(done, asdict(save_to(folder / "checkpoint")))
@@ -61,21 +60,27 @@ def _own_trainer(context: RoundContext) -> PhaseTrainer:
 
 
 def _steps(
-    start: Checkpoint, rows: Iterable[Preferred], folder: Path, context: RoundContext
+    start: Checkpoint,
+    rows: Sequence[TuningRow],
+    prompts: Mapping[str, Prompt],
+    folder: Path,
+    context: RoundContext,
 ) -> PhaseSteps:
     max_length = context.student.max_length
     student = load_to_train(start.path, context.student, seed=context.seed)
-    given = list(rows)
-    fitting = [row for row in given if _fits(student, row, max_length)]
+    given = [_Given(row, *_conversations(row, prompts)) for row in rows]
+    fitting = [one for one in given if _fits(student, one, max_length)]
     if not fitting:
         raise TrainingError(
             f"{folder.name}: all {len(given)} rows are longer than student.max_length = "
             f"{max_length} tokens; raise it, or lower prefer.max_new_tokens"
         )
-    rejected = [row.rejected for row in fitting if row.rejected is not None]
-    chosen, rejected_tokens = (
-        _tokens(student, conversations, folder.name, max_length)
-        for conversations in ([row.chosen for row in fitting], rejected)
+    chosen, rejected = (
+        tokenise(student.template, [(folder.name, conversations)], max_length)
+        for conversations in (
+            [one.chosen for one in fitting],
+            [one.rejected for one in fitting if one.rejected is not None],
+        )
     )
     schedule = _schedule(len(chosen), folder.name, context)
     return PhaseSteps(
@@ -85,19 +90,36 @@ def _steps(
         schedule=schedule,
         settings=_settings(schedule.num_steps, context),
         folder=folder,
-        objective=context.method.objective(chosen, rejected_tokens),
+        objective=context.method.objective([one.row for one in fitting], chosen, rejected),
     )
 
 
-def _fits(student: Student, row: Preferred, max_length: int) -> bool:
-    given = [conversation for conversation in row if conversation is not None]
-    return all(len(r.ids) <= max_length for r in student.template.render_all(given))
+class _Given(NamedTuple):
+    """A row with its answers as conversations."""
+
+    row: TuningRow
+    chosen: Conversation
+    rejected: Conversation | None
 
 
-def _tokens(
-    student: Student, conversations: Sequence[Conversation], phase: str, max_length: int
-) -> TokenRows:
-    return tokenise(student.template, [(phase, conversations)], max_length)
+def _conversations(
+    row: TuningRow, prompts: Mapping[str, Prompt]
+) -> tuple[Conversation, Conversation | None]:
+    rejected = None if row.rejected is None else _conversation(row.rejected, prompts)
+    return _conversation(row.chosen, prompts), rejected
+
+
+def _conversation(picked: Candidate, prompts: Mapping[str, Prompt]) -> Conversation:
+    prompt = prompts[picked.prompt]
+    answer = Message(role="assistant", content=picked.text)
+    return Conversation(
+        id=f"{prompt.id}/{picked.draw}", source=prompt.source, messages=(*prompt.messages, answer)
+    )
+
+
+def _fits(student: Student, given: _Given, max_length: int) -> bool:
+    both = [one for one in (given.chosen, given.rejected) if one is not None]
+    return all(len(r.ids) <= max_length for r in student.template.render_all(both))
 
 
 def _schedule(num_rows: int, phase: str, context: RoundContext) -> Schedule:

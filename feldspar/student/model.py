@@ -17,15 +17,26 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from safetensors import SafetensorError
 from tokenizers import AddedToken
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import logging as transformers_logging
 
 from feldspar.config import StudentConfig
 from feldspar.errors import DiskError, TrainingError
 from feldspar.files import whole_folder
-from feldspar.records import Checkpoint
+from feldspar.records import Checkpoint, Conversation, Message
 from feldspar.student.lm_head import Head, check_head, head_of
 from feldspar.student.merged_weights import merged_weights
-from feldspar.student.template.layout import Layout, OwnLayout, lab_chat_template, lab_turns
+from feldspar.student.model_files import (
+    check_token_rows,
+    check_weights,
+    explain_loading,
+    quiet_transformers,
+)
+from feldspar.student.template.layout import (
+    TEMPLATE_DATE,
+    Layout,
+    OwnLayout,
+    lab_chat_template,
+    lab_turns,
+)
 from feldspar.student.template.render import Template
 from feldspar.student.template.tokens import LAB
 
@@ -132,16 +143,22 @@ class ModelFiles(NamedTuple):
 
 def read_model(path: str) -> ModelFiles:
     """The model and tokenizer of a directory, or hub id, as they are. Raises TrainingError."""
-    folder = _find_model(path)
+    folder = find_model(path)
     try:
-        with _quiet():
-            model = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
+        with quiet_transformers():
+            model, info = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=torch.float32,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
             )
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().split("\n")[0]
         raise TrainingError(f"{path}: no causal language model can be loaded: {reason}") from error
+    explain_loading(path, info)
     return ModelFiles(model, tokenizer)
 
 
@@ -150,8 +167,7 @@ def make_student(model: Any, tokenizer: Any, config: StudentConfig) -> Student:
 
     Role, stop and pad tokens that are missing are added; their embeddings start at the mean.
     """
-    if not tokenizer.is_fast:
-        raise TrainingError("the base has no tokenizer.json; save it with a fast tokenizer first")
+    _check_fast(tokenizer)
     device = find_device(config.device)
     template = _make_template(model, tokenizer, config)
     model.to(device).eval()
@@ -174,12 +190,7 @@ def load_template(path: str, config: StudentConfig) -> Template:
 
     Raises TrainingError where it cannot be read, or lacks a token that a student is given.
     """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise TrainingError(f"{path}: no tokenizer can be loaded: {reason}") from error
-    return _make_template(None, tokenizer, config)
+    return _make_template(None, _load_tokenizer(path), config)
 
 
 def save_checkpoint(
@@ -187,7 +198,7 @@ def save_checkpoint(
 ) -> Checkpoint:
     """Write a directory that plain transformers loads: whole or absent."""
     try:
-        with whole_folder(path) as folder, _quiet():
+        with whole_folder(path) as folder, quiet_transformers():
             weights = merged_weights(student.model)
             student.model.save_pretrained(
                 folder, state_dict=weights, max_shard_size=f"{max_shard_mb}MB"
@@ -208,9 +219,33 @@ def digest_checkpoint(path: Path, patterns: Sequence[str] = _CONTENT) -> str:
     return hashlib.sha256(json.dumps(digests).encode()).hexdigest()
 
 
+def check_base(path: str, config: StudentConfig) -> str:
+    """Look at a base's files, all of its weights, its tokenizer and its template, without loading
+    the model; a sentence about what is there.
+
+    `path`: a directory or hub id, as in `base_checkpoint`. Raises TrainingError with the place and
+    the cure.
+    """
+    folder = find_model(path)
+    num_tensors = check_weights(folder)
+    tokenizer = _load_tokenizer(str(folder))
+    if config.template == "lab":
+        check_token_rows(folder, tokenizer, ())
+        return f"{num_tensors} tensors, all finite; the lab template"
+    template = _make_template(None, tokenizer, config)
+    chat = [Message(role="user", content="?"), Message(role="assistant", content="!")]
+    turn = template.render(Conversation(id="", source="", messages=tuple(chat)))
+    check_token_rows(folder, tokenizer, [*map(int, turn.ids), template.stop_id, template.pad_id])
+    says = f"{num_tensors} tensors, all finite; its own template ends answers with "
+    says += repr(tokenizer.convert_ids_to_tokens(template.stop_id))
+    if template.asks_date:
+        says += f" and is told that today is {TEMPLATE_DATE:%d %b %Y}, on every day"
+    return says
+
+
 def base_checkpoint(path: str) -> Checkpoint:
     """The model that a run starts from, by directory or hub id. Raises TrainingError."""
-    folder = _find_model(path)
+    folder = find_model(path)
     return Checkpoint(path=str(folder), digest=digest_checkpoint(folder))
 
 
@@ -225,6 +260,22 @@ def words_checkpoint(path: str) -> Checkpoint:
     if not (folder / "tokenizer.json").is_file():
         raise TrainingError(f"{path}: no tokenizer.json; name the folder of the model's tokenizer")
     return Checkpoint(path=str(folder), digest=digest_checkpoint(folder, _WORDS))
+
+
+def _load_tokenizer(path: str) -> Any:
+    try:
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise TrainingError(f"{path}: no tokenizer can be loaded: {reason}") from error
+    _check_fast(tokenizer)
+    return tokenizer
+
+
+def _check_fast(tokenizer: Any) -> None:
+    if not tokenizer.is_fast:
+        raise TrainingError("the base has no tokenizer.json; save it with a fast tokenizer first")
 
 
 def find_device(wanted: str) -> torch.device:
@@ -251,7 +302,8 @@ def with_dtype(config: StudentConfig) -> StudentConfig:
     return config.model_copy(update={"dtype": name})
 
 
-def _find_model(path: str) -> Path:
+def find_model(path: str) -> Path:
+    """The folder of a directory or hub id, which is fetched. Raises TrainingError."""
     folder = Path(path)
     if not folder.is_dir():
         folder = _download(path)
@@ -284,15 +336,17 @@ def _make_template(model: Any, tokenizer: Any, config: StudentConfig) -> Templat
         tokenizer.eos_token = LAB.stop
         tokenizer.chat_template = lab_chat_template(bos=has_bos, system_prompt=config.system_prompt)
         layout: Layout = lab_turns
-        lead = ""
         stop_id = tokenizer.convert_tokens_to_ids(LAB.stop)
     else:
         if not tokenizer.chat_template:
             raise TrainingError('the base has no chat template of its own; use template = "lab"')
         layout = own = OwnLayout(tokenizer)
-        lead = own.lead
         stop_id = tokenizer.convert_tokens_to_ids(own.stop_text)
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == stop_id:
+    if config.template == "own":
+        # Padding is never looked at, so a row of its own would change the vocabulary for nothing.
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = own.stop_text
+    elif tokenizer.pad_token_id is None or tokenizer.pad_token_id == stop_id:
         _add_tokens(model, tokenizer, (LAB.pad,))
         tokenizer.pad_token = LAB.pad
     if model is not None:
@@ -306,7 +360,6 @@ def _make_template(model: Any, tokenizer: Any, config: StudentConfig) -> Templat
         pad_id=tokenizer.pad_token_id,
         bos_id=tokenizer.bos_token_id if has_bos else None,
         system_prompt=config.system_prompt,
-        lead=lead,
     )
 
 
@@ -330,7 +383,7 @@ def _add_tokens(model: Any, tokenizer: Any, tokens: tuple[str, ...]) -> None:
             f"{tokenizer.name_or_path}: no checkpoint of a run: it has no {missing}"
         )
     log.info("added tokens %s", ", ".join(t for t in tokens if t not in vocabulary))
-    with _quiet(), torch.no_grad():
+    with quiet_transformers(), torch.no_grad():
         if max(added) >= model.get_input_embeddings().weight.shape[0]:
             model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         layers = [model.get_input_embeddings(), model.get_output_embeddings()]
@@ -339,16 +392,3 @@ def _add_tokens(model: Any, tokenizer: Any, tokens: tuple[str, ...]) -> None:
             tensors.append(layers[1].bias)
         for tensor in {id(t): t for t in tensors}.values():
             tensor[added] = tensor[:known].mean(dim=0)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """transformers draws its own bars, and warns of what is done on purpose here."""
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        transformers_logging.enable_progress_bar()

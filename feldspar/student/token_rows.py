@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -21,6 +22,8 @@ from feldspar.files import whole_folder
 from feldspar.records import Conversation
 from feldspar.student.template.render import Template, is_text
 from feldspar.tokens.arrays import TokenArrays, TokenRow, gather, read, write
+
+log = logging.getLogger(__name__)
 
 _RENDERED_TOGETHER = 4096
 _VERSION = 1
@@ -105,13 +108,23 @@ def _rendered(
 ) -> Iterator[list[TokenRow | None]]:
     """Rows in batches; None for each that is left out."""
     left = iter(conversations)
+    refused: list[str] = []
     while batch := list(islice(left, _RENDERED_TOGETHER)):
-        rows: list[TokenRow | None] = []
-        for conversation, row in zip(batch, template.render_all(batch), strict=True):
+        why = [template.refusal(conversation) for conversation in batch]
+        refused += [f"{c.id}: {reason}" for c, reason in zip(batch, why, strict=True) if reason]
+        rows: list[TokenRow | None] = [None for reason in why if reason]
+        written = [c for c, reason in zip(batch, why, strict=True) if not reason]
+        for conversation, row in zip(written, template.render_all(written), strict=True):
             pieces = _cut(row, max_length) if is_text(conversation) else [row]
             fit = [p for p in pieces if len(p.ids) <= max_length and p.mask[1:].any()]
             rows += fit or [None]
         yield rows
+    if refused:
+        log.warning(
+            "%d rows are left out that the chat template cannot write; the first: %s",
+            len(refused),
+            refused[0],
+        )
 
 
 def _cut(row: TokenRow, max_length: int) -> list[TokenRow]:

@@ -100,7 +100,7 @@ def _write(folder: Path, files: Mapping[str, str]) -> list[Path]:
 
 
 def _pairs(table: Path) -> list[Pair]:
-    readers = {".csv": _csv_rows, ".jsonl": _json_rows, ".md": _markdown_rows}
+    readers = {".csv": _csv_rows, ".tsv": _csv_rows, ".jsonl": _json_rows, ".md": _markdown_rows}
     reader = readers.get(table.suffix.lower())
     if reader is None:
         raise TaxonomyError(f"{table}: `{table.suffix}` is not read; give {', '.join(readers)}")
@@ -124,7 +124,8 @@ def _pair(table: Path, line: int, row: Mapping[str, str]) -> Pair:
 
 
 def _csv_rows(table: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
-    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    delimiter = _delimiter(text)
+    rows = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
     try:
         names = [name.strip().lower() for name in next(rows, [])]
         for row in rows:
@@ -134,6 +135,17 @@ def _csv_rows(table: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
         raise TaxonomyError(
             f"{table}:{rows.line_num}: not CSV: {error}; mend its quotes"
         ) from error
+
+
+def _delimiter(text: str) -> str:
+    """A comma; a semicolon or a tab where only these part the header into the columns' names, as
+    Excel writes in many countries."""
+    header = text.partition("\n")[0]
+    for delimiter in (",", ";", "\t"):
+        names = {name.strip().strip('"').lower() for name in header.split(delimiter)}
+        if set(_COLUMNS[:2]) <= names:
+            return delimiter
+    return ","
 
 
 def _json_rows(table: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:

@@ -153,15 +153,16 @@ class Teacher:
         self._running: dict[bytes, asyncio.Task[Stored]] = {}
         self._outcomes: deque[bool] = deque(maxlen=WATCHED_CALLS)
         self._last_failure = ""
-        self._num_unanswered = 0
-        """Calls that failed for good through no fault of their content, since it was entered."""
         self._num_answered = 0
+        """Since it was entered, those out of the journal included."""
+        self._num_failed = self._num_refused = 0
+        """Calls that failed each time; and those turned down, but not for their content."""
         self._num_entered = 0
 
     async def __aenter__(self) -> Teacher:
         self._num_entered += 1
         if self._num_entered == 1:
-            self._num_unanswered = self._num_answered = 0
+            self._num_answered = self._num_failed = self._num_refused = 0
             await self._model.__aenter__()
         return self
 
@@ -186,6 +187,11 @@ class Teacher:
     def model(self) -> str:
         """The model's name."""
         return self._model.name
+
+    @property
+    def source(self) -> Model:
+        """What answers, without journal and budget: to have it score, and the like."""
+        return self._model
 
     @property
     def revision(self) -> str:
@@ -311,6 +317,7 @@ class Teacher:
             stored = await asyncio.shield(task)
         else:
             self.num_cached += 1
+            self._num_answered += 1
             if key[:8] not in self._counted:
                 self._counted.add(key[:8])
                 self.budget.settle(Spent(), self._stored_cost(stored))
@@ -346,12 +353,17 @@ class Teacher:
         except NoAnswers as error:
             raise TeacherError(error.sentence("teacher")) from error
         except Refused as refused:
+            # A call like any other for the budget, as it is when it is found in the journal.
+            stored = None
             if refused.is_about_content:
-                await self._commit(call, Stored(refused.reason, REFUSED, 0, 0))
+                stored = await self._commit(call, Stored(refused.reason, REFUSED, 0, 0))
             if call.is_needed:
-                self._num_unanswered += not refused.is_about_content
+                self._num_failed += refused.gave_up
+                self._num_refused += not (refused.gave_up or refused.is_about_content)
                 self._note(False, refused.reason)
-            raise
+            if stored is None:
+                raise
+            return stored
         self._note(True)
         (choice, *_), usage = answer
         self._num_answered += 1
@@ -374,9 +386,12 @@ class Teacher:
 
     def _check_answered(self) -> None:
         """No step is done whose calls went unanswered, however few. Raises TeacherError."""
-        num_calls = self._num_answered + self._num_unanswered
-        if self._num_unanswered > self.config.failure_budget * num_calls:
-            raise self._too_many(self._num_unanswered, f"{num_calls}")
+        num_unanswered = self._num_failed
+        if not self._num_answered:
+            num_unanswered += self._num_refused
+        num_calls = self._num_answered + self._num_failed + self._num_refused
+        if num_unanswered > self.config.failure_budget * num_calls:
+            raise self._too_many(num_unanswered, f"{num_calls}")
 
     def _too_many(self, num_failed: int, of: str) -> TeacherError:
         return TeacherError(

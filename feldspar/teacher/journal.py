@@ -187,10 +187,18 @@ class Journal:
         Gives the number forgotten. Raises DiskError.
         """
         marks = ", ".join("?" * len(models))
+        return self._delete(f"model IN ({marks})", tuple(models))
+
+    def remove_refusals(self) -> int:
+        """Forget what models refused, so that it is asked again. Gives the number forgotten.
+
+        Raises DiskError.
+        """
+        return self._delete("finish_reason = ?", ("refused",))
+
+    def _delete(self, where: str, values: tuple[str, ...]) -> int:
         try:
-            done = self._reader.execute(
-                f"DELETE FROM answers WHERE model IN ({marks})", tuple(models)
-            )
+            done = self._reader.execute(f"DELETE FROM answers WHERE {where}", values)
             # The write-ahead log goes into the file first, or the file stays as large as it was.
             self._reader.execute("VACUUM")
             self._reader.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -203,7 +211,11 @@ class Journal:
         return [StageStats(*row) for row in self._reader.execute(_STATS)]
 
     def _write(self) -> None:
-        connection = _connect(self.path)
+        connection: sqlite3.Connection | None = None
+        try:
+            connection = _connect(self.path)
+        except (OSError, sqlite3.Error) as error:
+            self._failure = _disk_error(self.path, error)
         is_open = True
         while is_open:
             waiting = [self._queue.get()]
@@ -213,14 +225,21 @@ class Journal:
                 waiting.append(self._queue.get())
             is_open = None not in waiting
             batch = [pending for pending in waiting if pending is not None]
-            results: Sequence[Stored | DiskError]
-            try:
-                results = _commit(connection, batch)
-            except sqlite3.Error as error:
-                self._failure = _disk_error(self.path, error, len(batch))
-                results = [self._failure] * len(batch)
-            _settle_all(batch, results)
-        connection.close()
+            _settle_all(batch, self._commit(connection, batch))
+        if connection is not None:
+            connection.close()
+
+    def _commit(
+        self, connection: sqlite3.Connection | None, batch: list[_Pending]
+    ) -> Sequence[Stored | DiskError]:
+        if connection is None:
+            assert self._failure is not None
+            return [self._failure] * len(batch)
+        try:
+            return _commit(connection, batch)
+        except sqlite3.Error as error:
+            self._failure = _disk_error(self.path, error, len(batch))
+            return [self._failure] * len(batch)
 
 
 def network_file_system(path: Path, mounts_path: Path = Path("/proc/mounts")) -> str | None:

@@ -1,7 +1,7 @@
-"""What the first steps of a phase foretell: a low gradient norm with a high loss is a good sign.
+"""What the first steps of a phase foretell: a low gradient norm with a high loss is a good sign
+(Pareja et al. 2024, "Unveiling the Secret Recipe").
 
-METHOD.md section 3 (Pareja et al. 2024, "Unveiling the Secret Recipe"): it is to be compared
-between runs of one phase on the same data, say with another learning rate or batch.
+Compare it between runs of one phase on the same data, say with another learning rate or batch.
 """
 
 from __future__ import annotations

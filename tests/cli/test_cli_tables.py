@@ -59,3 +59,10 @@ def test_judge_errors_are_told_where_there_are_any() -> None:
     errors = text[text.index("Judge errors") :]
     assert "0.25 ±0.10" in errors
     assert "other" not in errors
+
+
+def test_names_are_neither_markup_nor_commands_to_the_terminal() -> None:
+    text = printed(score("[red]mine[/red]\x1b[2J", "accuracy", 0.31, "[b]phase"))
+    assert r"[red]mine[/red]\x1b[2J" in text
+    assert "[b]phase" in text
+    assert "\x1b" not in text

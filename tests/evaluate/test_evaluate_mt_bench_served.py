@@ -20,7 +20,7 @@ from feldspar.errors import TeacherError
 from feldspar.evaluate.mt_bench.answers import TurnAnswer
 from feldspar.runs import read_rows
 from feldspar.serve import ModelCard, listening, make_app
-from feldspar.serve.engine_thread import open_engine
+from feldspar.serve.hosted_model import open_engine
 from feldspar.serve.protocol import ChatReply, Choice
 from feldspar.teacher import Journal, open_teacher
 from feldspar.world import start_teacher

@@ -247,7 +247,7 @@ def test_a_run_that_was_killed_has_spent_the_same(tmp_path: Path) -> None:
 
     def fault(call: Call) -> Fault | None:
         is_refused = call.stage == "skill-answer" and call.rng.random() < 0.4
-        return Fault(400) if is_refused else None
+        return Fault(400, text='{"error": {"message": "content policy"}}') if is_refused else None
 
     for name in ("whole", "half"):
         (tmp_path / name).mkdir()
@@ -258,7 +258,13 @@ def test_a_run_that_was_killed_has_spent_the_same(tmp_path: Path) -> None:
         with Journal(tmp_path / "half" / "journal") as journal:
             teacher = open_teacher(TEACHER, server.url, journal)
             stream = generate_samples(
-                LEAVES, CONFIG, teacher=teacher, judge=teacher, avoid=[], seed=1, here=tmp_path
+                Workspace(folder=tmp_path),
+                LEAVES,
+                CONFIG,
+                teacher=teacher,
+                judge=teacher,
+                avoid=[],
+                seed=1,
             )
             for _ in range(8):
                 next(stream)

@@ -3,17 +3,21 @@ import math
 
 import pytest
 import torch
+from kto import KTO
 from safetensors.torch import load_file
-from toy_models import BAD, GOOD, ask, tiny_student
+from toy_models import BAD, GOOD, ask, prompt, tiny_student
 
 from feldspar.config import PreferConfig, StudentConfig, TrainConfig
 from feldspar.prefer.candidates import RoundContext
+from feldspar.prefer.methods import METHODS
 from feldspar.prefer.methods.dpo import PreferencePairs
-from feldspar.prefer.tuning import Preferred, tune
+from feldspar.prefer.methods.method import TuningRow
+from feldspar.prefer.picks import survey
+from feldspar.prefer.tuning import tune
 from feldspar.progress import SILENT
-from feldspar.records import Conversation, Message
+from feldspar.records import Candidate, Conversation, Message
 from feldspar.student.fit import fit
-from feldspar.student.model import base_checkpoint, save_checkpoint
+from feldspar.student.model import base_checkpoint, load_student, save_checkpoint
 from feldspar.student.token_rows import tokenise
 from feldspar.student.training.forward import ForwardPass
 from feldspar.student.training.objective import StepScorer
@@ -118,27 +122,42 @@ def test_the_reference_is_computed_once(student, tmp_path):
     assert found.tolist() != pytest.approx([math.log(2)] * 2, abs=1e-3)
 
 
+def candidate(number, text, reward):
+    return Candidate(
+        prompt=f"p{number}", draw=0, text=text, ended=True, num_tokens=5, reward=reward
+    )
+
+
+def round_context(method, num_processes=1):
+    settings = {"batch_samples": 6, "num_epochs": 3, "learning_rate": 1e-3}
+    config = PreferConfig(aligned="a", base="b", **settings)
+    return RoundContext(
+        # Past the recipe's check, which knows the package's own methods alone.
+        config=config.model_copy(update={"method": method}),
+        student=StudentConfig(base="tiny", device="cpu", max_length=128),
+        train=TrainConfig(), pair=None, reward=None, score=None, seed=1, progress=SILENT,
+        num_processes=num_processes,
+    )  # fmt: skip
+
+
+def metrics(folder):
+    return [json.loads(text) for text in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+PROMPTS = {f"p{n}": prompt(n) for n in range(12)}
+
+
 @pytest.mark.slow
 def test_a_round_is_tuned_by_two_processes_as_by_one(student, tmp_path):
     """Through the same door as `feldspar prefer --nproc 2`: losses, margins and weights alike."""
     save_checkpoint(student, tmp_path / "start", phase="sft", step=0)
     start = base_checkpoint(str(tmp_path / "start"))
-    pairs = [Preferred(conversation(n, GOOD), conversation(n, BAD)) for n in range(12)]
+    pairs = [TuningRow(candidate(n, GOOD, 1.0), candidate(n, BAD, 0.0)) for n in range(12)]
     found = {}
     for num in (1, 2):
-        context = RoundContext(
-            config=PreferConfig(
-                aligned="a", base="b", method="dpo", batch_samples=6, num_epochs=3,
-                learning_rate=1e-3,
-            ),
-            student=StudentConfig(base="tiny", device="cpu", max_length=128),
-            train=TrainConfig(), pair=None, reward=None, score=None, seed=1, progress=SILENT,
-            num_processes=num,
-        )  # fmt: skip
         folder = tmp_path / str(num) / "round-1"
-        tuned = tune(start, pairs, folder, context)
-        lines = [json.loads(x) for x in (folder / "metrics.jsonl").read_text().splitlines()]
-        found[num] = lines, load_file(f"{tuned.path}/model.safetensors")
+        tuned = tune(start, pairs, PROMPTS, folder, round_context("dpo", num))
+        found[num] = metrics(folder), load_file(f"{tuned.path}/model.safetensors")
         assert not list(folder.glob("state*"))
     (one, weights), (two, others) = found[1], found[2]
     assert len(one) == len(two) == 6
@@ -148,3 +167,27 @@ def test_a_round_is_tuned_by_two_processes_as_by_one(student, tmp_path):
             assert other[name] == pytest.approx(line[name], rel=1e-3, abs=1e-5)
     for name, tensor in weights.items():
         assert (others[name] - tensor).norm() < 1e-4 * tensor.norm()
+
+
+def test_another_method_is_one_file(student, tmp_path, monkeypatch):
+    """KTO: labelled rows, a loss that needs its step's mean, figures of its own."""
+    monkeypatch.setitem(METHODS, "kto", lambda config: KTO())
+    save_checkpoint(student, tmp_path / "start", phase="sft", step=0)
+    context = round_context("kto")
+    drawn = [
+        candidate(n, text, reward) for n in range(12) for text, reward in ((GOOD, 1.0), (BAD, 0.0))
+    ]
+    picks, figures = survey(drawn, context.method, seed=1)
+    assert figures.num_picked == 12
+    rows = [row for pick in picks for row in pick.tuned]
+    folder = tmp_path / "round-1"
+    start = base_checkpoint(str(tmp_path / "start"))
+    tuned = tune(start, rows, PROMPTS, folder, context)
+    told = metrics(folder)
+    assert len(told) == 12
+    assert told[0]["loss"] == pytest.approx(0.5, abs=1e-4)
+    assert told[0]["reference_point"] == pytest.approx(0, abs=1e-4)
+    assert sum(line["wanted"] * 6 for line in told) == pytest.approx(3 * 12)
+    assert told[-1]["loss"] < 0.45
+    after = load_student(tuned.path, context.student)
+    assert margin(after, 0).item() > margin(student, 0).item() + 0.5

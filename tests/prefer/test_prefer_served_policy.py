@@ -13,10 +13,11 @@ import pytest
 from toy_models import prompt
 
 from feldspar.config import PolicyServerConfig, PreferConfig, StudentConfig, TrainConfig
+from feldspar.endpoint import retry
 from feldspar.errors import TrainingError
-from feldspar.prefer import asking, candidates
+from feldspar.models.launched import Start, launching
+from feldspar.prefer import candidates
 from feldspar.prefer.candidates import RoundContext, draw_candidates
-from feldspar.prefer.launched_server import started
 from feldspar.prefer.reward import find_pair, log_ratio
 from feldspar.progress import SILENT
 from feldspar.records import Candidate
@@ -73,7 +74,7 @@ def wait_until(is_so, seconds=20.0):
 
 @pytest.fixture(autouse=True)
 def no_long_pauses(monkeypatch):
-    monkeypatch.setattr(asking, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(candidates, "PROMPTS_PER_SHARD", 4)
 
 
@@ -154,7 +155,7 @@ def test_a_server_that_gives_fewer_answers_is_asked_for_the_rest(toy, tmp_path):
             {"start_seconds": 0.3}, r"did not come up in 0.3 s \(",
         ),
         (command("--status", 422), {}, r"refuses 3 answers of 12 tokens .*no more than 3.*; lower"),
-        (command("--status", 500), {"max_retries": 1}, r"does not answer \(500\)"),
+        (command("--status", 500), {"max_retries": 1}, r"does not answer \(500 no more than 3\)"),
         (command(), {"model": "policy-7"}, r"and not policy-7, so another model would answer"),
     ],
 )  # fmt: skip
@@ -178,8 +179,10 @@ def test_how_a_server_is_started_is_no_part_of_the_result():
 
 
 def test_a_server_ends_with_the_block_and_so_do_its_children(tmp_path):
-    config = PolicyServerConfig(command=command("--child", tmp_path / "pids"))
-    with started(config, "folder", tmp_path / "server.log"):
+    start = Start(
+        command=command("--child", tmp_path / "pids"), model="folder", log_folder=tmp_path
+    )
+    with launching(start):
         wait_until(lambda: (tmp_path / "pids").exists() and (tmp_path / "pids").read_text())
         pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
         assert all(map(is_running, pids))
@@ -189,9 +192,8 @@ def test_a_server_ends_with_the_block_and_so_do_its_children(tmp_path):
 STARTER = """
 import sys, time
 from pathlib import Path
-from feldspar.config import PolicyServerConfig
-from feldspar.prefer.launched_server import started
-with started(PolicyServerConfig(command=sys.argv[1]), "folder", Path(sys.argv[2])):
+from feldspar.models.launched import Start, launching
+with launching(Start(command=sys.argv[1], model="folder", log_folder=Path(sys.argv[2]))):
     time.sleep(60)
 """
 

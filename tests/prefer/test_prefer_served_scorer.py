@@ -17,8 +17,8 @@ from feldspar.config import (
     StudentConfig,
     TrainConfig,
 )
+from feldspar.endpoint import retry
 from feldspar.errors import TrainingError
-from feldspar.prefer import asking
 from feldspar.prefer.agree import StoredPair, agree
 from feldspar.prefer.candidates import RoundContext, draw_candidates
 from feldspar.prefer.reward import find_pair, load_scorer, log_ratio, open_scorer, score_answers
@@ -26,7 +26,7 @@ from feldspar.progress import SILENT
 from feldspar.records import Candidate, Message
 from feldspar.runs import read_rows
 from feldspar.serve import ModelCard, listening, make_app
-from feldspar.serve.engine_thread import open_engine
+from feldspar.serve.hosted_model import open_engine
 from feldspar.student.inference.engine import prompt_log_probs
 from feldspar.student.model import base_checkpoint, load_student
 from feldspar.student.scoring.log_probs import AnswerRow
@@ -132,7 +132,7 @@ def config_of(toy, aligned_url, base_url, **changes):
 
 @pytest.fixture(autouse=True)
 def no_long_pauses(monkeypatch):
-    monkeypatch.setattr(asking, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 0.01)
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ def test_what_a_server_cannot_do_is_said_with_the_cure(toy, tmp_path, monkeypatc
         with pytest.raises(TrainingError, match=r"refuses a prompt of .*prefer.max_new_tokens"):
             score_answers(scorer, ROWS)
         other.faults = [500] * 99
-        with pytest.raises(TrainingError, match=r"does not answer \(500\); start it"):
+        with pytest.raises(TrainingError, match=r"does not answer \(500 no\); start it"):
             score_answers(scorer, ROWS)
     with pytest.raises(TrainingError, match=r"does not answer .*`endpoint`"):
         open_scorer("base", pair, STUDENT)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from tiny import CHAT, make_model, make_tiny, make_tokenizer
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
 from feldspar.config import StudentConfig
@@ -35,11 +36,19 @@ def student() -> Student:
     return make_tiny()
 
 
-def make_own(name: str) -> Student:
+BLANK_BEFORE_STOP = OWN_TEMPLATES["chatml"][0].replace("'<|im_end|>", "' <|im_end|>")
+DATED = "{{ 'Today: ' + strftime_now('%d %b %Y') + '\n' }}" + OWN_TEMPLATES["chatml"][0]
+ADDS_BOS = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+
+
+def make_own(name: str, *, template: str = "", adds_bos: bool = False) -> Student:
     tokenizer = make_tokenizer()
+    if adds_bos:
+        tokenizer.backend_tokenizer.post_processor = ADDS_BOS
     special = ["<|im_start|>", "<|im_end|>", "</s>", "[INST]", "[/INST]"]
     tokenizer.add_special_tokens({"extra_special_tokens": special})
     tokenizer.chat_template, tokenizer.eos_token = OWN_TEMPLATES[name]
+    tokenizer.chat_template = template or tokenizer.chat_template
     model = make_model(len(tokenizer))
     return make_student(model, tokenizer, StudentConfig(base="own", template="own", device="cpu"))
 
@@ -105,7 +114,7 @@ def test_a_bases_own_template_trains_answers_and_its_stop_token(kind):
     stop = OWN_TEMPLATES[kind][1]
     lead = " " if kind == "brackets" else ""
     assert trained_text(student, row(*CHAT)) == f"{lead}hello!{stop}{lead}later{stop}"
-    assert student.template.pad_id != student.template.stop_id
+    assert student.template.pad_id == student.template.stop_id
 
 
 @pytest.mark.parametrize("spelled", ["<|endoftext|>", "<|USER|>", "a <|assistant|>\nb", "<s>"])
@@ -224,3 +233,58 @@ def test_rows_of_granite_are_what_its_own_template_makes(template):
     assert student.template.render_prompt(chat[:2]) == asked["input_ids"]
     ids = student.template.render_answer(chat[:2], " a b", ended=True)
     assert student.template.decode_answers([ids]) == [" a b"]
+
+
+def whole_chat(student: Student) -> list[int]:
+    messages = [{"role": m.role, "content": m.content} for m in CHAT]
+    return list(student.tokenizer.apply_chat_template(messages)["input_ids"])
+
+
+@pytest.mark.parametrize("name", ["chatml", "brackets"])
+def test_rows_begin_with_bos_where_the_saved_template_writes_it_and_nowhere_else(name):
+    student = make_own(name, adds_bos=True)
+    bos = student.tokenizer.bos_token_id
+    assert student.tokenizer("x")["input_ids"][0] == bos
+    ids = student.template.render(row(*CHAT)).ids.tolist()
+    assert whole_chat(student)[: len(ids)] == ids
+    assert (ids[0] == bos) == (name == "brackets")
+    text = row(Message(role="assistant", content="A text."), train_on="everything")
+    assert student.template.render(text).ids[0] == bos
+
+
+def test_a_blank_before_the_stop_token_gives_one_stop_a_turn():
+    student = make_own("chatml", template=BLANK_BEFORE_STOP)
+    template = student.template
+    ids = template.render(row(*CHAT)).ids.tolist()
+    # The template's own line end after the last turn is no part of the row.
+    assert whole_chat(student)[: len(ids)] == ids
+    # One for each of the four turns: ChatML ends a user's turn with it too.
+    assert ids.count(template.stop_id) == 4
+    assert trained_text(student, row(*CHAT)) == "hello! <|im_end|>later <|im_end|>"
+    answer = template.render_answer(CHAT[:1], "hello!", ended=True)
+    assert template.decode_answers([answer[:-1]]) == ["hello!"]
+    cut = template.render_answer(CHAT[:1], "hello!", ended=False)
+    assert student.tokenizer.decode(cut) == "hello!"
+
+
+def test_a_template_that_writes_the_date_writes_the_same_one_on_every_day():
+    student = make_own("chatml", template=DATED)
+    text = student.tokenizer.decode(student.template.render(row(*CHAT)).ids)
+    assert text.startswith("Today: 26 Jul 2024\n<|im_start|>user\ngreet me")
+    assert student.template.asks_date
+    # What is saved keeps its clock.
+    assert "strftime_now" in student.tokenizer.chat_template
+    assert not make_own("chatml").template.asks_date
+
+
+def test_what_a_template_cannot_write_is_refused_row_by_row():
+    strict = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+        + OWN_TEMPLATES["chatml"][0]
+    )
+    template = make_own("chatml", template=strict).template
+    system = Message(role="system", content="Be kind.")
+    assert template.refusal(row(*CHAT)) == ""
+    assert "refuses turns system, user" in template.refusal(row(system, *CHAT))
+    assert "the assistant speaks first" in template.refusal(row(*CHAT[1:]))
+    assert make_tiny().template.refusal(row(*CHAT[1:])) == ""

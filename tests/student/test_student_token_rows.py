@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import chats, make_tiny
+from test_student_render import make_own
+from tiny import CHAT, chats, make_tiny
 
 from feldspar.records import Conversation, Message
 from feldspar.student.model import Student
@@ -93,3 +94,14 @@ def test_no_rows_are_no_tokens(student, tmp_path):
     rows = tokenise_once(student.template, [kept(tmp_path, [])], 20)
     assert len(rows) == 0
     assert rows.num_rows == (0,)
+
+
+def test_a_row_that_a_template_cannot_write_is_left_out_and_counted(caplog):
+    student = make_own("chatml")
+    first = Message(role="assistant", content="hello!")
+    bad = Conversation(id="mine:3", source="a", messages=(first, *CHAT), train_on="turns")
+    rows = tokenise(student.template, [("a", [*chats(2), bad, *chats(2, seed=2)])], 100)
+    assert (rows.num_rows, rows.num_dropped) == ((4,), (1,))
+    assert "1 rows are left out that the chat template cannot write; the first: mine:3: the" in (
+        caplog.text
+    )

@@ -214,3 +214,63 @@ def test_draft_asks_the_teacher_behind_a_url(
     draft = (leaf / "qna.draft.yaml").read_text()
     assert draft.startswith("# A DRAFT")
     assert "question: What is it?" in draft
+
+
+def test_only_changed_leaves_are_checked(taxonomy: Path) -> None:
+    def git(*arguments: str) -> None:
+        who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+        subprocess.run(["git", "-C", str(taxonomy), *who, *arguments], check=True)
+
+    git("init", "--quiet", "--initial-branch=main")
+    git("add", ".")
+    git("commit", "--quiet", "-m", "first")
+    command = ["check", str(taxonomy), "--changed", "--base", "main"]
+    result = CliRunner().invoke(app, command)
+    assert (result.exit_code, result.output) == (0, "no leaf is new or changed since main\n")
+    bad = taxonomy / "compositional_skills" / "bad" / "qna.yaml"
+    bad.parent.mkdir()
+    bad.write_text("a: b: c\n", encoding="utf-8")
+    result = CliRunner().invoke(app, [*command, "--json"])
+    record = json.loads(result.output)
+    assert (result.exit_code, record["num_files"]) == (3, 1)
+    assert [finding["code"] for finding in record["findings"]] == ["FT002"]
+
+
+def test_chunks_are_printed_for_programs(taxonomy: Path) -> None:
+    result = CliRunner().invoke(app, ["chunks", str(taxonomy), "--max-tokens", "50", "--json"])
+    (leaf,) = json.loads(result.output)
+    assert (leaf["path"], result.exit_code) == ("knowledge/phoenix", 0)
+    assert leaf["num_covered"] == leaf["num_words"]
+    assert {"id", "document", "num_words", "text", "seed_lines"} == leaf["chunks"][0].keys()
+
+
+def test_a_new_leaf_is_put_where_the_other_commands_look(
+    taxonomy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taxonomy.rename(taxonomy.with_name("taxonomy"))
+    monkeypatch.chdir(taxonomy.parent)
+    assert CliRunner().invoke(app, ["new", "knowledge/new"]).exit_code == 0
+    assert Path("taxonomy", "knowledge", "new", "qna.yaml").is_file()
+    assert CliRunner().invoke(app, ["new", "elsewhere/knowledge/new"]).exit_code == 0
+    assert Path("elsewhere", "knowledge", "new", "qna.yaml").is_file()
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", ","])
+def test_tables_as_spreadsheets_write_them_are_imported(tmp_path: Path, delimiter: str) -> None:
+    table = tmp_path / "table.csv"
+    rows = ["question|answer", 'Say hello to Ann.|"Hello, Ann; dear!"']
+    text = "\n".join(rows).replace("|", delimiter)
+    table.write_text(f"\ufeff{text}\n", encoding="utf-8")
+    leaf = tmp_path / "compositional_skills" / "a"
+    assert CliRunner().invoke(app, ["import", str(table), str(leaf)]).exit_code == 0
+    assert "Hello, Ann; dear!" in (leaf / "qna.yaml").read_text(encoding="utf-8")
+
+
+def test_nothing_from_a_leaf_steers_the_terminal(tmp_path: Path) -> None:
+    leaf = tmp_path / "compositional_skills" / "a\x1b]0;x\x07"
+    leaf.mkdir(parents=True)
+    (leaf / "qna.yaml").write_text(f"{SEEDS}\u202e: '\\e[31m'\n", encoding="utf-8")
+    for command in ("check", "tree", "chunks"):
+        output = CliRunner().invoke(app, [command, str(tmp_path)]).output
+        assert not set("\x1b\x07\u202e") & set(output)
+    assert r"a\x1b]0;x\x07" in CliRunner().invoke(app, ["check", str(tmp_path)]).output

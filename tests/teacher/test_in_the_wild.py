@@ -20,6 +20,7 @@ from feldspar.endpoint import retry, transport
 from feldspar.errors import TeacherError
 from feldspar.generate import generate_samples
 from feldspar.records import Leaf, Sample, Seed
+from feldspar.steps import Workspace
 from feldspar.teacher import Budget, BudgetSpent, Journal, Refused, open_teacher
 
 CONFIG = TeacherConfig(concurrency=8, max_retries=3, timeout_seconds=2)
@@ -138,6 +139,22 @@ def test_a_step_whose_few_calls_all_failed_is_not_done(tmp_path: Path) -> None:
     with FakeTeacher(echo, fault=lambda call: Fault(403)) as server, Journal(tmp_path / "j") as j:
         teacher = open_teacher(CONFIG, server.url, j)
         with pytest.raises(TeacherError, match=r"failed 3 of 3 calls for good .*403"):
+            asyncio.run(run())
+
+
+def test_a_call_that_does_not_fit_stops_no_run_that_is_answered(tmp_path: Path) -> None:
+    def fault(call: Call) -> Fault | None:
+        return Fault(400, text='{"error": "prompt is too long"}') if call.prompt == "1" else None
+
+    async def run() -> None:
+        async with teacher:
+            await ask(teacher, "0")
+            with pytest.raises(Refused, match="too long"):
+                await ask(teacher, "1")
+
+    with FakeTeacher(echo, fault=fault) as server, Journal(tmp_path / "j") as journal:
+        for _ in range(2):
+            teacher = open_teacher(CONFIG, server.url, journal)
             asyncio.run(run())
 
 
@@ -305,7 +322,13 @@ def generate(server: FakeTeacher, here: Path, config: TeacherConfig) -> list[Sam
         teacher = open_teacher(config, server.url, journal)
         return list(
             generate_samples(
-                [LEAF], ROWS, teacher=teacher, judge=teacher, avoid=(), seed=1, here=here
+                Workspace(folder=here),
+                [LEAF],
+                ROWS,
+                teacher=teacher,
+                judge=teacher,
+                avoid=(),
+                seed=1,
             )
         )
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -127,3 +128,52 @@ def test_answers_are_listed_and_those_of_a_model_forgotten(tmp_path: Path) -> No
         assert journal.size_bytes < 0.7 * before
         assert [row.model for row in journal.stats()] == ["new"]
         put(journal, b"more")
+
+
+def test_what_no_file_can_hold_is_made_sound_and_the_rest_of_its_batch_is_kept(
+    tmp_path: Path,
+) -> None:
+    odd = [
+        Stored("half \ud83d", "stop", 3, 1),
+        Stored("much", "stop", 10**30, -(10**30)),
+        Stored("none\x00within", "st\udc00p", 1, 1),
+    ]
+
+    async def put_all(journal: Journal) -> list[Stored]:
+        every = [ANSWER, *odd, ANSWER]
+        return await asyncio.gather(
+            *(
+                journal.put(bytes([n]), stored, model="m", stage="s")
+                for n, stored in enumerate(every)
+            )
+        )
+
+    with Journal(tmp_path / "j") as journal:
+        first, half, much, none, last = asyncio.run(put_all(journal))
+        assert first == last == ANSWER
+        assert half.text == "half \ufffd"
+        assert (much.prompt_tokens, much.completion_tokens) == (2**53, 0)
+        assert none == ("none\x00within", "st\ufffdp", 1, 1)
+        assert [journal.get(bytes([n])) for n in range(5)] == [first, half, much, none, last]
+
+
+def test_nothing_more_is_asked_once_a_commit_has_failed(tmp_path: Path) -> None:
+    with Journal(tmp_path / "j") as journal:
+        put(journal, b"k")
+        journal.check()
+        with sqlite3.connect(tmp_path / "j") as other:
+            other.execute("DROP TABLE answers")
+        other.close()
+        with pytest.raises(DiskError, match="1 answers could not be kept"):
+            put(journal, b"l")
+        with pytest.raises(DiskError):
+            journal.check()
+
+
+def test_refusals_can_be_forgotten(tmp_path: Path) -> None:
+    with Journal(tmp_path / "j") as journal:
+        put(journal, b"k")
+        put(journal, b"l", Stored("422 no seed", "refused", 0, 0))
+        assert journal.remove_refusals() == 1
+        assert journal.get(b"l") is None
+        assert journal.get(b"k") == ANSWER

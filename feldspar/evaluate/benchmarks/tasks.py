@@ -317,7 +317,7 @@ def _read_splits(name: str, folder: Path, subject: str | None) -> Any:
 @functools.lru_cache(maxsize=8)
 def _read_rows(path: Path) -> list[dict[str, Any]]:
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
         if line.strip():
             try:
                 rows.append(json.loads(line))

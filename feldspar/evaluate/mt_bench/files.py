@@ -148,7 +148,7 @@ class _LinePlace(NamedTuple):
 
 def _lines(path: Path, keys: tuple[str, ...]) -> Iterator[_LinePlace]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read ({error}); {_where()}") from error
     # By "\n" alone: texts hold other separators of lines.

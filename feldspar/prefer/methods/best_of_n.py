@@ -1,4 +1,4 @@
-"""Best of N (METHOD.md section 5): fine-tuning on the answer of the highest reward."""
+"""Best of N (docs/preference.md): fine-tuning on the answer of the highest reward."""
 
 from __future__ import annotations
 
@@ -16,5 +16,7 @@ class BestOfN:
     def rows(self, candidates: Sequence[Candidate], key: str) -> PromptRows:
         return PromptRows([TuningRow(best_of(candidates))], [TuningRow(any_of(candidates, key))])
 
-    def objective(self, chosen: TokenRows, rejected: TokenRows) -> Objective | None:
+    def objective(
+        self, rows: Sequence[TuningRow], chosen: TokenRows, rejected: TokenRows
+    ) -> Objective | None:
         return None

@@ -22,9 +22,9 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from feldspar.files import write_json
 from feldspar.prefer.methods.method import EQUAL_WITHIN, PromptRows, TuningRow, best_of
 from feldspar.records import Candidate
-from feldspar.runs import write_json
 from feldspar.student.token_rows import TokenRows
 from feldspar.student.training.forward import ForwardPass, MicroBatchTensors
 from feldspar.student.training.objective import (
@@ -58,7 +58,9 @@ class DPO:
         turned = TuningRow(other, best) if is_turned else TuningRow(best, other)
         return PromptRows([TuningRow(best, other)], [turned])
 
-    def objective(self, chosen: TokenRows, rejected: TokenRows) -> Objective | None:
+    def objective(
+        self, rows: Sequence[TuningRow], chosen: TokenRows, rejected: TokenRows
+    ) -> Objective | None:
         return PreferencePairs(chosen, rejected, self._beta)
 
 

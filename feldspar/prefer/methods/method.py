@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from feldspar.records import Candidate
@@ -17,8 +18,10 @@ EQUAL_WITHIN = 1e-4
 """In nats: what batching alone may change in a sum of log-probabilities."""
 
 
-class TuningRow(NamedTuple):
-    """An answer to tune on, and for methods that compare the answer it is preferred to."""
+@dataclass(frozen=True, slots=True)
+class TuningRow:
+    """An answer to tune on, and for methods that compare the answer it is preferred to. A method
+    whose loss needs more of a row makes rows of a subclass."""
 
     chosen: Candidate
     rejected: Candidate | None = None
@@ -39,9 +42,13 @@ class PreferenceMethod(Protocol):
         """Of one prompt's finished candidates, whose rewards are not all equal. `key` stands for
         seed and prompt: random choices are functions of it."""
 
-    def objective(self, chosen: TokenRows, rejected: TokenRows) -> Objective | None:
-        """The loss over the rows, where it is not the chosen answers' cross-entropy. `rejected` has
-        a row for each chosen one, or none at all."""
+    def objective(
+        self, rows: Sequence[TuningRow], chosen: TokenRows, rejected: TokenRows
+    ) -> Objective | None:
+        """The loss over `rows`, where it is not the chosen answers' cross-entropy.
+
+        `chosen` are their tokens, in order; `rejected` those of the answers they are preferred to,
+        or empty."""
 
 
 def best_of(candidates: Sequence[Candidate]) -> Candidate:

@@ -54,14 +54,14 @@ class CutOff(TrainingError):
     """The only trouble here is that another process ended; it says why."""
 
 
-class _Met(NamedTuple):
+class _Rendezvous(NamedTuple):
     store: Store
     rank: int
     size: int
 
 
-def _rendezvous() -> _Met:
-    return _Met(*next(iter(rendezvous("env://", timeout=JOIN_TIMEOUT))))
+def _rendezvous() -> _Rendezvous:
+    return _Rendezvous(*next(iter(rendezvous("env://", timeout=JOIN_TIMEOUT))))
 
 
 def run_worker() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -13,6 +14,17 @@ from jinja2 import TemplateError
 from feldspar.errors import TrainingError
 from feldspar.records import Message
 from feldspar.student.template.tokens import LAB
+
+TEMPLATE_DATE = datetime(2024, 7, 26)
+"""What a chat template that asks for today's date is told, so that rows do not depend on the day.
+Llama 3's templates write it where they have no clock."""
+
+
+_CLOCK = re.compile(r"""strftime_now\s*\(\s*(?P<mark>["'])(?P<format>.*?)(?P=mark)\s*\)""")
+
+
+class TemplateRefusal(TrainingError):
+    """A chat template cannot write turns of these roles as they would be trained."""
 
 
 class TemplatePiece(NamedTuple):
@@ -31,6 +43,8 @@ class TemplateTurn(NamedTuple):
     answer: str | None
     lead: str = ""
     """What the template writes between its generation prompt and the answer: trained with it."""
+    tail: str = ""
+    """What it writes between the answer and the stop token: trained with it too."""
 
 
 Layout = Callable[[Sequence[Message], bool], list[TemplateTurn]]
@@ -38,7 +52,7 @@ Layout = Callable[[Sequence[Message], bool], list[TemplateTurn]]
 
 
 def lab_turns(messages: Sequence[Message], answered: bool) -> list[TemplateTurn]:
-    """METHOD.md section 4. The stop token after each answer is not part of the pieces."""
+    """The stop token after each answer is not part of the pieces."""
     turns: list[TemplateTurn] = []
     pieces: list[TemplatePiece] = []
     for message in messages:
@@ -87,17 +101,22 @@ class OwnLayout:
         self._tokenizer = tokenizer
         self._skeleton = lru_cache(maxsize=256)(self._take_apart)
         self._special = [t.content for t in tokenizer.added_tokens_decoder.values() if t.special]
+        self.asks_date = "strftime_now" in str(tokenizer.chat_template)
         self._complete()
-        self.stop_text = self._find_stop()
+        self.tail, self.stop_text = self._find_stop()
         padded = self._render([{"role": "user", "content": f" {_mark(0)} "}], generate=False)
         self._strips = f" {_mark(0)} " not in padded
+        bos = tokenizer.bos_token
+        self.writes_bos = bool(bos) and padded.startswith(bos)
+        """Whether a conversation begins with the tokenizer's BOS, by the template itself."""
         self.lead = self._skeleton(("user", "assistant"), True)[-1].lead
         """What the template writes before an answer that its generation prompt lacks."""
 
     @property
     def key(self) -> str:
         """Of all that decides where turns stand."""
-        return json.dumps([self._tokenizer.chat_template, self._tokenizer.special_tokens_map])
+        parts = [self._tokenizer.chat_template, self._tokenizer.special_tokens_map]
+        return json.dumps([*parts, *([TEMPLATE_DATE.isoformat()] if self.asks_date else [])])
 
     def __call__(self, messages: Sequence[Message], answered: bool) -> list[TemplateTurn]:
         while answered and messages and messages[-1].role != "assistant":
@@ -115,7 +134,7 @@ class OwnLayout:
                 for p in turn.prompt
             ]
             answer = None if turn.answer is None else contents[int(turn.answer)]
-            filled.append(TemplateTurn(tuple(pieces), answer, turn.lead))
+            filled.append(turn._replace(prompt=tuple(pieces), answer=answer))
         return filled
 
     def _take_apart(self, roles: tuple[str, ...], answered: bool) -> list[TemplateTurn]:
@@ -125,21 +144,28 @@ class OwnLayout:
         turns = []
         at = 0
         for number in [i for i, role in enumerate(roles) if role == "assistant"]:
+            if number == 0:
+                raise TemplateRefusal(
+                    "the assistant speaks first; chat templates begin with a user"
+                )
             prompt = self._render(marked[:number], generate=True)
             answer_at = whole.index(_mark(number))
             if not whole.startswith(prompt) or len(prompt) > answer_at or at > len(prompt):
-                raise TrainingError(
+                raise TemplateRefusal(
                     "the base's chat template rewrites earlier turns, so an answer would not be "
                     'trained where it is asked for; use template = "lab"'
                 )
             lead = whole[len(prompt) : answer_at]
-            turns.append(TemplateTurn(_pieces(whole[at : len(prompt)]), str(number), lead))
+            before = _pieces(whole[at : len(prompt)])
             at = answer_at + len(_mark(number))
-            if whole.startswith(self.stop_text, at):
-                at += len(self.stop_text)
+            end = self.tail + self.stop_text
+            is_ended = whole.startswith(end, at)
+            at += len(end) if is_ended else 0
+            tail = self.tail if is_ended else ""
+            turns.append(TemplateTurn(before, str(number), lead, tail))
         if not answered:
-            lead = self._skeleton((*roles, "assistant"), True)[-1].lead
-            turns.append(TemplateTurn(_pieces(whole[at:]), None, lead))
+            last = self._skeleton((*roles, "assistant"), True)[-1]
+            turns.append(TemplateTurn(_pieces(whole[at:]), None, last.lead, last.tail))
         return turns
 
     def _complete(self) -> None:
@@ -154,32 +180,49 @@ class OwnLayout:
             ending = "{% if add_generation_prompt %}{{ " + _quoted(header) + " }}{% endif %}"
             self._tokenizer.chat_template += ending
 
-    def _find_stop(self) -> str:
-        """The special token after an answer; the tokenizer's end token where there is none."""
+    def _find_stop(self) -> tuple[str, str]:
+        """What is written after an answer: white space, and the special token that ends it; where
+        there is none, the tokenizer's end token."""
         chat = [{"role": "user", "content": _mark(0)}, {"role": "assistant", "content": _mark(1)}]
-        after = self._render(chat, generate=False).partition(_mark(1))[2].lstrip()
+        after = self._render(chat, generate=False).partition(_mark(1))[2]
+        stripped = after.lstrip()
         for token in sorted(self._special, key=len, reverse=True):
-            if after.startswith(token):
-                return str(token)
+            if stripped.startswith(token):
+                return after[: len(after) - len(stripped)], str(token)
         if self._tokenizer.eos_token is None:
             raise TrainingError(
                 'the base\'s chat template ends answers with no special token; use template = "lab"'
             )
-        return str(self._tokenizer.eos_token)
+        return "", str(self._tokenizer.eos_token)
 
     def _render(self, messages: list[dict[str, str]], *, generate: bool) -> str:
+        template = self._tokenizer.chat_template
         try:
             return str(
                 self._tokenizer.apply_chat_template(
-                    messages, tokenize=False, add_generation_prompt=generate
+                    messages,
+                    tokenize=False,
+                    add_generation_prompt=generate,
+                    chat_template=_with_date(template) if self.asks_date else template,
                 )
             )
         except (TemplateError, ValueError, KeyError) as error:
             roles = ", ".join(m["role"] for m in messages)
-            raise TrainingError(
+            raise TemplateRefusal(
                 f"the base's chat template refuses turns {roles}: {error}; "
                 'use template = "lab", or leave system_prompt empty'
             ) from None
+
+
+def _with_date(template: str) -> str:
+    """A template whose calls of `strftime_now` are what they give on TEMPLATE_DATE."""
+    fixed = _CLOCK.sub(lambda call: _quoted(TEMPLATE_DATE.strftime(call["format"])), template)
+    if re.search(r"strftime_now\s*\(", fixed):
+        raise TrainingError(
+            "the base's chat template asks for the date in a way that cannot be fixed, so its rows "
+            'would depend on the day; use template = "lab"'
+        )
+    return fixed
 
 
 def _mark(number: int) -> str:

@@ -27,6 +27,7 @@ from feldspar.student.template.layout import (
     Layout,
     OwnLayout,
     TemplatePiece,
+    TemplateRefusal,
     TemplateTurn,
     lab_turns,
 )
@@ -43,6 +44,8 @@ class Template:
     """A tokenizer, a layout of turns, and the ids that frame them.
 
     `stop_id` ends every answer; `bos_id` is put before every row that does not have it, or None.
+    A base's own layout that writes no BOS gets none: conversations are what the saved template
+    makes of them, and plain text alone begins with `bos_id`.
     """
 
     def __init__(
@@ -54,15 +57,17 @@ class Template:
         pad_id: int,
         bos_id: int | None,
         system_prompt: str = "",
-        lead: str = "",
     ) -> None:
-        """`tokenizer` is a transformers PreTrainedTokenizerFast that has all its special tokens;
-        `lead` is what the layout writes before an answer as part of it."""
+        """`tokenizer` is a transformers PreTrainedTokenizerFast that has all its special tokens."""
         self.kind: Literal["lab", "own"] = "lab" if layout is lab_turns else "own"
         self.stop_id, self.pad_id, self.bos_id = stop_id, pad_id, bos_id
         self._any_bos_id: int | None = tokenizer.bos_token_id
         self.system_prompt = system_prompt
-        self._layout, self._lead = layout, lead
+        self._layout = layout
+        own = layout if isinstance(layout, OwnLayout) else None
+        self._lead, self._tail = (own.lead, own.tail) if own else ("", "")
+        self.asks_date = own is not None and own.asks_date
+        self._is_bos_in_chats = own is None or own.writes_bos
         self._stop_text: str = tokenizer.convert_ids_to_tokens(stop_id)
         # Own copies: parsing special tokens is a switch on the tokenizer, not on the call.
         self._parsing, self._plain = (_copy(tokenizer, parse=parse) for parse in (True, False))
@@ -81,6 +86,8 @@ class Template:
         layout = self._layout.key if isinstance(self._layout, OwnLayout) else "lab"
         parts = [layout, self.stop_id, self.bos_id, self._any_bos_id, self.system_prompt]
         parts += [self._lead, self._stop_text, self._parsing.to_str()]
+        if self._tail or (self.bos_id is not None and not self._is_bos_in_chats):
+            parts += [self._tail, self._is_bos_in_chats]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def render(self, conversation: Conversation) -> TokenRow:
@@ -97,7 +104,8 @@ class Template:
             parts.append(([self.stop_id], True))
         else:
             parts = list(self._parts(self._turns(conversation.messages, answered=True)))
-        ids = self._with_bos([i for part, _ in parts for i in part])
+        ids = [i for part, _ in parts for i in part]
+        ids = self._with_bos(ids) if is_text(conversation) else self._as_chat(ids)
         marks = [everything or trained for part, trained in parts for _ in part]
         if conversation.train_on == "turns":
             users = self._user_marks(self._turns(conversation.messages, answered=True))
@@ -106,6 +114,15 @@ class Template:
         if ids and ids[0] == self._any_bos_id:
             marks[0] = False
         return TokenRow(np.array(ids, dtype=np.int32), np.array(marks, dtype=np.bool_))
+
+    def refusal(self, conversation: Conversation) -> str:
+        """Why the layout cannot write a conversation; empty where it can."""
+        if isinstance(self._layout, OwnLayout) and not is_text(conversation):
+            try:
+                self._turns(conversation.messages, answered=True)
+            except TemplateRefusal as refusal:
+                return str(refusal)
+        return ""
 
     def render_all(self, conversations: Sequence[Conversation]) -> list[TokenRow]:
         """`render` of each, with all their texts encoded together, on all cores."""
@@ -119,29 +136,30 @@ class Template:
     def render_prompt(self, messages: Sequence[Message]) -> list[int]:
         """Ids up to where the next answer starts: a prefix of `render` of the answered row."""
         parts = self._parts(self._turns(messages, answered=False))
-        return self._with_bos([i for part, _ in parts for i in part])
+        return self._as_chat([i for part, _ in parts for i in part])
 
     def render_opening(self) -> list[int]:
         """Ids up to where a first user's words start; one token at least."""
         (turn,) = self._turns([Message(role="user", content="?")], answered=False)
         before = list(takewhile(lambda piece: not piece.is_user, turn.prompt))
-        return self._with_bos(self._prompt(before, "")) or [self.stop_id]
+        return self._as_chat(self._prompt(before, "")) or [self.stop_id]
 
     def render_answer(self, messages: Sequence[Message], answer: str, *, ended: bool) -> list[int]:
         """Ids of an answer to `messages`, with the stop token when it ended."""
         last = self._turns(messages, answered=False)[-1]
-        return self._answer(last._replace(answer=answer)) + [self.stop_id] * ended
+        turn = last._replace(answer=answer, tail=last.tail if ended else "")
+        return self._answer(turn) + [self.stop_id] * ended
 
     def decode_answers(self, answers: Sequence[Sequence[int]]) -> list[str]:
         """Text of sampled answers, without their stop tokens and other special tokens."""
         # Decoders of the Llama kind strip a leading space from what they take for a text's start.
         framed = [[*self._newline, *ids] for ids in answers]
         texts = self._parsing.decode_batch(framed, skip_special_tokens=True)
-        return [self.without_lead(text.removeprefix("\n")) for text in texts]
+        return [self.without_frame(text.removeprefix("\n")) for text in texts]
 
-    def without_lead(self, text: str) -> str:
-        """An answer without what the layout itself writes before it."""
-        return text.removeprefix(self._lead)
+    def without_frame(self, text: str) -> str:
+        """An answer without what the layout itself writes before and after it."""
+        return text.removeprefix(self._lead).removesuffix(self._tail)
 
     def _turns(self, messages: Sequence[Message], *, answered: bool) -> list[TemplateTurn]:
         given = [m for m in messages if m.content or m.role != "system"]
@@ -205,8 +223,9 @@ class Template:
         anchor = literal[specials[-1].start() :] if specials else literal
         answer = turn.answer or ""
         if self._spells_special(answer):
-            return self._encode(anchor, turn.lead, True) + self._encode("\n", answer, False)
-        return self._encode(anchor, turn.lead + answer, True)
+            ids = self._encode(anchor, turn.lead, True) + self._encode("\n", answer, False)
+            return ids + self._encode("\n", turn.tail, True)
+        return self._encode(anchor, turn.lead + answer + turn.tail, True)
 
     def _spells_special(self, text: str) -> bool:
         """Whether text spells a special token, in any form that a normaliser may fold into one."""
@@ -235,6 +254,9 @@ class Template:
             encoder = self._parsing if parse else self._plain
             ids: list[int] = encoder.encode(text, add_special_tokens=False).ids
             return ids
+
+    def _as_chat(self, ids: list[int]) -> list[int]:
+        return self._with_bos(ids) if self._is_bos_in_chats else ids
 
     def _with_bos(self, ids: list[int]) -> list[int]:
         if self.bos_id is None or ids[:1] == [self.bos_id]:

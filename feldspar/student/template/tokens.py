@@ -50,4 +50,4 @@ LAB = TemplateTokens(
     pad="<|pad|>",
     tokens_per_turn=14,
 )
-"""METHOD.md section 4."""
+"""As the model cards of Merlinite-7b and Labradorite-13b write it."""

@@ -108,7 +108,7 @@ def state_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in _state_files(folder))
 
 
-class _Found(NamedTuple):
+class _FoundState(NamedTuple):
     step: int
     paths: list[Path]
 
@@ -143,19 +143,19 @@ class _Parts:
                 )
 
 
-def _find(folder: Path, key: str) -> _Found | None:
+def _find(folder: Path, key: str) -> _FoundState | None:
     """The latest state of this run that is whole."""
     found = []
     if (folder / _WHOLE).is_file():
         with safe_open(folder / _WHOLE, framework="pt") as file:
             about = file.metadata()
         if about["key"] == key:
-            found.append(_Found(int(about["step"]), [folder / _WHOLE]))
+            found.append(_FoundState(int(about["step"]), [folder / _WHOLE]))
     if (folder / _LIST).is_file():
         about = json.loads((folder / _LIST).read_text(encoding="utf-8"))
         paths = [folder / name for name in about["parts"]]
         if about["key"] == key and all(path.is_file() for path in paths):
-            found.append(_Found(about["step"], paths))
+            found.append(_FoundState(about["step"], paths))
     return max(found, default=None)
 
 

@@ -33,7 +33,7 @@ class FitSettings:
     activation_checkpointing: Rounding[Literal["auto", "always", "never"]] = "never"
     decay_steps: int = 0
     """Last steps over which the learning rate falls to nothing: for new models. A phase that ends
-    so makes the next one worse (METHOD.md section 3)."""
+    so makes the next one worse (docs/phases.md)."""
     checkpoint_steps: tuple[int, ...] = ()
     """`on_checkpoint` is called when so many steps are done."""
 

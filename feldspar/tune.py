@@ -1,0 +1,60 @@
+"""Preference tuning as a part of a run: its reward pair, its prompts, and who judges its rounds."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+from feldspar.evaluate.mt_bench.run import ScoreChats
+from feldspar.examine import open_examiners
+from feldspar.prefer.prompts import PROMPTS_STEP
+from feldspar.prefer.reward import find_pair
+from feldspar.prefer.rounds import PREFERRED_STEP
+from feldspar.prepare import Prepared
+from feldspar.records import Checkpoint, Sample, ScoreCheckpoint
+from feldspar.runs import Rows, Run
+
+
+def tune(
+    run: Run,
+    prepared: Prepared,
+    sft: Checkpoint,
+    samples: Rows[Sample],
+    score: ScoreCheckpoint,
+) -> Rows[Checkpoint]:
+    """Answers picked by the log-ratio reward of two models, and fine-tuning on them, in rounds."""
+    recipe = run.recipe
+    assert recipe.prefer is not None
+    # Found first: either may be a hub id, or a tokenizer alone, its model served.
+    pair = find_pair(recipe.prefer)
+    prompts = run.step(PROMPTS_STEP)(samples, recipe.prefer)
+    models = {"aligned": Path(pair.aligned.path), "base": Path(pair.base.path)}
+    with ExitStack() as stack:
+        return run.step(PREFERRED_STEP, reads=models)(
+            sft,
+            prompts,
+            recipe.prefer,
+            train=recipe.train.model_copy(update={"phase": ()}),
+            student=prepared.student,
+            score=score,
+            rate=rounds_judge(run, prepared, stack),
+            seed=recipe.seed,
+        )
+
+
+def rounds_judge(run: Run, prepared: Prepared, stack: ExitStack) -> ScoreCheckpoint | None:
+    """MT-Bench for each round's model, where the recipe has it run. `stack` closes its judge."""
+    config = run.recipe.evaluate.mt_bench
+    if config is None or prepared.mt_bench is None:
+        return None
+    return ScoreChats(
+        prepared.mt_bench,
+        config,
+        base=prepared.base,
+        judge=stack.enter_context(open_examiners(run, config.judge)).judge,
+        student=prepared.student,
+        folder=run.path / "answers" / "mt-bench",
+        seed=run.recipe.seed,
+        progress=run.progress,
+        num_resamples=run.recipe.evaluate.num_resamples,
+    )
