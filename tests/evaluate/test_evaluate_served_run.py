@@ -20,7 +20,7 @@ endpoint = "URL"
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.usefixtures("tiny")  # its world's models are made
 def test_a_served_model_has_a_row_next_to_the_runs_own(tmp_path, cache):
     recipe = tiny_run.write_recipe(tmp_path, RECIPE)
@@ -42,20 +42,12 @@ def test_a_served_model_has_a_row_next_to_the_runs_own(tmp_path, cache):
     assert compared.returncode == 0, compared.stderr
     (of_leaves,) = [c for c in json.loads(compared.stdout) if c["exam"] == "leaf exams"]
     assert of_leaves["difference"]["value"] < 0
-    # At another address, and gone: nothing is made again.
+    # At another address nothing is made again.
     before = tiny_run.step_files(run)
-    elsewhere = "evaluate.server.endpoint=http://127.0.0.1:9/v1"
     with tiny_run.serving_teacher(recipe) as url:
         moved = tiny_run.feldspar(
-            "run",
-            recipe.name,
-            "--set",
-            f"evaluate.server.endpoint={url}",
-            cwd=tmp_path,
+            "run", recipe.name, "--set", f"evaluate.server.endpoint={url}", cwd=tmp_path,
             cache=cache,
-        )
+        )  # fmt: skip
     assert moved.returncode == 0, moved.stderr
     assert tiny_run.step_files(run) == before
-    gone = tiny_run.feldspar("run", recipe.name, "--set", elsewhere, cwd=tmp_path, cache=cache)
-    assert gone.returncode == 1
-    assert "no server answers at http://127.0.0.1:9" in gone.stderr
