@@ -7,8 +7,10 @@ import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
+from feldspar.ahead import Check, Subject, check_all
+from feldspar.ahead.checks import Until
 from feldspar.config import (
     BenchmarkConfig,
     Recipe,
@@ -22,14 +24,10 @@ from feldspar.evaluate.mt_bench.files import MTBench, find_mt_bench, read_mt_ben
 from feldspar.models.opening import known_model, unserved_model
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Checkpoint, ScoreItems
-from feldspar.runs import cache_folder, open_step, result_of, write_json
+from feldspar.runs import cache_folder, result_of, write_json
 from feldspar.teacher import Budget, Journal, Teacher, open_teacher
 
 log = logging.getLogger(__name__)
-
-
-Until = Literal["samples", "phases", "trained", "preferred", "scores"]
-"""How far a run goes."""
 
 
 class Teachers(NamedTuple):
@@ -92,10 +90,10 @@ class Prepared(NamedTuple):
         }
 
 
-def look_ahead(recipe: Recipe, run_path: Path, until: Until) -> Prepared:
-    """Look at what training and scoring need, which costs nothing.
+def look_ahead(recipe: Recipe, until: Until) -> Prepared:
+    """What training and scoring need, found before anything is paid for.
 
-    Raises FeldsparError for a base that cannot be loaded and for benchmarks that cannot be run.
+    Raises FeldsparError for a base that is not there and for benchmarks that cannot be run.
     """
     from feldspar.student.model import base_checkpoint, with_dtype
 
@@ -110,13 +108,17 @@ def look_ahead(recipe: Recipe, run_path: Path, until: Until) -> Prepared:
         mt_bench_files={path.name: path for path in files},
     )
     prepared.benchmarks(SILENT)
-    # What was scored before is found again, also where there is no hub.
-    if until == "scores" and config.benchmark and open_step(run_path, "benchmarks") is None:
-        from feldspar.evaluate.benchmarks.tasks import check_data
-
-        for benchmark in config.benchmark:
-            check_data(benchmark)
     return prepared
+
+
+def doctor(recipe: Recipe, folder: Path, progress: Progress) -> list[Check]:
+    """What of a recipe is free to check, checked: for `feldspar doctor` and `feldspar plan`.
+
+    Nothing is fetched, made or asked but what a server lists, and a prompt where a role needs its
+    log-probabilities. Raises RecipeError where the recipe's paths cannot be made out.
+    """
+    placed = place(recipe, folder, progress, parts=set())
+    return check_all(Subject(recipe=placed, named=recipe, run_path=None, folder=folder))
 
 
 @contextmanager

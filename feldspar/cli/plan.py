@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from feldspar.cli.doctor import as_rows, checks_table
 from feldspar.cli.run import RecipePath, Settings
 from feldspar.cli.terminal import escaped
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from feldspar.ahead import Check
     from feldspar.plan import CallPlan, Plan
     from feldspar.records import MemoryEstimate
 
@@ -37,16 +39,19 @@ def plan(
     from feldspar.cli.progress import make_progress
     from feldspar.config import read_recipe
     from feldspar.planning import plan_recipe
+    from feldspar.prepare import doctor
+    from feldspar.progress import SILENT
 
     read = read_recipe(recipe, settings or [])
     made = plan_recipe(read, recipe.parent, make_progress(), gpu=gpu, num_probes=probes)
+    checks = doctor(read, recipe.parent, SILENT)
     if as_json:
-        typer.echo(_as_json(made))
+        typer.echo(_as_json(made, checks))
     else:
-        _print(made, read.name)
+        _print(made, read.name, checks)
 
 
-def _as_json(made: Plan) -> str:
+def _as_json(made: Plan, checks: Sequence[Check]) -> str:
     import dataclasses
     import json
 
@@ -59,10 +64,11 @@ def _as_json(made: Plan) -> str:
     ]
     for phase, planned in zip(told["phases"], made.phases, strict=True):
         phase["steps_per_epoch"], phase["num_steps"] = planned.steps_per_epoch, planned.num_steps
+    told["checks"] = as_rows(checks)
     return json.dumps(told, indent=1)
 
 
-def _print(made: Plan, name: str) -> None:
+def _print(made: Plan, name: str, checks: Sequence[Check]) -> None:
     from rich.console import Console
 
     console = Console()
@@ -72,6 +78,8 @@ def _print(made: Plan, name: str) -> None:
     tables = [_calls_table(made), _steps_table(made)]
     tables += [_memory_table(made)] if made.memory else []
     console.print(*tables, _closing_table(made), sep="\n")
+    console.print("\n[bold]Before it starts[/bold]")
+    console.print(checks_table(checks, is_plain=console.options.ascii_only))
     for warning in made.warnings:
         console.print(escaped(f"warning: {warning}"), style="yellow", highlight=False)
 
