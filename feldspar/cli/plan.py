@@ -30,7 +30,9 @@ def plan(
     probes: Annotated[
         int,
         typer.Option(
-            "--probe", min=0, help="Ask this many of the run's calls, to time the teacher."
+            "--probe",
+            min=0,
+            help="Ask this many of the run's calls, to time the teacher; on a CPU, time training.",
         ),
     ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
@@ -148,6 +150,9 @@ def _memory_table(made: Plan) -> Table:
         if room:
             cells.append("[green]yes[/green]" if _fits(way, made) else "[red]no[/red]")
         table.add_row(f"[bold]{options} (recipe)[/bold]" if place == 0 else options, *cells)
+    if made.memory[0].process:
+        process = made.memory[0].process / unit
+        table.caption = f"all: with {process:,.1f} {name} of the interpreter and its libraries"
     if room:
         table.caption = f"{room / GIB:.0f} GiB of each can be used"
     return table
@@ -165,19 +170,26 @@ def _closing_table(made: Plan) -> Table:
     if made.training_hours is None:
         why = "the base's sizes are unknown: " + escaped("[plan.architecture] states them")
         if made.memory:
-            why = "no GPU whose peak is known: --gpu names one"
+            why = "no GPU whose peak is known: --gpu names one, or --probe 1 times some steps here"
         table.add_row("training", f"time unknown, {why}")
+    elif made.training_rate is not None:
+        speed = f"{made.training_rate.tokens_per_second:,.0f} tokens/s"
+        known_by = made.training_rate.known_by
+        table.add_row("training", f"{_time(made.training_hours)} at {speed} ({known_by})")
     else:
         table.add_row("training", f"{_time(made.training_hours)} at the MFU that plan.mfu states")
     for e in made.estimates:
         if e.step == "preferred":
-            table.add_row("preferences", f"{e.optimizer_steps:,} steps; {e.note}")
+            hours = f", {_time(made.preference_hours)}" if made.preference_hours else ""
+            table.add_row("preferences", f"{e.optimizer_steps:,} steps{hours}; {e.note}")
         if e.step == "benchmarks":
             table.add_row("benchmark", e.note)
     gigabytes = f"{made.disk_bytes / 1e9:,.2f} GB of {made.free_bytes / 1e9:,.1f} GB free"
     table.add_row("disk", gigabytes)
     if made.cost:
         table.add_row("cost", f"{made.cost:,.2f} in the recipe's currency")
+    for place, part in enumerate(made.not_included):
+        table.add_row("" if place else "not included", part)
     return table
 
 

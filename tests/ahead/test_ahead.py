@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
-from tiny import make_model, make_tokenizer
+from tiny import LEAF, save_model
 
 from feldspar.ahead import Check
 from feldspar.cli.doctor import as_rows
@@ -21,23 +21,7 @@ from feldspar.errors import FeldsparError
 from feldspar.flow import run_recipe
 from feldspar.prepare import doctor
 from feldspar.progress import SILENT
-from feldspar.student.template.layout import lab_chat_template
 
-LEAF = """\
-version: 2
-created_by: tester
-task_description: Rhymes.
-seed_examples:
-""" + "".join(
-    f"  - question: What rhymes with {word}?\n    answer: The word {rhyme} rhymes with it.\n"
-    for word, rhyme in [
-        ("cat", "hat"),
-        ("sun", "run"),
-        ("day", "way"),
-        ("top", "hop"),
-        ("red", "bed"),
-    ]
-)
 RECIPE = """
 [taxonomy]
 path = "taxonomy"
@@ -119,18 +103,6 @@ def project(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> 
     (folder / "recipe.toml").write_text(RECIPE.replace("URL", server.url))
     save_model(folder / "base")
     return folder
-
-
-def save_model(path: Path, *, seed: int = 0, has_template: bool = False) -> Path:
-    tokenizer = make_tokenizer()
-    if has_template:
-        tokenizer.add_special_tokens(
-            {"extra_special_tokens": ["<|user|>", "<|assistant|>", "<|endoftext|>"]}
-        )
-        tokenizer.chat_template = lab_chat_template(bos=False, system_prompt="")
-    make_model(len(tokenizer), seed=seed).save_pretrained(path)
-    tokenizer.save_pretrained(path)
-    return path
 
 
 def looked_at(project: Path, *settings: str) -> dict[str, Check]:
