@@ -87,6 +87,7 @@ def _add_commands() -> None:
         agree,
         calibrate,
         compare,
+        doctor,
         export_data,
         init,
         journal,
@@ -103,6 +104,7 @@ def _add_commands() -> None:
 
     app.command("init")(init.init)
     app.add_typer(taxonomy.app, name="taxonomy")
+    app.command("doctor")(doctor.doctor)
     app.command("plan")(plan.plan)
     app.command("calibrate")(calibrate.calibrate)
     app.command("run")(run.run)
