@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from feldspar.prepare import open_teachers, place
 from feldspar.progress import Progress
 from feldspar.records import Branch, Estimate, Leaf
 from feldspar.runs import write_json
+from feldspar.stored import read_stored
 from feldspar.student.template.tokens import LAB
 from feldspar.taxonomy import read_readable
 from feldspar.tokens.count import guess_tokens
@@ -118,7 +118,7 @@ def find_rate(
         return Rate(tokens_per_second=recipe.plan.teacher_tokens_per_second, known_by="stated")
     journal_path = folder / recipe.journal
     path = journal_path.with_name("probes.json")
-    known: dict[str, dict[str, float]] = json.loads(path.read_text()) if path.exists() else {}
+    known = read_stored(path, dict[str, Probed]) if path.exists() else {}
     config = recipe.teacher
     teacher = f"{config.folder or config.command or config.endpoint} {config.model or ''}"
     if num_probes:
@@ -130,11 +130,11 @@ def find_rate(
                 leaves, capped, teacher=teachers.teacher, judge=teachers.judge, seed=recipe.seed
             )
         if probed.calls:
-            known[teacher] = probed._asdict()
-            write_json(path, known)
+            known[teacher] = probed
+            write_json(path, {name: one._asdict() for name, one in known.items()})
     if teacher not in known:
         return None
-    probed = Probed(**known[teacher])
+    probed = known[teacher]
     return Rate(
         tokens_per_second=probed.completion_tokens / probed.seconds,
         known_by=f"{probed.calls:,.0f} calls in {probed.seconds:.1f} s",

@@ -136,5 +136,5 @@ def _some(pairs: Sequence[_Pair]) -> Iterator[Change]:
 
 
 def _answers(folder: Path, checkpoint: str) -> dict[str, Answer]:
-    path = folder / "answers" / f"{checkpoint}.jsonl.zst"
+    path = folder / f"{checkpoint}.jsonl.zst"
     return {a.item: a for a in read_rows(path, Answer)} if path.exists() else {}
