@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from feldspar.config import BudgetConfig, Recipe
+from feldspar.files import write_json
 from feldspar.generate import Probed, expected_samples, expected_tokens, num_exam_items, probe
 from feldspar.generate import estimate as estimate_generation
 from feldspar.mix.earlier import rows_of_data
@@ -17,7 +18,6 @@ from feldspar.plan import Given, Plan, Rate, machine_here, make_plan, named_mach
 from feldspar.prepare import open_teachers, place
 from feldspar.progress import Progress
 from feldspar.records import Branch, Estimate, Leaf
-from feldspar.runs import write_json
 from feldspar.stored import read_stored
 from feldspar.student.template.tokens import LAB
 from feldspar.taxonomy import read_readable

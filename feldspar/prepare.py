@@ -20,11 +20,12 @@ from feldspar.config import (
 )
 from feldspar.errors import TeacherError
 from feldspar.evaluate.mt_bench.files import MTBench, find_mt_bench, read_mt_bench
+from feldspar.files import write_json
 from feldspar.models.model import Model
 from feldspar.models.opening import find_model, known_model, unserved_model
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Checkpoint, ScoreItems
-from feldspar.runs import cache_folder, open_step, result_of, write_json
+from feldspar.runs import cache_folder, open_step, result_of
 from feldspar.stored import read_stored
 from feldspar.teacher import Budget, Journal, Teacher
 

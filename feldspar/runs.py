@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import io
 import json
 import logging
 import os
@@ -24,7 +25,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 import zstandard
 from filelock import FileLock, Timeout
@@ -33,6 +34,7 @@ from pydantic import TypeAdapter, ValidationError
 from feldspar import records
 from feldspar.config import Recipe, move_paths
 from feldspar.errors import RecipeError, RunError
+from feldspar.files import ZstdReader, whole_file, write_json
 from feldspar.keys import content_key
 from feldspar.progress import SILENT, Progress
 from feldspar.steps import Step, Workspace
@@ -51,7 +53,6 @@ FORMAT = 2
 _PLACE = "run_path"
 """In recipe.json: where the run was when it was last written."""
 _FORMAT = "run_format"
-_READ_BYTES = 1 << 17
 _SHA256_LETTERS = 64
 _REPEAT_WITHOUT_IT = "delete it and run again: what the step made is found again"
 _REPEAT = "repeat `feldspar run` with its recipe: all that is done is found again"
@@ -68,12 +69,8 @@ class Rows(Generic[R]):
         self.done = read_stored(path, Done, _REPEAT_WITHOUT_IT)
         self.folder = folder
         self.key, self.seconds = self.done.key, self.done.seconds
-        is_sealed = not self.done.checksum or self.done == self.done.sealed()
-        if (
-            not is_sealed
-            or self.key[:8] != folder.name
-            or not hasattr(records, self.done.record or "Sample")
-        ):
+        is_of_step = self.key[:8] == folder.name and self.done.is_whole
+        if not is_of_step or not hasattr(records, self.done.record or "Sample"):
             raise damaged(path, "it is not what the step wrote", _REPEAT_WITHOUT_IT)
 
     def __len__(self) -> int:
@@ -121,7 +118,9 @@ def read_rows(path: Path, record: type[R]) -> Iterator[R]:
     adapter = TypeAdapter(record)
     try:
         with path.open("rb") as raw:
-            for line in _lines(raw):
+            if not os.fstat(raw.fileno()).st_size:
+                raise damaged(path, "it is empty")
+            for line in io.BufferedReader(ZstdReader(raw)):
                 yield adapter.validate_json(line)
     except FileNotFoundError as error:
         raise damaged(path, "it is gone") from error
@@ -129,50 +128,24 @@ def read_rows(path: Path, record: type[R]) -> Iterator[R]:
         raise damaged(path, str(error).splitlines()[0]) from error
 
 
-def _lines(raw: BinaryIO) -> Iterator[bytes]:
-    """The lines of a compressed file. Raises ZstdError where the compressed frame does not end."""
-    decompressor = zstandard.ZstdDecompressor().decompressobj()
-    rest = b""
-    while block := raw.read(_READ_BYTES):
-        *lines, rest = (rest + decompressor.decompress(block)).split(b"\n")
-        yield from lines
-    if not decompressor.eof or rest:
-        raise zstandard.ZstdError("it is cut off")
-
-
 def write_rows(path: Path, rows: Iterable[object]) -> tuple[int, str | None]:
-    """Write records beside `path` and rename. Returns their number and their type's name."""
-    beside = path.with_name(path.name + ".part")
+    """Write records to a file that is there whole or not at all. Returns their number and their
+    type's name."""
     adapter: TypeAdapter[Any] | None = None
     record: str | None = None
     num_rows = 0
+    compressor = zstandard.ZstdCompressor(level=3, write_checksum=True)
     with (
+        whole_file(path) as beside,
         beside.open("wb") as raw,
-        zstandard.ZstdCompressor(level=3, write_checksum=True).stream_writer(
-            raw, closefd=False
-        ) as stream,
+        compressor.stream_writer(raw, closefd=False) as stream,
     ):
         for row in rows:
             if adapter is None:
                 adapter, record = TypeAdapter(type(row)), type(row).__name__
             stream.write(adapter.dump_json(row) + b"\n")
             num_rows += 1
-    _make_durable(beside, path)
     return num_rows, record
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write JSON beside `path` and rename, so that a reader sees all of it or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    _make_durable(beside, path)
-
-
-def _make_durable(beside: Path, path: Path) -> None:
-    with beside.open("rb") as file:
-        os.fsync(file.fileno())
-    beside.replace(path)
 
 
 def claim_run(path: Path, recipe_folder: Path) -> None:

@@ -87,14 +87,14 @@ def reading(
 
     `also`: what the reader's own format raises besides.
     """
-    kinds = (*MALFORMED, *also)
+    malformed = (*MALFORMED, *also)
     try:
         yield
     except FileNotFoundError as error:
         raise damaged(path, "it is gone", cure) from error
     except (IsADirectoryError, NotADirectoryError) as error:
         raise damaged(path, "it is no file", cure) from error
-    except kinds as error:
+    except malformed as error:
         why = (str(error).splitlines() or [""])[0] or type(error).__name__
         raise damaged(path, why, cure) from error
 

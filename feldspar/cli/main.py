@@ -33,6 +33,15 @@ app = typer.Typer(
 )
 
 
+class _PrintableFormatter(logging.Formatter):
+    """What a server or a file says must not steer the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        from feldspar.text.printable import printable
+
+        return printable(super().format(record))
+
+
 def _show_version(value: bool) -> None:
     if value:
         from importlib.metadata import version
@@ -50,10 +59,10 @@ def _options(
         bool, typer.Option("--version", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
-    logging.basicConfig(
-        level=logging.DEBUG if debug else logging.WARNING,
-        format="%(levelname)s %(name)s: %(message)s" if debug else "%(levelname)s: %(message)s",
-    )
+    handler = logging.StreamHandler()
+    form = "%(levelname)s %(name)s: %(message)s" if debug else "%(levelname)s: %(message)s"
+    handler.setFormatter(_PrintableFormatter(form))
+    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, handlers=[handler])
     for noisy in (
         "matplotlib",
         "httpx",

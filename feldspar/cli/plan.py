@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from feldspar.cli.run import RecipePath, Settings
-from feldspar.cli.terminal import escaped
+from feldspar.cli.terminal import escaped, print_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -71,7 +71,9 @@ def _print(made: Plan, name: str) -> None:
     )
     tables = [_calls_table(made), _steps_table(made)]
     tables += [_memory_table(made)] if made.memory else []
-    console.print(*tables, _closing_table(made), sep="\n")
+    for table in tables:
+        print_table(console, table)
+    console.print(_closing_table(made))
     for warning in made.warnings:
         console.print(escaped(f"warning: {warning}"), style="yellow", highlight=False)
 

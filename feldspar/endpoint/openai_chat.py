@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from feldspar.endpoint.calls import ChatCall, Completion, Completions, Json, read_usage, sound_text
 from feldspar.endpoint.faults import NO_SECRET, Fault, one_line
 from feldspar.endpoint.protocol import BROKEN_OFF, ChatProtocol, field, joined_parts
@@ -11,8 +9,9 @@ from feldspar.endpoint.protocol import BROKEN_OFF, ChatProtocol, field, joined_p
 _REASONING = ("reasoning_content", "reasoning")
 """Where servers put a reasoning trace that they keep apart."""
 
-_STOP_TOKENS = re.compile(
-    r"(?:\s*(?:<\|(?:im_end|eot_id|end|endoftext|end_of_text)\|>|</s>|<end_of_turn>))+\s*\Z"
+_STOP_TOKENS = (
+    *("<|im_end|>", "<|eot_id|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>"),
+    *("</s>", "<end_of_turn>"),
 )
 
 
@@ -81,7 +80,9 @@ def without_reasoning(text: str) -> str:
 
     A stop token that a server lets through as text is no part of it either.
     """
-    text = _STOP_TOKENS.sub("", text)
+    text = text.rstrip()
+    while text.endswith(_STOP_TOKENS):
+        text = text[: text.rindex("<")].rstrip()
     _, mark, answer = text.rpartition("</think>")
     if mark:
         return answer.strip()

@@ -1,4 +1,4 @@
-"""What the published benchmarks and MT-Bench will cost, before anything is asked. No torch here."""
+"""What exams, benchmarks and MT-Bench will cost, before anything is asked. Loads no torch."""
 
 from __future__ import annotations
 

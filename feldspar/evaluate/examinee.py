@@ -1,8 +1,8 @@
 """Whoever is examined: a checkpoint of the run, or the model of `evaluate.server`.
 
 Exams, MT-Bench and benchmarks put the same questions to either and do not know which it is:
-`CheckpointExaminee` computes here, in batches, with the numbers that the run's checkpoints are
-chosen by; `served_examinee.ServedExaminee` asks any model of `models/`, durably.
+`CheckpointExaminee` computes in this process, in batches, as checkpoints are chosen;
+`served_examinee.ServedExaminee` asks any model of `models/`, durably.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ class ServedExaminee:
     def log_probs(
         self, rows: Sequence[AnswerRow], progress: Progress = SILENT
     ) -> list[AnswerLogProb]:
-        """Raises CannotScore where no tokenizer is named, or the server does not tell."""
+        """Raises CannotScore where no tokenizer is named, or the server returns none."""
         if self._template is None:
             raise CannotScore(
                 "its tokenizer is not known; name a folder with it in evaluate.server_tokenizer"

@@ -138,6 +138,27 @@ class EngineThread:
         self._orders.put(order)
         return await done
 
+    def prompt_tokens(self, prompt: str | Sequence[int]) -> list[PromptToken]:
+        """How likely each token from the second on is. To be called by `run`."""
+        ids, starts = list(prompt) if not isinstance(prompt, str) else [], None
+        if isinstance(prompt, str):
+            encoded = self.student.tokenizer(prompt, return_offsets_mapping=True)
+            ids, starts = list(encoded.input_ids), [start for start, _ in encoded.offset_mapping]
+        if len(ids) > self.context_tokens:
+            raise Refused(
+                f"the prompt's {len(ids)} tokens do not fit into a context of {self.context_tokens}"
+            )
+        if len(ids) < 2:
+            return []
+        ids_BT = torch.tensor([ids], device=self.student.device)
+        hidden_NH = self.student.hidden_states(ids_BT)[0, :-1]
+        scores = score_targets(self.student.head, hidden_NH, ids_BT[0, 1:])
+        found = zip(scores.log_probs_N.tolist(), scores.is_best_N.tolist(), strict=True)
+        return [
+            PromptToken(log_prob, None, starts[place] if starts else None, bool(is_best))
+            for place, (log_prob, is_best) in enumerate(found, start=1)
+        ]
+
     def close(self) -> None:
         self._orders.put(None)
         self._thread.join()

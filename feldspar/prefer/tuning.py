@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from feldspar.errors import TrainingError
+from feldspar.files import write_json
 from feldspar.prefer.candidates import RoundContext
 from feldspar.prefer.methods.method import TuningRow
 from feldspar.records import Candidate, Checkpoint, Conversation, Message, Prompt
-from feldspar.runs import write_json
 from feldspar.stored import read_stored
 from feldspar.student.fit import LoopTrainer
 from feldspar.student.model import Student

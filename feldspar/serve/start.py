@@ -11,8 +11,8 @@ from feldspar.config import ServeConfig, StudentConfig
 from feldspar.errors import RunError
 from feldspar.runs import read_recipe_of, result_of
 from feldspar.serve.app import listening, make_app
+from feldspar.serve.hosted_model import open_engine
 from feldspar.serve.protocol import ModelCard
-from feldspar.serve.served_model import open_engine
 from feldspar.student.model import base_checkpoint, load_student
 
 if TYPE_CHECKING:

@@ -21,8 +21,9 @@ from feldspar.evaluate.exams.answers import is_judged
 from feldspar.evaluate.exams.judging import judge_prompt, score_judged
 from feldspar.evaluate.scores import LEAF_EXAMS
 from feldspar.examine import judge_answers
+from feldspar.files import write_json
 from feldspar.records import Answer, ExamItem, Interval, Score
-from feldspar.runs import Joined, Run, write_json, write_rows
+from feldspar.runs import Joined, Run, write_rows
 from feldspar.teacher import Journal, open_teacher
 from feldspar.world.serve import start_teacher, world_of
 from feldspar.world.stages import find_stage

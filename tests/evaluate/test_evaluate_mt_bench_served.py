@@ -20,8 +20,8 @@ from feldspar.errors import TeacherError
 from feldspar.evaluate.mt_bench.answers import TurnAnswer
 from feldspar.runs import read_rows
 from feldspar.serve import ModelCard, listening, make_app
+from feldspar.serve.hosted_model import open_engine
 from feldspar.serve.protocol import ChatReply, Choice
-from feldspar.serve.served_model import open_engine
 from feldspar.teacher import Journal, open_teacher
 from feldspar.world import start_teacher
 

@@ -82,7 +82,7 @@ def test_a_server_that_tells_nothing_of_prompts_is_refused_for_choices(student, 
     server = EchoServer(student.model, student.tokenizer, echoes=False, completes=completes)
     with serving(server) as url:
         lm = served(url)
-        with pytest.raises(RecipeError, match="tells no log-probabilities of prompts"):
+        with pytest.raises(RecipeError, match="returns no log-probabilities of prompts"):
             lm.loglikelihood([Asked("a", " b")])
         written = lm.generate_until([Asked("what is", {"until": [], "max_gen_toks": 4})])
     assert lm.way == ("; served, completions" if completes else ", served, chat alone")

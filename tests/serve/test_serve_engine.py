@@ -17,7 +17,7 @@ from tiny import COLOURS, make_tiny
 from feldspar.config import ServeConfig
 from feldspar.records import Message
 from feldspar.serve import ModelCard, listening, make_app
-from feldspar.serve.served_model import ServedModel, open_engine
+from feldspar.serve.hosted_model import HostedModel, open_engine
 from feldspar.student.inference.sample import sample_answers
 from feldspar.student.model import Student
 
@@ -32,7 +32,7 @@ def student() -> Student:
 @asynccontextmanager
 async def serving(
     student: Student, key: str | None = None, **config: int
-) -> AsyncIterator[tuple[str, ServedModel]]:
+) -> AsyncIterator[tuple[str, HostedModel]]:
     async with open_engine(student, ServeConfig(**config)) as engine:
         app = make_app([ModelCard("tiny")], draw=engine.draw, key=key)
         async with listening(app) as url:

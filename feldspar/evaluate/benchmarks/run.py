@@ -23,9 +23,10 @@ from feldspar.evaluate.benchmarks.tasks import (
     num_fewshot,
 )
 from feldspar.evaluate.examinee import CheckpointExaminee, Examinee, all_examinees, file_name
+from feldspar.files import write_json
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Checkpoint, Score
-from feldspar.runs import read_rows, write_json, write_rows
+from feldspar.runs import read_rows, write_rows
 from feldspar.steps import Step, Workspace
 from feldspar.stored import read_stored
 

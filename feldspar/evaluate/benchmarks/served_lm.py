@@ -19,7 +19,7 @@ from feldspar.progress import SILENT, Progress, Task
 
 MAX_NEW_TOKENS = 256
 _MAX_STOPS = 4
-"""OpenAI's limit; what a server did not stop at is cut here."""
+"""OpenAI's limit; what a server did not stop at is cut afterwards."""
 _TRIAL = PromptCall(prompt="One two three", max_tokens=1)
 COMPLETIONS, CHAT = "; served, completions", ", served, chat alone"
 """A chat alone puts the server's template around every prompt; completions change nothing."""
@@ -59,7 +59,7 @@ class ServedLM(LM):  # type: ignore[misc]
 
     async def _score_all(self, asked: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
         try:
-            # One alone: it finds out whether and how this model tells them.
+            # One alone: it finds out whether and how this model returns them.
             if not self._can_score:
                 async with self._model:
                     await self._model.prompt_tokens("".join(asked[0]))
@@ -70,7 +70,7 @@ class ServedLM(LM):  # type: ignore[misc]
             if isinstance(error, NoAnswers) and error.why != "address":
                 raise
             raise RecipeError(
-                f"the server of {self._model.name} tells no log-probabilities of prompts "
+                f"the server of {self._model.name} returns no log-probabilities of prompts "
                 f"({error}), which this benchmark needs; vLLM and `feldspar serve` do, or name in "
                 "evaluate.server_tasks what it can do"
             ) from error
@@ -166,9 +166,9 @@ def token_starts(text: str, tokens: Sequence[PromptToken]) -> list[int]:
 
     Parts of one character all begin where it does.
     """
-    told = [token.start for token in tokens if token.start is not None]
-    if len(told) == len(tokens):
-        return told
+    given = [token.start for token in tokens if token.start is not None]
+    if len(given) == len(tokens):
+        return given
     starts = []
     end = len(text)
     for token in reversed(tokens):

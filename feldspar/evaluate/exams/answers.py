@@ -33,7 +33,7 @@ def answer_exam(
     reference's mean log-likelihood per token, in nats, its stop token left out.
 
     Without the stop token the figure is of what is said: a base that was never taught to stop is
-    not marked down for it. A model that tells no log-probabilities has none, and is not right or
+    not marked down for it. A model that returns no log-probabilities has none, and is not right or
     wrong where choices are weighed by them. Raises TrainingError for an answer that the tokenizer
     cannot write.
     """
@@ -102,7 +102,7 @@ def _answer(
 
 
 def _unscored(item: ExamItem, said: GivenAnswer | None) -> Answer:
-    """What the text alone tells."""
+    """What can be said by the text alone."""
     text = said.text if said is not None else ""
     return Answer(
         item=item.id,

@@ -60,7 +60,7 @@ def score_judged(
 ) -> Iterator[Score]:
     """The shares that `judge` finds right of the judged items, for everyone in `scores`.
 
-    By exam, leaf, branch and whole, each with the share of judge errors beside it. What the judge
+    By exam, leaf, branch and whole, each with the share of judge errors next to it. What the judge
     said lies in `items/CHECKPOINT/`; it comes out of the journal where it was asked before.
     """
     judged = [item for item in items if is_judged(item, config)]

@@ -31,7 +31,7 @@ class ScoreChats:
     """MT-Bench of one checkpoint after another: a `ScoreCheckpoint` for preference tuning's rounds.
 
     Gives the figure over all questions and the share of judge errors alone. Answers and judgments
-    are kept in `folder` by checkpoint.
+    are kept in `folder` by settings and checkpoint.
     """
 
     def __init__(
@@ -58,8 +58,10 @@ class ScoreChats:
             num_resamples=num_resamples,
             seed=seed,
         )
-        self._workspace = Workspace(folder=folder, progress=progress)
         asked = config.asked()
+        # Answers of other settings are others, whatever checkpoint they are of.
+        of_answers = folder / content_key(bench, asked, student, seed)[:16]
+        self._workspace = Workspace(folder=of_answers, progress=progress)
         self.key = content_key(bench, asked, judge, student, num_resamples, seed)
 
     def __call__(self, checkpoint: Checkpoint) -> list[Score]:

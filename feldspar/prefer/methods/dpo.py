@@ -22,9 +22,9 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from feldspar.files import write_json
 from feldspar.prefer.methods.method import EQUAL_WITHIN, PromptRows, TuningRow, best_of
 from feldspar.records import Candidate
-from feldspar.runs import write_json
 from feldspar.stored import read_stored, reading
 from feldspar.student.token_rows import TokenRows
 from feldspar.student.training.forward import ForwardPass, MicroBatchTensors

@@ -49,7 +49,7 @@ class _Ticket(NamedTuple):
         return sum(len(request.keys) for request in self.requests)
 
 
-class ServedModel:
+class HostedModel:
     """Admits requests to a model's thread. `draw` is what `make_app` wants.
 
     Use as `async with open_engine(student, config) as engine`.
@@ -126,7 +126,7 @@ class ServedModel:
                 for piece in await self._echo(request, echo, at):
                     yield piece
             at += len(request.keys)
-        reader = _Reader(self, first_choices)
+        reader = _RowReader(self, first_choices)
         drawn = [request for request in ticket.requests if request.max_new_tokens]
         async with aclosing(self._thread.watch(drawn, reader.read)) as pieces:
             async for piece in pieces:
@@ -244,10 +244,10 @@ class ServedModel:
         return wanted
 
 
-class _Reader:
+class _RowReader:
     """Reads what is new of each row; called in the thread that computes."""
 
-    def __init__(self, model: ServedModel, first_choices: dict[int, int]) -> None:
+    def __init__(self, model: HostedModel, first_choices: dict[int, int]) -> None:
         self._model, self._first_choices = model, first_choices
         self._sent: dict[int, tuple[int, int]] = {}
         """Characters and tokens of each choice that have gone out."""
@@ -265,10 +265,10 @@ class _Reader:
 
 
 @asynccontextmanager
-async def open_engine(student: Student, config: ServeConfig) -> AsyncIterator[ServedModel]:
+async def open_engine(student: Student, config: ServeConfig) -> AsyncIterator[HostedModel]:
     """A model that is computed while the block runs."""
     thread = EngineThread(student)
-    model = ServedModel(thread, config)
+    model = HostedModel(thread, config)
     try:
         yield model
     finally:
