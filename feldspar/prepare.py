@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -29,6 +28,7 @@ from feldspar.models.opening import find_model, known_model, unserved_model
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Checkpoint, ScoreItems
 from feldspar.runs import cache_folder, result_of
+from feldspar.stored import read_stored
 from feldspar.teacher import Budget, Journal, Teacher
 
 log = logging.getLogger(__name__)
@@ -176,8 +176,7 @@ class _Opening:
         self._recipe, self._progress, self._stack = recipe, progress, stack
         self._journal = stack.enter_context(Journal(Path(recipe.journal)))
         self._met_path = met_path
-        is_known = met_path is not None and met_path.exists()
-        self._met = json.loads(met_path.read_text("utf-8")) if met_path and is_known else {}
+        self._met = _met(met_path)
 
     def open(self, config: TeacherConfig, role: str) -> Teacher:
         """The model of a role. Raises TeacherError where it is not there and never was."""
@@ -197,7 +196,7 @@ class _Opening:
             log.warning("%s; going on with its answers so far", error)
             model = known_model(config, url, *self._met[place])
         if not config.is_embedded:
-            self._met[place] = [model.name, model.revision]
+            self._met[place] = (model.name, model.revision)
         return self._teacher(model, config)
 
     def write_met(self) -> None:
@@ -212,6 +211,13 @@ class _Opening:
 def _opening(recipe: Recipe, progress: Progress, met_path: Path | None) -> Iterator[_Opening]:
     with ExitStack() as stack:
         yield _Opening(recipe, progress, met_path, stack)
+
+
+def _met(path: Path | None) -> dict[str, tuple[str, str]]:
+    """Places of servers, and the model with its revision that answered there."""
+    if path is None or not path.exists():
+        return {}
+    return read_stored(path, dict[str, tuple[str, str]])
 
 
 def _url(config: TeacherConfig, recipe: Recipe, stack: ExitStack) -> str:

@@ -9,7 +9,9 @@ A file that was cut off, emptied, changed or deleted is never read as a shorter 
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,6 +44,34 @@ class FileMark(NamedTuple):
     """In bytes."""
     sha256: str
     """Empty where the file is larger than `HASHED_BYTES`."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """What a finished step wrote down last: its done.json."""
+
+    key: str
+    record: str | None
+    """The type of its rows; None where it gave none."""
+    num_rows: int
+    seconds: float
+    run_path: str
+    """Where the run was then."""
+    files: dict[str, FileMark] = dataclasses.field(default_factory=dict)
+    """What it wrote beside its rows, by paths within its folder."""
+    checksum: str = ""
+    """Of all the rest; empty in a run of an earlier version."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing was changed since."""
+        return not self.checksum or self == self.sealed()
+
+    def sealed(self) -> Done:
+        """The same with its checksum."""
+        rest = dataclasses.asdict(dataclasses.replace(self, checksum=""))
+        text = json.dumps(rest, sort_keys=True)
+        return dataclasses.replace(self, checksum=hashlib.sha256(text.encode()).hexdigest())
 
 
 def damaged(path: Path, why: str, cure: str = "") -> RunError:

@@ -34,6 +34,7 @@ from feldspar.report.figures import loss_figure
 from feldspar.report.grid import Grid, markdown_table, score_grid
 from feldspar.runs import Rows, open_step, read_recipe_of
 from feldspar.stats.intervals import FEWEST_TO_TELL
+from feldspar.stored import read_stored, reading
 
 STEPS = (
     *("leaves", "leaf-exams", "own-exams", "samples", "phases", "trained", "preferred", "scores"),
@@ -195,14 +196,14 @@ def _turns(steps: dict[str, Rows[Any]], grid: Grid) -> tuple[CheckpointChanges, 
     if "scores" not in steps:
         return ()
     items = [item for name in ("own-exams", "leaf-exams") for item in steps.get(name, ())]
-    return find_turns(steps["scores"].folder, grid.checkpoints, items)
+    return find_turns(steps["scores"].files("answers"), grid.checkpoints, items)
 
 
 def _json_lines(step: Rows[Any] | None, name: str) -> list[dict[str, Any]]:
-    if step is None or not (step.folder / name).exists():
+    if step is None or not (path := step.file(name)).exists():
         return []
-    text = (step.folder / name).read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.split("\n") if line]
+    with reading(path):
+        return [json.loads(line) for line in path.read_bytes().split(b"\n") if line]
 
 
 def _choices(selections: list[dict[str, Any]]) -> dict[str, str]:
@@ -221,9 +222,9 @@ def _flat(round_line: dict[str, Any]) -> dict[str, object]:
 
 
 def _funnels(samples: Rows[Sample] | None) -> Iterator[FunnelRow]:
-    if samples is None or not (samples.folder / "funnel.json").exists():
+    if samples is None or not (path := samples.file("funnel.json")).exists():
         return
-    for leaf in json.loads((samples.folder / "funnel.json").read_text(encoding="utf-8"))["leaves"]:
+    for leaf in read_stored(path, dict[str, Any])["leaves"]:
         reasons = [(r["reason"], r["count"]) for r in leaf["reasons"]]
         counts = {stage: leaf[stage] for stage in FUNNEL_STAGES}
         hint = " ".join(filter(None, (leaf.get("note"), leaf.get("hint"))))

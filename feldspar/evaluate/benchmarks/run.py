@@ -28,6 +28,7 @@ from feldspar.progress import SILENT, Progress
 from feldspar.records import Checkpoint, Score
 from feldspar.runs import read_rows, write_rows
 from feldspar.steps import Step, Workspace
+from feldspar.stored import read_stored
 
 VERSION = 1
 """Of the way tasks are asked: part of what results are kept under."""
@@ -121,7 +122,7 @@ def _result(name: str, config: BenchmarkConfig, opened: _Opened, cache_path: Pat
         folder.mkdir(parents=True, exist_ok=True)
         write_rows(items_path, asked.items)
         write_json(summary_path, asked.summary)
-    summary = json.loads(summary_path.read_text(encoding="utf-8"))
+    summary = read_stored(summary_path, dict[str, Any], f"delete {folder} and run again")
     return TaskResult(
         name=name,
         metric=summary["metric"],
