@@ -17,7 +17,7 @@ import tempfile
 import venv
 from pathlib import Path
 
-from feldspar.publish import publish_run
+from feldspar.publish.directory import publish_run
 from feldspar.runs import open_step
 from feldspar.serve.chat import Conversationalist
 

@@ -28,7 +28,7 @@ from feldspar.evaluate.exams.answers import answer_exam
 from feldspar.evaluate.served_examinee import ServedExaminee
 from feldspar.files import write_text_whole
 from feldspar.models.opening import unserved_model
-from feldspar.publish import write_gguf
+from feldspar.publish.push import write_gguf
 from feldspar.records import Answer, Checkpoint, ExamItem
 from feldspar.runs import open_step, read_recipe_of, result_of
 from feldspar.stats.intervals import proportion_interval

@@ -1,6 +1,9 @@
 """A key covers what decides a result, and nothing else."""
 
+import subprocess
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -66,3 +69,27 @@ def test_exams_are_known_without_what_benchmarks_are_run():
     plain = EvaluateConfig()
     more = EvaluateConfig(benchmark=(BenchmarkConfig(task="mmlu"),))
     assert content_key(plain.of_items()) == content_key(more.of_items())
+
+
+def test_the_flow_loads_no_torch_until_it_trains() -> None:
+    code = (
+        "import sys, feldspar.flow, feldspar.add_leaf, feldspar.planning, feldspar.trials;"
+        "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-P", "-c", code], check=True)
+
+
+def test_samples_are_written_without_torch(tmp_path: Path) -> None:
+    code = """
+import sys
+sys.modules["torch"] = sys.modules["transformers"] = None  # importing either is an error
+from feldspar.cli.main import main
+for line in (["init", "p"], ["generate", "p/recipe.toml"]):
+    sys.argv = ["feldspar", *line]
+    try:
+        main()
+    except SystemExit as end:
+        assert not end.code, line
+"""
+    subprocess.run([sys.executable, "-P", "-c", code], check=True, cwd=tmp_path)
+    assert list(tmp_path.glob("runs/*/steps/samples/*/done.json"))

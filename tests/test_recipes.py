@@ -11,7 +11,7 @@ from feldspar.flow import run_recipe
 from feldspar.plan import Plan
 from feldspar.planning import plan_recipe
 from feldspar.progress import SILENT
-from feldspar.publish import publish_run
+from feldspar.publish.directory import publish_run
 from feldspar.reference_scores import COLUMNS, PUBLISHED_ROWS
 from feldspar.runs import open_step
 

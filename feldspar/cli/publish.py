@@ -26,13 +26,8 @@ def publish(
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Write the result as a Hugging Face directory with its cards, and check that it loads."""
-    from feldspar.publish import (
-        find_converter,
-        publish_run,
-        push_to_hub,
-        write_checksums,
-        write_gguf,
-    )
+    from feldspar.publish.directory import publish_run, write_checksums
+    from feldspar.publish.push import find_converter, push_to_hub, write_gguf
     from feldspar.runs import find_run
     from feldspar.text.printable import printable
 

@@ -155,6 +155,11 @@ def _check_command(command: str, model: str | None) -> None:
         raise ValueError("`command` has no {port}: the run finds one that is free")
     if model is None and any("{model}" in word for word in words):
         raise ValueError("`command` has {model}: name the `model` too")
+    if not model:
+        raise ValueError(
+            "a `command` needs the `model` that it serves, by name or folder: answers are kept "
+            "under it, so that another model's are never taken for them"
+        )
 
 
 def _is_json(value: object) -> bool:

@@ -227,6 +227,7 @@ class LaunchedModel:
     @functools.cached_property
     def _identity(self) -> tuple[str, str]:
         """Name and revision. A folder's or file's are of its content, wherever it lies."""
+        assert self._start.model, self._start.command
         path = Path(self._start.model)
         if not self._given_revision and path.is_dir():
             # Only here, for it loads torch.
@@ -237,8 +238,7 @@ class LaunchedModel:
             with path.open("rb") as stream:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
             return path.name, self._given_revision or digest[:16]
-        name = self._start.model or shlex.split(self._start.command)[0]
-        return name, self._given_revision
+        return self._start.model, self._given_revision
 
     @property
     def name(self) -> str:

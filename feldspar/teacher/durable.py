@@ -189,11 +189,6 @@ class Teacher:
         return self._model.name
 
     @property
-    def source(self) -> Model:
-        """What answers, without journal and budget: to have it score, and the like."""
-        return self._model
-
-    @property
     def revision(self) -> str:
         return self._model.revision
 

@@ -236,6 +236,7 @@ asyncio.run(main())
         ({"command": "x {port}", "folder": "f"}, "name one of `command` and `folder`"),
         ({"command": "vllm serve"}, r"no \{port\}"),
         ({"command": "vllm serve {model} --port {port}"}, "name the `model` too"),
+        ({"command": "serve --port {port}"}, "needs the `model` that it serves"),
         ({"command": "vllm 'serve {port}", "model": "m"}, "cannot be read"),
         ({"replicas": 2}, "there is none"),
         ({"folder": "f", "parameters": {"top_k": 1}}, "takes no `parameters`"),

@@ -17,10 +17,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 from feldspar.config import PublishConfig, Recipe
 from feldspar.errors import RunError
-from feldspar.publish import publish_run
 from feldspar.publish.card import model_card
 from feldspar.publish.chain import runs_behind
 from feldspar.publish.data_card import data_card
+from feldspar.publish.directory import publish_run
 from feldspar.publish.licence import Licence
 from feldspar.records import Checkpoint, Interval, Leaf, Score
 from feldspar.runs import Run

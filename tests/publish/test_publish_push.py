@@ -12,8 +12,8 @@ import pytest
 from aiohttp import web
 
 from feldspar.errors import RunError
-from feldspar.publish import find_converter, push_to_hub, write_gguf
 from feldspar.publish.licence import find_licence, licence_of_base
+from feldspar.publish.push import find_converter, push_to_hub, write_gguf
 from feldspar.serve import listening
 
 
