@@ -32,7 +32,7 @@ import openai
 from feldspar.config import TeacherConfig
 from feldspar.endpoint.calls import Json
 from feldspar.endpoint.faults import Fault
-from feldspar.endpoint.transport import Reply, Transport
+from feldspar.endpoint.transport import HttpReply, Transport
 from feldspar.models.opening import find_model
 from feldspar.records import Message
 from feldspar.teacher import Journal, Teacher
@@ -55,7 +55,7 @@ class OfficialClient(Transport):
         if self._client is not None:
             await self._client.close()
 
-    async def post(self, url: str, body: Json, headers: Mapping[str, str]) -> Reply | Fault:
+    async def post(self, url: str, body: Json, headers: Mapping[str, str]) -> HttpReply | Fault:
         base, path = url.split("/v1", 1)
         if self._client is None:
             self._client = openai.AsyncOpenAI(
@@ -65,7 +65,7 @@ class OfficialClient(Transport):
                 http_client=openai.DefaultAioHttpClient(timeout=openai.Timeout(300.0)),
             )
         stage = headers.get("X-Feldspar-Stage", "")
-        return Reply(
+        return HttpReply(
             await self._client.post(
                 path, cast_to=object, body=body, options={"headers": {"X-Feldspar-Stage": stage}}
             )
@@ -133,7 +133,7 @@ async def post_all(url: str, num_calls: int) -> None:
         for number in numbers:
             messages = [{"role": "user", "content": f"{PROMPT}\n{number}"}]
             reply = await transport.post(f"{url}/chat/completions", {"messages": messages}, {})
-            assert isinstance(reply, Reply), reply
+            assert isinstance(reply, HttpReply), reply
 
     async with Transport(60.0) as transport:
         await asyncio.gather(*(worker(transport) for _ in range(CONCURRENCY)))

@@ -25,7 +25,7 @@ from lm_eval.models.huggingface import HFLM
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from feldspar.config import BenchmarkConfig, StudentConfig
-from feldspar.evaluate.benchmarks.model import StudentLM
+from feldspar.evaluate.benchmarks.student_lm import StudentLM
 from feldspar.evaluate.benchmarks.tasks import find_tasks, harness_version, load_task
 
 

@@ -25,8 +25,8 @@ import torch
 from lm_eval.models.huggingface import HFLM
 
 from feldspar.config import BenchmarkConfig, StudentConfig
-from feldspar.evaluate.benchmarks.model import StudentLM
 from feldspar.evaluate.benchmarks.run import ask
+from feldspar.evaluate.benchmarks.student_lm import StudentLM
 from feldspar.evaluate.benchmarks.tasks import find_tasks, load_task
 
 TASKS = ("mmlu", "arc_challenge", "hellaswag", "winogrande", "gsm8k")

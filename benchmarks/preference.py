@@ -25,12 +25,13 @@ import numpy as np
 import torch
 
 from feldspar.config import PreferConfig, StudentConfig, TrainConfig, WorldConfig
+from feldspar.files import write_json
 from feldspar.prefer.candidates import Reward
 from feldspar.prefer.prompts import with_headroom
 from feldspar.prefer.rounds import tune_preferences
 from feldspar.progress import SILENT
 from feldspar.records import Candidate, Checkpoint, Conversation, Interval, Message, Prompt, Score
-from feldspar.runs import cache_folder, read_rows, write_json
+from feldspar.runs import cache_folder, read_rows
 from feldspar.steps import Workspace
 from feldspar.student.fit import fit
 from feldspar.student.inference.sample import sample_answers

@@ -23,7 +23,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.generation import LogitsProcessor, LogitsProcessorList
 
 from feldspar.config import StudentConfig
-from feldspar.student import engine as engine_module
+from feldspar.student.inference import engine as engine_module
 from feldspar.student.inference.engine import Engine, EngineRow, Request
 from feldspar.student.model import Student, make_student
 

@@ -23,7 +23,7 @@ from sampling import VOCABULARY, make
 
 from feldspar.config import ServeConfig
 from feldspar.serve import ModelCard, listening, make_app
-from feldspar.serve.engine_thread import open_engine
+from feldspar.serve.hosted_model import open_engine
 from feldspar.student.model import Student
 
 ANSWER_TOKENS = 32

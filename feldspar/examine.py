@@ -3,7 +3,7 @@ of it again without the items that training saw."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,13 +11,19 @@ from feldspar.config import BudgetConfig, TeacherConfig
 from feldspar.evaluate.benchmarks.run import BENCHMARKS_STEP
 from feldspar.evaluate.benchmarks.tasks import data_files, harness_version
 from feldspar.evaluate.contamination import TOUCHED_STEP, UNTOUCHED_STEP
+from feldspar.evaluate.examinee import row_name
 from feldspar.evaluate.exams.answers import is_judged
-from feldspar.evaluate.exams.checkpoints import SCORES_STEP
+from feldspar.evaluate.exams.checkpoints import SCORES_STEP, SERVED_EXAMS_STEP
 from feldspar.evaluate.exams.judging import JUDGED_STEP
 from feldspar.evaluate.mt_bench.run import MT_BENCH_STEP
-from feldspar.prepare import Prepared, Teachers, open_teachers
+from feldspar.evaluate.served_examinee import ServedExaminee
+from feldspar.prepare import Prepared, Teachers, open_server, open_teachers, tokenizer_of_server
 from feldspar.records import Checkpoint, ExamItem, Phase, Score
 from feldspar.runs import Joined, Rows, Run, cache_folder
+from feldspar.teacher import Teacher
+
+MET_FILE = "teachers.json"
+"""In a run: the models that were found behind servers."""
 
 
 def examine(
@@ -27,7 +33,8 @@ def examine(
     exams: Joined[ExamItem],
     phases: Rows[Phase],
 ) -> Joined[Score]:
-    """Every score of every checkpoint; the base comes first and the result last."""
+    """Every score of every checkpoint, the base first and the result last; then those of the model
+    of `evaluate.server`."""
     recipe = run.recipe
     scores = run.step(SCORES_STEP)(
         checkpoints,
@@ -37,43 +44,64 @@ def examine(
         seed=recipe.seed,
     )
     ends = [checkpoints[0], checkpoints[-1]]
-    benchmarks = measure_benchmarks(run, prepared, ends)
-    mt_bench = rate_chats(run, prepared, ends)
+    with open_server_of(run) as server:
+        served = examine_served(run, server, exams, [name for name, _ in checkpoints])
+        benchmarks = measure_benchmarks(run, prepared, ends, server)
+        mt_bench = rate_chats(run, prepared, ends, server)
+    of_exams = scores if served is None else Joined(scores, served)
     published = [rows for rows in (benchmarks, mt_bench) if rows is not None]
-    judged = judge_answers(run, exams, scores)
+    judged = judge_answers(run, exams, of_exams)
     touched = run.step(TOUCHED_STEP)(phases, exams, benchmarks, prepared.mt_bench)
     untouched = run.step(UNTOUCHED_STEP)(
         touched,
         exams,
-        scores,
+        of_exams,
         published,
         num_resamples=recipe.evaluate.num_resamples,
         seed=recipe.seed,
     )
-    return Joined(scores, *judged, *published, untouched)
+    rows = [scores, served, *judged, *published, untouched]
+    return Joined(*(of_step for of_step in rows if of_step is not None))
+
+
+def examine_served(
+    run: Run, server: Teacher | None, exams: Joined[ExamItem], checkpoints: Sequence[str]
+) -> Rows[Score] | None:
+    """What the server's model scores on the exams; None where it is not asked them."""
+    config = run.recipe.evaluate
+    if server is None or not config.asks_server("exams"):
+        return None
+    name = row_name(server.model, checkpoints)
+    return run.step(SERVED_EXAMS_STEP)(
+        exams,
+        config.of_exams(),
+        served=ServedExaminee(server, name, tokenizer_of_server(config)),
+        seed=run.recipe.seed,
+    )
 
 
 def measure_benchmarks(
-    run: Run, prepared: Prepared, named: list[tuple[str, Checkpoint]]
+    run: Run, prepared: Prepared, named: list[tuple[str, Checkpoint]], server: Teacher | None
 ) -> Rows[Score] | None:
     """The published benchmarks of the recipe; None where it has none."""
     config = run.recipe.evaluate
     if not config.benchmark:
         return None
     files = {f"{b.task}/{path.name}": path for b in config.benchmark for path in data_files(b)}
+    server_tasks = [b.task for b in config.benchmark if config.asks_server(b.task)]
     return run.step(BENCHMARKS_STEP, reads=files)(
         named,
         config.benchmark,
         student=prepared.student,
-        server=config.server,
-        server_tasks=[b.task for b in config.benchmark if config.asks_server(b.task)],
+        server=_examined(server, named) if server_tasks else None,
+        server_tasks=server_tasks,
         harness=harness_version(),
         cache_path=cache_folder() / "benchmarks",
     )
 
 
 def rate_chats(
-    run: Run, prepared: Prepared, named: list[tuple[str, Checkpoint]]
+    run: Run, prepared: Prepared, named: list[tuple[str, Checkpoint]], server: Teacher | None
 ) -> Rows[Score] | None:
     """MT-Bench, rated by its own judge or by the recipe's; None where the recipe has none."""
     evaluate = run.recipe.evaluate
@@ -85,20 +113,22 @@ def rate_chats(
     if config.baseline:
         files["baseline"] = Path(config.baseline)
     asks_server = evaluate.asks_server("mt-bench")
-    with open_examiners(run, config.judge, with_server=asks_server) as examiners:
+    with open_examiners(run, config.judge) as examiners:
         return run.step(MT_BENCH_STEP, reads=files)(
             named,
             prepared.mt_bench,
             config.asked(),
             judge=examiners.judge,
             student=prepared.student,
-            server=examiners.measured,
+            server=_examined(server, named) if asks_server else None,
             num_resamples=evaluate.num_resamples,
             seed=run.recipe.seed,
         )
 
 
-def judge_answers(run: Run, exams: Joined[ExamItem], scores: Rows[Score]) -> list[Rows[Score]]:
+def judge_answers(
+    run: Run, exams: Joined[ExamItem], scores: Rows[Score] | Joined[Score]
+) -> list[Rows[Score]]:
     """What the recipe's judge says of exam answers that are too long to match, where there are."""
     config = run.recipe.evaluate.of_exams()
     judged = [item for item in exams if is_judged(item, config)]
@@ -109,13 +139,26 @@ def judge_answers(run: Run, exams: Joined[ExamItem], scores: Rows[Score]) -> lis
 
 
 @contextmanager
-def open_examiners(
-    run: Run, judge: TeacherConfig | None = None, *, with_server: bool = False
-) -> Iterator[Teachers]:
+def open_examiners(run: Run, judge: TeacherConfig | None = None) -> Iterator[Teachers]:
     """Who judges what is measured: `judge`, else the recipe's. Caps are on exams and samples."""
     recipe = run.recipe
     generate = recipe.generate.model_copy(update={"budget": BudgetConfig()})
     judging = recipe.model_copy(update={"judge": judge or recipe.judge, "generate": generate})
-    met_path = run.path / "teachers.json"
-    with open_teachers(judging, run.progress, met_path, with_server=with_server) as teachers:
+    with open_teachers(judging, run.progress, run.path / MET_FILE) as teachers:
         yield teachers
+
+
+@contextmanager
+def open_server_of(run: Run) -> Iterator[Teacher | None]:
+    """The model of `evaluate.server` while it is asked; None where the recipe has none."""
+    if run.recipe.evaluate.server is None:
+        yield None
+        return
+    with open_server(run.recipe, run.progress, run.path / MET_FILE) as served:
+        yield served
+
+
+def _examined(server: Teacher | None, named: list[tuple[str, Checkpoint]]) -> ServedExaminee | None:
+    if server is None:
+        return None
+    return ServedExaminee(server, row_name(server.model, [name for name, _ in named]))

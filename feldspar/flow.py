@@ -112,8 +112,9 @@ def gather_exams(run: Run, leaves: Rows[Leaf], teachers: Teachers) -> Joined[Exa
         seed=recipe.seed,
     )
     # Exams that were made by an earlier run of this recipe have cost it all the same.
-    if teachers.budget.spent.calls == 0 and (of_leaves.folder / FUNNEL_FILE).exists():
-        teachers.budget.spent = read_funnel(of_leaves.folder / FUNNEL_FILE).spent
+    if of_leaves.file(FUNNEL_FILE).exists():
+        spent = read_funnel(of_leaves.file(FUNNEL_FILE)).spent
+        teachers.budget.spent = max(spent, teachers.budget.spent, key=lambda spent: spent.calls)
     return Joined(own, of_leaves)
 
 

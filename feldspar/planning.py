@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from feldspar.config import BudgetConfig, Recipe
+from feldspar.files import write_json
 from feldspar.generate import (
     Probed,
     expected_samples,
@@ -26,7 +26,7 @@ from feldspar.plan import Given, Plan, Rate, machine_here, make_plan, named_mach
 from feldspar.prepare import open_teachers, place
 from feldspar.progress import Progress
 from feldspar.records import BRANCHES, Branch, Estimate, Leaf
-from feldspar.runs import write_json
+from feldspar.stored import read_stored
 from feldspar.student.template.tokens import LAB
 from feldspar.taxonomy import read_readable
 from feldspar.tokens.count import guess_tokens
@@ -249,5 +249,5 @@ def find_rate(
 
 
 def _read_probes(path: Path) -> dict[str, dict[str, float]]:
-    known: dict[str, dict[str, float]] = json.loads(path.read_text()) if path.exists() else {}
-    return known
+    """What was measured here before, by what it was of."""
+    return read_stored(path, dict[str, dict[str, float]]) if path.exists() else {}

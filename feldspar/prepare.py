@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,6 +12,8 @@ from feldspar.ahead import Check, Subject, check_all
 from feldspar.ahead.checks import Until
 from feldspar.config import (
     BenchmarkConfig,
+    BudgetConfig,
+    EvaluateConfig,
     Recipe,
     StudentConfig,
     TeacherConfig,
@@ -21,23 +22,24 @@ from feldspar.config import (
 )
 from feldspar.errors import TeacherError
 from feldspar.evaluate.mt_bench.files import MTBench, find_mt_bench, read_mt_bench
-from feldspar.models.opening import known_model, unserved_model
+from feldspar.files import write_json
+from feldspar.models.model import Model
+from feldspar.models.opening import find_model, known_model, unserved_model
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Checkpoint, ScoreItems
-from feldspar.runs import cache_folder, result_of, write_json
-from feldspar.teacher import Budget, Journal, Teacher, open_teacher
+from feldspar.runs import cache_folder, result_of
+from feldspar.stored import read_stored
+from feldspar.teacher import Budget, Journal, Teacher
 
 log = logging.getLogger(__name__)
 
 
 class Teachers(NamedTuple):
-    """Who writes, who judges, and whose answers are measured."""
+    """Who writes, and who judges."""
 
     teacher: Teacher
     judge: Teacher
     budget: Budget
-    measured: Teacher | None = None
-    """The model of `evaluate.server`, where it was asked for."""
 
 
 def place(
@@ -121,53 +123,101 @@ def doctor(recipe: Recipe, folder: Path, progress: Progress) -> list[Check]:
     return check_all(Subject(recipe=placed, named=recipe, run_path=None, folder=folder))
 
 
+def tokenizer_of_server(config: EvaluateConfig) -> str | None:
+    """Where the tokenizer of the server's model is, where that is known: its own, its `folder`'s,
+    or that of the folder that its `command` serves."""
+    server = config.server
+    if server is None or config.server_tokenizer is not None:
+        return config.server_tokenizer
+    is_served_folder = (
+        server.command is not None
+        and server.model is not None
+        and (Path(server.model) / "tokenizer.json").is_file()
+    )
+    return server.model if is_served_folder else server.folder
+
+
 @contextmanager
 def open_teachers(
-    recipe: Recipe,
-    progress: Progress,
-    met_path: Path | None = None,
-    *,
-    with_server: bool = False,
+    recipe: Recipe, progress: Progress, met_path: Path | None = None
 ) -> Iterator[Teachers]:
-    """Find teacher and judge of a placed recipe, starting the embedded one where it is named; and
-    the model of `evaluate.server`, `with_server`.
+    """Find teacher and judge of a placed recipe, starting the embedded one where it is named.
 
     `met_path` remembers them, so that a run goes on when the server has made room for training on
     the only GPU; what still has to be asked then says that the server is gone.
     """
-    met = json.loads(met_path.read_text("utf-8")) if met_path and met_path.exists() else {}
+    with _opening(recipe, progress, met_path) as opening:
+        teacher = opening.open(recipe.teacher, "teacher")
+        judge = teacher if recipe.judge is None else opening.open(recipe.judge, "judge")
+        opening.write_met()
+        yield Teachers(teacher, judge, opening.budget)
+
+
+@contextmanager
+def open_server(recipe: Recipe, progress: Progress, met_path: Path) -> Iterator[Teacher]:
+    """Find the model of `evaluate.server`, of whatever kind; what was started for it ends with the
+    block. No cap of `generate.budget` is on what is measured."""
+    assert recipe.evaluate.server is not None
+    generate = recipe.generate.model_copy(update={"budget": BudgetConfig()})
+    uncapped = recipe.model_copy(update={"generate": generate})
+    with _opening(uncapped, progress, met_path) as opening:
+        served = opening.open(recipe.evaluate.server, "server")
+        opening.write_met()
+        yield served
+
+
+class _Opening:
+    """Finds the models of a recipe, with one journal and one budget for all."""
+
+    def __init__(
+        self, recipe: Recipe, progress: Progress, met_path: Path | None, stack: ExitStack
+    ) -> None:
+        self.budget = Budget(recipe.generate.budget)
+        self._recipe, self._progress, self._stack = recipe, progress, stack
+        self._journal = stack.enter_context(Journal(Path(recipe.journal)))
+        self._met_path = met_path
+        self._met = _met(met_path)
+
+    def open(self, config: TeacherConfig, role: str) -> Teacher:
+        """The model of a role. Raises TeacherError where it is not there and never was."""
+        path = self._met_path or Path(self._recipe.journal)
+        log_folder = path.parent / "servers"
+        unserved = unserved_model(config, log_folder, role, self._progress)
+        if unserved is not None:
+            self._stack.callback(unserved.close)
+            return self._teacher(unserved, config)
+        url = _url(config, self._recipe, self._stack)
+        place = f"{url} {config.model or ''} {config.revision}"
+        try:
+            model = find_model(config, url, self._progress, who=role)
+        except TeacherError as error:
+            if place not in self._met:
+                raise
+            log.warning("%s; going on with its answers so far", error)
+            model = known_model(config, url, *self._met[place])
+        if not config.is_embedded:
+            self._met[place] = (model.name, model.revision)
+        return self._teacher(model, config)
+
+    def write_met(self) -> None:
+        if self._met and self._met_path:
+            write_json(self._met_path, self._met)
+
+    def _teacher(self, model: Model, config: TeacherConfig) -> Teacher:
+        return Teacher(model, config, self._journal, budget=self.budget)
+
+
+@contextmanager
+def _opening(recipe: Recipe, progress: Progress, met_path: Path | None) -> Iterator[_Opening]:
     with ExitStack() as stack:
-        journal = stack.enter_context(Journal(Path(recipe.journal)))
-        budget = Budget(recipe.generate.budget)
+        yield _Opening(recipe, progress, met_path, stack)
 
-        log_folder = (met_path.parent if met_path else Path(recipe.journal).parent) / "servers"
 
-        def opened(config: TeacherConfig, role: str) -> Teacher:
-            unserved = unserved_model(config, log_folder, role, progress)
-            if unserved is not None:
-                stack.callback(unserved.close)
-                return Teacher(unserved, config, journal, budget=budget)
-            url = _url(config, recipe, stack)
-            place = f"{url} {config.model or ''} {config.revision}"
-            try:
-                teacher = open_teacher(config, url, journal, budget=budget, progress=progress)
-            except TeacherError as error:
-                if place not in met:
-                    raise
-                log.warning("%s; going on with its answers so far", error)
-                model = known_model(config, url, *met[place])
-                teacher = Teacher(model, config, journal, budget=budget)
-            if not config.is_embedded:
-                met[place] = [teacher.model, teacher.revision]
-            return teacher
-
-        teacher = opened(recipe.teacher, "teacher")
-        judge = teacher if recipe.judge is None else opened(recipe.judge, "judge")
-        server = recipe.evaluate.server if with_server else None
-        measured = None if server is None else opened(server, "measured")
-        if met and met_path:
-            write_json(met_path, met)
-        yield Teachers(teacher, judge, budget, measured)
+def _met(path: Path | None) -> dict[str, tuple[str, str]]:
+    """Places of servers, and the model with its revision that answered there."""
+    if path is None or not path.exists():
+        return {}
+    return read_stored(path, dict[str, tuple[str, str]])
 
 
 def _url(config: TeacherConfig, recipe: Recipe, stack: ExitStack) -> str:

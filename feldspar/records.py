@@ -249,8 +249,9 @@ class Answer:
     text: str
     is_right: bool | None
     """None when the item cannot be matched (`match="likelihood"`)."""
-    log_likelihood: float
-    """Mean log-likelihood per token of the reference answer, in nats."""
+    log_likelihood: float | None
+    """Mean log-likelihood per token of the reference answer, in nats. None of a served model that
+    does not tell it."""
     ended: bool = True
 
 

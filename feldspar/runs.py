@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import io
 import json
 import logging
 import os
@@ -24,7 +25,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 import zstandard
 from filelock import FileLock, Timeout
@@ -33,9 +34,11 @@ from pydantic import TypeAdapter, ValidationError
 from feldspar import records
 from feldspar.config import Recipe, move_paths
 from feldspar.errors import RecipeError, RunError
+from feldspar.files import ZstdReader, whole_file, write_json
 from feldspar.keys import content_key
 from feldspar.progress import SILENT, Progress
 from feldspar.steps import Step, Workspace
+from feldspar.stored import Done, check_file, damaged, mark_files, read_stored, reading
 
 log = logging.getLogger(__name__)
 
@@ -44,39 +47,60 @@ R = TypeVar("R")
 
 ROWS = "rows.jsonl.zst"
 DONE = "done.json"
+CURRENT = "current.json"
 FORMAT = 2
 """Of the run directory: raised when what an earlier version made would be misread."""
 _PLACE = "run_path"
 """In recipe.json: where the run was when it was last written."""
 _FORMAT = "run_format"
-_READ_BYTES = 1 << 17
+_SHA256_LETTERS = 64
+_REPEAT_WITHOUT_IT = "delete it and run again: what the step made is found again"
+_REPEAT = "repeat `feldspar run` with its recipe: all that is done is found again"
 
 
 class Rows(Generic[R]):
-    """The records a finished step gave, read from disk each time they are iterated."""
+    """The records a finished step gave, read from disk each time they are iterated.
+
+    Raises RunError where its done.json is damaged.
+    """
 
     def __init__(self, folder: Path) -> None:
-        done = json.loads((folder / DONE).read_text(encoding="utf-8"))
+        path = folder / DONE
+        self.done = read_stored(path, Done, _REPEAT_WITHOUT_IT)
         self.folder = folder
-        self.key: str = done["key"]
-        self.seconds: float = done["seconds"]
-        self._num_rows: int = done["num_rows"]
-        self._record: str | None = done["record"]
-        self._run_path_then: str = done["run_path"]
+        self.key, self.seconds = self.done.key, self.done.seconds
+        is_of_step = self.key[:8] == folder.name and self.done.is_whole
+        if not is_of_step or not hasattr(records, self.done.record or "Sample"):
+            raise damaged(path, "it is not what the step wrote", _REPEAT_WITHOUT_IT)
 
     def __len__(self) -> int:
-        return self._num_rows
+        return self.done.num_rows
 
     def __iter__(self) -> Iterator[R]:
-        if self._record is None:
-            return
-        run_path = str(self.folder.parents[2])
+        path = self.folder / ROWS
         num_rows = 0
-        for row in read_rows(self.folder / ROWS, getattr(records, self._record)):
+        # Also where it gave nothing: a file that is gone or has rows says that this is not so.
+        kind = getattr(records, self.done.record) if self.done.record else dict
+        for row in read_rows(path, kind):
             num_rows += 1
-            yield _moved(row, self._run_path_then, run_path)
-        if num_rows != self._num_rows:
-            raise _damaged(self.folder / ROWS, f"it has {num_rows} rows, not {self._num_rows}")
+            yield _moved(row, self.done.run_path, str(self.folder.parents[2]))
+        if num_rows != len(self):
+            raise damaged(path, f"it has {num_rows} rows, not {len(self)}")
+
+    def file(self, name: str) -> Path:
+        """A file that the step wrote beside its rows; it may never have been there.
+
+        Raises RunError where it is not as the step left it.
+        """
+        check_file(self.folder, name, self.done.files)
+        return self.folder / name
+
+    def files(self, under: str) -> Path:
+        """A folder of the step's, all of its files checked as `file` does."""
+        for name in self.done.files:
+            if name.startswith(f"{under}/"):
+                self.file(name)
+        return self.folder / under
 
     def last(self) -> R:
         """The last record. A step that gives checkpoints gives its result last."""
@@ -94,84 +118,55 @@ def read_rows(path: Path, record: type[R]) -> Iterator[R]:
     adapter = TypeAdapter(record)
     try:
         with path.open("rb") as raw:
-            for line in _lines(raw):
+            if not os.fstat(raw.fileno()).st_size:
+                raise damaged(path, "it is empty")
+            for line in io.BufferedReader(ZstdReader(raw)):
                 yield adapter.validate_json(line)
     except FileNotFoundError as error:
-        raise _damaged(path, "it is gone") from error
+        raise damaged(path, "it is gone") from error
     except (zstandard.ZstdError, ValidationError) as error:
-        raise _damaged(path, str(error).splitlines()[0]) from error
-
-
-def _lines(raw: BinaryIO) -> Iterator[bytes]:
-    """The lines of a compressed file. Raises ZstdError where the compressed frame does not end."""
-    decompressor = zstandard.ZstdDecompressor().decompressobj()
-    rest = b""
-    while block := raw.read(_READ_BYTES):
-        *lines, rest = (rest + decompressor.decompress(block)).split(b"\n")
-        yield from lines
-    if not decompressor.eof or rest:
-        raise zstandard.ZstdError("it is cut off")
-
-
-def _damaged(path: Path, why: str) -> RunError:
-    step = path.parent if path.name == ROWS else None
-    cure = f"delete {step} and run again" if step else "delete what made it and run again"
-    return RunError(f"{path}: damaged ({why}); {cure}: everything else is found again")
+        raise damaged(path, str(error).splitlines()[0]) from error
 
 
 def write_rows(path: Path, rows: Iterable[object]) -> tuple[int, str | None]:
-    """Write records beside `path` and rename. Returns their number and their type's name."""
-    beside = path.with_name(path.name + ".part")
+    """Write records to a file that is there whole or not at all. Returns their number and their
+    type's name."""
     adapter: TypeAdapter[Any] | None = None
     record: str | None = None
     num_rows = 0
+    compressor = zstandard.ZstdCompressor(level=3, write_checksum=True)
     with (
+        whole_file(path) as beside,
         beside.open("wb") as raw,
-        zstandard.ZstdCompressor(level=3, write_checksum=True).stream_writer(
-            raw, closefd=False
-        ) as stream,
+        compressor.stream_writer(raw, closefd=False) as stream,
     ):
         for row in rows:
             if adapter is None:
                 adapter, record = TypeAdapter(type(row)), type(row).__name__
             stream.write(adapter.dump_json(row) + b"\n")
             num_rows += 1
-    _make_durable(beside, path)
     return num_rows, record
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write JSON beside `path` and rename, so that a reader sees all of it or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    _make_durable(beside, path)
-
-
-def _make_durable(beside: Path, path: Path) -> None:
-    with beside.open("rb") as file:
-        os.fsync(file.fileno())
-    beside.replace(path)
 
 
 def claim_run(path: Path, recipe_folder: Path) -> None:
     """Note which project a run is of. Raises RunError where it is another's that is still there.
 
-    A project that was moved takes its runs along: its old folder is gone.
+    A project that was moved or copied takes its runs along: they are not where they were noted.
     """
     note = path / "project.json"
-    project = str(recipe_folder.resolve())
+    claim = {"folder": str(recipe_folder.resolve()), "run_path": str(path.resolve())}
     try:
-        owner = json.loads(note.read_text("utf-8"))["folder"] if note.is_file() else project
+        noted = json.loads(note.read_text("utf-8")) if note.is_file() else claim
+        owner, place = str(noted["folder"]), str(noted["run_path"])
     except (ValueError, KeyError, TypeError):
         # Damaged: it is written anew.
-        owner = project
-    if isinstance(owner, str) and owner != project and Path(owner).is_dir():
+        owner, place = claim["folder"], claim["run_path"]
+    if place == claim["run_path"] and owner != claim["folder"] and Path(owner).is_dir():
         raise RunError(
             f"{path} is the run of the recipe in {owner}; give this recipe another `name`, "
             "or keep its runs elsewhere with --runs"
         )
-    write_json(note, {"folder": project})
+    write_json(note, claim)
 
 
 class Run:
@@ -238,12 +233,19 @@ class Run:
         started = time.monotonic()
         num_rows, record = write_rows(folder / ROWS, compute())
         seconds = round(time.monotonic() - started, 3)
-        done = {"key": key, "record": record, "num_rows": num_rows, "seconds": seconds}
-        write_json(folder / DONE, done | {"run_path": str(self.path)})
+        done = Done(
+            key=key,
+            record=record,
+            num_rows=num_rows,
+            seconds=seconds,
+            run_path=str(self.path),
+            files=mark_files(folder, (ROWS, DONE)),
+        )
+        write_json(folder / DONE, dataclasses.asdict(done.sealed()))
 
     def _make_current(self, name: str, key: str) -> None:
-        path = self.path / "current.json"
-        current = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        path = self.path / CURRENT
+        current = read_stored(path, dict[str, str]) if path.exists() else {}
         if current.get(name) != key:
             write_json(path, current | {name: key})
 
@@ -264,24 +266,34 @@ class Joined(Generic[R]):
 
 
 def open_step(run_path: Path, name: str) -> Rows[Any] | None:
-    """The current rows of a step, or None where the run has not come so far. For readers."""
-    try:
-        current = json.loads((run_path / "current.json").read_text(encoding="utf-8"))
-        return Rows(run_path / "steps" / name / current[name][:8])
-    except (FileNotFoundError, KeyError):
-        return None
+    """The current rows of a step, or None where the run has not come so far. For readers.
+
+    Raises RunError where what says so is damaged.
+    """
+    path, folder = run_path / CURRENT, run_path / "steps" / name
+    current = read_stored(path, dict[str, str]) if path.exists() else {}
+    if name in current:
+        rows: Rows[Any] = Rows(folder / current[name][:8])
+        if rows.key != current[name]:
+            raise damaged(path, f"it does not name the key of {name}")
+        return rows
+    if any(folder.glob(f"*/{DONE}")):
+        raise damaged(path, f"the step {name} is done, and it does not say so", _REPEAT)
+    return None
 
 
 def read_recipe_of(run_path: Path) -> Recipe:
     """The recipe a run was made with, its paths real, also where the run was moved."""
-    tree = json.loads((run_path / "recipe.json").read_text(encoding="utf-8"))
+    path = run_path / "recipe.json"
+    tree = read_stored(path, dict[str, Any], _REPEAT)
     then, made_by = tree.pop(_PLACE, None), tree.pop(_FORMAT, 1)
-    if made_by > FORMAT:
+    if isinstance(made_by, int) and made_by > FORMAT:
         raise RunError(
             f"{run_path}: made by a newer version of Feldspar (run format {made_by}, this "
             f"one reads up to {FORMAT}); update Feldspar"
         )
-    recipe = Recipe.model_validate(tree)
+    with reading(path, _REPEAT):
+        recipe = Recipe.model_validate(tree)
     now = run_path.absolute()
     return recipe if then in (None, str(now)) else move_paths(recipe, Path(then), now)
 
@@ -304,8 +316,12 @@ def result_of(run_path: Path) -> records.Checkpoint:
 def _announce_format(run_path: Path) -> None:
     """Say it where an earlier version made the run: its steps have other keys."""
     path = run_path / "recipe.json"
-    made_by = json.loads(path.read_text("utf-8")).get(_FORMAT, 1) if path.is_file() else FORMAT
-    if made_by < FORMAT:
+    about: dict[str, Any] = {_FORMAT: FORMAT}
+    if path.is_file():
+        # Damaged: it is about to be written anew.
+        with contextlib.suppress(RunError):
+            about = read_stored(path, dict[str, Any])
+    if about.get(_FORMAT, 1) != FORMAT:
         log.warning(
             "%s was made by an earlier version of Feldspar: its steps are computed again, teacher "
             "answers come from the journal; to keep it as it is, give this run another `name`",
@@ -340,9 +356,10 @@ class Digests:
 
     def __init__(self, cache_path: Path) -> None:
         self.cache_path = cache_path
-        self._known: dict[str, list[Any]] = {}
-        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
-            self._known = json.loads(cache_path.read_text(encoding="utf-8"))
+        self._known: dict[str, tuple[int, int, str]] = {}
+        # Damaged or gone: they are found anew.
+        with contextlib.suppress(RunError):
+            self._known = read_stored(cache_path, dict[str, tuple[int, int, str]])
 
     def of(self, path: Path) -> str:
         """sha256 of a file, or of the names and contents of a folder's files."""
@@ -350,16 +367,15 @@ class Digests:
             files = sorted(p for p in path.rglob("*") if p.is_file())
             return content_key([[p.relative_to(path).as_posix(), self.of(p)] for p in files])
         stat = path.stat()
-        stamp = [stat.st_size, stat.st_mtime_ns]
+        stamp = (stat.st_size, stat.st_mtime_ns)
         known = self._known.get(str(path))
-        if known is None or known[:2] != stamp:
+        if known is None or known[:2] != stamp or len(known[2]) != _SHA256_LETTERS:
             with path.open("rb") as file:
-                known = [*stamp, hashlib.file_digest(file, "sha256").hexdigest()]
+                known = (*stamp, hashlib.file_digest(file, "sha256").hexdigest())
             self._known[str(path)] = known
             if stat.st_size > 1 << 20:
                 write_json(self.cache_path, self._known)
-        digest: str = known[2]
-        return digest
+        return known[2]
 
 
 def _moved(row: Any, then: str, now: str) -> Any:

@@ -1,6 +1,7 @@
 """A step is done once per key and resumed after a death; its key follows content, not place."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -301,6 +302,9 @@ def test_a_run_of_another_project_is_not_written_over(tmp_path):
     claim_run(runs, one)
     with pytest.raises(RunError, match=r"is the run of the recipe in .*one; give this recipe"):
         claim_run(runs, other)
+    copied = tmp_path / "copied" / "ferry"
+    shutil.copytree(runs, copied)
+    claim_run(copied, other)
     one.rename(tmp_path / "moved")
     claim_run(runs, tmp_path / "moved")
     for damage in ("", "[]", '{"folder": 1}', "\ufeff{"):

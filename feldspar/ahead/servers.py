@@ -50,19 +50,21 @@ def measured(subject: Subject) -> str | None:
     asked = [b for b in evaluate.benchmark if evaluate.asks_server(b.task)]
     if not asked or _is_done(subject, "benchmarks"):
         return None if _is_done(subject, "mt-bench") else _later(config, "evaluate.server")
-    from feldspar.evaluate.benchmarks.server import find_served as find_measured
     from feldspar.evaluate.benchmarks.tasks import needs_log_probs
 
     found = _later(config, "evaluate.server")
     if isinstance(found, Note):
         return found
     needing = [b.task for b in asked if needs_log_probs(b)]
-    if needing and not find_measured(config).echoes:
-        raise RecipeError(
-            f"evaluate.server at {config.endpoint} tells no log-probabilities of prompts (`echo` "
-            f"with `logprobs`), which {needing[0]} needs; vLLM's completions do, or name in "
-            "evaluate.server_tasks what it can do"
-        )
+    if needing:
+        try:
+            asyncio.run(_try(find_model(config, config.endpoint, who="evaluate.server"), _TRIAL))
+        except (Refused, CannotScore) as error:
+            raise RecipeError(
+                f"evaluate.server at {config.endpoint} tells no log-probabilities of prompts "
+                f"({error}), which {needing[0]} needs; vLLM's completions do, or name in "
+                "evaluate.server_tasks what it can do"
+            ) from error
     return f"{found}{', tells log-probabilities' if needing else ''}"
 
 
@@ -159,9 +161,9 @@ def _ids(folder: Path) -> list[int]:
     return ids
 
 
-async def _try(served: ServedModel, ids: list[int]) -> None:
+async def _try(served: ServedModel, prompt: str | list[int]) -> None:
     async with served:
-        await served.prompt_tokens(ids)
+        await served.prompt_tokens(prompt)
 
 
 def _has_url(config: TeacherConfig) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from feldspar.cli.run import RUNS, RunsRoot
+from feldspar.cli.terminal import escaped, print_table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,7 +87,9 @@ def _print(first: Scored, second: Scored, found: list[Comparison]) -> None:
         if ": " not in comparison.exam:
             column = comparison.metric if comparison.metric == "log-likelihood" else "score"
             by_exam.setdefault(comparison.exam, {})[column] = comparison
-    table = Table(title=f"{second.name} less {first.name}", title_justify="left", box=box.SIMPLE)
+    table = Table(
+        title=escaped(f"{second.name} less {first.name}"), title_justify="left", box=box.SIMPLE
+    )
     # Of a narrow screen the figures come first.
     table.add_column("exam", overflow="fold")
     table.add_column("items", justify="right", no_wrap=True)
@@ -95,9 +98,9 @@ def _print(first: Scored, second: Scored, found: list[Comparison]) -> None:
     for exam, columns in by_exam.items():
         num_pairs = max(comparison.difference.num_pairs for comparison in columns.values())
         cells = [_cell(columns.get(column)) for column in ("score", "log-likelihood")]
-        table.add_row(exam, str(num_pairs), *cells)
+        table.add_row(escaped(exam), str(num_pairs), *cells)
     table.caption = "paired, 95 % intervals; ~ and dim: not distinguishable from noise"
-    Console().print(table)
+    print_table(Console(), table)
 
 
 def _cell(comparison: Comparison | None) -> str:
@@ -114,6 +117,7 @@ def _print_published(runs: list[Scored]) -> None:
     from rich.table import Table
 
     from feldspar import reference_scores
+    from feldspar.text.printable import on_one_line
 
     scores = {one.name: [p.score for p in one.published] for one in runs}
     own = [
@@ -130,11 +134,11 @@ def _print_published(runs: list[Scored]) -> None:
     for printed in reference_scores.PUBLISHED_ROWS:
         table.add_row(printed.model, *(score or "-" for score in printed.scores))
     for row in own:
-        table.add_row(f"[bold]{row.model}[/bold]", *(score or "-" for score in row.scores))
+        table.add_row(f"[bold]{escaped(row.model)}[/bold]", *(score or "-" for score in row.scores))
     lines = [f"published, {c.title}: {c.settings}" for c in reference_scores.COLUMNS]
     for name, of_run in scores.items():
         lines += [f"{name}, {line}" for line in reference_scores.own_settings(of_run)]
     console = Console()
-    console.print(table)
+    print_table(console, table)
     for line in [*lines, *reference_scores.FOOTNOTES]:
-        console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
+        console.print(on_one_line(line), style="dim", markup=False, highlight=False, soft_wrap=True)

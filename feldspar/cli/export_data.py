@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,11 +20,13 @@ def export_data(
         Literal["jsonl", "parquet"], typer.Option("--format", help="Of the rows' file.")
     ] = "jsonl",
     runs: RunsRoot = RUNS,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Write the kept samples as `messages` rows with provenance, licences and a data card."""
     from feldspar.errors import RunError
     from feldspar.generate import export_samples
     from feldspar.runs import find_run, open_step, read_recipe_of
+    from feldspar.text.printable import printable
 
     path = find_run(run, runs)
     recipe = read_recipe_of(path)
@@ -38,4 +41,7 @@ def export_data(
         knowledge_context=recipe.mix.knowledge_context,
         form=form,
     )
-    typer.echo(f"{done.num_rows:,} rows: {done.path}")
+    if as_json:
+        typer.echo(json.dumps({"path": str(done.path), "num_rows": done.num_rows}))
+    else:
+        typer.echo(printable(f"{done.num_rows:,} rows: {done.path}"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from feldspar.errors import RecipeError
 from feldspar.files import write_text_whole
+from feldspar.text.printable import printable
 
 RECIPE = """\
 # Teach a model what is in taxonomy/. `feldspar plan recipe.toml` says what it will cost,
@@ -139,6 +141,7 @@ def init(
     base: Annotated[
         str, typer.Option(help="The base model: a folder in Hugging Face format, or a hub id.")
     ] = "ibm-granite/granite-3.3-2b-base",
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Write a project to start from: recipe.toml, an example taxonomy, .gitignore."""
     knowledge = folder / "taxonomy" / "knowledge" / "science" / "geology" / "labradorite"
@@ -158,6 +161,10 @@ def init(
     for path, text in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text_whole(path, text)
-        typer.echo(path)
-    typer.echo(f"next: feldspar taxonomy check {folder / 'taxonomy'}")
-    typer.echo(f"      feldspar plan {folder / 'recipe.toml'}")
+    if as_json:
+        typer.echo(json.dumps({"files": [str(path) for path in files]}, indent=1))
+        return
+    for path in files:
+        typer.echo(printable(str(path)))
+    typer.echo(printable(f"next: feldspar taxonomy check {folder / 'taxonomy'}"))
+    typer.echo(printable(f"      feldspar plan {folder / 'recipe.toml'}"))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from feldspar.cli.terminal import escaped
 from feldspar.files import whole_file
 
 if TYPE_CHECKING:
@@ -35,13 +36,15 @@ def stats(
         rows = [row._asdict() for row in found]
         typer.echo(json.dumps({"size_bytes": size_bytes, "stages": rows}, indent=1))
         return
-    table = Table(title=str(journal.path), title_justify="left", title_style="bold")
+    table = Table(title=escaped(str(journal.path)), title_justify="left", title_style="bold")
     for column in ("model", "stage", "answers", "prompt tokens", "completion tokens"):
         justify: Literal["left", "right"] = "left" if column in ("model", "stage") else "right"
         # `gc --keep` wants the whole name.
         table.add_column(column, justify=justify, overflow="fold")
     for row in found:
-        table.add_row(row.model, row.stage, *(f"{number:,}" for number in row[2:]))
+        table.add_row(
+            escaped(row.model), escaped(row.stage), *(f"{number:,}" for number in row[2:])
+        )
     console = Console()
     console.print(table)
     console.print(f"{size_bytes / 1e6:.1f} MB")

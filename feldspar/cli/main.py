@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import logging
@@ -17,7 +18,9 @@ import typer
 from feldspar.errors import DiskError, FeldsparError
 
 INTERRUPTED = 130
-_DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+_ENDING = ("SIGTERM", "SIGHUP")
+"""What Slurm, systemd, containers and a closed terminal send; Windows has only the first."""
 
 app = typer.Typer(
     name="feldspar",
@@ -28,6 +31,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+class _PrintableFormatter(logging.Formatter):
+    """What a server or a file says must not steer the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        from feldspar.text.printable import printable
+
+        return printable(super().format(record))
 
 
 def _show_version(value: bool) -> None:
@@ -47,10 +59,10 @@ def _options(
         bool, typer.Option("--version", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
-    logging.basicConfig(
-        level=logging.DEBUG if debug else logging.WARNING,
-        format="%(levelname)s %(name)s: %(message)s" if debug else "%(levelname)s: %(message)s",
-    )
+    handler = logging.StreamHandler()
+    form = "%(levelname)s %(name)s: %(message)s" if debug else "%(levelname)s: %(message)s"
+    handler.setFormatter(_PrintableFormatter(form))
+    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, handlers=[handler])
     for noisy in (
         "matplotlib",
         "httpx",
@@ -78,7 +90,7 @@ def main() -> None:
         os.environ.setdefault(name, value)
     _add_commands()
     _guard(app, is_debug="--debug" in arguments)
-    signal.signal(signal.SIGTERM, _raise_interrupt)
+    _take_signals()
     app(arguments)
 
 
@@ -99,6 +111,7 @@ def _add_commands() -> None:
         serve,
         talk,
         taxonomy,
+        verify,
         world,
     )
 
@@ -115,6 +128,7 @@ def _add_commands() -> None:
     app.command("report")(report.report)
     app.command("chat")(talk.chat)
     app.command("serve")(serve.serve)
+    app.command("verify")(verify.verify)
     app.command("learn")(learn.learn)
     app.command("export-data")(export_data.export_data)
     app.command("publish")(publish.publish)
@@ -143,7 +157,9 @@ def _guarded(command: Callable[..., Any], is_debug: bool) -> Callable[..., Any]:
         from feldspar.text.printable import printable
 
         message, exit_code = stop
-        print(f"feldspar: {printable(message)}", file=sys.stderr, flush=True)
+        # The terminal may be gone.
+        with contextlib.suppress(OSError):
+            print(f"feldspar: {printable(message)}", file=sys.stderr, flush=True)
         raise typer.Exit(exit_code)
 
     return guarded
@@ -156,15 +172,32 @@ def _what_to_say(error: BaseException) -> tuple[str, int] | None:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; nothing is lost, the same command goes on", INTERRUPTED
     assert isinstance(error, OSError)
-    if error.errno not in _DISK_FAULTS:
+    if isinstance(error, BrokenPipeError):
+        # Whoever read the output has read enough: click ends in silence.
         return None
     place = f" ({error.filename})" if error.filename else ""
-    why = f"{os.strerror(error.errno)}{place}"
-    return f"{why}; mend that and repeat the same command: nothing is lost", DiskError.exit_code
+    why = f"{os.strerror(error.errno) if error.errno else error}{place}"
+    is_of_disk = error.filename is not None or error.errno in _FULL
+    exit_code = DiskError.exit_code if is_of_disk else FeldsparError.exit_code
+    return f"{why}; mend that and repeat the same command: nothing is lost", exit_code
 
 
-def _raise_interrupt(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+def _take_signals() -> None:
+    """End on what asks for it as on Ctrl-C, which a shell's background jobs begin without."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for name in _ENDING:
+        number = getattr(signal, name, None)
+        # Under nohup a run outlives its terminal.
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    """As Ctrl-C does at this moment: asyncio lets what is under way end well."""
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler):
+        raise KeyboardInterrupt
+    handler(signum, frame)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import typer
 
 from feldspar.cli.doctor import as_rows, checks_table
 from feldspar.cli.run import RecipePath, Settings
-from feldspar.cli.terminal import escaped
+from feldspar.cli.terminal import escaped, print_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -79,7 +79,9 @@ def _print(made: Plan, name: str, checks: Sequence[Check]) -> None:
     )
     tables = [_calls_table(made), _steps_table(made)]
     tables += [_memory_table(made)] if made.memory else []
-    console.print(*tables, _closing_table(made), sep="\n")
+    for table in tables:
+        print_table(console, table)
+    console.print(_closing_table(made))
     console.print("\n[bold]Before it starts[/bold]")
     console.print(checks_table(checks, is_plain=console.options.ascii_only))
     for warning in made.warnings:

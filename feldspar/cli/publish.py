@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +23,7 @@ def publish(
         bool, typer.Option("--gguf", help="Convert for llama.cpp too, by its own converter.")
     ] = False,
     runs: RunsRoot = RUNS,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Write the result as a Hugging Face directory with its cards, and check that it loads."""
     from feldspar.publish import (
@@ -32,14 +34,16 @@ def publish(
         write_gguf,
     )
     from feldspar.runs import find_run
+    from feldspar.text.printable import printable
 
     path = find_run(run, runs)
     if gguf:
         find_converter()
     folder = publish_run(path, out or path / "published")
-    typer.echo(folder)
+    made = {"folder": str(folder)}
     if gguf:
-        typer.echo(write_gguf(folder, path.name))
+        made["gguf"] = str(write_gguf(folder, path.name))
         write_checksums(folder)
     if push:
-        typer.echo(push_to_hub(folder, push))
+        made["hub"] = str(push_to_hub(folder, push))
+    typer.echo(json.dumps(made) if as_json else printable("\n".join(made.values())))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from feldspar.cli.processes import training_processes
-from feldspar.cli.terminal import escaped
+from feldspar.cli.terminal import escaped, print_table
 
 if TYPE_CHECKING:
     from feldspar.ahead.checks import Until
@@ -21,6 +23,7 @@ Settings = Annotated[
 ]
 RunsRoot = Annotated[Path, typer.Option("--runs", help="Folder of run directories.")]
 RUNS = Path("runs")
+AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
 NumProcesses = Annotated[
     int | None,
     typer.Option("--nproc", min=1, help="Processes that train together, one a GPU."),
@@ -32,23 +35,28 @@ def run(
     settings: Settings = None,
     runs: RunsRoot = RUNS,
     nproc: NumProcesses = None,
+    as_json: AsJson = False,
 ) -> None:
     """Do the whole method; the same command again goes on after anything."""
-    _run(recipe, settings or [], runs, "scores", nproc)
+    _run(_Wanted(recipe, settings or [], runs, "scores", as_json), nproc)
 
 
-def _run(
-    recipe_path: Path, settings: list[str], runs: Path, until: Until, nproc: int | None = None
-) -> None:
+class _Wanted(NamedTuple):
+    recipe_path: Path
+    settings: list[str]
+    runs: Path
+    until: Until
+    as_json: bool
+
+
+def _run(wanted: _Wanted, nproc: int | None = None) -> None:
     with training_processes(nproc) as num_processes:
         # None: this process only follows the first one.
         if num_processes is not None:
-            _run_here(recipe_path, settings, runs, until, num_processes)
+            _run_here(wanted, num_processes)
 
 
-def _run_here(
-    recipe_path: Path, settings: list[str], runs: Path, until: Until, num_processes: int
-) -> None:
+def _run_here(wanted: _Wanted, num_processes: int) -> None:
     from rich.console import Console
 
     from feldspar.cli.progress import make_progress
@@ -57,31 +65,39 @@ def _run_here(
     from feldspar.flow import run_recipe
     from feldspar.runs import claim_run
 
-    recipe = read_recipe(recipe_path, settings)
-    path = runs / recipe.name
-    claim_run(path, recipe_path.parent)
+    folder, until = wanted.recipe_path.parent, wanted.until
+    recipe = read_recipe(wanted.recipe_path, wanted.settings)
+    path = wanted.runs / recipe.name
+    claim_run(path, folder)
     scores = run_recipe(
-        recipe,
-        recipe_path.parent,
-        path,
-        make_progress(),
-        until=until,
-        num_processes=num_processes,
+        recipe, folder, path, make_progress(), until=until, num_processes=num_processes
     )
+    if wanted.as_json:
+        rows = [dataclasses.asdict(score) for score in scores or ()]
+        report = None if scores is None else str(path / "report.html")
+        told = {"run": str(path), "until": until, "report": report, "scores": rows}
+        typer.echo(json.dumps(told, indent=1))
+        return
     console = Console()
     if scores is not None:
         found = list(scores)
         left_out = [phase.name for phase in recipe.train.phase[:-1]]
         left_out += [s.checkpoint for s in found if s.checkpoint.startswith("control-")]
-        console.print(*score_tables(found, left_out), sep="\n")
+        for table in score_tables(found, left_out):
+            print_table(console, table)
         console.print(escaped(f"report: {path / 'report.html'}"), soft_wrap=True)
     else:
         console.print(escaped(f"done up to {until}: {path}"), soft_wrap=True)
 
 
 def _step_command(until: Until, what: str) -> Callable[..., None]:
-    def command(recipe: RecipePath, settings: Settings = None, runs: RunsRoot = RUNS) -> None:
-        _run(recipe, settings or [], runs, until)
+    def command(
+        recipe: RecipePath,
+        settings: Settings = None,
+        runs: RunsRoot = RUNS,
+        as_json: AsJson = False,
+    ) -> None:
+        _run(_Wanted(recipe, settings or [], runs, until, as_json))
 
     command.__doc__ = what
     return command
@@ -93,8 +109,9 @@ def _training_command(until: Until, what: str) -> Callable[..., None]:
         settings: Settings = None,
         runs: RunsRoot = RUNS,
         nproc: NumProcesses = None,
+        as_json: AsJson = False,
     ) -> None:
-        _run(recipe, settings or [], runs, until, nproc)
+        _run(_Wanted(recipe, settings or [], runs, until, as_json), nproc)
 
     command.__doc__ = what
     return command

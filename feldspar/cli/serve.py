@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from feldspar.cli.run import RUNS, RunsRoot
+
+if TYPE_CHECKING:
+    from feldspar.serve.start import Serving
 
 KEY_VARIABLE = "FELDSPAR_API_KEY"
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -20,6 +25,9 @@ def serve(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     runs: RunsRoot = RUNS,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Say where it listens as one line of JSON.")
+    ] = False,
 ) -> None:
     """Serve a run's result, or a model folder, to OpenAI's clients: chat, completions, streams."""
     import os
@@ -37,7 +45,20 @@ def serve(
     path = Path(run) if is_folder else find_run(run, runs)
     import asyncio
 
-    from feldspar.serve.engine_thread import folder_to_serve, run_to_serve, serve_model
+    from feldspar.serve.start import folder_to_serve, run_to_serve, serve_model
 
     served = folder_to_serve(run) if is_folder else run_to_serve(path)
-    asyncio.run(serve_model(served, host=host, port=port, key=key, say=typer.echo))
+    say = partial(_say, as_json=as_json)
+    try:
+        asyncio.run(serve_model(served, host=host, port=port, key=key, say=say))
+    except KeyboardInterrupt:
+        typer.echo("stopped", err=True)
+
+
+def _say(serving: Serving, *, as_json: bool) -> None:
+    from feldspar.text import on_one_line
+
+    if as_json:
+        typer.echo(json.dumps(serving._asdict()))
+    else:
+        typer.echo(on_one_line(f"{serving.url} serves {serving.model} ({serving.what})"))

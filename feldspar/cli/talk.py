@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from feldspar.cli.run import RUNS, RunsRoot
+from feldspar.cli.terminal import escaped
+from feldspar.text.printable import on_one_line, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,7 +47,7 @@ def chat(
     partner = Conversationalist(find_run(run, runs), max_tokens, temperature)
     if beside_base:
         partner.bring_base()
-    console.print(f"{partner.name}. {HELP}", style="dim", highlight=False)
+    console.print(escaped(f"{partner.name}. {HELP}"), style="dim", highlight=False)
     while True:
         try:
             line = console.input("[bold]> [/bold]").strip()
@@ -135,7 +137,8 @@ def _until(
 def _print_as_it_comes(answers: Iterator[str], console: Console) -> None:
     shown = 0
     for text in answers:
-        console.print(text[shown:], end="", markup=False, highlight=False, soft_wrap=True)
+        part = printable(text[shown:])
+        console.print(part, end="", markup=False, highlight=False, soft_wrap=True)
         shown = len(text)
     console.print()
 
@@ -158,8 +161,8 @@ def _side_by_side(partner: Conversationalist, ours: str, base: str, width: int) 
     assert partner.base is not None
     table = Table(width=width)
     for name in (partner.name, partner.base.name):
-        table.add_column(Text(name, style="dim"), ratio=1)
-    table.add_row(Text(ours), Text(base))
+        table.add_column(Text(on_one_line(name), style="dim"), ratio=1)
+    table.add_row(Text(printable(ours)), Text(printable(base)))
     return table
 
 
@@ -170,8 +173,9 @@ def _explain(partner: Conversationalist, console: Console) -> None:
     if not found:
         console.print("nothing was said yet, or this run has no samples", style="dim")
     for sample, likeness, seeds in found:
-        console.print(Text(f"{likeness:.2f}  {sample.leaf}", style="bold"))
-        console.print(Text(f"      asked: {sample.question}"))
-        console.print(Text(f"      answer: {sample.answer}"))
+        console.print(Text(on_one_line(f"{likeness:.2f}  {sample.leaf}"), style="bold"))
+        console.print(Text(printable(f"      asked: {sample.question}")))
+        console.print(Text(printable(f"      answer: {sample.answer}")))
         for seed in seeds:
-            console.print(Text(f"      from seed, line {seed.line}: {seed.question}", style="dim"))
+            asked = printable(f"      from seed, line {seed.line}: {seed.question}")
+            console.print(Text(asked, style="dim"))

@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+READABLE_NAME = 24
+"""Letters of a table's first column that must fit beside its figures."""
+
 
 def escaped(text: str) -> str:
     """A text on one line for rich, which reads `[red]` as markup unless it is escaped."""
@@ -10,3 +19,39 @@ def escaped(text: str) -> str:
     from feldspar.text.printable import on_one_line
 
     return escape(on_one_line(text))
+
+
+def print_table(console: Console, table: Table) -> None:
+    """Print a table; on a terminal too narrow for it as lines: a row's name, its figures below."""
+    if _fits(console, table):
+        console.print(table)
+        return
+    from rich.padding import Padding
+
+    if table.title:
+        console.print(table.title, style="bold")
+    headers = [column.header for column in table.columns]
+    for name, *cells in zip(*(column.cells for column in table.columns), strict=True):
+        console.print(name, highlight=False)
+        figures = ", ".join(
+            f"{header} {cell}"
+            for header, cell in zip(headers[1:], cells, strict=True)
+            if cell not in ("", "-")
+        )
+        if figures:
+            console.print(Padding(figures, (0, 0, 0, 4)), highlight=False)
+    if table.caption:
+        console.print(table.caption, style="dim", highlight=False)
+    console.print()
+
+
+def _fits(console: Console, table: Table) -> bool:
+    from rich.cells import cell_len
+    from rich.measure import Measurement
+    from rich.text import Text
+
+    wide = console.options.update(max_width=10_000)
+    needed = Measurement.get(console, wide, table).maximum
+    names = [str(cell) for cell in table.columns[0].cells]
+    longest = max((cell_len(Text.from_markup(name).plain) for name in names), default=0)
+    return needed - max(0, longest - READABLE_NAME) <= console.width

@@ -93,11 +93,15 @@ class EvaluateConfig(Part):
     mt_bench: MTBenchConfig | None = None
     """MT-Bench, before and after. None: not run."""
     server: TeacherConfig | None = None
-    """A server whose model gets the same benchmarks and MT-Bench, as a row of its own."""
-
+    """Another model that is put through the same exams, benchmarks and MT-Bench, for a row next to
+    the run's own: an `endpoint`, a `command` or a `folder`."""
     server_tasks: tuple[str, ...] = ()
-    """Which of the benchmarks' tasks and `mt-bench` the server is asked: a server with chat only
-    can do MT-Bench and written answers, such as GSM8K. Empty: all."""
+    """What the server is asked: `exams`, `mt-bench`, and benchmarks by their task. One that has
+    chat alone can do exams, MT-Bench and what is written, such as GSM8K. Empty: all."""
+    server_tokenizer: OptionalPath = None
+    """A folder or hub id with the server's tokenizer and chat template, for log-likelihoods of
+    reference answers and multiple choice. None: that of its `folder`, or of the folder that its
+    `command` serves; else exams are scored without these."""
 
     @field_validator("server")
     @classmethod
@@ -111,15 +115,16 @@ class EvaluateConfig(Part):
 
     @model_validator(mode="after")
     def _server_tasks_are_there(self) -> EvaluateConfig:
-        tasks = [b.task for b in self.benchmark] + ["mt-bench"] * (self.mt_bench is not None)
+        tasks = ["exams", *(b.task for b in self.benchmark)]
+        tasks += ["mt-bench"] * (self.mt_bench is not None)
         for task in self.server_tasks:
             if task not in tasks:
-                there = ", ".join(tasks) or "none"
+                there = ", ".join(tasks)
                 raise ValueError(f"evaluate.server_tasks names {task!r}; there are: {there}")
         return self
 
     def asks_server(self, task: str) -> bool:
-        """Whether `server` is put through a benchmark, or through `mt-bench`."""
+        """Whether `server` is put through `exams`, a benchmark, or `mt-bench`."""
         return self.server is not None and (not self.server_tasks or task in self.server_tasks)
 
     def of_items(self) -> EvaluateConfig:
@@ -129,5 +134,11 @@ class EvaluateConfig(Part):
     def of_exams(self) -> EvaluateConfig:
         """What exams alone depend on, so that another benchmark leaves their scores as they are."""
         return self.model_copy(
-            update={"benchmark": (), "mt_bench": None, "server": None, "server_tasks": ()}
+            update={
+                "benchmark": (),
+                "mt_bench": None,
+                "server": None,
+                "server_tasks": (),
+                "server_tokenizer": None,
+            }
         )

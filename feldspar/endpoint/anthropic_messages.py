@@ -56,7 +56,7 @@ def read_message(call: ChatCall, reply: object) -> Completions | Fault:
         return Completions((Completion(text, "length"),), used)
     if reason == "tool_use" and not text.strip():
         return Fault("refused", "it called a tool instead of answering", usage=used)
-    if not text.strip():
+    if not text.strip() and not (call.may_be_empty and reason == "end_turn" and not thoughts):
         return Fault("retry", "empty answer", usage=used)
     return Completions((Completion(text, "stop"),), used)
 

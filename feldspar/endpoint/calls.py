@@ -27,6 +27,8 @@ class ChatCall:
     max_tokens: int
     seed: int = 0
     stop: tuple[str, ...] = ()
+    may_be_empty: bool = False
+    """An answer without text is an answer too: of a model that is examined, not of a teacher."""
 
     @property
     def num_characters(self) -> int:

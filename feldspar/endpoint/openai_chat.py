@@ -9,6 +9,11 @@ from feldspar.endpoint.protocol import BROKEN_OFF, ChatProtocol, field, joined_p
 _REASONING = ("reasoning_content", "reasoning")
 """Where servers put a reasoning trace that they keep apart."""
 
+_STOP_TOKENS = (
+    *("<|im_end|>", "<|eot_id|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>"),
+    *("</s>", "<end_of_turn>"),
+)
+
 
 def bearer(secret: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {secret}"}
@@ -55,7 +60,9 @@ def read_chat(call: ChatCall, reply: object) -> Completions | Fault:
         # Nothing but reasoning may have had room: more room is what mends that.
         return Completions((Completion(text, "length"),), used)
     if not text.strip():
-        return _nothing_said(message, reason, bool(apart.strip()))._replace(usage=used)
+        is_all = reason == "stop" and not apart.strip() and not message.get("tool_calls")
+        if not (call.may_be_empty and is_all):
+            return _nothing_said(message, reason, bool(apart.strip()))._replace(usage=used)
     return Completions((Completion(text, "stop"),), used)
 
 
@@ -71,7 +78,13 @@ def _nothing_said(message: Json, reason: object, has_reasoning: bool) -> Fault:
 
 
 def without_reasoning(text: str) -> str:
-    """The answer alone: `<think>2 and 2</think>4` is `4`, and a trace without end is nothing."""
+    """The answer alone: `<think>2 and 2</think>4` is `4`, and a trace without end is nothing.
+
+    A stop token that a server lets through as text is no part of it either.
+    """
+    text = text.rstrip()
+    while text.endswith(_STOP_TOKENS):
+        text = text[: text.rindex("<")].rstrip()
     _, mark, answer = text.rpartition("</think>")
     if mark:
         return answer.strip()

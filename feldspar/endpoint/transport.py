@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
 import aiohttp
-from yarl import URL
 
 from feldspar.endpoint.calls import Json, sound_text
 from feldspar.endpoint.faults import (
@@ -57,7 +56,6 @@ class Transport:
         )
         self._session: aiohttp.ClientSession | None = None
         self._proxies: dict[str, str | None] = {}
-        self._urls: dict[str, URL] = {}
 
     async def __aenter__(self) -> Transport:
         self._session = aiohttp.ClientSession(
@@ -89,10 +87,9 @@ class Transport:
     ) -> _Raw | Fault:
         assert self._session is not None, "ask inside `async with`"
         try:
-            address = self._urls.get(url) or self._urls.setdefault(url, URL(url))
             async with self._session.request(
                 method,
-                address,
+                url,
                 data=data,
                 headers=headers,
                 allow_redirects=False,
@@ -153,6 +150,10 @@ class Transport:
 
 def run_apart(work: Coroutine[Any, Any, T]) -> T:
     """A coroutine's result, for callers without `await`, within a running loop or not."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, work).result()
 
@@ -173,7 +174,10 @@ def _read(raw: _Raw, sent: tuple[str, ...]) -> HttpReply | Fault:
         words = one_line(raw.body[:2000].decode("utf-8", "replace"))
         if status < 300:
             kind = one_line(headers.get("Content-Type", "")) or "no kind"
-            return Fault("retry", f"no readable answer ({kind}): {words}"[:200], status=status)
+            hint = "; an `endpoint` is a URL that ends in /v1" if "html" in kind else ""
+            return Fault(
+                "retry", f"no readable answer ({kind}){hint}: {words}"[:200], status=status
+            )
         return fault_of(status, ErrorBody(words), wait)
     error = read_error_body(body)
     if status >= 400:

@@ -12,7 +12,7 @@ from feldspar.config import Recipe
 from feldspar.errors import RunError
 from feldspar.evaluate.contamination import read_items
 from feldspar.evaluate.mt_bench.judging import ComparedAnswers, Rated
-from feldspar.evaluate.scores import Comparison, compare
+from feldspar.evaluate.scores import Comparison, answers_paths, compare
 from feldspar.records import JUDGE_ERRORS, Answer, ExamItem, Score
 from feldspar.runs import open_step, read_recipe_of, read_rows, result_of
 from feldspar.stats.intervals import paired_difference
@@ -29,6 +29,8 @@ class Scored:
     items: dict[str, ExamItem]
     answers: tuple[Answer, ...]
     published: tuple[Published, ...] = ()
+    is_served: bool = False
+    """Whether it is the model of `evaluate.server`, whose tokens are its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,17 +44,16 @@ class Published:
 def open_scored(run_path: Path, checkpoint: str | None = None) -> Scored:
     """The answers of a run's checkpoint, by its name in the report; its result where none is named.
 
-    A model that the run had asked by its server has no exams, and its benchmarks alone. Raises
-    RunError when the run was not scored so far, or has no such checkpoint.
+    The model of `evaluate.server` is found by its name too. Raises RunError when the run was not
+    scored so far, or has no such checkpoint.
     """
     scores = open_step(run_path, "scores")
     if scores is None:
         raise RunError(f"{run_path} is not scored yet; `feldspar run` its recipe to the end")
     checkpoint = checkpoint or result_of(run_path).phase
     published = _published(run_path)
-    ending = ".jsonl.zst"
-    files = sorted((scores.folder / "answers").glob(f"*{ending}"))
-    paths = {path.name.removesuffix(ending): path for path in files}
+    served = answers_paths(open_step(run_path, "served-exams") or ())
+    paths = answers_paths(scores) | served
     if checkpoint not in paths and checkpoint not in published:
         there = ", ".join(dict.fromkeys([*paths, *published]))
         raise RunError(f"{run_path} scored no checkpoint {checkpoint!r}; there are: {there}")
@@ -65,13 +66,15 @@ def open_scored(run_path: Path, checkpoint: str | None = None) -> Scored:
         published=tuple(
             Published(score=score, values=_values(score)) for score in published[checkpoint]
         ),
+        is_served=checkpoint in served,
     )
 
 
 def compare_scored(before: Scored, after: Scored, run_path: Path) -> list[Comparison]:
     """Differences `after - before` over the items that both answered, whole exams only.
 
-    Raises RunError when there is no such item.
+    Log-likelihoods are per token: a served model's, of another tokenizer perhaps, are not compared
+    with a run's own. Raises RunError when there is no such item.
     """
     config = read_recipe_of(run_path)
     items = [item for item in before.items.values() if item.id in after.items]
@@ -82,6 +85,8 @@ def compare_scored(before: Scored, after: Scored, run_path: Path) -> list[Compar
         num_resamples=config.evaluate.num_resamples,
         seed=config.seed,
     )
+    if before.is_served != after.is_served:
+        found = [comparison for comparison in found if comparison.metric != "log-likelihood"]
     found += _compare_published(before, after, config)
     if not found:
         raise RunError(f"{before.name} and {after.name} have no exam item in common")

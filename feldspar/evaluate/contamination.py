@@ -18,7 +18,7 @@ from feldspar.evaluate.mt_bench.files import MTBench
 from feldspar.evaluate.mt_bench.judging import Rated
 from feldspar.evaluate.mt_bench.scores import EXAM as MT_BENCH
 from feldspar.evaluate.mt_bench.scores import mt_bench_scores
-from feldspar.evaluate.scores import scores_of
+from feldspar.evaluate.scores import answers_paths, scores_of
 from feldspar.records import (
     UNTOUCHED,
     Answer,
@@ -83,7 +83,7 @@ TOUCHED_STEP = Step.pure("touched", find_touched, version=1)
 def scores_without(
     touched: Iterable[Touched],
     exams: Iterable[ExamItem],
-    scores: Rows[Score],
+    scores: Iterable[Score],
     published: Sequence[Rows[Score]],
     *,
     num_resamples: int,
@@ -95,8 +95,7 @@ def scores_without(
         by_exam[one.exam].add(one.item)
     kept = [i for i in exams if i.exam in by_exam and i.id not in by_exam[i.exam]]
     reported = [item for item in kept if item.use == "report"]
-    for name in dict.fromkeys(score.checkpoint for score in scores):
-        path = scores.folder / "answers" / f"{name}.jsonl.zst"
+    for name, path in answers_paths(scores).items():
         answers = list(read_rows(path, Answer))
         found = scores_of(name, reported, answers, num_resamples=num_resamples, seed=seed)
         yield from (_renamed(score) for score in found if not score.leaf)

@@ -1,4 +1,4 @@
-"""What the published benchmarks and MT-Bench will cost, before anything is asked. No torch here."""
+"""What exams, benchmarks and MT-Bench will cost, before anything is asked. Loads no torch."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ NUM_DRAWN_TURNS = 80
 """Of them, in the categories that are not answered greedily."""
 PROMPT_TOKENS = 350
 """Of a judge's published prompt with its question, without answers."""
+EXAM_TOKENS = 60
+"""Of an exam's question with a server's template."""
 JUDGMENT_TOKENS = 250
 VERDICT_TOKENS = 40
 
@@ -40,10 +42,21 @@ def estimate(
     are too long to match.
     """
     found = list(_benchmarks(config))
+    if config.asks_server("exams") and num_leaf_items:
+        found.append(
+            Estimate(
+                step="served-exams",
+                stage="exam-answer",
+                calls=num_leaf_items,
+                prompt_tokens=num_leaf_items * EXAM_TOKENS,
+                completion_tokens=num_leaf_items * config.max_new_tokens,
+                note="the leaves' exams, if all answers are as long as max_new_tokens allows",
+            )
+        )
     if config.mt_bench is not None:
         found += _mt_bench(config.mt_bench, with_server=config.asks_server("mt-bench"))
     if config.long_answers == "judge" and num_leaf_items:
-        calls = num_leaf_items * num_checkpoints
+        calls = num_leaf_items * (num_checkpoints + config.asks_server("exams"))
         found.append(
             Estimate(
                 step="judged",

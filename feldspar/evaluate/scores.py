@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 from feldspar.records import Answer, ExamItem, Interval, Score
@@ -102,6 +103,11 @@ def compare(
                     )
                 )
     return found
+
+
+def answers_paths(scores: Iterable[Score]) -> dict[str, Path]:
+    """Where the answers behind exam scores are, by the name of whose they are."""
+    return {score.checkpoint: Path(score.answers_path) for score in scores}
 
 
 def groups_of(items: Sequence[ExamItem]) -> dict[Group, list[ExamItem]]:

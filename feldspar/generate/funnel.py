@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from feldspar.files import write_bytes_whole
 from feldspar.generate.draft import SampleRequest
 from feldspar.records import Leaf, Sample
+from feldspar.stored import read_stored
 from feldspar.teacher import Spent
 
 FUNNEL_FILE = "funnel.json"
@@ -195,8 +196,8 @@ def _hint(num_asked: int, num_kept: int, reasons: Sequence[Reason]) -> str:
 
 
 def read_funnel(path: Path) -> Funnel:
-    """The funnel that a step wrote to `path`, its `funnel.json`."""
-    return TypeAdapter(Funnel).validate_json(path.read_bytes())
+    """The funnel that a step wrote to `path`, its `funnel.json`. Raises RunError."""
+    return read_stored(path, Funnel)
 
 
 def write_funnel(path: Path, leaves: Sequence[LeafFunnel], spent: Spent) -> None:

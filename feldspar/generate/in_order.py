@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from typing import Any, TypeVar
@@ -66,13 +68,53 @@ def run_stream(stream: AsyncGenerator[T, None]) -> Iterator[T]:
         try:
             while True:
                 try:
-                    item = runner.run(_next(stream))
+                    item = _run(runner, _next(stream))
                 except StopAsyncIteration:
                     return
                 yield item
         finally:
             _forget_stop(runner.get_loop())
-            runner.run(_close(stream))
+            _run(runner, _close(stream))
+
+
+def _run(runner: asyncio.Runner, work: Coroutine[Any, Any, T]) -> T:
+    """`runner.run`, with Ctrl-C raised when the loop rests: the runner itself raises it inside
+    whatever the loop is doing where it comes just as its task has ended."""
+    number = signal.SIGINT
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(number) is not signal.default_int_handler:
+        return runner.run(work)
+    task: asyncio.Task[T] | None = None
+    is_interrupted = False
+
+    def cancel() -> None:
+        if task is not None:
+            task.cancel()
+
+    def take(*_: object) -> None:
+        nonlocal is_interrupted
+        if is_interrupted:
+            raise KeyboardInterrupt
+        is_interrupted = True
+        runner.get_loop().call_soon_threadsafe(cancel)
+
+    async def watched() -> T:
+        nonlocal task
+        task = asyncio.current_task()
+        return await work
+
+    signal.signal(number, take)
+    try:
+        result = runner.run(watched())
+    except asyncio.CancelledError:
+        if is_interrupted:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        signal.signal(number, signal.default_int_handler)
+    if is_interrupted:
+        raise KeyboardInterrupt
+    return result
 
 
 def _forget_stop(loop: asyncio.AbstractEventLoop) -> None:

@@ -27,6 +27,7 @@ from feldspar.endpoint.calls import ChatCall, Completions, PromptCall
 from feldspar.endpoint.endpoint import UNHURRIED, Access, Endpoint, Turn
 from feldspar.endpoint.faults import Fault, NoAnswers, secret_in, without_secret
 from feldspar.endpoint.models_list import ListedModel, Listing, list_models
+from feldspar.endpoint.openai_completions import PromptToken
 from feldspar.endpoint.parameters import Parameters
 from feldspar.endpoint.transport import CONNECT_SECONDS, Transport
 from feldspar.models import child_guard
@@ -298,6 +299,11 @@ class LaunchedModel:
 
     async def complete(self, call: ChatCall | PromptCall, turn: Turn = UNHURRIED) -> Completions:
         return await (await self.served()).complete(call, turn)
+
+    async def prompt_tokens(
+        self, prompt: str | Sequence[int], turn: Turn = UNHURRIED
+    ) -> list[PromptToken]:
+        return await (await self.served()).prompt_tokens(prompt, turn)
 
     async def score(
         self, rows: Sequence[Continuations], progress: Progress = SILENT

@@ -15,12 +15,13 @@ from feldspar.config import StudentConfig
 from feldspar.endpoint.calls import ChatCall, Completion, Completions, PromptCall, Usage
 from feldspar.endpoint.concurrency import Governor, Outcome
 from feldspar.endpoint.endpoint import UNHURRIED, Access, Turn
+from feldspar.endpoint.openai_completions import PromptToken
 from feldspar.models.model import Continuations, LogProb
 from feldspar.models.served import model_key
 from feldspar.progress import SILENT, Progress
 
 if TYPE_CHECKING:
-    from feldspar.models.engine_thread import LocalEngineThread
+    from feldspar.models.engine_thread import EngineThread
 
 
 class FolderIdentity(NamedTuple):
@@ -48,7 +49,7 @@ class LocalModel:
         self.key = self.answers_key = model_key(self.name, self.revision, {})
         self._config = student or StudentConfig(base=folder, template="own")
         self._governor = Governor(access.concurrency or access.max_concurrency, 1)
-        self._worker: LocalEngineThread | None = None
+        self._worker: EngineThread | None = None
         self._loading = threading.Lock()
 
     @property
@@ -76,12 +77,14 @@ class LocalModel:
             worker.close()
 
     async def complete(self, call: ChatCall | PromptCall, turn: Turn = UNHURRIED) -> Completions:
+        from feldspar.models.engine_thread import request_of
+
         ticket = await self._governor.acquire(turn.stage, turn.urgency)
         outcome: Outcome = "failed"
         try:
             await turn.admit()
             worker = await asyncio.to_thread(self._loaded)
-            request = worker.request(call)
+            request = request_of(call, worker)
             rows = await worker.draw(request)
             outcome = "answered"
         finally:
@@ -89,6 +92,15 @@ class LocalModel:
         choices = [Completion(row.text, "stop" if row.is_ended else "length") for row in rows]
         num_written = sum(len(row.ids) for row in rows)
         return Completions(tuple(choices), Usage(len(request.ids), num_written))
+
+    async def prompt_tokens(
+        self, prompt: str | Sequence[int], turn: Turn = UNHURRIED
+    ) -> list[PromptToken]:
+        from feldspar.models.engine_thread import prompt_tokens_of
+
+        worker = await asyncio.to_thread(self._loaded)
+        student, context = worker.student, worker.context_tokens
+        return await worker.run(lambda: prompt_tokens_of(student, prompt, context))
 
     async def score(
         self, rows: Sequence[Continuations], progress: Progress = SILENT
@@ -100,11 +112,11 @@ class LocalModel:
         scored = await worker.run(lambda: score_trees(worker.student, trees, progress))
         return [[LogProb(one.total, one.num_tokens) for one in of_tree] for of_tree in scored]
 
-    def _loaded(self) -> LocalEngineThread:
+    def _loaded(self) -> EngineThread:
         with self._loading:
             if self._worker is None:
-                from feldspar.models.engine_thread import LocalEngineThread
+                from feldspar.models.engine_thread import EngineThread
                 from feldspar.student.model import load_student
 
-                self._worker = LocalEngineThread(load_student(self.folder, self._config))
+                self._worker = EngineThread(load_student(self.folder, self._config))
             return self._worker

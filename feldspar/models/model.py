@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 
 from feldspar.endpoint.calls import ChatCall, Completions, PromptCall
 from feldspar.endpoint.endpoint import UNHURRIED, Turn
+from feldspar.endpoint.openai_completions import PromptToken
 from feldspar.progress import SILENT, Progress
 
 
@@ -78,6 +79,13 @@ class Model(Protocol):
     async def complete(
         self, call: ChatCall | PromptCall, turn: Turn = UNHURRIED
     ) -> Completions: ...
+
+    async def prompt_tokens(
+        self, prompt: str | Sequence[int], turn: Turn = UNHURRIED
+    ) -> list[PromptToken]:
+        """How likely the model finds each token of a prompt from the second on. A text is encoded
+        by the model's own tokenizer. Raises CannotScore."""
+        ...
 
     async def score(
         self, rows: Sequence[Continuations], progress: Progress = SILENT

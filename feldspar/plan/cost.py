@@ -169,9 +169,10 @@ def training_flops(sizes: ArchitectureConfig, num_tokens: float, row_tokens: flo
 def _call_plan(estimate: Estimate, recipe: Recipe) -> CallPlan:
     is_judge = estimate.stage.startswith("judge")
     asked: TeacherConfig = (recipe.judge or recipe.teacher) if is_judge else recipe.teacher
-    if estimate.step == "mt-bench" and recipe.evaluate.mt_bench is not None:
-        other = recipe.evaluate.mt_bench.judge if is_judge else recipe.evaluate.server
-        asked = other or asked
+    if estimate.step == "mt-bench" and recipe.evaluate.mt_bench is not None and is_judge:
+        asked = recipe.evaluate.mt_bench.judge or asked
+    elif estimate.step in ("mt-bench", "served-exams"):
+        asked = recipe.evaluate.server or asked
     cost = estimate.prompt_tokens * asked.prompt_price
     cost += estimate.completion_tokens * asked.completion_price
     return CallPlan(

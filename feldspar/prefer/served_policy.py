@@ -22,6 +22,7 @@ from feldspar.endpoint.faults import NoAnswers, Refused
 from feldspar.errors import TrainingError
 from feldspar.models.launched import LaunchedModel, Start
 from feldspar.records import Message
+from feldspar.stored import reading
 from feldspar.student.counter_rng import key_of
 from feldspar.student.inference.sample import Sampled
 from feldspar.student.model import load_template
@@ -165,9 +166,10 @@ class _Journal:
         self.told: defaultdict[str, list[Completion]] = defaultdict(list)
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
         whole = [line for line in lines if line.endswith(b"\n")]
-        for line in whole:
-            row = json.loads(line)
-            self.told[row["key"]] += [Completion(*choice) for choice in row["choices"]]
+        with reading(path):
+            for line in whole:
+                row = json.loads(line)
+                self.told[row["key"]] += [Completion(*choice) for choice in row["choices"]]
         self._file = path.open("ab")
         self._file.truncate(sum(map(len, whole)))
 

@@ -1,16 +1,16 @@
 """Fine-tuning on picked answers: a phase over one source, through the phases' own door."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from feldspar.errors import TrainingError
+from feldspar.files import write_json
 from feldspar.prefer.candidates import RoundContext
 from feldspar.prefer.methods.method import TuningRow
 from feldspar.records import Candidate, Checkpoint, Conversation, Message, Prompt
-from feldspar.runs import write_json
+from feldspar.stored import read_stored
 from feldspar.student.fit import LoopTrainer
 from feldspar.student.model import Student
 from feldspar.student.token_rows import tokenise
@@ -35,7 +35,7 @@ def tune(
     """
     done = folder / "checkpoint.json"
     if done.exists():
-        made = Checkpoint(**json.loads(done.read_text(encoding="utf-8")))
+        made = read_stored(done, Checkpoint)
         # The run may have been moved since.
         return replace(made, path=str(folder / "checkpoint"))
     steps = _steps(start, rows, prompts, folder, context)
@@ -46,7 +46,7 @@ def tune(
     trainer = context.trainer or _own_trainer(context)
     trainer.train(steps, save)
     trainer.forget(folder)
-    return Checkpoint(**json.loads(done.read_text(encoding="utf-8")))
+    return read_stored(done, Checkpoint)
 
 
 def _own_trainer(context: RoundContext) -> PhaseTrainer:

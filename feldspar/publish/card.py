@@ -10,8 +10,9 @@ from typing import NamedTuple
 import jinja2
 
 from feldspar.config import Recipe
+from feldspar.publish.chain import Chain
 from feldspar.publish.licence import Licence
-from feldspar.records import Checkpoint, Leaf, Sample, Score, Source
+from feldspar.records import Checkpoint, Leaf, Score, Source
 from feldspar.reference_scores import COLUMNS, FOOTNOTES, PUBLISHED_ROWS, own_rows, own_settings
 from feldspar.runs import open_step
 
@@ -166,15 +167,18 @@ class BranchData(NamedTuple):
     licences: str
 
 
-def model_card(run_path: Path, recipe: Recipe, checkpoint: Checkpoint, licence: Licence) -> str:
-    """The card as Markdown. Raises nothing for a run without samples or scores: it says less."""
+def model_card(chain: Chain, recipe: Recipe, checkpoint: Checkpoint, licence: Licence) -> str:
+    """The card as Markdown, of the last run of a chain, with the data of all of it.
+
+    Raises nothing for a run without samples or scores: it says less.
+    """
+    run_path = chain.runs[-1]
     teacher = recipe.teacher.title
     judge = recipe.judge and recipe.judge.title
     question = "What can you tell me?"
     kept: Counter[str] = Counter()
     rejected: Counter[str] = Counter()
-    samples: list[Sample] = open_step(run_path, "samples") or []  # type: ignore[assignment]
-    for sample in samples:
+    for sample in (s for run in chain.runs for s in open_step(run, "samples") or ()):
         (kept if sample.is_kept else rejected)[sample.branch] += 1
         teacher = sample.teacher or teacher
         if sample.is_kept and sample.context is None:
@@ -196,7 +200,7 @@ def model_card(run_path: Path, recipe: Recipe, checkpoint: Checkpoint, licence: 
         version=version("feldspar"),
         checkpoint=checkpoint,
         exams=_exams(scores),
-        branches=_branches(list(open_step(run_path, "leaves") or ()), kept, rejected),
+        branches=_branches(chain.leaves(), kept, rejected),
         phases=list(open_step(run_path, "phases") or ()),
         trained={training.name: training for training in recipe.train.of_phases()},
         name_of=name_of,

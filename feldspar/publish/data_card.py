@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
 import jinja2
 
-from feldspar.records import Leaf, Sample
+from feldspar.publish.chain import Chain
+from feldspar.records import Sample
 from feldspar.runs import open_step
 
 NUM_EXAMPLES = 3
@@ -38,14 +38,14 @@ documents of the leaves below; exams and held-out seeds were never shown to it.{
 {% endfor %}"""
 
 
-def data_card(run_path: Path, name: str) -> str:
-    """The card as Markdown; of a run without samples it says so."""
+def data_card(chain: Chain, name: str) -> str:
+    """The card as Markdown, of all the runs behind a result; without samples it says so."""
     kept: Counter[str] = Counter()
     rejected: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     teachers: set[str] = set()
     examples: list[Sample] = []
-    for sample in open_step(run_path, "samples") or ():
+    for sample in (s for run in chain.runs for s in open_step(run, "samples") or ()):
         assert isinstance(sample, Sample)
         teachers.add(sample.teacher)
         if sample.rejected_because is None:
@@ -55,11 +55,10 @@ def data_card(run_path: Path, name: str) -> str:
         else:
             rejected[sample.leaf] += 1
             reasons[sample.rejected_because.partition(" (")[0]] += 1
-    leaves: list[Leaf] = list(open_step(run_path, "leaves") or ())
     environment = jinja2.Environment(autoescape=False, undefined=jinja2.StrictUndefined)
     return environment.from_string(CARD).render(
         name=name,
-        leaves=leaves,
+        leaves=chain.leaves(),
         kept=kept,
         rejected=rejected,
         reasons=reasons,

@@ -15,9 +15,10 @@ from feldspar.config import Recipe
 from feldspar.errors import RunError
 from feldspar.files import whole_folder
 from feldspar.publish.card import model_card
+from feldspar.publish.chain import runs_behind
 from feldspar.publish.data_card import data_card
 from feldspar.publish.licence import find_licence, licence_of_base
-from feldspar.records import Leaf, Message, Sample
+from feldspar.records import Message, Sample
 from feldspar.runs import open_step, read_recipe_of, result_of
 from feldspar.student.inference.sample import sample_answers
 from feldspar.student.model import load_student, save_checkpoint
@@ -37,9 +38,12 @@ def publish_run(run_path: Path, out: Path) -> Path:
     recipe, checkpoint = read_recipe_of(run_path), result_of(run_path)
     if out.exists() and not (out / "CHECKSUMS.sha256").is_file():
         raise RunError(f"{out} exists and was not published by feldspar; name another --out")
-    leaves: list[Leaf] = list(open_step(run_path, "leaves") or ())
-    licence = find_licence(
-        recipe.publish.licence, licence_of_base(recipe.student.base), (x.licence for x in leaves)
+    chain = runs_behind(run_path)
+    of_leaves = (leaf.licence for leaf in chain.leaves())
+    licence = find_licence(recipe.publish.licence, licence_of_base(chain.base), of_leaves)
+    licence.warnings.extend(
+        f"{run} is gone, which this result was made from: the licences of its data are not listed"
+        for run in chain.missing
     )
     for warning in licence.warnings:
         log.warning("licence: %s", warning)
@@ -53,9 +57,9 @@ def publish_run(run_path: Path, out: Path) -> Path:
             max_shard_mb=recipe.publish.max_shard_mb,
         )
         check_with_transformers(beside, recipe, _prompts(run_path))
-        card = model_card(run_path, recipe, checkpoint, licence)
+        card = model_card(chain, recipe, checkpoint, licence)
         (beside / "README.md").write_text(card, encoding="utf-8")
-        (beside / "DATA.md").write_text(data_card(run_path, recipe.name), encoding="utf-8")
+        (beside / "DATA.md").write_text(data_card(chain, recipe.name), encoding="utf-8")
         for path in beside.iterdir():
             path.chmod(0o644)
         write_checksums(beside)

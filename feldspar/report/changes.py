@@ -70,7 +70,7 @@ def find_turns(
 ) -> tuple[CheckpointChanges, ...]:
     """Each phase against the one before; where there are several, also the last against the first.
 
-    `folder` is the scores'; controls are passed over, since nothing starts from them.
+    `folder` is that of the answers; controls are passed over, since nothing starts from them.
     """
     named = [name for name in checkpoints if not name.startswith("control")]
     steps = list(pairwise(named))
@@ -136,5 +136,5 @@ def _some(pairs: Sequence[_Pair]) -> Iterator[Change]:
 
 
 def _answers(folder: Path, checkpoint: str) -> dict[str, Answer]:
-    path = folder / "answers" / f"{checkpoint}.jsonl.zst"
+    path = folder / f"{checkpoint}.jsonl.zst"
     return {a.item: a for a in read_rows(path, Answer)} if path.exists() else {}

@@ -34,10 +34,11 @@ from feldspar.report.figures import loss_figure
 from feldspar.report.grid import Grid, markdown_table, score_grid
 from feldspar.runs import Rows, open_step, read_recipe_of
 from feldspar.stats.intervals import FEWEST_TO_TELL
+from feldspar.stored import read_stored, reading
 
 STEPS = (
     *("leaves", "leaf-exams", "own-exams", "samples", "phases", "trained", "preferred", "scores"),
-    *("benchmarks", "mt-bench", "judged", "touched", "untouched"),
+    *("served-exams", "benchmarks", "mt-bench", "judged", "touched", "untouched"),
 )
 MAX_TOUCHED = 100
 EXAM_METRICS = ("accuracy", "log-likelihood")
@@ -139,7 +140,8 @@ def gather(run_path: Path) -> Page:
     published = [s for step in ("benchmarks", "mt-bench") for s in steps.get(step, ())]
     untouched: list[Score] = list(steps.get("untouched", ()))
     of_exams = [s for s in untouched if s.metric in EXAM_METRICS]
-    grids = [score_grid([*scores, *of_exams], metric) for metric in EXAM_METRICS]
+    served: list[Score] = list(steps.get("served-exams", ()))
+    grids = [score_grid([*scores, *served, *of_exams], metric) for metric in EXAM_METRICS]
     judged: list[Score] = list(steps.get("judged", ()))
     grids += [score_grid(judged, metric) for metric in dict.fromkeys(s.metric for s in judged)]
     of_published = [*published, *(s for s in untouched if s.metric not in EXAM_METRICS)]
@@ -167,7 +169,7 @@ def gather(run_path: Path) -> Page:
         rounds=tuple(_flat(r) for r in _json_lines(steps.get("preferred"), "rounds.jsonl")),
         funnels=tuple(_funnels(steps.get("samples"))),
         examples=examples,
-        turns=_turns(steps, grids[0]),
+        turns=_turns(steps, score_grid(scores)),
         steps=tuple((name, len(rows), rows.seconds) for name, rows in steps.items()),
     )
 
@@ -194,14 +196,14 @@ def _turns(steps: dict[str, Rows[Any]], grid: Grid) -> tuple[CheckpointChanges, 
     if "scores" not in steps:
         return ()
     items = [item for name in ("own-exams", "leaf-exams") for item in steps.get(name, ())]
-    return find_turns(steps["scores"].folder, grid.checkpoints, items)
+    return find_turns(steps["scores"].files("answers"), grid.checkpoints, items)
 
 
 def _json_lines(step: Rows[Any] | None, name: str) -> list[dict[str, Any]]:
-    if step is None or not (step.folder / name).exists():
+    if step is None or not (path := step.file(name)).exists():
         return []
-    text = (step.folder / name).read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.split("\n") if line]
+    with reading(path):
+        return [json.loads(line) for line in path.read_bytes().split(b"\n") if line]
 
 
 def _choices(selections: list[dict[str, Any]]) -> dict[str, str]:
@@ -220,9 +222,9 @@ def _flat(round_line: dict[str, Any]) -> dict[str, object]:
 
 
 def _funnels(samples: Rows[Sample] | None) -> Iterator[FunnelRow]:
-    if samples is None or not (samples.folder / "funnel.json").exists():
+    if samples is None or not (path := samples.file("funnel.json")).exists():
         return
-    for leaf in json.loads((samples.folder / "funnel.json").read_text(encoding="utf-8"))["leaves"]:
+    for leaf in read_stored(path, dict[str, Any])["leaves"]:
         reasons = [(r["reason"], r["count"]) for r in leaf["reasons"]]
         counts = {stage: leaf[stage] for stage in FUNNEL_STAGES}
         hint = " ".join(filter(None, (leaf.get("note"), leaf.get("hint"))))

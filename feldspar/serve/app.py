@@ -2,6 +2,7 @@
 
 import asyncio
 import hmac
+import logging
 import secrets
 import time
 from collections import Counter
@@ -9,9 +10,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from itertools import count
 
-from aiohttp import web
+from aiohttp import ClientPayloadError, web
 from aiohttp.typedefs import Middleware
 
+from feldspar.serve.guard import guard
+from feldspar.serve.json_errors import JsonErrorRunner
 from feldspar.serve.protocol import (
     ChatReply,
     ChatRequest,
@@ -22,6 +25,7 @@ from feldspar.serve.protocol import (
     TextRequest,
     collect,
     write_error,
+    write_model,
     write_models,
     write_piece,
     write_reply,
@@ -31,11 +35,18 @@ from feldspar.serve.requests import read_request, read_text_request
 
 Complete = Callable[[ChatRequest], Awaitable[ChatReply]]
 Draw = Callable[[ChatRequest | TextRequest], Awaitable[Pieces]]
+_HEALTH = "/health"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 STAGE_HEADER = "X-Feldspar-Stage"
 MAX_BODY_BYTES = 4 * 1024 * 1024
 SLOWEST_READER_SECONDS = 60.0
 """A client that takes nothing of its stream for so long is let go."""
+_MOST_STAGES = 64
+"""That are counted by name: the names are the clients', and are kept for ever."""
+_LONGEST_STAGE = 64
+_OTHER_STAGES = "(others)"
+
+log = logging.getLogger(__name__)
 
 
 def make_app(
@@ -45,19 +56,26 @@ def make_app(
     *,
     draw: Draw | None = None,
     key: str | None = None,
+    is_well: Callable[[], bool] = lambda: True,
 ) -> web.Application:
-    """Serve `/v1/models`, `/v1/chat/completions` and `/stats` (valid requests, by stage).
+    """Serve `/v1/models`, `/v1/chat/completions`, `/stats` (valid requests, by stage), `/health`.
 
     `complete` gives whole replies; `draw` gives them piece by piece, and so streams, `top_p`,
     `logprobs` and `/v1/completions` besides. One of the two is handed in. With a `key`, every
-    request must carry it. Errors have OpenAI's shape: 400 not JSON, 401 no key, 404 no such path or
-    model, 405 wrong method, 413 larger than `max_body_bytes`, 422 a wrong or unsupported value.
+    request but for `/health` must carry it. `/health` is 503 where `is_well` says no. Errors have
+    OpenAI's shape: 400 not JSON, 401 no key, 403 a page of another site, 404 no such path or model,
+    405 wrong method, 413 larger than `max_body_bytes`, 415 not called JSON, 422 a wrong or
+    unsupported value.
     """
     assert (complete is None) != (draw is None)
-    endpoint = _Endpoint(models, complete, draw)
-    middlewares: list[Middleware] = [_shape_errors, *([_asking_for(key)] if key else [])]
+    endpoint = _Endpoint(models, complete, draw, is_well)
+    middlewares: list[Middleware] = [_shape_errors, guard(any_host=key is not None)]
+    if key:
+        middlewares.append(_asking_for(key))
     app = web.Application(client_max_size=max_body_bytes, middlewares=middlewares)
+    app.router.add_get(_HEALTH, endpoint.show_health)
     app.router.add_get("/v1/models", endpoint.list_models)
+    app.router.add_get("/v1/models/{id:.+}", endpoint.show_model)
     app.router.add_post("/v1/chat/completions", endpoint.chat)
     if draw is not None:
         app.router.add_post("/v1/completions", endpoint.text)
@@ -74,7 +92,7 @@ async def listening(
     Raises OSError where the port is taken.
     """
     # A client that hangs up cancels its handler, and so the work for it.
-    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
+    runner = JsonErrorRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port, backlog=1024)
@@ -88,9 +106,14 @@ async def listening(
 
 class _Endpoint:
     def __init__(
-        self, models: Sequence[ModelCard], complete: Complete | None, draw: Draw | None
+        self,
+        models: Sequence[ModelCard],
+        complete: Complete | None,
+        draw: Draw | None,
+        is_well: Callable[[], bool],
     ) -> None:
-        self._names = frozenset(card.id for card in models)
+        self._cards = {card.id: card for card in models}
+        self._is_well = is_well
         self._models = write_models(models)
         self._complete, self._draw = complete, draw
         self._asked: Counter[str] = Counter()
@@ -99,6 +122,14 @@ class _Endpoint:
 
     async def list_models(self, _: web.Request) -> web.Response:
         return _json(self._models)
+
+    async def show_model(self, http: web.Request) -> web.Response:
+        return _json(write_model(self._card(http.match_info["id"])))
+
+    async def show_health(self, _: web.Request) -> web.Response:
+        if not self._is_well():
+            raise RequestError(503, "the model's thread has ended; start the server again")
+        return web.json_response({"status": "ok"})
 
     async def chat(self, http: web.Request) -> web.StreamResponse:
         stage = http.headers.get(STAGE_HEADER, "")
@@ -114,13 +145,21 @@ class _Endpoint:
         return await self._answer(http, request, self._begin(request, "cmpl"))
 
     def _begin(self, request: ChatRequest | TextRequest, kind: str) -> ReplyHead:
-        if request.model not in self._names:
-            known = ", ".join(sorted(self._names))
-            message = f"no model {request.model!r} here; there is {known}"
-            raise RequestError(404, message, "model", "model_not_found")
-        self._asked[request.stage] += 1
+        self._card(request.model)
+        self._count(request.stage)
         call_id = f"{kind}-{self._session}-{next(self._numbers)}"
         return ReplyHead(call_id, request.model, int(time.time()), isinstance(request, ChatRequest))
+
+    def _card(self, name: str) -> ModelCard:
+        if name not in self._cards:
+            known = ", ".join(sorted(self._cards))
+            message = f"no model {name[:200]!r} here; there is {known}"
+            raise RequestError(404, message, "model", "model_not_found")
+        return self._cards[name]
+
+    def _count(self, stage: str) -> None:
+        is_known = stage in self._asked or len(self._asked) < _MOST_STAGES
+        self._asked[stage if is_known and len(stage) <= _LONGEST_STAGE else _OTHER_STAGES] += 1
 
     async def _answer(
         self, http: web.Request, request: ChatRequest | TextRequest, head: ReplyHead
@@ -185,8 +224,8 @@ def _asking_for(key: str) -> Middleware:
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        given = request.headers.get("Authorization", "").encode()
-        if not hmac.compare_digest(given, expected):
+        given = request.headers.get("Authorization", "").encode(errors="surrogateescape")
+        if request.path != _HEALTH and not hmac.compare_digest(given, expected):
             raise RequestError(401, "wrong or no API key", None, "invalid_api_key")
         return await handler(request)
 
@@ -207,6 +246,14 @@ async def _shape_errors(request: web.Request, handler: Handler) -> web.StreamRes
     except web.HTTPException as error:
         fault = RequestError(error.status, f"{request.method} {request.path}: {error.reason}")
         return _json(write_error(fault), error.status)
+    except (ClientPayloadError, ConnectionError) as error:
+        log.debug("a request that was cut off", exc_info=error)
+        return _json(write_error(RequestError(400, "the request's body was cut off")), 400)
+    except Exception as error:
+        # Ours: the client is told that much, and whoever serves can look with --debug.
+        log.error("%s %s failed: %s", request.method, request.path, type(error).__name__)
+        log.debug("that was", exc_info=error)
+        return _json(write_error(RequestError(500, "the server failed; see its log")), 500)
 
 
 def _json(body: bytes, status: int = 200) -> web.Response:

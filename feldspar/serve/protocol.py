@@ -236,14 +236,18 @@ def write_error(error: RequestError) -> bytes:
 
 
 def write_models(models: Sequence[ModelCard]) -> bytes:
-    rows = [
-        {
-            "id": card.id,
-            "object": "model",
-            "created": 0,
-            "owned_by": "feldspar",
-            "revision": card.revision,
-        }
-        for card in models
-    ]
-    return json.dumps({"object": "list", "data": rows}).encode()
+    return json.dumps({"object": "list", "data": [_model(card) for card in models]}).encode()
+
+
+def write_model(card: ModelCard) -> bytes:
+    return json.dumps(_model(card)).encode()
+
+
+def _model(card: ModelCard) -> dict[str, object]:
+    return {
+        "id": card.id,
+        "object": "model",
+        "created": 0,
+        "owned_by": "feldspar",
+        "revision": card.revision,
+    }

@@ -8,7 +8,9 @@ from feldspar.records import Message, Role
 from feldspar.serve.protocol import ChatRequest, RequestError, TextRequest
 
 MAX_CHOICES = 128
-"""Largest `n`."""
+"""Largest `n`, and most prompts of one request."""
+MAX_MESSAGES = 1024
+"""Of one conversation."""
 
 _ROLES: Mapping[object, Role] = {
     "system": "system",
@@ -21,18 +23,30 @@ _CHAT = _BASIC | {"messages", "max_completion_tokens"}
 _DRAWN = frozenset(["top_p", "stream", "stream_options", "logprobs"])
 """What a model of one's own can do beside, and the embedded teacher cannot."""
 _ANY_VALUE = frozenset(["user", "metadata", "store", "service_tier"])
-_WITHOUT_EFFECT: Mapping[str, object] = {
-    "stream": False,
-    "top_p": 1,
-    "presence_penalty": 0,
-    "frequency_penalty": 0,
-    "logprobs": False,
-    "logit_bias": {},
-    "tools": [],
-    "response_format": {"type": "text"},
-    "best_of": 1,
-    "suffix": "",
+_WITHOUT_EFFECT: Mapping[str, tuple[object, ...]] = {
+    "stream": (False,),
+    "top_p": (1,),
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+    "repetition_penalty": (1,),
+    "length_penalty": (1,),
+    "top_k": (0, -1),
+    "min_p": (0,),
+    "logprobs": (False,),
+    "logit_bias": ({},),
+    "tools": ([],),
+    "functions": ([],),
+    "tool_choice": ("none", "auto"),
+    "function_call": ("none", "auto"),
+    "parallel_tool_calls": (True, False),
+    "response_format": ({"type": "text"},),
+    "modalities": (["text"],),
+    "ignore_eos": (False,),
+    "skip_special_tokens": (True,),
+    "best_of": (1,),
+    "suffix": ("",),
 }
+"""Values that change nothing, as clients send them by default; any other is refused."""
 MAX_LIKELIEST = 20
 """Largest `top_logprobs`, or `logprobs` of a text."""
 
@@ -85,7 +99,20 @@ def _fields(body: bytes) -> dict[str, object]:
         raise RequestError(400, f"the body is not JSON: {error}") from None
     if not isinstance(fields, dict):
         raise RequestError(400, "the body must be a JSON object")
+    _refuse_surrogates(body, fields)
     return fields
+
+
+def _refuse_surrogates(body: bytes, fields: dict[str, object]) -> None:
+    """Half of a character, which JSON can spell and no text can hold."""
+    if b"\\u" not in body:
+        return
+    try:
+        json.dumps(fields, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(error.object[error.start]):04x}"
+        message = f"the body holds half of a character ({half}): send whole ones"
+        raise RequestError(400, message) from None
 
 
 def _drawing(fields: Mapping[str, object], *, is_drawn: bool) -> dict[str, Any]:
@@ -114,9 +141,9 @@ def _refuse_unsupported(fields: Mapping[str, object], supported: frozenset[str])
     for name, value in fields.items():
         if value is None or name in supported or name in _ANY_VALUE:
             continue
-        if name not in _WITHOUT_EFFECT or value != _WITHOUT_EFFECT[name]:
+        if value not in _WITHOUT_EFFECT.get(name, ()):
             shown = ", ".join(sorted(supported))
-            message = f"{name} is not supported here: leave it out; supported are {shown}"
+            message = f"{name[:60]} is not supported here: leave it out; supported are {shown}"
             raise RequestError(422, message, name, "unsupported_parameter")
 
 
@@ -183,6 +210,8 @@ def _stop(value: object) -> tuple[str, ...]:
 def _messages(value: object) -> tuple[Message, ...]:
     if not isinstance(value, list) or not value:
         raise _wrong("messages", "a list with at least one message", value)
+    if len(value) > MAX_MESSAGES:
+        raise RequestError(422, f"messages must be at most {MAX_MESSAGES} messages", "messages")
     return tuple(_message(row, f"messages[{index}]") for index, row in enumerate(value))
 
 
@@ -192,7 +221,11 @@ def _message(row: object, place: str) -> Message:
     role = row.get("role")
     if not isinstance(role, str) or role not in _ROLES:
         raise _wrong(f"{place}.role", f"one of {', '.join(map(str, _ROLES))}", role)
-    return Message(role=_ROLES[role], content=_content(row.get("content"), f"{place}.content"))
+    content = row.get("content")
+    if content is None and role == "assistant":
+        # What clients keep of an answer without text.
+        content = ""
+    return Message(role=_ROLES[role], content=_content(content, f"{place}.content"))
 
 
 def _content(value: object, place: str) -> str:

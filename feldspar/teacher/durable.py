@@ -20,7 +20,7 @@ from feldspar.endpoint.calls import ChatCall, Completion, Completions, Usage, mo
 from feldspar.endpoint.faults import NoAnswers, Refused
 from feldspar.endpoint.openai_chat import without_reasoning
 from feldspar.errors import TeacherError
-from feldspar.models.model import Model
+from feldspar.models.model import CannotScore, Continuations, LogProb, Model
 from feldspar.models.opening import find_model
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Message
@@ -29,6 +29,10 @@ from feldspar.teacher.journal import Journal, Stored
 
 REFUSED = "refused"
 """Finish reason of a journalled refusal."""
+SCORED = "log-probability"
+"""Finish reason of what is no answer: a sum of log-probabilities, in nats."""
+SCORED_AT_ONCE = 256
+"""Prompts whose log-probabilities are committed together."""
 WATCHED_CALLS = 200
 """The failure budget is a part of this many calls, judged from the first 20 on."""
 JUDGED_FROM_CALLS = 20
@@ -58,10 +62,15 @@ class _Call:
         sampling: tuple[float, int, int],
         *,
         is_needed: bool = True,
+        may_be_empty: bool = False,
     ) -> None:
         temperature, max_tokens, draw = sampling
         self.call = ChatCall(
-            messages=messages, temperature=temperature, max_tokens=max_tokens, seed=draw
+            messages=messages,
+            temperature=temperature,
+            max_tokens=max_tokens,
+            seed=draw,
+            may_be_empty=may_be_empty,
         )
         self._teacher = teacher
         self.most = Spent()
@@ -170,6 +179,11 @@ class Teacher:
             self._check_answered()
 
     @property
+    def bare_model(self) -> Model:
+        """The model itself, for calls whose results are kept elsewhere."""
+        return self._model
+
+    @property
     def model(self) -> str:
         """The model's name."""
         return self._model.name
@@ -221,17 +235,18 @@ class Teacher:
         temperature: float,
         max_tokens: int,
         may_grow: bool = True,
+        may_be_empty: bool = False,
         urgency: int = 0,
     ) -> Reply:
         """Ask once in a lifetime. An answer cut off by `max_tokens` is asked for with double room,
-        where it `may_grow`.
+        where it `may_grow`. One without text is no answer, unless it `may_be_empty`.
 
         More urgent calls go first. Neither `urgency` nor `stage` is part of what is asked.
         Raises Refused when there will be no answer, TeacherError when there will be none at all,
         BudgetSpent when it may not be paid for.
         """
         texts = [{"role": message.role, "content": message.content} for message in messages]
-        call = _Call(self, texts, (temperature, max_tokens, draw))
+        call = _Call(self, texts, (temperature, max_tokens, draw), may_be_empty=may_be_empty)
         reply = await self._ask_durably(call, stage, urgency)
         if reply.finish_reason != "length" or not may_grow:
             return reply
@@ -241,6 +256,51 @@ class Teacher:
         except (Refused, BudgetSpent):
             # More room than there is: the cut-off answer is all we get.
             return reply
+
+    async def score(
+        self, rows: Sequence[Continuations], *, stage: str, progress: Progress = SILENT
+    ) -> list[list[LogProb]]:
+        """Log-probabilities of token ids, each kept like an answer: a row is asked for once.
+
+        Raises CannotScore where this model tells none, Refused where it will not read a row,
+        TeacherError where there is nobody to ask.
+        """
+        found: dict[int, list[LogProb]] = {}
+        keys = [self._score_keys(row) for row in rows]
+        for number, of_row in enumerate(keys):
+            stored = [self.journal.get(key) for key in of_row]
+            if None not in stored:
+                found[number] = [
+                    LogProb(float(one.text), one.completion_tokens) for one in stored if one
+                ]
+        missing = [number for number in range(len(rows)) if number not in found]
+        # The first alone: it finds out whether and how this model tells them.
+        starts = range(1, len(missing), SCORED_AT_ONCE)
+        for part in [missing[:1], *(missing[i : i + SCORED_AT_ONCE] for i in starts)]:
+            if not part:
+                break
+            self.journal.check()
+            try:
+                scored = await self._model.score([rows[number] for number in part], progress)
+            except NoAnswers as error:
+                if error.why == "address":
+                    raise CannotScore(f"knows no completions ({error.reason})") from error
+                raise TeacherError(error.sentence("teacher")) from error
+            commits = []
+            for number, scores in zip(part, scored, strict=True):
+                found[number] = scores
+                num_tokens = len(rows[number].prompt)
+                for key, one in zip(keys[number], scores, strict=True):
+                    usage = Usage(num_tokens + one.num_tokens, 0)
+                    self.budget.settle(Spent(), self.cost_of(usage))
+                    kept = Stored(repr(one.total), SCORED, num_tokens, one.num_tokens)
+                    commits.append(self.journal.put(key, kept, model=self.key, stage=stage))
+            await asyncio.gather(*commits)
+        return [found[number] for number in range(len(rows))]
+
+    def _score_keys(self, row: Continuations) -> list[bytes]:
+        contents = [[self.key, SCORED, list(row.prompt), list(ids)] for ids in row.continuations]
+        return [hashlib.sha256(json.dumps(one).encode()).digest() for one in contents]
 
     async def _ask_durably(self, call: _Call, stage: str, urgency: int) -> Reply:
         key = call.key

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from feldspar.stored import reading
+
 _ABOUT = "about.json"
 
 
@@ -73,16 +75,41 @@ def write(folder: Path, batches: Iterable[Sequence[TokenRow | None]]) -> None:
 
 
 def read(folder: Path) -> TokenArrays:
-    """What `write` wrote: ids and mask stay on disk until they are looked at."""
-    about = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
-    return TokenArrays(
-        ids=_mapped(folder / "ids.i4", "<i4"),
-        mask=_mapped(folder / "mask.b1", "?"),
-        starts=np.fromfile(folder / "starts.i8", dtype="<i8"),
-        trained=np.fromfile(folder / "trained.i4", dtype="<i4"),
-        num_dropped=about["num_dropped"],
-        digest=about["digest"],
-    )
+    """What `write` wrote: ids and mask stay on disk until they are looked at.
+
+    Raises RunError where it is not what was written.
+    """
+    with reading(folder, f"delete {folder} and run again: it is made anew"):
+        about = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
+        arrays = TokenArrays(
+            ids=_mapped(folder / "ids.i4", "<i4"),
+            mask=_mapped(folder / "mask.b1", "?"),
+            starts=np.fromfile(folder / "starts.i8", dtype="<i8"),
+            trained=np.fromfile(folder / "trained.i4", dtype="<i4"),
+            num_dropped=about["num_dropped"],
+            digest=about["digest"],
+        )
+        _check(arrays)
+    return arrays
+
+
+def _check(arrays: TokenArrays) -> None:
+    """Raises ValueError where files do not belong together, or their content is another."""
+    ids, mask, starts, trained = arrays.ids, arrays.mask, arrays.starts, arrays.trained
+    if not len(starts) == len(trained) + 1 or not starts[-1] == len(ids) == len(mask):
+        raise ValueError("its files are of different lengths")
+    if arrays.digest != _digest(hashlib.sha256(ids.data), hashlib.sha256(mask.data), starts):
+        raise ValueError("its content was changed")
+    if len(trained):
+        first = starts[:-1]
+        counted = np.add.reduceat(mask, first, dtype=np.int64) - mask[first]
+        if not np.array_equal(counted, trained):
+            raise ValueError("its counts of trained tokens were changed")
+
+
+def _digest(of_ids: hashlib._Hash, of_mask: hashlib._Hash, starts: NDArray[np.int64]) -> str:
+    digests = [h.hexdigest() for h in (of_ids, of_mask, hashlib.sha256(starts.tobytes()))]
+    return hashlib.sha256(json.dumps(digests).encode()).hexdigest()
 
 
 def _lay_out(
@@ -109,14 +136,13 @@ def _lay_out(
         keep_ids(ids)
         keep_mask(mask)
     starts = np.cumsum(np.concatenate(lengths))
-    digests = [h.hexdigest() for h in (*hashes, hashlib.sha256(starts.tobytes()))]
     return TokenArrays(
         ids=np.empty(0, dtype=np.int32),
         mask=np.empty(0, dtype=np.bool_),
         starts=starts,
         trained=np.concatenate(trained),
         num_dropped=num_dropped,
-        digest=hashlib.sha256(json.dumps(digests).encode()).hexdigest(),
+        digest=_digest(hashes[0], hashes[1], starts),
     )
 
 

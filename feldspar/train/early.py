@@ -11,6 +11,8 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from feldspar.stored import reading
+
 EARLY_SHARE = 0.1
 """Of a phase's steps; never fewer than one."""
 
@@ -27,13 +29,15 @@ class Early:
 
 
 def early_signs(metrics_path: Path, phase: str, num_steps: int) -> Early:
-    """The indicators of a phase of `num_steps`, from the metrics of its steps."""
+    """The indicators of a phase of `num_steps`, from the metrics of its steps. Raises RunError."""
     until = max(1, math.ceil(EARLY_SHARE * num_steps))
-    with metrics_path.open(encoding="utf-8") as file:
-        lines = [json.loads(text) for text in file]
-    first = [line for line in lines if line["phase"] == phase and line["step"] <= until]
-    return Early(
-        num_steps=len(first),
-        loss=sum(line["loss"] for line in first) / len(first),
-        grad_norm=sum(line["grad_norm"] for line in first) / len(first),
-    )
+    with reading(metrics_path):
+        lines = [json.loads(text) for text in metrics_path.read_bytes().splitlines()]
+        first = [line for line in lines if line["phase"] == phase and line["step"] <= until]
+        if len(first) < until:
+            raise ValueError(f"it has {len(first)} of the first {until} steps of {phase}")
+        return Early(
+            num_steps=len(first),
+            loss=sum(line["loss"] for line in first) / len(first),
+            grad_norm=sum(line["grad_norm"] for line in first) / len(first),
+        )

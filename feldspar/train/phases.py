@@ -14,6 +14,7 @@ from feldspar.keys import content_key
 from feldspar.records import Checkpoint, Conversation, Phase, PhaseTraining, ScoreItems
 from feldspar.runs import read_rows
 from feldspar.steps import Step, Workspace
+from feldspar.stored import read_whole_lines
 from feldspar.student.fit import LoopTrainer
 from feldspar.student.model import Student
 from feldspar.student.token_rows import Kept, TokenRows, tokenise_once
@@ -35,7 +36,6 @@ from feldspar.train.select import (
     chosen_checkpoint,
     delete_others,
     kept_steps,
-    read_lines,
     step_folder,
     to_values,
 )
@@ -120,7 +120,7 @@ class _Phases:
         """Train one phase and decide on it, or find that this was done."""
         phase, training = phases[number]
         key = self._key(start, phase, training, earlier_steps)
-        for done in read_lines(self.folder / "selections.jsonl", Selection):
+        for done in read_whole_lines(self.folder / "selections.jsonl", Selection):
             if done.key == key and (self.folder / done.path).is_dir():
                 return done
         loaded = load_to_train(start.path, self.student, seed=self.seed)
@@ -266,7 +266,7 @@ class _Trial:
         return [c for c in self._recorded() if c.step > 0]
 
     def _recorded(self) -> list[PhaseCandidate]:
-        return [c for c in read_lines(self._path, PhaseCandidate) if c.key == self.key]
+        return [c for c in read_whole_lines(self._path, PhaseCandidate) if c.key == self.key]
 
     def _candidate(self, step: int, checkpoint: Checkpoint, *, is_scored: bool) -> PhaseCandidate:
         for known in self._recorded():

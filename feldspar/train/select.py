@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from feldspar.files import write_bytes_whole
 from feldspar.records import Checkpoint
@@ -19,6 +19,7 @@ from feldspar.stats.intervals import (
     paired_difference,
     standard_error,
 )
+from feldspar.stored import read_whole_lines
 from feldspar.train.early import Early
 
 R = TypeVar("R")
@@ -205,21 +206,9 @@ def _verdict(change: Difference) -> str:
     return "" if change.interval.low > 0 else ", not told from the start"
 
 
-def read_lines(path: Path, record: type[R]) -> list[R]:
-    """Records of a JSON-lines file; none where there is no file. Torn lines are passed over."""
-    adapter = TypeAdapter(record)
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            rows.append(adapter.validate_json(line))
-        except ValidationError:
-            continue
-    return rows
-
-
 def append_line(path: Path, row: R) -> None:
     """Add a record to a JSON-lines file, which is whole at every moment."""
-    rows = [*read_lines(path, type(row)), row]
+    rows = [*read_whole_lines(path, type(row)), row]
     adapter = TypeAdapter(type(row))
     write_bytes_whole(path, b"".join(adapter.dump_json(r) + b"\n" for r in rows))
 

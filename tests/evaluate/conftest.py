@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import taught
 import world_bench
 from student import tiny
 
@@ -19,3 +20,9 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     student = tiny.make_tiny()
     return save_checkpoint(student, tmp_path_factory.mktemp("model") / "m", phase="base", step=0)
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Checkpoint]:
+    """`base`, a model that knows nothing, and `taught`, which was taught three facts."""
+    return taught.make_checkpoints(tmp_path_factory.mktemp("models"))

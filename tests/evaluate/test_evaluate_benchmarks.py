@@ -100,7 +100,7 @@ class Recording:
 
 @pytest.fixture(scope="module")
 def lm():
-    from feldspar.evaluate.benchmarks.model import StudentLM
+    from feldspar.evaluate.benchmarks.student_lm import StudentLM
 
     return StudentLM(MODEL, STUDENT, chat_template=False)
 
@@ -192,7 +192,7 @@ def test_checkpoints_are_chosen_by_the_validation_part(data, tmp_path):
 
 def test_what_is_reported_chooses_no_checkpoint(data, tmp_path):
     for task in ("winogrande", "gsm8k", "hellaswag"):
-        with pytest.raises(RecipeError, match=f"{task}' has no validation part beside"):
+        with pytest.raises(RecipeError, match=f"{task}' has no validation part apart from"):
             ScoreOnBenchmark(configured(task, data), student=STUDENT, cache_path=tmp_path)
 
 

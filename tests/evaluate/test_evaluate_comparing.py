@@ -1,6 +1,7 @@
 """Two checkpoints are compared over the items that both have answered."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ from by_hand import do_step
 from feldspar.config import Recipe
 from feldspar.errors import RunError
 from feldspar.evaluate.comparing import compare_scored, open_scored
-from feldspar.records import Answer, Checkpoint, ExamItem
+from feldspar.evaluate.examinee import file_name
+from feldspar.records import Answer, Checkpoint, ExamItem, Interval, Score
 from feldspar.runs import Run, write_rows
 from feldspar.steps import Workspace
 
@@ -29,17 +31,30 @@ def answers(numbers: range, num_right: int) -> list[Answer]:
     ]
 
 
-def make_run(path: Path, by_checkpoint: dict[str, list[Answer]]) -> Path:
-    def scores(workspace: Workspace) -> list[ExamItem]:
+def make_run(
+    path: Path,
+    by_checkpoint: dict[str, list[Answer]],
+    served: dict[str, list[Answer]] | None = None,
+) -> Path:
+    """`served`: the answers of the model of `evaluate.server`."""
+
+    def scores(workspace: Workspace, by_checkpoint: dict[str, list[Answer]]) -> Iterator[Score]:
         (workspace.folder / "answers").mkdir()
         for name, given in by_checkpoint.items():
-            write_rows(workspace.folder / "answers" / f"{name}.jsonl.zst", given)
-        return [item(0)]
+            answers_path = workspace.folder / "answers" / f"{file_name(name)}.jsonl.zst"
+            write_rows(answers_path, given)
+            value = sum(bool(answer.is_right) for answer in given) / len(given)
+            yield Score(
+                checkpoint=name, exam="sums", metric="accuracy", value=value,
+                interval=Interval(0.0, 1.0), num_items=len(given), answers_path=str(answers_path),
+            )  # fmt: skip
 
     with Run(path, RECIPE) as run:
         do_step(run, "own-exams", lambda: [item(n) for n in range(40)])
         do_step(run, "trained", lambda: [Checkpoint(path="p", digest="d", phase="skills", step=3)])
-        do_step(run, "scores", scores)
+        do_step(run, "scores", scores, by_checkpoint)
+        if served is not None:
+            do_step(run, "served-exams", scores, served)
     return path
 
 
@@ -68,3 +83,16 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="there are: skills"):
         open_scored(path, "nope")
     assert json.loads((path / "current.json").read_text())["scores"]
+
+
+def test_a_served_model_is_set_against_a_run_by_right_answers_alone(tmp_path: Path) -> None:
+    """Its log-likelihoods are per token of another tokenizer."""
+    served = {"owner/model": answers(range(40), 24)}
+    path = make_run(tmp_path / "run", {"skills": answers(range(40), 34)}, served)
+    [right] = compare_scored(open_scored(path, "owner/model"), open_scored(path), path)
+    assert (right.metric, right.difference.num_pairs) == ("accuracy", 40)
+    assert right.difference.value == pytest.approx(0.25)
+    both = compare_scored(open_scored(path, "owner/model"), open_scored(path, "owner/model"), path)
+    assert [c.metric for c in both] == ["accuracy", "log-likelihood"]
+    with pytest.raises(RunError, match="there are: skills, owner/model"):
+        open_scored(path, "owner")

@@ -12,7 +12,7 @@ from feldspar.errors import RunError
 from feldspar.evaluate.benchmarks.scores import BenchmarkItem
 from feldspar.evaluate.comparing import compare_scored, open_scored
 from feldspar.evaluate.contamination import find_touched, scores_without
-from feldspar.evaluate.served import file_name
+from feldspar.evaluate.examinee import file_name
 from feldspar.records import (
     Answer,
     Checkpoint,

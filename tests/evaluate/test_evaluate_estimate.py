@@ -108,7 +108,7 @@ def test_a_served_models_answers_are_priced_as_its_own_calls(tmp_path):
     asked = {"benchmark": elsewhere, "server_tasks": ("gsm8k",)}
     items, judged = estimate(config.model_copy(update=asked))
     assert (items.note, judged.calls) == ("gsm8k: 1,319 items, 3 times", 6 * 2 * 2)
-    with pytest.raises(ValidationError, match="'mmlu'; there are: gsm8k"):
+    with pytest.raises(ValidationError, match="'mmlu'; there are: exams, gsm8k"):
         EvaluateConfig(benchmark=elsewhere, server_tasks=("mmlu",))
     recipe = Recipe(
         student=StudentConfig(base="b"), taxonomy=TaxonomyConfig(path="t"), evaluate=config
@@ -128,3 +128,14 @@ def test_judged_exams_are_asked_of_every_checkpoint():
     assert estimate(EvaluateConfig(), 10, 4) == []
     (found,) = estimate(EvaluateConfig(long_answers="judge"), 10, 4)
     assert (found.step, found.stage, found.calls) == ("judged", "judge-exam", 40)
+
+
+def test_a_served_models_exams_are_calls_of_its_own_and_are_judged_too():
+    served = TeacherConfig(endpoint="http://localhost:1/v1")
+    asked, judged = estimate(EvaluateConfig(server=served, long_answers="judge"), 10, 4)
+    assert (asked.step, asked.calls, asked.completion_tokens) == ("served-exams", 10, 10 * 64)
+    assert judged.calls == 10 * 5
+    other = EvaluateConfig(
+        server=served, benchmark=(BenchmarkConfig(task="gsm8k"),), server_tasks=("gsm8k",)
+    )
+    assert [one.step for one in estimate(other, 10, 4)] == ["benchmarks"]

@@ -21,8 +21,9 @@ from feldspar.evaluate.exams.answers import is_judged
 from feldspar.evaluate.exams.judging import judge_prompt, score_judged
 from feldspar.evaluate.scores import LEAF_EXAMS
 from feldspar.examine import judge_answers
+from feldspar.files import write_json
 from feldspar.records import Answer, ExamItem, Interval, Score
-from feldspar.runs import Joined, Run, write_json, write_rows
+from feldspar.runs import Joined, Run, write_rows
 from feldspar.teacher import Journal, open_teacher
 from feldspar.world.serve import start_teacher, world_of
 from feldspar.world.stages import find_stage
@@ -67,7 +68,8 @@ def write_answers(known, here):
     (here / "answers").mkdir()
     for name, knows in (("base", dict.fromkeys(known, False)), ("skills", known)):
         answers = [answer(item, knows[item.id], rng) for item in ITEMS]
-        write_rows(here / "answers" / f"{name}.jsonl.zst", answers)
+        path = here / "answers" / f"{name}.jsonl.zst"
+        write_rows(path, answers)
         yield Score(
             checkpoint=name,
             exam=LEAF_EXAMS,
@@ -75,6 +77,7 @@ def write_answers(known, here):
             value=-1.0,
             interval=Interval(-1.0, -1.0),
             num_items=len(ITEMS),
+            answers_path=str(path),
         )
 
 

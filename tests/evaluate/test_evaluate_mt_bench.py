@@ -12,6 +12,7 @@ from world_bench import judging, run_bench
 
 from feldspar.config import ErrorRates, MTBenchConfig, StudentConfig
 from feldspar.errors import RecipeError
+from feldspar.evaluate.mt_bench.answers import TurnAnswer
 from feldspar.evaluate.mt_bench.files import (
     find_mt_bench,
     read_answers,
@@ -171,6 +172,24 @@ def test_one_checkpoint_at_a_time_is_rated_as_among_others(bench, checkpoint, tm
     assert rating.value == expected[0].value
     assert (won.metric, won.value) == ("win rate", 0.5)  # against itself
     assert rates["single"].key != rates["pairwise"].key
+
+
+def test_a_round_with_more_room_is_answered_anew(bench, checkpoint, tmp_path):
+    """Answers of other settings in the same folder were taken for its own."""
+    lengths = []
+    with judging(tmp_path, ErrorRates()) as judge:
+        for max_new_tokens in (4, 12):
+            config = MTBenchConfig(data=str(bench), max_new_tokens=max_new_tokens)
+            rate = ScoreChats(
+                read_mt_bench(find_mt_bench(config)), config, base=checkpoint, judge=judge,
+                student=StudentConfig(base="tiny", device="cpu"), num_resamples=50,
+                folder=tmp_path / "rounds", seed=1,
+            )  # fmt: skip
+            scores = rate(replace(checkpoint, phase="round-1"))
+            folder = Path(scores[0].answers_path).parents[1] / "answers"
+            answers = [a for path in folder.rglob("*.zst") for a in read_rows(path, TurnAnswer)]
+            lengths.append(sum(len(answer.text) for answer in answers))
+    assert lengths[0] < lengths[1]
 
 
 def right_answers(bench):

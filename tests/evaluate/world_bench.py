@@ -4,8 +4,10 @@ import json
 from contextlib import contextmanager
 
 from feldspar.config import MTBenchConfig, StudentConfig, TeacherConfig, WorldConfig
+from feldspar.evaluate.examinee import row_name
 from feldspar.evaluate.mt_bench.files import find_mt_bench, read_mt_bench
 from feldspar.evaluate.mt_bench.run import score_mt_bench
+from feldspar.evaluate.served_examinee import ServedExaminee
 from feldspar.steps import Workspace
 from feldspar.teacher import Journal, open_teacher
 from feldspar.world import start_teacher
@@ -76,18 +78,23 @@ def judging(folder, rates):
         yield open_teacher(TeacherConfig(), url, journal)
 
 
-def run_bench(bench, checkpoint, judge, here, server=None, **config):
+def examinee_of(model, **more):
+    """A served model next to a checkpoint that is called `base`."""
+    return ServedExaminee(model, row_name(model.model, ["base"]), **more)
+
+
+def run_bench(bench, checkpoint, judge, folder, server=None, **config):
     """Scores of one checkpoint, and of a server's model where there is one."""
     config = MTBenchConfig(**{"data": str(bench), "max_new_tokens": 8} | config)
     return list(
         score_mt_bench(
-            Workspace(folder=here),
+            Workspace(folder=folder),
             [("base", checkpoint)],
             read_mt_bench(find_mt_bench(config)),
             config,
             judge=judge,
             student=StudentConfig(base="tiny", device="cpu"),
-            server=server,
+            server=None if server is None else examinee_of(server),
             num_resamples=50,
             seed=1,
         )

@@ -11,10 +11,12 @@ import pytest
 from toy_models import BAD, GOOD, ask
 
 from feldspar.config import Recipe, TeacherConfig
+from feldspar.endpoint import retry
 from feldspar.endpoint.calls import ChatCall, PromptCall
 from feldspar.endpoint.endpoint import Access
 from feldspar.endpoint.faults import NoAnswers, Refused
 from feldspar.errors import TeacherError
+from feldspar.models import served
 from feldspar.models.launched import LaunchedModel, Start
 from feldspar.models.local import LocalModel
 from feldspar.models.model import Continuations
@@ -26,6 +28,9 @@ from feldspar.records import Message
 
 SERVE = shlex.join(
     [sys.executable, "-P", "-m", "feldspar.cli.main", "serve", "{model}", "--port", "{port}"]
+)
+CHAT = shlex.join(
+    [sys.executable, "-S", str(Path(__file__).with_name("chat_server.py")), "{model}", "{port}"]
 )
 ROW = Continuations([7, 30, 41, 12], [[5, 9], [200], []])
 
@@ -91,6 +96,7 @@ def test_other_prompts_draw_other_numbers_and_other_seeds_other_answers(folder: 
     model.close()
 
 
+@pytest.mark.slow
 def test_a_command_is_started_once_asked_and_ended(folder: str, tmp_path: Path) -> None:
     local, launched = (
         LocalModel(folder, Access()),
@@ -99,17 +105,17 @@ def test_a_command_is_started_once_asked_and_ended(folder: str, tmp_path: Path) 
     assert launched.key == local.key
     works = [lambda m, n=n: m.complete(chat(n)) for n in range(6)]
     assert not list(tmp_path.iterdir())
-    served = run(launched, *works)
-    assert [one.choices for one in served] == [one.choices for one in run(local, *works)]
-    assert [one.usage for one in served] == [one.usage for one in run(local, *works)]
+    by_server = run(launched, *works)
+    assert [one.choices for one in by_server] == [one.choices for one in run(local, *works)]
+    assert [one.usage for one in by_server] == [one.usage for one in run(local, *works)]
     logs = sorted(path.name for path in (tmp_path / "servers").iterdir())
     assert logs == ["server-0.log", "server-1.log"]
-    ((by_server,),) = run(launched, lambda m: m.score([ROW]))
+    ((scored_there,),) = run(launched, lambda m: m.score([ROW]))
     ((by_folder,),) = run(local, lambda m: m.score([ROW]))
-    for one, other in zip(by_server, by_folder, strict=True):
+    for one, other in zip(scored_there, by_folder, strict=True):
         assert one.total == pytest.approx(other.total, abs=1e-4)
-    served = run(launched, lambda m: m.served())[0]
-    (tokens,) = run(launched, lambda _: served.prompt_tokens("It is lovely."))
+    behind = run(launched, lambda m: m.served())[0]
+    (tokens,) = run(launched, lambda _: behind.prompt_tokens("It is lovely."))
     assert "".join(token.text for token in tokens) == "It is lovely."[tokens[0].start :]
     assert all(token.log_prob <= 0 for token in tokens)
     pids = [server.process.pid for server in launched.servers]
@@ -129,8 +135,8 @@ def test_a_command_that_ends_is_told_of_with_its_last_words(folder: str, tmp_pat
     launched.close()
 
 
-def test_a_server_that_dies_between_calls_is_told_of(folder: str, tmp_path: Path) -> None:
-    launched = LaunchedModel(start_of(folder, tmp_path), Access(max_retries=3))
+def test_a_server_that_dies_between_calls_is_told_of(tmp_path: Path) -> None:
+    launched = LaunchedModel(start_of("m", tmp_path, CHAT), Access(max_retries=3))
     run(launched, lambda m: m.complete(chat(1)))
     (server,) = launched.servers
     server.let_go()
@@ -140,9 +146,26 @@ def test_a_server_that_dies_between_calls_is_told_of(folder: str, tmp_path: Path
     launched.close()
 
 
+def test_of_several_replicas_the_others_go_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 0.01)
+    start = start_of("m", tmp_path, CHAT, num_replicas=2)
+    launched = LaunchedModel(start, Access(concurrency=4))
+    works = [lambda m, n=n: m.complete(chat(n)) for n in range(20)]
+    assert len({one.choices[0].text for one in run(launched, *works)}) == 2
+    first, _ = launched.servers
+    first.let_go()
+    first.process.wait()
+    found = run(launched, *works)
+    assert len({one.choices[0].text for one in found}) == 1
+    assert caplog.text.count("one server of 2 ended before it had answered all") == 1
+    launched.close()
+
+
 @pytest.mark.parametrize("kind", ["folder", "command"])
 def test_a_teacher_may_be_a_folder_or_a_command(folder: str, tmp_path: Path, kind: str) -> None:
-    how = {"folder": folder} if kind == "folder" else {"command": SERVE, "model": folder}
+    how = {"folder": folder} if kind == "folder" else {"command": CHAT, "model": folder}
     recipe = Recipe.model_validate(
         {"taxonomy": {"path": "t"}, "student": {"base": "b"}, "teacher": how, "judge": how}
     ).model_copy(update={"journal": str(tmp_path / "j.sqlite")})
@@ -175,7 +198,7 @@ def test_a_served_teacher_loads_no_torch() -> None:
     subprocess.run([sys.executable, "-P", "-c", code], check=True)
 
 
-def test_a_launched_server_never_outlives_the_run(folder: str, tmp_path: Path) -> None:
+def test_a_launched_server_never_outlives_the_run(tmp_path: Path) -> None:
     code = f"""
 import asyncio
 from pathlib import Path
@@ -184,7 +207,7 @@ from feldspar.endpoint.endpoint import Access
 from feldspar.models.launched import LaunchedModel, Start
 
 async def main():
-    start = Start(command={SERVE!r}, model={folder!r}, log_folder=Path({str(tmp_path)!r}))
+    start = Start(command={CHAT!r}, model="m", log_folder=Path({str(tmp_path)!r}))
     async with LaunchedModel(start, Access()) as model:
         await model.served()
         print(*(s.process.pid for s in model.servers), flush=True)
@@ -229,7 +252,8 @@ def test_what_cannot_be_is_said(table: dict, fault: str) -> None:
     assert "secret@" not in str(told.value) or "input_value" in str(told.value)
 
 
-def test_nobody_there_is_said_for_who_it_is() -> None:
+def test_nobody_there_is_said_for_who_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(served, "FIRST_PAUSE_SECONDS", 0.01)
     with pytest.raises(TeacherError, match=r"no judge answers at http://127.0.0.1:9/v1"):
         find_model(TeacherConfig(), "http://127.0.0.1:9/v1", who="judge")
     with pytest.raises(NoAnswers):

@@ -26,7 +26,7 @@ from feldspar.progress import SILENT
 from feldspar.records import Candidate, Message
 from feldspar.runs import read_rows
 from feldspar.serve import ModelCard, listening, make_app
-from feldspar.serve.engine_thread import open_engine
+from feldspar.serve.hosted_model import open_engine
 from feldspar.student.inference.engine import prompt_log_probs
 from feldspar.student.model import base_checkpoint, load_student
 from feldspar.student.scoring.log_probs import AnswerRow

@@ -19,6 +19,8 @@ from feldspar.config import PublishConfig, Recipe
 from feldspar.errors import RunError
 from feldspar.publish import publish_run
 from feldspar.publish.card import model_card
+from feldspar.publish.chain import runs_behind
+from feldspar.publish.data_card import data_card
 from feldspar.publish.licence import Licence
 from feldspar.records import Checkpoint, Interval, Leaf, Score
 from feldspar.runs import Run
@@ -156,7 +158,7 @@ def test_the_card_sets_scores_beside_the_base_and_beside_published_rows(tmp_path
         do_step(opened, "leaves", leaves)
         do_step(opened, "scores", scores, "leaf exams", "accuracy", -0.001, 0.5)
         do_step(opened, "benchmarks", scores, "mmlu", "acc", 0.25, 0.61)
-    card = model_card(tmp_path / "run", recipe, done, Licence("mit", []))
+    card = model_card(runs_behind(tmp_path / "run"), recipe, done, Licence("mit", []))
     assert "base_model: owner/base\n" in card
     assert "| leaf exams | 57 | accuracy | 0.00 [-0.02, 0.03] | 0.50 [0.48, 0.53] |" in card
     assert "| skills, this run | - | 61.0±3.0 | - | - | - | - |" in card
@@ -182,3 +184,30 @@ def test_the_cards_say_where_it_comes_from(run: Path, tmp_path: Path) -> None:
     assert "apply_chat_template" in card
     assert "0 of 0 samples" in data
     assert "DATA.md" in (out / "CHECKSUMS.sha256").read_text()
+
+
+def test_a_result_that_was_taught_more_lists_the_licences_of_all_its_runs(tmp_path: Path) -> None:
+    def leaf(path: str, licence: str) -> Iterator[Leaf]:
+        yield Leaf(path=path, branch="knowledge", task_description="", seeds=(), licence=licence)
+
+    def recipe(base: str, *data: str) -> Recipe:
+        rows = [{"name": Path(run).name, "run": run} for run in data]
+        return Recipe.model_validate(
+            {"taxonomy": {"path": "t"}, "student": {"base": base}, "data": rows}
+        )
+
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    with Run(first, recipe("owner/base")) as opened:
+        do_step(opened, "leaves", leaf, "k/a", "CC-BY-SA-4.0")
+    with Run(second, recipe(f"{first}/steps/trained/0/1-p/step-000004", str(first))) as opened:
+        do_step(opened, "leaves", leaf, "k/b", "GPL-3.0")
+    with Run(third, recipe(f"{second}/steps/trained/0/1-p/step-000004")) as opened:
+        do_step(opened, "leaves", leaf, "k/c", "MIT")
+    chain = runs_behind(third)
+    assert [run.name for run in chain.runs] == ["first", "second", "third"]
+    assert chain.base == "owner/base"
+    assert [leaf.licence for leaf in chain.leaves()] == ["CC-BY-SA-4.0", "GPL-3.0", "MIT"]
+    card = data_card(chain, "third")
+    assert all(f"| `k/{name}` |" in card for name in "abc")
+    (first / "recipe.json").unlink()
+    assert runs_behind(third).missing == [str(first)]

@@ -150,7 +150,7 @@ def test_every_phase_says_what_it_learned_and_what_it_forgot(tmp_path: Path) -> 
             for item in (*taught, *kept)
         ]
         write_rows(tmp_path / "answers" / f"{name}.jsonl.zst", said)
-    turns = find_turns(tmp_path, list(right), [*kept, *taught])
+    turns = find_turns(tmp_path / "answers", list(right), [*kept, *taught])
     counted = {
         (t.before, t.after, e.exam): (e.num_learned, e.num_forgotten, e.difference.is_beyond_noise)
         for t in turns

@@ -17,7 +17,7 @@ from tiny import COLOURS, make_tiny
 from feldspar.config import ServeConfig
 from feldspar.records import Message
 from feldspar.serve import ModelCard, listening, make_app
-from feldspar.serve.engine_thread import EngineThread, open_engine
+from feldspar.serve.hosted_model import HostedModel, open_engine
 from feldspar.student.inference.sample import sample_answers
 from feldspar.student.model import Student
 
@@ -32,7 +32,7 @@ def student() -> Student:
 @asynccontextmanager
 async def serving(
     student: Student, key: str | None = None, **config: int
-) -> AsyncIterator[tuple[str, EngineThread]]:
+) -> AsyncIterator[tuple[str, HostedModel]]:
     async with open_engine(student, ServeConfig(**config)) as engine:
         app = make_app([ModelCard("tiny")], draw=engine.draw, key=key)
         async with listening(app) as url:
@@ -272,7 +272,7 @@ def test_a_failing_engine_is_said_and_the_next_request_served(
         async with serving(student) as (url, engine), aiohttp.ClientSession() as session:
             chat = f"{url}/chat/completions"
             with monkeypatch.context() as patch:
-                patch.setattr(engine._engine, "step", _out_of_memory)
+                patch.setattr(engine._thread._engine, "step", _out_of_memory)
                 async with session.post(chat, json=ASK) as response:
                     assert response.status == 500
                     assert "no room" in (await response.json())["error"]["message"]
@@ -295,3 +295,98 @@ def test_nothing_is_lost_to_rounding(student: Student) -> None:
         ),
     )
     assert 0 < sum(map(math.exp, reply.choices[0].logprobs.top_logprobs[0].values())) <= 1.0001
+
+
+async def _post(url: str, path: str, body: dict[str, Any]) -> tuple[int, Any]:
+    async with aiohttp.ClientSession() as session, session.post(url + path, json=body) as response:
+        return response.status, await response.json()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        # Each prompt comes back n times.
+        {"prompt": [[1] * 30] * 128, "n": 128, "echo": True, "max_tokens": 0},
+        {"prompt": [[1]] * 128, "n": 128, "max_tokens": 1},
+        {"prompt": [[1] * 200] * 4, "echo": True, "max_tokens": 0, "logprobs": 20},
+    ],
+    ids=["echo", "answers", "logprobs"],
+)
+def test_all_work_of_a_request_together_has_a_limit(student: Student, body: Any) -> None:
+    async def run() -> tuple[int, Any]:
+        async with serving(student, max_request_tokens=12_000) as (url, _):
+            return await _post(url, "/completions", {"model": "tiny"} | body)
+
+    status, reply = asyncio.run(run())
+    assert (status, reply["error"]["code"]) == (400, "request_too_large")
+    assert "the limit of 12000" in reply["error"]["message"]
+
+
+def test_all_requests_together_have_a_limit_too(student: Student) -> None:
+    async def run() -> tuple[list[int], int]:
+        async with serving(student, max_request_tokens=256) as (url, engine):
+            body = ASK | {"max_tokens": 200}
+            statuses = await asyncio.gather(
+                *(_post(url, "/chat/completions", body) for _ in range(20))
+            )
+            last, _ = await _post(url, "/chat/completions", body)
+            assert engine.num_open == 0
+            return [status for status, _ in statuses], last
+
+    statuses, last = asyncio.run(run())
+    assert set(statuses) == {200, 429}
+    assert last == 200
+
+
+def test_a_prompt_with_its_scores_is_given_up_when_its_client_goes(student: Student) -> None:
+    async def run() -> float:
+        async with serving(student) as (url, engine), aiohttp.ClientSession() as session:
+            body = {"model": "tiny", "prompt": [[1] * 250] * 100, "echo": True, "max_tokens": 0}
+            with contextlib.suppress(TimeoutError):
+                async with (
+                    asyncio.timeout(0.2),
+                    session.post(f"{url}/completions", json=body | {"logprobs": 1}) as response,
+                ):
+                    await response.read()
+            began = asyncio.get_running_loop().time()
+            while engine.num_open:
+                await asyncio.sleep(0.01)
+            status, _ = await _post(url, "/chat/completions", ASK | {"max_tokens": 1})
+            assert status == 200
+            return asyncio.get_running_loop().time() - began
+
+    assert asyncio.run(run()) < 10
+
+
+def test_a_long_prompt_is_refused_while_others_are_served(student: Student) -> None:
+    async def run() -> tuple[int, Any, float]:
+        async with serving(student) as (url, _), aiohttp.ClientSession() as session:
+            text = "red is " * 140_000
+            long = asyncio.create_task(
+                _post(url, "/completions", {"model": "tiny", "prompt": text})
+            )
+            slowest = 0.0
+            loop = asyncio.get_running_loop()
+            while not long.done():
+                began = loop.time()
+                async with session.get(url.removesuffix("/v1") + "/health") as response:
+                    assert response.status == 200
+                slowest = max(slowest, loop.time() - began)
+            return *long.result(), slowest
+
+    status, reply, slowest = asyncio.run(run())
+    assert (status, reply["error"]["code"]) == (400, "context_length_exceeded")
+    assert slowest < 5
+
+
+def test_a_conversation_that_ends_with_the_assistant_is_400_with_the_reason(
+    student: Student,
+) -> None:
+    async def run() -> tuple[int, Any]:
+        said = [*ASK["messages"], {"role": "assistant", "content": "It is"}]
+        async with serving(student) as (url, _):
+            return await _post(url, "/chat/completions", ASK | {"messages": said})
+
+    status, reply = asyncio.run(run())
+    assert status == 400
+    assert reply["error"]["message"].startswith("the last message is the assistant's")

@@ -60,7 +60,9 @@ def post(
         async with (
             listening(app) as url,
             aiohttp.ClientSession() as session,
-            session.post(url + path, data=body) as response,
+            session.post(
+                url + path, data=body, headers={"Content-Type": "application/json"}
+            ) as response,
         ):
             return response.status, await response.json()
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from feldspar.records import Seed
@@ -28,6 +28,7 @@ BLOCKS = [
 
 
 @settings(max_examples=200, deadline=None)
+@example(text="|---|---|\n|---|---|\nSome words. More of them!\n", max_tokens=4)
 @given(
     text=st.lists(st.sampled_from(BLOCKS) | st.text(max_size=20), max_size=12).map("".join),
     max_tokens=st.integers(1, 40),
@@ -36,7 +37,7 @@ def test_nothing_is_lost_and_nothing_too_long(text: str, max_tokens: int) -> Non
     chunks = cut_chunks(text, "document", max_tokens, count_words)
     assert all(0 < chunk.num_tokens == count_words(chunk.text) <= max_tokens for chunk in chunks)
     whole = re.sub(r"\s", "", text)
-    headers = {"|a|b||---|---|"}
+    headers = {"|a|b||---|---|", "|---|---||---|---|"}
     pieces = {re.sub(r"\s", "", chunk.text) for chunk in chunks}
     pieces |= {piece.removeprefix(header) for piece in pieces for header in headers}
     reached = [True] + [False] * len(whole)

@@ -58,13 +58,16 @@ PIECES = ["\t", "  ", " \n", "*.md", "- ", ": ", "|\n", "\n", "version: 9\n", "'
 
 @settings(max_examples=200, deadline=1000)
 @example("*.md \n\t*.md")
+@example("\xa00\tseed_examples:\n- question: q\n  answer: a\n" + SEED)
 @given(st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=12).map("".join))
 def test_seeds_are_the_same_afterwards_and_mending_again_does_nothing(text: str) -> None:
     mended, _ = mend_text(text)
     before, after = qna_of(text), qna_of(mended)
     if before is not None:
         assert after is not None
-        assert [seed.id for seed in after.seeds] == [seed.id for seed in before.seeds]
+        seeds, kept = [s.id for s in before.seeds], [s.id for s in after.seeds]
+        # A key behind an invisible character is read from then on.
+        assert kept == seeds or (set(seeds) <= set(kept) and not text.isascii())
     assert mend_text(mended)[0] == mended
 
 

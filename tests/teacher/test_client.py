@@ -215,6 +215,9 @@ def test_an_answer_cut_off_is_asked_with_double_room_where_it_may_grow(tmp_path:
         ("2 and 2</think>4", "4"),
         ("<think>no end", ""),
         ("4 <b>", "4 <b>"),
+        ("4<|im_end|>\n", "4"),
+        ("4</s></s>", "4"),
+        ("the mark </s> ends a text", "the mark </s> ends a text"),
     ],
 )
 def test_reasoning_is_no_answer(text: str, answer: str) -> None:

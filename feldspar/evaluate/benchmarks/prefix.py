@@ -60,7 +60,7 @@ def common_prefix(prompts: Sequence[Sequence[int]]) -> list[int]:
     return list(first[:num])
 
 
-class _Row(NamedTuple):
+class _ScoredRow(NamedTuple):
     """What is computed after the common beginning, and the answers that are read off it.
 
     Answers of one token are all read where the prompt ends.
@@ -71,18 +71,18 @@ class _Row(NamedTuple):
     """(tree, continuation, its ids)."""
 
 
-def _rows(trees: Sequence[Tree], num_prefix: int) -> list[_Row]:
-    rows: dict[tuple[int, ...], _Row] = {}
+def _rows(trees: Sequence[Tree], num_prefix: int) -> list[_ScoredRow]:
+    rows: dict[tuple[int, ...], _ScoredRow] = {}
     for i, tree in enumerate(trees):
         rest = tuple(tree.prompt[num_prefix:])
         for j, ids in enumerate(tree.continuations):
             if ids:
                 inputs = (*rest, *ids[:-1])
-                rows.setdefault(inputs, _Row(inputs, [])).answers.append((i, j, ids))
+                rows.setdefault(inputs, _ScoredRow(inputs, [])).answers.append((i, j, ids))
     return sorted(rows.values(), key=lambda row: -len(row.ids))
 
 
-def _batches(rows: Sequence[_Row], num_prefix: int) -> list[Sequence[_Row]]:
+def _batches(rows: Sequence[_ScoredRow], num_prefix: int) -> list[Sequence[_ScoredRow]]:
     """Rows of like length, as many as the budget of keys holds."""
     batches, start = [], 0
     while start < len(rows):
@@ -95,7 +95,7 @@ def _batches(rows: Sequence[_Row], num_prefix: int) -> list[Sequence[_Row]]:
 def _score(
     student: Student,
     prefix: DynamicCache,
-    batch: Sequence[_Row],
+    batch: Sequence[_ScoredRow],
     totals: list[list[ContinuationScore]],
 ) -> None:
     width = max(len(row.ids) for row in batch)

@@ -1,19 +1,17 @@
-"""Benchmarks over checkpoints and servers: each task asked once per model and settings, ever."""
+"""Benchmarks over models: each task asked once per model and settings, ever."""
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import importlib
 import json
 import random
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from feldspar.config import BenchmarkConfig, StudentConfig, TeacherConfig
+from feldspar.config import BenchmarkConfig, StudentConfig
 from feldspar.evaluate.benchmarks.scores import BenchmarkItem, TaskResult, benchmark_scores
 from feldspar.evaluate.benchmarks.tasks import (
     data_files,
@@ -24,72 +22,16 @@ from feldspar.evaluate.benchmarks.tasks import (
     metric_of,
     num_fewshot,
 )
-from feldspar.evaluate.served import file_name, served_name
+from feldspar.evaluate.examinee import CheckpointExaminee, Examinee, all_examinees, file_name
+from feldspar.files import write_json
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Checkpoint, Score
-from feldspar.runs import read_rows, write_json, write_rows
+from feldspar.runs import read_rows, write_rows
 from feldspar.steps import Step, Workspace
+from feldspar.stored import read_stored
 
 VERSION = 1
 """Of the way tasks are asked: part of what results are kept under."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Examined:
-    """A model to be put through benchmarks: who it is, and how to get at it when it is needed."""
-
-    name: str
-    key: str
-    """Content digest, or a server's model and revision, with what else decides its answers."""
-    open: Callable[[BenchmarkConfig], Any]
-    """Gives an lm_eval `LM` for the settings."""
-    settings: str = ""
-    """What is added to a score's settings; behind a `;` where it changes no score."""
-    is_served: bool = False
-
-
-def examined_checkpoints(
-    named: Sequence[tuple[str, Checkpoint]], student: StudentConfig, progress: Progress
-) -> list[Examined]:
-    """Local checkpoints; a model is loaded when a task is not in the cache."""
-
-    def opening(checkpoint: Checkpoint) -> Callable[[BenchmarkConfig], Any]:
-        def opened(config: BenchmarkConfig) -> Any:
-            load_harness()
-            from feldspar.evaluate.benchmarks.model import StudentLM
-
-            return StudentLM(
-                checkpoint.path, student, chat_template=config.chat_template, progress=progress
-            )
-
-        return opened
-
-    how = f"{student.dtype} {student.template} {student.system_prompt!r}"
-    return [
-        Examined(name=name, key=f"{checkpoint.digest} {how}", open=opening(checkpoint))
-        for name, checkpoint in named
-    ]
-
-
-def examined_server(server: TeacherConfig, progress: Progress) -> Examined:
-    """The model that a server has. Raises TeacherError where nobody answers."""
-    from feldspar.evaluate.benchmarks.server import find_served
-
-    served = find_served(server)
-
-    def opened(config: BenchmarkConfig) -> Any:
-        load_harness()
-        from feldspar.evaluate.benchmarks.served_model import ServedLM
-
-        return ServedLM(served, chat_template=config.chat_template, progress=progress)
-
-    return Examined(
-        name=served.model,
-        key=served.key,
-        open=opened,
-        settings=served.settings,
-        is_served=True,
-    )
 
 
 def score_benchmarks(
@@ -98,37 +40,33 @@ def score_benchmarks(
     configs: Sequence[BenchmarkConfig],
     *,
     student: StudentConfig,
-    server: TeacherConfig | None = None,
+    server: Examinee | None = None,
     server_tasks: Sequence[str] = (),
     harness: str,
     cache_path: Path,
 ) -> Iterator[Score]:
     """Each benchmark's score on each model, with its settings; items in `FOLDER/items/NAME/`.
 
-    The model of `server` is put through `server_tasks` alone.
+    `server` is put through `server_tasks` alone.
 
     Results are found again under `cache_path` by model, task, settings, data and lm_eval's version
     (`harness`), task by task: a second run, or one that was killed, asks only for what is not
     there.
     """
     assert harness == harness_version()
-    models = examined_checkpoints(named_checkpoints, student, workspace.progress)
-    if server is not None and server_tasks:
-        served = examined_server(server, workspace.progress)
-        name = served_name(served.name, [name for name, _ in named_checkpoints])
-        models.append(dataclasses.replace(served, name=name))
-    for model in models:
-        opened = _Opened(model)
+    for examinee in all_examinees(named_checkpoints, student, server):
+        opened = _Opened(examinee, workspace.progress)
         for config in configs:
-            if model.is_served and config.task not in server_tasks:
+            if examinee is server and config.task not in server_tasks:
                 continue
-            results = _results(config, model, opened, cache_path, workspace.progress)
-            folder = workspace.folder / "items" / file_name(model.name) / config.task
+            results = _results(config, opened, cache_path)
+            folder = workspace.folder / "items" / file_name(examinee.name) / config.task
             folder.mkdir(parents=True, exist_ok=True)
             for result in results:
                 shutil.copyfile(result.items_path, folder / result.items_name)
+            settings = _settings(config) + results[0].way
             yield from benchmark_scores(
-                model.name, config.task, results, settings=_settings(config, model), folder=folder
+                examinee.name, config.task, results, settings=settings, folder=folder
             )
 
 
@@ -145,44 +83,38 @@ def benchmark_items(
 ) -> list[BenchmarkItem]:
     """What a checkpoint gave to every item of a benchmark, kept as in `score_benchmarks`."""
     name = f"{checkpoint.phase}/{checkpoint.step}"
-    (model,) = examined_checkpoints([(name, checkpoint)], student, progress)
-    results = _results(config, model, _Opened(model), cache_path, progress)
+    opened = _Opened(CheckpointExaminee(name, checkpoint, student), progress)
+    results = _results(config, opened, cache_path)
     return [item for result in results for item in result.items]
 
 
 class _Opened:
-    """A model loaded at most once for each way of asking."""
+    """An examinee that is loaded at most once for each way of asking, when it is first needed."""
 
-    def __init__(self, model: Examined) -> None:
-        self._model = model
+    def __init__(self, examinee: Examinee, progress: Progress) -> None:
+        self.examinee, self.progress = examinee, progress
         self._lms: dict[bool, Any] = {}
 
     def lm(self, config: BenchmarkConfig) -> Any:
         if config.chat_template not in self._lms:
-            self._lms = {config.chat_template: self._model.open(config)}
+            load_harness()
+            self._lms = {config.chat_template: self.examinee.lm(config, self.progress)}
         return self._lms[config.chat_template]
 
 
-def _results(
-    config: BenchmarkConfig,
-    model: Examined,
-    opened: _Opened,
-    cache_path: Path,
-    progress: Progress,
-) -> list[TaskResult]:
+def _results(config: BenchmarkConfig, opened: _Opened, cache_path: Path) -> list[TaskResult]:
     names = find_tasks(config)
     results = []
-    with progress.task(f"{config.task} on {model.name}", len(names), "tasks") as bar:
+    title = f"{config.task} on {opened.examinee.name}"
+    with opened.progress.task(title, len(names), "tasks") as bar:
         for name in names:
-            results.append(_result(name, config, model, opened, cache_path))
+            results.append(_result(name, config, opened, cache_path))
             bar.advance(1)
     return results
 
 
-def _result(
-    name: str, config: BenchmarkConfig, model: Examined, opened: _Opened, cache_path: Path
-) -> TaskResult:
-    key = _key(name, config, model)
+def _result(name: str, config: BenchmarkConfig, opened: _Opened, cache_path: Path) -> TaskResult:
+    key = _key(name, config, opened.examinee.key)
     folder = cache_path / key[:2] / key
     summary_path, items_path = folder / "result.json", folder / "items.jsonl.zst"
     if not summary_path.exists():
@@ -190,12 +122,13 @@ def _result(
         folder.mkdir(parents=True, exist_ok=True)
         write_rows(items_path, asked.items)
         write_json(summary_path, asked.summary)
-    summary = json.loads(summary_path.read_text(encoding="utf-8"))
+    summary = read_stored(summary_path, dict[str, Any], f"delete {folder} and run again")
     return TaskResult(
         name=name,
         metric=summary["metric"],
         value=summary["value"],
         stderr=summary["stderr"],
+        way=summary.get("way", ""),
         items=tuple(read_rows(items_path, BenchmarkItem)),
         items_path=items_path,
         items_name=f"{name}-{key[:8]}.jsonl.zst",
@@ -235,6 +168,7 @@ def ask(lm: Any, name: str, config: BenchmarkConfig) -> TaskOutcome:
         "num_fewshot": found["n-shot"][name],
         "version": found["versions"][name],
         "lm_eval": harness_version(),
+        "way": lm.way,
     }
     samples = [s for s in found["samples"][name] if s["filter"] == filtered]
     return TaskOutcome(summary, [_item(name, task, sample, metric) for sample in samples])
@@ -267,18 +201,18 @@ def _item(name: str, task: Any, sample: dict[str, Any], metric: str) -> Benchmar
     )
 
 
-def _key(name: str, config: BenchmarkConfig, model: Examined) -> str:
+def _key(name: str, config: BenchmarkConfig, model_key: str) -> str:
     digests = []
     for path in data_files(config):
         with path.open("rb") as file:
             digests.append([path.name, hashlib.file_digest(file, "sha256").hexdigest()])
-    parts = [VERSION, harness_version(), model.key, name, num_fewshot(config), config.limit]
+    parts = [VERSION, harness_version(), model_key, name, num_fewshot(config), config.limit]
     parts += [config.chat_template, config.split, digests]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _settings(config: BenchmarkConfig, model: Examined) -> str:
-    """`5-shot, no chat template, lm_eval 0.4.13`, and how a served model is asked."""
+def _settings(config: BenchmarkConfig) -> str:
+    """`5-shot, no chat template, lm_eval 0.4.13`."""
     shots = num_fewshot(config)
     parts = ["the task's own shots" if shots is None else f"{shots}-shot"]
     parts.append("chat template" if config.chat_template else "no chat template")
@@ -289,7 +223,7 @@ def _settings(config: BenchmarkConfig, model: Examined) -> str:
     if config.data is not None:
         parts.append(f"data of {Path(config.data).name}")
     parts.append(f"lm_eval {harness_version()}")
-    return ", ".join(parts) + model.settings
+    return ", ".join(parts)
 
 
 class _without_bars:

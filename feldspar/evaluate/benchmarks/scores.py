@@ -32,6 +32,9 @@ class TaskResult:
     value: float
     stderr: float | None
     """lm_eval's standard error."""
+    way: str = ""
+    """What its settings are to add on how the model was asked; behind a `;` where that changes no
+    score."""
     items: tuple[BenchmarkItem, ...]
     items_path: Path
     items_name: str

@@ -50,7 +50,7 @@ _SPLIT_KEYS = ("training_split", "validation_split", "test_split", "fewshot_spli
 def load_harness() -> Any:
     """The lm_eval package. Raises RecipeError with the cure where it is not installed."""
     try:
-        # datasets and its friends warn of things that nobody here can change.
+        # datasets and its friends warn of things that no user can change.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             importlib.import_module("lm_eval.tasks")
@@ -91,7 +91,7 @@ def find_tasks(config: BenchmarkConfig) -> list[str]:
 
 
 def check_validation(config: BenchmarkConfig) -> None:
-    """Raises RecipeError where a benchmark has no validation part beside what is reported.
+    """Raises RecipeError where a benchmark has no validation part apart from what is reported.
 
     HellaSwag and Winogrande are reported on theirs, and GSM8K has none.
     """
@@ -104,13 +104,13 @@ def check_validation(config: BenchmarkConfig) -> None:
             is_there = (defined or "validation") in _split_paths(Path(config.data))
         if not is_there or definition.get("test_split") in (None, defined):
             raise RecipeError(
-                f"evaluate.benchmark {config.task!r} has no validation part beside what it is "
+                f"evaluate.benchmark {config.task!r} has no validation part apart from what it is "
                 "reported on, so no checkpoint can be chosen by it; select by another, such as mmlu"
             )
 
 
 def check_data(config: BenchmarkConfig) -> None:
-    """Raises RecipeError where a benchmark's data is neither here nor to be had now."""
+    """Raises RecipeError where a benchmark's data was not fetched and cannot be now."""
     name = find_tasks(config)[0]
     if config.data is None and not _hub_answers():
         load_task(name, config)

@@ -1,29 +1,30 @@
-"""What a checkpoint says to exam items, and how likely it finds the right answers."""
+"""What a model says to exam items, and how likely it finds the right answers."""
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from feldspar.config import EvaluateConfig, StudentConfig
+from feldspar.config import EvaluateConfig
 from feldspar.errors import TrainingError
+from feldspar.evaluate.examinee import Conditions, Examinee, GivenAnswer, PosedQuestion
 from feldspar.evaluate.exams.match import is_right
+from feldspar.models.model import CannotScore
 from feldspar.progress import SILENT, Progress
-from feldspar.records import Answer, Checkpoint, ExamItem, Message, user_turn
+from feldspar.records import Answer, ExamItem, Message, user_turn
 from feldspar.runs import read_rows, write_rows
-from feldspar.student.inference.sample import Sampled, sample_answers
-from feldspar.student.model import Student, load_student
-from feldspar.student.scoring.log_probs import AnswerLogProb, AnswerRow, answer_log_probs
+from feldspar.student.scoring.log_probs import AnswerLogProb, AnswerRow
 
+STAGE = "exam-answer"
 MATCHED = ("final", "exact")
 """Ways to match that the text alone decides."""
 log = logging.getLogger(__name__)
 
 
 def answer_exam(
-    checkpoint: Checkpoint,
+    examinee: Examinee,
     items: Sequence[ExamItem],
     *,
-    student: StudentConfig,
     config: EvaluateConfig,
     seed: int,
     progress: Progress = SILENT,
@@ -32,18 +33,26 @@ def answer_exam(
     reference's mean log-likelihood per token, in nats, its stop token left out.
 
     Without the stop token the figure is of what is said: a base that was never taught to stop is
-    not marked down for it. Raises TrainingError for an answer that the tokenizer cannot write.
+    not marked down for it. A model that returns no log-probabilities has none, and is not right or
+    wrong where choices are weighed by them. Raises TrainingError for an answer that the tokenizer
+    cannot write.
     """
     if not items:
         return []
-    model = load_student(checkpoint.path, student)
-    said = _sample(model, items, config, seed, progress)
+    said = _sample(examinee, items, config, seed, progress)
     rows = [
         AnswerRow(messages=_asked(item), answer=text, ended=False)
         for item in items
         for text in (item.reference, *item.choices)
     ]
-    likelihoods = iter(answer_log_probs(model, rows, progress=progress))
+    try:
+        likelihoods = iter(examinee.log_probs(rows, progress))
+    except CannotScore as reason:
+        log.warning(
+            "%s: exams are scored without log-likelihoods and multiple choice: %s",
+            examinee.name, reason,
+        )  # fmt: skip
+        return [_unscored(item, said.get(item.id)) for item in items]
     return [
         _answer(item, said.get(item.id), [next(likelihoods) for _ in range(1 + len(item.choices))])
         for item in items
@@ -58,10 +67,9 @@ def is_judged(item: ExamItem, config: EvaluateConfig) -> bool:
 
 def kept_answers(
     path: Path,
-    checkpoint: Checkpoint,
+    examinee: Examinee,
     items: Sequence[ExamItem],
     *,
-    student: StudentConfig,
     config: EvaluateConfig,
     seed: int,
     progress: Progress = SILENT,
@@ -72,53 +80,56 @@ def kept_answers(
         if [answer.item for answer in answers] == [item.id for item in items]:
             return answers
         log.warning("%s holds answers to other items; they are made anew", path)
-    answers = answer_exam(
-        checkpoint, items, student=student, config=config, seed=seed, progress=progress
-    )
+    answers = answer_exam(examinee, items, config=config, seed=seed, progress=progress)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_rows(path, answers)
     return answers
 
 
-def _answer(item: ExamItem, said: Sampled | None, likelihoods: Sequence[AnswerLogProb]) -> Answer:
+def _answer(
+    item: ExamItem, said: GivenAnswer | None, likelihoods: Sequence[AnswerLogProb]
+) -> Answer:
     """`likelihoods` are the reference's, then the other choices'."""
-    text, right = said.text if said is not None else "", None
+    answer = replace(_unscored(item, said), log_likelihood=_per_token(likelihoods[0], item))
     if item.match == "choice":
         texts = (item.reference, *item.choices)
         # Per character, as benchmarks' acc_norm has it; what is no likelier than another is wrong.
         weighed = [x.total / len(t) for x, t in zip(likelihoods, texts, strict=True)]
         right = all(weighed[0] > other for other in weighed[1:])
         text = texts[0] if right else texts[1 + weighed[1:].index(max(weighed[1:]))]
-    elif item.match in MATCHED:
-        right = is_right(text, item)
+        return replace(answer, text=text, is_right=right)
+    return answer
+
+
+def _unscored(item: ExamItem, said: GivenAnswer | None) -> Answer:
+    """What can be said by the text alone."""
+    text = said.text if said is not None else ""
     return Answer(
         item=item.id,
         exam=item.exam,
         leaf=item.leaf,
         text=text,
-        is_right=right,
-        log_likelihood=_per_token(likelihoods[0], item),
+        is_right=is_right(text, item) if item.match in MATCHED else None,
+        log_likelihood=None,
         ended=said.ended if said is not None else True,
     )
 
 
 def _sample(
-    model: Student,
+    examinee: Examinee,
     items: Sequence[ExamItem],
     config: EvaluateConfig,
     seed: int,
     progress: Progress,
-) -> dict[str, Sampled]:
+) -> dict[str, GivenAnswer]:
     matched = [item for item in items if item.match in MATCHED or is_judged(item, config)]
-    drawn = sample_answers(
-        model,
-        [_asked(item) for item in matched],
-        keys=[item.id for item in matched],
-        max_new_tokens=config.max_new_tokens,
-        seed=seed,
-        progress=progress,
-    )
-    return {item.id: answers[0] for item, answers in zip(matched, drawn, strict=True)}
+    questions = [
+        PosedQuestion(item.id, _asked(item), f"the question {item.question[:60]!r} of {item.exam}")
+        for item in matched
+    ]
+    how = Conditions(stage=STAGE, max_new_tokens=config.max_new_tokens, seed=seed)
+    given = examinee.answer(questions, how, progress) if questions else []
+    return {item.id: answer for item, answer in zip(matched, given, strict=True)}
 
 
 def _per_token(likelihood: AnswerLogProb, item: ExamItem) -> float:

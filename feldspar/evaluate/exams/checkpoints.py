@@ -1,9 +1,11 @@
-"""Checkpoints scored: on the selection items while training, on the report items at the end."""
+"""Exams scored: of checkpoints on the selection items while training, and on the report items at
+the end; of a served model on the report items."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from feldspar.config import EvaluateConfig, StudentConfig
+from feldspar.evaluate.examinee import CheckpointExaminee, Examinee
 from feldspar.evaluate.exams.answers import kept_answers
 from feldspar.evaluate.scores import LEAF_EXAMS, scores_of
 from feldspar.keys import content_key
@@ -53,7 +55,7 @@ class ScoreOnExams:
             self._answers(checkpoint),
             num_resamples=self._config.num_resamples,
             seed=self._seed,
-            settings=_settings(self._student, self._config),
+            settings=_settings(f"{self._student.template} template", self._config),
             answers_path=str(self._path(checkpoint)),
         )
         # Each item counts once: not again in the figures of all leaves, a branch, or an origin.
@@ -62,9 +64,8 @@ class ScoreOnExams:
     def _answers(self, checkpoint: Checkpoint) -> list[Answer]:
         return kept_answers(
             self._path(checkpoint),
-            checkpoint,
+            CheckpointExaminee(checkpoint.phase, checkpoint, self._student),
             self._items,
-            student=self._student,
             config=self._config,
             seed=self._seed,
             progress=self._progress,
@@ -94,28 +95,61 @@ def evaluate(
         path.parent.mkdir(parents=True, exist_ok=True)
         if checkpoint.digest in known:
             write_rows(path, known[checkpoint.digest])
-        answers = known[checkpoint.digest] = kept_answers(
-            path,
-            checkpoint,
-            reported,
-            student=student,
-            config=config,
-            seed=seed,
-            progress=workspace.progress,
+        examinee = CheckpointExaminee(name, checkpoint, student)
+        answers = kept_answers(
+            path, examinee, reported, config=config, seed=seed, progress=workspace.progress
         )
-        yield from scores_of(
-            name,
-            reported,
-            answers,
-            num_resamples=config.num_resamples,
-            seed=seed,
-            settings=_settings(student, config),
-            answers_path=str(path),
-        )
+        known[checkpoint.digest] = answers
+        yield from _scores(examinee, reported, answers, config, seed, path)
 
 
 SCORES_STEP = Step("scores", evaluate, version=1)
 
 
-def _settings(student: StudentConfig, config: EvaluateConfig) -> str:
-    return f"greedy, up to {config.max_new_tokens} new tokens, {student.template} template"
+def evaluate_served(
+    workspace: Workspace,
+    items: Iterable[ExamItem],
+    config: EvaluateConfig,
+    *,
+    served: Examinee,
+    seed: int,
+) -> Iterator[Score]:
+    """Score the model of `evaluate.server` on the report items, as `evaluate` does a checkpoint.
+
+    A step of its own: another server leaves the scores of the checkpoints as they are.
+    """
+    reported = [item for item in items if item.use == "report"]
+    path = workspace.folder / "answers" / f"{served.folder_name}.jsonl.zst"
+    answers = kept_answers(
+        path, served, reported, config=config, seed=seed, progress=workspace.progress
+    )
+    yield from _scores(served, reported, answers, config, seed, path)
+
+
+SERVED_EXAMS_STEP = Step("served-exams", evaluate_served, version=1)
+
+
+def _scores(
+    examinee: Examinee,
+    items: Sequence[ExamItem],
+    answers: Sequence[Answer],
+    config: EvaluateConfig,
+    seed: int,
+    path: Path,
+) -> Iterator[Score]:
+    settings = _settings(examinee.template, config)
+    if answers and all(answer.log_likelihood is None for answer in answers):
+        settings += ", without log-probabilities"
+    return scores_of(
+        examinee.name,
+        items,
+        answers,
+        num_resamples=config.num_resamples,
+        seed=seed,
+        settings=settings,
+        answers_path=str(path),
+    )
+
+
+def _settings(template: str, config: EvaluateConfig) -> str:
+    return f"greedy, up to {config.max_new_tokens} new tokens, {template}"

@@ -8,16 +8,17 @@ from __future__ import annotations
 import asyncio
 import re
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from feldspar.config import EvaluateConfig
 from feldspar.evaluate.benchmarks.scores import BenchmarkItem
+from feldspar.evaluate.examinee import file_name
 from feldspar.evaluate.exams.answers import is_judged
-from feldspar.evaluate.scores import Group, groups_of
+from feldspar.evaluate.scores import Group, answers_paths, groups_of
 from feldspar.progress import Progress, Task
 from feldspar.records import JUDGE_ERRORS, Answer, ExamItem, Message, Score
-from feldspar.runs import Rows, read_rows, write_rows
+from feldspar.runs import read_rows, write_rows
 from feldspar.stats.intervals import proportion_interval
 from feldspar.steps import Step, Workspace
 from feldspar.teacher import VERDICT, Refused, Teacher, ask_judge
@@ -51,24 +52,23 @@ _FORGED = re.compile(r"^([ \t]*)(?=###(?!#))", re.MULTILINE)
 
 def score_judged(
     workspace: Workspace,
-    scores: Rows[Score],
+    scores: Iterable[Score],
     items: Sequence[ExamItem],
     config: EvaluateConfig,
     *,
     judge: Teacher,
 ) -> Iterator[Score]:
-    """The shares that `judge` finds right of the judged items, for every checkpoint of `scores`.
+    """The shares that `judge` finds right of the judged items, for everyone in `scores`.
 
-    By exam, leaf, branch and whole, each with the share of judge errors beside it. What the judge
+    By exam, leaf, branch and whole, each with the share of judge errors next to it. What the judge
     said lies in `items/CHECKPOINT/`; it comes out of the journal where it was asked before.
     """
     judged = [item for item in items if is_judged(item, config)]
-    for name in dict.fromkeys(score.checkpoint for score in scores):
-        path = scores.folder / "answers" / f"{name}.jsonl.zst"
+    for name, path in answers_paths(scores).items():
         texts = {answer.item: answer.text for answer in read_rows(path, Answer)}
         found = asyncio.run(_judge_all(judge, judged, texts, workspace.progress))
         by_id = {item.id: one for item, one in zip(judged, found, strict=True)}
-        folder = workspace.folder / "items" / name
+        folder = workspace.folder / "items" / file_name(name)
         folder.mkdir(parents=True, exist_ok=True)
         for number, (group, members) in enumerate(groups_of(judged).items()):
             kept = folder / f"{number:04d}.jsonl.zst"

@@ -85,9 +85,9 @@ def find_mt_bench(config: MTBenchConfig) -> list[Path]:
     """The files to read, fetched where the recipe asks for it. Raises RecipeError."""
     if config.data is not None:
         folder = Path(config.data)
-        beside = [folder / PROMPTS, folder.parent / PROMPTS]
+        places = [folder / PROMPTS, folder.parent / PROMPTS]
         files = [folder / QUESTIONS, folder / REFERENCES]
-        files.append(next((p for p in beside if p.is_file()), beside[0]))
+        files.append(next((p for p in places if p.is_file()), places[0]))
         for file in files:
             if not file.is_file():
                 raise RecipeError(f"{file}: no such file; {_where()}")
@@ -161,7 +161,7 @@ def _lines(path: Path, keys: tuple[str, ...]) -> Iterator[_LinePlace]:
             row = None
         missing = [key for key in keys if not isinstance(row, dict) or key not in row]
         if missing:
-            raise RecipeError(f"{path}:{number}: no {missing[0]!r} here; {_where()}")
+            raise RecipeError(f"{path}:{number}: no {missing[0]!r} in it; {_where()}")
         yield _LinePlace(f"{path}:{number}", row)
 
 

@@ -160,14 +160,14 @@ async def _ask(judge: Teacher, messages: Sequence[Message], run: int) -> str:
 
 
 async def _all(judge: Teacher, work: Sequence[Awaitable[T]], progress: Progress) -> list[T]:
-    async def counted(one: Awaitable[T], task: Task) -> T:
+    async def count(one: Awaitable[T], task: Task) -> T:
         done = await one
         task.advance(1)
         return done
 
     with progress.task("judging", len(work), "answers") as task:
         async with judge:
-            return await asyncio.gather(*(counted(one, task) for one in work))
+            return await asyncio.gather(*(count(one, task) for one in work))
 
 
 def _turns(bench: MTBench) -> list[tuple[Question, int]]:

@@ -1,4 +1,4 @@
-"""MT-Bench over checkpoints: answered, judged, kept, and scored."""
+"""MT-Bench over models: answered, judged, kept, and scored."""
 
 from __future__ import annotations
 
@@ -10,18 +10,16 @@ from pathlib import Path
 
 from feldspar.config import MTBenchConfig, StudentConfig
 from feldspar.errors import RecipeError
+from feldspar.evaluate.examinee import Examinee, all_examinees, file_name
 from feldspar.evaluate.mt_bench.answers import Answers, Drawing, answer_questions
 from feldspar.evaluate.mt_bench.files import MTBench, read_answers
 from feldspar.evaluate.mt_bench.judging import ComparedAnswers, Rated, compare_answers, rate_answers
 from feldspar.evaluate.mt_bench.scores import EXAM, mt_bench_scores
-from feldspar.evaluate.mt_bench.served import answer_served
-from feldspar.evaluate.served import file_name, served_name
 from feldspar.keys import content_key
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Checkpoint, Score
 from feldspar.runs import write_rows
 from feldspar.steps import Step, Workspace
-from feldspar.student.model import load_student
 from feldspar.teacher import Teacher
 
 log = logging.getLogger(__name__)
@@ -33,7 +31,7 @@ class ScoreChats:
     """MT-Bench of one checkpoint after another: a `ScoreCheckpoint` for preference tuning's rounds.
 
     Gives the figure over all questions and the share of judge errors alone. Answers and judgments
-    are kept in `folder` by checkpoint.
+    are kept in `folder` by settings and checkpoint.
     """
 
     def __init__(
@@ -60,8 +58,10 @@ class ScoreChats:
             num_resamples=num_resamples,
             seed=seed,
         )
-        self._workspace = Workspace(folder=folder, progress=progress)
         asked = config.asked()
+        # Answers of other settings are others, whatever checkpoint they are of.
+        of_answers = folder / content_key(bench, asked, student, seed)[:16]
+        self._workspace = Workspace(folder=of_answers, progress=progress)
         self.key = content_key(bench, asked, judge, student, num_resamples, seed)
 
     def __call__(self, checkpoint: Checkpoint) -> list[Score]:
@@ -80,31 +80,28 @@ def score_mt_bench(
     *,
     judge: Teacher,
     student: StudentConfig,
-    server: Teacher | None = None,
+    server: Examinee | None = None,
     num_resamples: int,
     seed: int,
 ) -> Iterator[Score]:
     """Ratings, or rates of wins over `config.baseline`, of each checkpoint and of `server`'s model.
 
-    Answers are in `answers/DIGEST/` of the workspace, of a server's model in `answers/MODEL/`, the
+    Answers are in `answers/DIGEST/` of the workspace, of a served model in `answers/MODEL/`, the
     judge's words in `judgments/NAME.jsonl.zst`. Answers that an earlier try left are used again;
     judgments, and what a server answered, come out of the journal.
     """
-    drawing = Drawing(config.max_new_tokens, seed)
-    answers = {
-        name: _answers_of(
-            checkpoint, bench, config, drawing, student, workspace.folder, workspace.progress
+    answers: dict[str, list[Answers]] = {}
+    templates: dict[str, str] = {}
+    for examinee in all_examinees(named_checkpoints, student, server):
+        answers[examinee.name] = answer_questions(
+            examinee,
+            bench.questions,
+            Drawing(config.max_new_tokens, seed),
+            num_runs=config.num_runs,
+            kept_path=workspace.folder / "answers" / examinee.folder_name,
+            progress=workspace.progress,
         )
-        for name, checkpoint in named_checkpoints
-    }
-    templates = dict.fromkeys(answers, f"{student.template} template")
-    if server is not None:
-        name = served_name(server.model, answers)
-        answers[name] = answer_served(
-            server, bench.questions, drawing, num_runs=config.num_runs,
-            kept_path=workspace.folder / "answers" / file_name(name), progress=workspace.progress,
-        )  # fmt: skip
-        templates[name] = "served, the server's template"
+        templates[examinee.name] = examinee.template
     baseline = _baseline(config, bench, answers) if config.mode == "pairwise" else None
     for name in answers:
         if config.mode == "pairwise" and config.baseline is None and name == "base":
@@ -136,30 +133,6 @@ def _settings(config: MTBenchConfig, judge: Teacher, template: str) -> str:
     if config.mode == "pairwise":
         parts.append(f"against {Path(config.baseline).stem if config.baseline else 'base'}")
     return f"{', '.join(parts)}; {template}"
-
-
-def _answers_of(
-    checkpoint: Checkpoint,
-    bench: MTBench,
-    config: MTBenchConfig,
-    drawing: Drawing,
-    student: StudentConfig,
-    folder: Path,
-    progress: Progress,
-) -> list[Answers]:
-    """One set of answers a run. The checkpoint is loaded where an answer is not kept."""
-    opened = functools.cache(lambda: load_student(checkpoint.path, student))
-    return [
-        answer_questions(
-            opened,
-            bench.questions,
-            drawing,
-            run=run,
-            kept_path=folder / "answers" / checkpoint.digest[:16],
-            progress=progress,
-        )
-        for run in range(1, config.num_runs + 1)
-    ]
 
 
 def _baseline(

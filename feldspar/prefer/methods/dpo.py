@@ -22,9 +22,10 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from feldspar.files import write_json
 from feldspar.prefer.methods.method import EQUAL_WITHIN, PromptRows, TuningRow, best_of
 from feldspar.records import Candidate
-from feldspar.runs import write_json
+from feldspar.stored import read_stored, reading
 from feldspar.student.token_rows import TokenRows
 from feldspar.student.training.forward import ForwardPass, MicroBatchTensors
 from feldspar.student.training.objective import (
@@ -83,9 +84,12 @@ class PreferencePairs:
     def prepare(self, scorer: StepScorer, folder: Path) -> None:
         """Find the reference's log-probabilities, in nats, or read what an earlier try found."""
         path = folder / "reference.json"
-        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        known = read_stored(path, dict[str, object]) if path.exists() else {}
         if scorer.all_agree(known.get("key") == self.key):
-            self._reference_P2 = np.array(known["log_probs"])
+            with reading(path):
+                self._reference_P2 = np.array(known["log_probs"], dtype=np.float64)
+                if self._reference_P2.shape != (len(self.counts), 2):
+                    raise ValueError("it is of other pairs")
             return
         self._reference_P2 = scorer.sums(np.arange(len(self.counts)), self.computed)
         if scorer.is_first:

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 
 from feldspar.config import StudentConfig
 from feldspar.files import whole_file
+from feldspar.stored import read_stored
 from feldspar.student.token_rows import TokenRows
 from feldspar.student.training.memory import Shard
 from feldspar.student.training.objective import Objective, ObjectiveParts, objective_of
@@ -66,7 +67,7 @@ def write_job(job: Job, folder: Path) -> Path:
 
 def read_job(folder: Path) -> ReadJob:
     """The job with its rows, and its objective made anew."""
-    job = TypeAdapter(Job).validate_json((folder / "job.json").read_bytes())
+    job = read_stored(folder / "job.json", Job)
     rows = _read_rows(job.rows)
     others = {name: _read_rows(saved) for name, saved in job.objective_rows.items()}
     parts = ObjectiveParts(others, job.objective_settings)

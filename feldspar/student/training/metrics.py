@@ -10,7 +10,8 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from feldspar.files import whole_file
+from feldspar.files import write_bytes_whole
+from feldspar.stored import reading
 from feldspar.student.token_rows import TokenRows
 from feldspar.student.training.schedule import Indices
 
@@ -45,16 +46,14 @@ def append_metrics(path: Path, line: dict[str, Any]) -> None:
 
 
 def forget_after(path: Path, phase: str, step: int) -> None:
-    """Take out what a killed run wrote of steps that will be done again, torn lines too."""
+    """Take out what a killed run wrote of steps that will be done again, and the line that it was
+    writing. Raises RunError where another line is damaged."""
     if not path.is_file():
         return
     kept = []
-    for text in path.read_text(encoding="utf-8").splitlines():
-        try:
+    with reading(path):
+        for text in path.read_bytes().split(b"\n")[:-1]:
             line = json.loads(text)
-        except json.JSONDecodeError:
-            continue
-        if line["phase"] != phase or line["step"] <= step:
-            kept.append(text + "\n")
-    with whole_file(path) as temporary:
-        temporary.write_text("".join(kept), encoding="utf-8")
+            if line["phase"] != phase or line["step"] <= step:
+                kept.append(text + b"\n")
+    write_bytes_whole(path, b"".join(kept))

@@ -20,11 +20,14 @@ from torch import Tensor
 
 from feldspar.errors import DiskError
 from feldspar.files import whole_file
+from feldspar.stored import reading
 from feldspar.student.training.process_group import SINGLE_PROCESS, ProcessGroup
 
 _WHOLE = "state.safetensors"
 _LIST = "state.json"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+_FAULTS = (SafetensorError,)
+_CURE = "delete the files `state*` in that folder and run again: this phase starts over"
 
 
 def save_state(
@@ -74,11 +77,14 @@ def load_state(
     key: str,
     group: ProcessGroup = SINGLE_PROCESS,
 ) -> int:
-    """Put a saved state back and give its step; 0 and no change where none is of this run."""
+    """Put a saved state back and give its step; 0 and no change where none is of this run.
+
+    Raises RunError where it is damaged.
+    """
     found = _find(folder, key)
     if found is None:
         return 0
-    with ExitStack() as stack, torch.no_grad():
+    with reading(found.paths[0], _CURE, also=_FAULTS), ExitStack() as stack, torch.no_grad():
         state = _Parts([stack.enter_context(safe_open(p, framework="pt")) for p in found.paths])
         for name, parameter in model.named_parameters():
             if not parameter.requires_grad:
@@ -144,18 +150,21 @@ class _Parts:
 
 
 def _find(folder: Path, key: str) -> _FoundState | None:
-    """The latest state of this run that is whole."""
+    """The latest state of this run."""
     found = []
-    if (folder / _WHOLE).is_file():
-        with safe_open(folder / _WHOLE, framework="pt") as file:
-            about = file.metadata()
-        if about["key"] == key:
-            found.append(_FoundState(int(about["step"]), [folder / _WHOLE]))
-    if (folder / _LIST).is_file():
-        about = json.loads((folder / _LIST).read_text(encoding="utf-8"))
-        paths = [folder / name for name in about["parts"]]
-        if about["key"] == key and all(path.is_file() for path in paths):
-            found.append(_FoundState(about["step"], paths))
+    whole, listed = folder / _WHOLE, folder / _LIST
+    if whole.is_file():
+        with reading(whole, _CURE, also=_FAULTS):
+            with safe_open(whole, framework="pt") as file:
+                about = file.metadata()
+            if about["key"] == key:
+                found.append(_FoundState(int(about["step"]), [whole]))
+    if listed.is_file():
+        with reading(listed, _CURE):
+            about = json.loads(listed.read_bytes())
+            if about["key"] == key:
+                paths = [folder / name for name in about["parts"]]
+                found.append(_FoundState(about["step"], paths))
     return max(found, default=None)
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, taken where training may stop: between micro-batches, never inside a step."""
+"""Ctrl-C, SIGTERM and SIGHUP, taken where training may stop: never inside a step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
 
 
 class Stopped(BaseException):
@@ -39,7 +41,9 @@ def stops() -> Iterator[Stops]:
     if threading.current_thread() is not threading.main_thread():
         yield held
         return
-    before = {number: signal.signal(number, held.take) for number in _SIGNALS}
+    # What is ignored stays so: SIGHUP under nohup.
+    taken = [n for n in _SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, held.take) for number in taken}
     try:
         yield held
     except Stopped:

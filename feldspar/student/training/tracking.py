@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from feldspar.config import TrackConfig
 from feldspar.errors import TrainingError
 from feldspar.files import whole_file
+from feldspar.stored import read_stored
 
 log = logging.getLogger(__name__)
 
@@ -73,9 +74,7 @@ class _Follower(threading.Thread):
         super().__init__(name="tracking", daemon=True)
         self._path, self._trackers = path, trackers
         self._sent_path = path.with_name("tracked.json")
-        self._num_sent = (
-            int(json.loads(self._sent_path.read_text())) if self._sent_path.is_file() else 0
-        )
+        self._num_sent = read_stored(self._sent_path, int) if self._sent_path.is_file() else 0
         self._ends = threading.Event()
 
     def run(self) -> None:

@@ -96,8 +96,15 @@ def _is_safe(before: str, after: str, mend: _Mend) -> bool:
         return not isinstance(new, YamlFault) or new.at > old.at
     if isinstance(new, YamlFault):
         return False
-    # The keys behind invisible characters and the version are what these two are there to change.
-    return mend in (_with_version, _without_unseen) or _content(old) == _content(new)
+    if mend is _without_unseen:
+        # It makes keys readable, so there may be more seeds; none may go.
+        return _seed_ids(old) <= _seed_ids(new)
+    return mend is _with_version or _content(old) == _content(new)
+
+
+def _seed_ids(root: Node | None) -> set[str]:
+    qna = read_qna(root, Findings(Path()))
+    return {seed.id for seed in qna.seeds} if qna is not None else set()
 
 
 def _composed(text: str) -> Node | YamlFault | None:

@@ -93,6 +93,9 @@ def load_plain_student(path: str, config: StudentConfig) -> Student:
 class StudentLM(TemplateLM):  # type: ignore[misc]
     """`chat_template`: the student's own, whose tokens it has; else none, and none are added."""
 
+    way = ""
+    """Nothing to add to the settings: this is how it is done."""
+
     def __init__(
         self, path: str, config: StudentConfig, *, chat_template: bool, progress: Progress = SILENT
     ) -> None:

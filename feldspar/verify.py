@@ -1,0 +1,119 @@
+"""Everything that a run holds, read from end to end: which files are not as they were written."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+from feldspar.errors import FeldsparError
+from feldspar.records import Checkpoint, Conversation, Phase
+from feldspar.runs import CURRENT, DONE, Rows, open_step, read_recipe_of, read_rows
+from feldspar.stored import damaged, read_stored
+from feldspar.tokens import arrays
+
+_TOKENS = "about.json"
+
+
+class Checked(NamedTuple):
+    """What was looked at, and one line for each file that is damaged."""
+
+    num_checked: int
+    faults: list[str]
+
+
+def verify_run(run_path: Path) -> Checked:
+    """Check every file of a run that something is known of, and its journal by SQLite's own check.
+
+    Rows are read to their end and counted, files compared with what their step noted of them,
+    checkpoints with their digests.
+    """
+    faults: dict[str, None] = {}
+    num_checked = 0
+    for check in _checks(run_path):
+        num_checked += 1
+        try:
+            check()
+        except FeldsparError as error:
+            # A file that two checks look at is one fault.
+            faults[str(error)] = None
+    return Checked(num_checked, list(faults))
+
+
+def _checks(run_path: Path) -> Iterator[Callable[[], object]]:
+    yield lambda: read_recipe_of(run_path)
+    yield lambda: _check_current(run_path)
+    yield lambda: _check_journal(run_path)
+    for done in sorted(run_path.glob(f"steps/*/*/{DONE}")):
+        yield from _step_checks(done.parent)
+    for about in sorted(run_path.glob(f"steps/**/{_TOKENS}")):
+        yield lambda folder=about.parent: arrays.read(folder)  # type: ignore[misc]
+
+
+def _check_current(run_path: Path) -> None:
+    path = run_path / CURRENT
+    if path.exists():
+        for name in read_stored(path, dict[str, str]):
+            open_step(run_path, name)
+    for folder in sorted(run_path.glob("steps/*")):
+        open_step(run_path, folder.name)
+
+
+def _step_checks(folder: Path) -> Iterator[Callable[[], object]]:
+    try:
+        step: Rows[object] = Rows(folder)
+    except FeldsparError:
+        yield lambda: Rows(folder)
+        return
+    yield lambda: _exhaust(step)
+    for name in step.done.files:
+        yield lambda name=name: step.file(name)  # type: ignore[misc]
+    if step.done.record == "Checkpoint":
+        yield lambda: _check_checkpoints(step)
+    if step.done.record == "Phase":
+        yield lambda: _check_phases(step)
+
+
+def _exhaust(rows: Rows[object]) -> None:
+    for _ in rows:
+        pass
+
+
+def _check_checkpoints(step: Rows[object]) -> None:
+    # Loads torch.
+    from feldspar.student.model import digest_checkpoint
+
+    for checkpoint in step:
+        assert isinstance(checkpoint, Checkpoint)
+        path = Path(checkpoint.path)
+        if not path.is_dir():
+            raise damaged(path, "it is gone")
+        if digest_checkpoint(path) != checkpoint.digest:
+            raise damaged(path, "the checkpoint's content was changed")
+
+
+def _check_phases(step: Rows[object]) -> None:
+    for phase in step:
+        assert isinstance(phase, Phase)
+        for source in (*phase.sources, *phase.held_out):
+            path = Path(source.path)
+            num_rows = sum(1 for _ in read_rows(path, Conversation))
+            if num_rows != source.num_samples:
+                raise damaged(path, f"it has {num_rows} rows, not {source.num_samples}")
+
+
+def _check_journal(run_path: Path) -> None:
+    path = Path(read_recipe_of(run_path).journal)
+    cure = "`sqlite3 FILE .recover` saves what can be saved; what is lost is asked for again"
+    if not path.is_file():
+        raise damaged(path, "the journal is gone", "put it back, or its answers are paid again")
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+            (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+            connection.execute("SELECT COUNT(key) FROM answers").fetchone()
+    except sqlite3.Error as error:
+        raise damaged(path, str(error), cure) from error
+    if found != "ok":
+        raise damaged(path, str(found).splitlines()[-1], cure)
