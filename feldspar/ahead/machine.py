@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from feldspar.ahead.checks import Note, Subject
+from feldspar.config import Recipe
 from feldspar.errors import DiskError, RecipeError
 from feldspar.student.model_sizes import find_config, num_weights, read_architecture
 
 _FLOAT_BYTES = 4
-_LEAST_COPIES = 5
-"""Of the base, in float32: a checkpoint, one being written, and AdamW's state with its weights."""
 _COMPILERS = ("c++", "g++", "clang++")
 
 
@@ -94,7 +93,7 @@ def disk(subject: Subject) -> str | None:
     free = shutil.disk_usage(folder).free
     needed = 0
     if subject.reaches("trained") and not _has_trained(subject):
-        needed = _LEAST_COPIES * _FLOAT_BYTES * _num_parameters(subject)
+        needed = round(_least_copies(subject.recipe) * _FLOAT_BYTES * _num_parameters(subject))
     if needed > free:
         raise DiskError(
             f"{folder}: {free / 1e9:.1f} GB are free and training takes {needed / 1e9:.1f} GB at "
@@ -116,6 +115,14 @@ def _needed(subject: Subject) -> Iterator[_Extra]:
     paths = [d.path for d in recipe.data] + [replay.source if replay else None]
     if any(path and path.endswith(".parquet") for path in paths):
         yield _Extra("pyarrow", "parquet", "a Parquet file")
+
+
+def _least_copies(recipe: Recipe) -> float:
+    """Of the base, in float32: a checkpoint, one being written, and, where all is trained, the
+    weights of the state to resume from with their two moments."""
+    if recipe.student.lora is not None:
+        return 2
+    return 2 + 1 + 2 * (1 if recipe.train.optimizer_states == "float32" else 0.5)
 
 
 def _num_parameters(subject: Subject) -> int:

@@ -9,7 +9,6 @@ from feldspar.ahead.checks import Note, Subject
 from feldspar.config import StudentConfig, TeacherConfig
 from feldspar.errors import RecipeError, TrainingError
 from feldspar.files import write_json
-from feldspar.publish.licence import find_licence, licence_of_base
 from feldspar.runs import cache_folder
 from feldspar.student.model_sizes import find_config
 
@@ -33,6 +32,8 @@ def licence(subject: Subject) -> str | None:
     student, stated = subject.recipe.student, subject.recipe.publish.licence
     if not subject.reaches("phases") or subject.named.student.base.startswith("world:"):
         return None
+    from feldspar.publish.licence import find_licence, licence_of_base
+
     config = find_config(student.base)
     if config is None and not stated:
         return Note("known when the base is there")

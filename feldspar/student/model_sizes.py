@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from feldspar.config import ArchitectureConfig
 
@@ -46,12 +46,17 @@ def read_architecture(base: str) -> ArchitectureConfig | None:
 
 
 def num_weights(folder: Path) -> int:
-    """Values in a model's safetensors files, from their headers; 0 where there are none."""
+    """Values in a model's safetensors files, from their headers; 0 where there are none, or where
+    one cannot be read."""
     total = 0
     for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="numpy") as tensors:
-            shapes = (tensors.get_slice(name).get_shape() for name in tensors.keys())  # noqa: SIM118
-            total += sum(math.prod(shape) for shape in shapes)
+        try:
+            with safe_open(path, framework="numpy") as tensors:
+                names = tensors.keys()
+                shapes = [tensors.get_slice(name).get_shape() for name in names]
+        except (OSError, SafetensorError):
+            return 0
+        total += sum(math.prod(shape) for shape in shapes)
     return total
 
 

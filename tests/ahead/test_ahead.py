@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 from tiny import LEAF, save_model
+from tiny_run import feldspar
 
 from feldspar.ahead import Check
 from feldspar.cli.doctor import as_rows
@@ -194,6 +195,13 @@ def test_a_base_is_read_once_for_each_content(project: Path) -> None:
     assert "model.norm.weight has values that are not finite" in refusal(project)
 
 
+def test_a_git_lfs_pointer_is_refused_by_the_run(project: Path, server: Server) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 2\n"
+    (project / "base" / "model.safetensors").write_text(pointer)
+    assert "model.safetensors: a git-lfs pointer" in refusal(project)
+    assert server.num_posts == 0
+
+
 def test_the_reward_pair_is_looked_at(project: Path) -> None:
     save_model(project / "aligned", seed=1, has_template=True)
     save_model(project / "reference", seed=2, has_template=True)
@@ -230,3 +238,29 @@ def test_a_server_to_be_measured_must_have_the_model(project: Path, server: Serv
     assert (found.state, "has no model 'other'" in found.says) == ("wrong", True)
     assert "has no model 'other'" in refusal(project, asked)
     assert server.num_posts == 0
+
+
+def test_the_command_says_the_list_and_ends_with_1_where_something_is_wrong(project: Path) -> None:
+    cache = project.parent / "cache"
+    done = feldspar("doctor", "recipe.toml", cwd=project, cache=cache)
+    assert done.returncode == 0, done.stderr
+    assert "base" in done.stdout
+    options = ("--json", "--set", "student.base=/nonexistent")
+    done = feldspar("doctor", "recipe.toml", *options, cwd=project, cache=cache)
+    assert done.returncode == 1, done.stderr
+    wrong = [check for check in json.loads(done.stdout)["checks"] if check["state"] == "wrong"]
+    assert wrong == [
+        {"name": "base", "state": "wrong", "says": "/nonexistent: no such model directory"}
+    ]
+    planned = feldspar("plan", "recipe.toml", *options, cwd=project, cache=cache)
+    assert planned.returncode == 0, planned.stderr
+    assert [c for c in json.loads(planned.stdout)["checks"] if c["state"] == "wrong"] == wrong
+
+
+def test_too_little_disk_is_told_before_the_run(project: Path) -> None:
+    sizes = "{hidden_size=65536, num_layers=400, intermediate_size=262144, vocabulary=262144"
+    huge = [f"plan.architecture={sizes}, num_heads=512}}", "student.base=owner/huge"]
+    found = looked_at(project, *huge)
+    assert found["base"].state == "note"
+    assert found["disk"].state == "wrong"
+    assert "training takes" in found["disk"].says

@@ -96,11 +96,13 @@ def test_rows_and_prompts_are_those_of_plain_transformers(family, chat):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_stop_token_is_the_templates_and_pad_is_another(family):
+def test_the_stop_token_is_the_templates_and_no_row_is_added_for_padding(family):
     student = make_family(family)
     assert student.tokenizer.convert_ids_to_tokens(student.template.stop_id) == FAMILIES[family][1]
     assert student.model.generation_config.eos_token_id == student.template.stop_id
-    assert student.template.pad_id != student.template.stop_id
+    num_rows = student.model.get_input_embeddings().weight.shape[0]
+    assert student.template.pad_id < num_rows
+    assert "<|pad|>" not in student.tokenizer.get_vocab()
     assert student.template.pad_id < student.model.get_input_embeddings().weight.shape[0]
 
 
