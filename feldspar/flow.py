@@ -10,6 +10,8 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from feldspar.ahead import Subject, check_before_run
+from feldspar.ahead.checks import Until
 from feldspar.config import Recipe
 from feldspar.evaluate.exams.read import OWN_EXAMS_STEP, exam_files
 from feldspar.generate import (
@@ -23,7 +25,7 @@ from feldspar.generate import (
 )
 from feldspar.mix.earlier import rows_of_data
 from feldspar.mix.phases import PHASES_STEP, warnings
-from feldspar.prepare import Prepared, Teachers, Until, look_ahead, open_teachers, place
+from feldspar.prepare import Prepared, Teachers, look_ahead, open_teachers, place
 from feldspar.progress import Progress
 from feldspar.records import (
     Checkpoint,
@@ -56,8 +58,9 @@ def run_recipe(
     `folder` is the recipe's; `num_processes` train together. Raises FeldsparError where the user
     can mend it.
     """
-    recipe = place(recipe, folder, progress)
-    prepared = None if until == "samples" else look_ahead(recipe, run_path, until)
+    named, recipe = recipe, place(recipe, folder, progress)
+    check_before_run(Subject(recipe=recipe, named=named, run_path=run_path, until=until))
+    prepared = None if until == "samples" else look_ahead(recipe, until)
     with Run(run_path, recipe, progress, num_processes) as run:
         exams, samples = write_data(run)
         if prepared is None:
@@ -109,8 +112,9 @@ def gather_exams(run: Run, leaves: Rows[Leaf], teachers: Teachers) -> Joined[Exa
         seed=recipe.seed,
     )
     # Exams that were made by an earlier run of this recipe have cost it all the same.
-    if teachers.budget.spent.calls == 0 and of_leaves.file(FUNNEL_FILE).exists():
-        teachers.budget.spent = read_funnel(of_leaves.file(FUNNEL_FILE)).spent
+    if of_leaves.file(FUNNEL_FILE).exists():
+        spent = read_funnel(of_leaves.file(FUNNEL_FILE)).spent
+        teachers.budget.spent = max(spent, teachers.budget.spent, key=lambda spent: spent.calls)
     return Joined(own, of_leaves)
 
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from feldspar.config import BudgetConfig, Recipe
 from feldspar.files import write_json
-from feldspar.generate import Probed, expected_samples, expected_tokens, num_exam_items, probe
+from feldspar.generate import (
+    Probed,
+    expected_samples,
+    expected_tokens,
+    foresee_volume,
+    num_exam_items,
+    probe,
+)
 from feldspar.generate import estimate as estimate_generation
 from feldspar.mix.earlier import rows_of_data
 from feldspar.mix.files import count_rows
@@ -17,7 +25,7 @@ from feldspar.mix.phases import warnings
 from feldspar.plan import Given, Plan, Rate, machine_here, make_plan, named_machine
 from feldspar.prepare import open_teachers, place
 from feldspar.progress import Progress
-from feldspar.records import Branch, Estimate, Leaf
+from feldspar.records import BRANCHES, Branch, Estimate, Leaf
 from feldspar.stored import read_stored
 from feldspar.student.template.tokens import LAB
 from feldspar.taxonomy import read_readable
@@ -25,6 +33,12 @@ from feldspar.tokens.count import guess_tokens
 
 if TYPE_CHECKING:
     from feldspar.mix.estimate import PhaseRows
+
+PROBES = "probes.json"
+"""Beside the journal: what was measured."""
+CPU_PROBE_SECONDS = 15.0
+CPU_PROBE_TOKENS = 2048
+"""In a micro-batch of the probe."""
 
 
 def plan_recipe(
@@ -41,12 +55,11 @@ def plan_recipe(
     gpu = gpu or recipe.plan.gpu
     machine = named_machine(gpu) if gpu else machine_here()
     placed = place(recipe, folder, progress, parts=set())
-    leaves, left_out = read_readable(placed.taxonomy, progress=progress)
-    rate = find_rate(placed, folder, leaves, num_probes, progress)
+    written = foresee(placed, progress)
+    rate = find_rate(placed, folder, written.leaves, num_probes, progress)
     rows_of = {d.name: rows_of_data(d) for d in placed.data}
     num_data = {n: count_rows(r) if isinstance(r, Path) else len(r) for n, r in rows_of.items()}
-    samples = expected_samples(leaves, placed.generate, placed.seed)
-    rows = expected_rows(placed.train.phase, placed.mix, samples, num_data)
+    rows = expected_rows(placed.train.phase, placed.mix, written.samples, num_data)
     sizes = read_architecture(placed.student.base) or placed.plan.architecture
     num_parameters = num_weights(Path(placed.student.base)) or (
         sizes.num_parameters if sizes else 0
@@ -55,25 +68,88 @@ def plan_recipe(
     ways = (
         memory_ways(sizes, placed.train, placed.student, machine.num_gpus, memory) if sizes else []
     )
+    tokens = placed.plan.row_tokens or row_tokens(placed, written)
+    is_timed = machine.gpu is None and tokens > 0
     return make_plan(
         placed,
         Given(
-            estimates=estimate_steps(placed, leaves, rows, num_parameters),
+            estimates=estimate_steps(placed, written, rows, num_parameters),
             rows_per_epoch={r.name: r.total for r in rows},
-            row_tokens=placed.plan.row_tokens or row_tokens(placed, leaves, samples),
+            row_tokens=tokens,
             free_bytes=shutil.disk_usage(folder).free,
             sizes=sizes,
             num_parameters=num_parameters,
             machine=machine,
             memory=ways,
             rate=rate,
-            warnings=[*warnings(placed.mix, placed.train.phase), *left_out],
+            training_rate=find_training_rate(placed, folder, tokens, measure=num_probes > 0)
+            if is_timed
+            else None,
+            not_included=[*not_included(placed), *written.not_included],
+            warnings=[*warnings(placed.mix, placed.train.phase), *written.notes],
         ),
     )
 
 
+class Written(NamedTuple):
+    """What the teacher is to write, as far as can be foretold."""
+
+    leaves: Sequence[Leaf]
+    samples: Mapping[Branch, int]
+    tokens: int
+    """Of all samples together."""
+    estimates: Sequence[Estimate]
+    notes: Sequence[str] = ()
+    not_included: Sequence[str] = ()
+
+
+def foresee(recipe: Recipe, progress: Progress) -> Written:
+    """By the leaves that can be read; by `plan.samples` where the taxonomy is not there yet.
+
+    Raises TaxonomyError where there is neither.
+    """
+    config, volume = recipe.generate, recipe.plan.samples
+    if volume is None or Path(recipe.taxonomy.path).exists():
+        leaves, left_out = read_readable(recipe.taxonomy, progress=progress)
+        return Written(
+            leaves,
+            expected_samples(leaves, config, recipe.seed),
+            sum(expected_tokens(leaves, config, recipe.seed).values()),
+            estimate_generation(leaves, config, recipe.seed),
+            left_out,
+        )
+    wanted: dict[Branch, int] = {branch: getattr(volume, branch) for branch in BRANCHES}
+    foreseen = foresee_volume(wanted, config, recipe.seed)
+    total = sum(foreseen.samples.values())
+    return Written(
+        (),
+        foreseen.samples,
+        foreseen.tokens,
+        foreseen.estimates,
+        [
+            f"{recipe.taxonomy.path} is not there: planned for the {total:,} samples of "
+            "plan.samples, with seeds of 95 tokens and passages of 400"
+        ],
+        ["exams of leaves: how many leaves there will be is not known"],
+    )
+
+
+def not_included(recipe: Recipe) -> list[str]:
+    """What a run spends time on that no figure of the plan holds."""
+    config = recipe.evaluate
+    found = ["exams: the student's answers, at each checkpoint"]
+    if recipe.prefer is not None:
+        found.append("preferences: sampling the answers, and reading them with both models")
+    if config.benchmark:
+        tasks = ", ".join(b.task for b in config.benchmark)
+        found.append(f"benchmarks: {tasks}, on the base and on the result")
+    if config.mt_bench is not None:
+        found.append("MT-Bench: the student's answers; its judge's calls are among the teacher's")
+    return found
+
+
 def estimate_steps(
-    recipe: Recipe, leaves: Sequence[Leaf], rows: Sequence[PhaseRows], num_parameters: int
+    recipe: Recipe, written: Written, rows: Sequence[PhaseRows], num_parameters: int
 ) -> list[Estimate]:
     """What each step of a run will cost, said by its own room."""
     from feldspar.evaluate.estimate import estimate as estimate_evaluation
@@ -83,33 +159,64 @@ def estimate_steps(
 
     of_phases = {r.name: r.total for r in rows}
     found = [
-        *estimate_generation(leaves, recipe.generate, recipe.seed),
+        *written.estimates,
         estimate_mix(rows),
         estimate_train(of_phases, recipe.train, num_parameters),
     ]
     if recipe.prefer is not None:
-        samples = expected_samples(leaves, recipe.generate, recipe.seed)
-        num_prompts = sum(samples[branch] for branch in recipe.prefer.branches)
+        num_prompts = sum(written.samples[branch] for branch in recipe.prefer.branches)
         found.append(estimate_prefer(recipe.prefer, recipe.train, num_prompts, num_parameters))
     # Half of each exam chooses checkpoints.
-    num_items = sum(-(-num_exam_items(x, recipe.generate, recipe.seed) // 2) for x in leaves)
+    num_items = sum(
+        -(-num_exam_items(leaf, recipe.generate, recipe.seed) // 2) for leaf in written.leaves
+    )
     num_tuned = recipe.prefer.num_rounds * (1 + recipe.prefer.control) if recipe.prefer else 0
     num_checkpoints = 1 + len(recipe.train.phase) + num_tuned
     return [*found, *estimate_evaluation(recipe.evaluate, num_items, num_checkpoints)]
 
 
-def row_tokens(recipe: Recipe, leaves: Sequence[Leaf], samples: Mapping[Branch, int]) -> int:
+def row_tokens(recipe: Recipe, written: Written) -> int:
     """Tokens of a training row on average, its template's and system prompt's with it."""
-    num_samples = sum(samples.values())
-    tokens = sum(expected_tokens(leaves, recipe.generate, recipe.seed).values())
+    num_samples = sum(written.samples.values())
     framed = LAB.tokens_per_turn + guess_tokens(recipe.student.system_prompt)
-    return round(tokens / num_samples) + framed if num_samples else 0
+    return round(written.tokens / num_samples) + framed if num_samples else 0
+
+
+def find_training_rate(
+    recipe: Recipe, folder: Path, num_tokens: int, *, measure: bool
+) -> Rate | None:
+    """How fast the base trains on this machine's CPU, in rows of `num_tokens`: measured now, or by
+    an earlier probe."""
+    path = (folder / recipe.journal).with_name(PROBES)
+    known = _read_probes(path)
+    base = Path(recipe.student.base)
+    name = f"training {base} on {os.cpu_count()} cores"
+    if measure and (base / "config.json").is_file():
+        from feldspar.student.training.speed import measure_speed
+
+        speed = measure_speed(
+            str(base),
+            recipe.student,
+            num_tokens,
+            micro_batch_tokens=min(recipe.train.tokens_per_micro_batch, CPU_PROBE_TOKENS),
+            seconds=CPU_PROBE_SECONDS,
+        )
+        known[name] = speed._asdict()
+        write_json(path, known)
+    if name not in known:
+        return None
+    tokens, seconds = known[name]["tokens"], known[name]["seconds"]
+    return Rate(
+        tokens_per_second=tokens / seconds,
+        known_by=f"{tokens:,.0f} tokens trained in {seconds:.1f} s",
+    )
 
 
 def find_rate(
     recipe: Recipe, folder: Path, leaves: Sequence[Leaf], num_probes: int, progress: Progress
 ) -> Rate | None:
     """How fast the teacher writes: as the recipe states, or as `num_probes` calls of the run show.
+    Without leaves there is nothing to ask.
 
     What was measured is kept beside the journal, since calls that are answered cannot be timed
     again.
@@ -117,11 +224,11 @@ def find_rate(
     if recipe.plan.teacher_tokens_per_second is not None:
         return Rate(tokens_per_second=recipe.plan.teacher_tokens_per_second, known_by="stated")
     journal_path = folder / recipe.journal
-    path = journal_path.with_name("probes.json")
-    known = read_stored(path, dict[str, Probed]) if path.exists() else {}
+    path = journal_path.with_name(PROBES)
+    known = _read_probes(path)
     config = recipe.teacher
     teacher = f"{config.folder or config.command or config.endpoint} {config.model or ''}"
-    if num_probes:
+    if num_probes and leaves:
         budget = BudgetConfig(max_calls=num_probes)
         capped = recipe.generate.model_copy(update={"budget": budget})
         asking = recipe.model_copy(update={"generate": capped, "journal": str(journal_path)})
@@ -130,12 +237,17 @@ def find_rate(
                 leaves, capped, teacher=teachers.teacher, judge=teachers.judge, seed=recipe.seed
             )
         if probed.calls:
-            known[teacher] = probed
-            write_json(path, {name: one._asdict() for name, one in known.items()})
+            known[teacher] = probed._asdict()
+            write_json(path, known)
     if teacher not in known:
         return None
-    probed = known[teacher]
+    probed = Probed(**known[teacher])
     return Rate(
         tokens_per_second=probed.completion_tokens / probed.seconds,
         known_by=f"{probed.calls:,.0f} calls in {probed.seconds:.1f} s",
     )
+
+
+def _read_probes(path: Path) -> dict[str, dict[str, float]]:
+    """What was measured here before, by what it was of."""
+    return read_stored(path, dict[str, dict[str, float]]) if path.exists() else {}

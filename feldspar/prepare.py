@@ -6,8 +6,10 @@ import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
+from feldspar.ahead import Check, Subject, check_all
+from feldspar.ahead.checks import Until
 from feldspar.config import (
     BenchmarkConfig,
     BudgetConfig,
@@ -25,15 +27,11 @@ from feldspar.models.model import Model
 from feldspar.models.opening import find_model, known_model, unserved_model
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Checkpoint, ScoreItems
-from feldspar.runs import cache_folder, open_step, result_of
+from feldspar.runs import cache_folder, result_of
 from feldspar.stored import read_stored
 from feldspar.teacher import Budget, Journal, Teacher
 
 log = logging.getLogger(__name__)
-
-
-Until = Literal["samples", "phases", "trained", "preferred", "scores"]
-"""How far a run goes."""
 
 
 class Teachers(NamedTuple):
@@ -94,12 +92,12 @@ class Prepared(NamedTuple):
         }
 
 
-def look_ahead(recipe: Recipe, run_path: Path, until: Until) -> Prepared:
-    """Look at what training and scoring need, which costs nothing.
+def look_ahead(recipe: Recipe, until: Until) -> Prepared:
+    """What training and scoring need, found before anything is paid for.
 
-    Raises FeldsparError for a base that cannot be loaded and for benchmarks that cannot be run.
+    Raises FeldsparError for a base that is not there and for benchmarks that cannot be run.
     """
-    from feldspar.student.model import base_checkpoint, load_template, with_dtype
+    from feldspar.student.model import base_checkpoint, with_dtype
 
     config = recipe.evaluate
     selecting = {phase.select for phase in recipe.train.phase} if until != "phases" else set()
@@ -112,16 +110,17 @@ def look_ahead(recipe: Recipe, run_path: Path, until: Until) -> Prepared:
         mt_bench_files={path.name: path for path in files},
     )
     prepared.benchmarks(SILENT)
-    tokenizer_path = tokenizer_of_server(config)
-    if until == "scores" and tokenizer_path is not None:
-        load_template(tokenizer_path, StudentConfig(base=tokenizer_path, template="own"))
-    # What was scored before is found again, also where there is no hub.
-    if until == "scores" and config.benchmark and open_step(run_path, "benchmarks") is None:
-        from feldspar.evaluate.benchmarks.tasks import check_data
-
-        for benchmark in config.benchmark:
-            check_data(benchmark)
     return prepared
+
+
+def doctor(recipe: Recipe, folder: Path, progress: Progress) -> list[Check]:
+    """What of a recipe is free to check, checked: for `feldspar doctor` and `feldspar plan`.
+
+    Nothing is fetched, made or asked but what a server lists, and a prompt where a role needs its
+    log-probabilities. Raises RecipeError where the recipe's paths cannot be made out.
+    """
+    placed = place(recipe, folder, progress, parts=set())
+    return check_all(Subject(recipe=placed, named=recipe, run_path=None, folder=folder))
 
 
 def tokenizer_of_server(config: EvaluateConfig) -> str | None:

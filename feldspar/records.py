@@ -371,7 +371,10 @@ class MemoryEstimate(NamedTuple):
     optimizer: int
     activations: int
     """With what computing takes beside them: copies in bf16, logits, gathered layers."""
+    process: int = 0
+    """On a CPU, where they share its memory: the interpreter and its libraries."""
 
     @property
     def total(self) -> int:
-        return self.weights + self.gradients + self.optimizer + self.activations
+        parts = self.weights + self.gradients + self.optimizer + self.activations
+        return parts + self.process

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 from forked import Forked
+from tiny import save_base
 from tiny_run import (
     digests,
     feldspar,
@@ -52,8 +53,13 @@ def small_project(folder: Path) -> Path:
     return folder
 
 
+def project_with_base(folder: Path) -> Path:
+    save_base(folder / "model")
+    return small_project(folder)
+
+
 def test_an_unreachable_teacher_is_named_with_the_cure(tmp_path: Path) -> None:
-    folder = small_project(tmp_path)
+    folder = project_with_base(tmp_path)
     with socket.socket() as taken:  # bound, not listening: nobody answers there
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
@@ -83,9 +89,9 @@ def test_a_missing_student_is_named(tmp_path: Path) -> None:
 
 
 def test_two_runs_at_once_are_told_apart(tmp_path: Path) -> None:
-    folder = small_project(tmp_path)
-    (folder / "runs" / "recipe").mkdir(parents=True)
-    with FileLock(folder / "runs" / "recipe" / "lock"):
+    folder = project_with_base(tmp_path)
+    (folder / "runs" / folder.name).mkdir(parents=True)
+    with FileLock(folder / "runs" / folder.name / "lock"):
         done = feldspar("run", "recipe.toml", cwd=folder)
     assert done.returncode == 6, done.stderr
     assert is_one_line(done.stderr)

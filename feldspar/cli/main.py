@@ -99,6 +99,7 @@ def _add_commands() -> None:
         agree,
         calibrate,
         compare,
+        doctor,
         export_data,
         init,
         journal,
@@ -116,6 +117,7 @@ def _add_commands() -> None:
 
     app.command("init")(init.init)
     app.add_typer(taxonomy.app, name="taxonomy")
+    app.command("doctor")(doctor.doctor)
     app.command("plan")(plan.plan)
     app.command("calibrate")(calibrate.calibrate)
     app.command("run")(run.run)

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from feldspar.cli.doctor import as_rows, checks_table
 from feldspar.cli.run import RecipePath, Settings
 from feldspar.cli.terminal import escaped, print_table
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from feldspar.ahead import Check
     from feldspar.plan import CallPlan, Plan
     from feldspar.records import MemoryEstimate
 
@@ -28,7 +30,9 @@ def plan(
     probes: Annotated[
         int,
         typer.Option(
-            "--probe", min=0, help="Ask this many of the run's calls, to time the teacher."
+            "--probe",
+            min=0,
+            help="Ask this many of the run's calls, to time the teacher; on a CPU, time training.",
         ),
     ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
@@ -37,16 +41,19 @@ def plan(
     from feldspar.cli.progress import make_progress
     from feldspar.config import read_recipe
     from feldspar.planning import plan_recipe
+    from feldspar.prepare import doctor
+    from feldspar.progress import SILENT
 
     read = read_recipe(recipe, settings or [])
     made = plan_recipe(read, recipe.parent, make_progress(), gpu=gpu, num_probes=probes)
+    checks = doctor(read, recipe.parent, SILENT)
     if as_json:
-        typer.echo(_as_json(made))
+        typer.echo(_as_json(made, checks))
     else:
-        _print(made, read.name)
+        _print(made, read.name, checks)
 
 
-def _as_json(made: Plan) -> str:
+def _as_json(made: Plan, checks: Sequence[Check]) -> str:
     import dataclasses
     import json
 
@@ -59,10 +66,11 @@ def _as_json(made: Plan) -> str:
     ]
     for phase, planned in zip(told["phases"], made.phases, strict=True):
         phase["steps_per_epoch"], phase["num_steps"] = planned.steps_per_epoch, planned.num_steps
+    told["checks"] = as_rows(checks)
     return json.dumps(told, indent=1)
 
 
-def _print(made: Plan, name: str) -> None:
+def _print(made: Plan, name: str, checks: Sequence[Check]) -> None:
     from rich.console import Console
 
     console = Console()
@@ -74,6 +82,8 @@ def _print(made: Plan, name: str) -> None:
     for table in tables:
         print_table(console, table)
     console.print(_closing_table(made))
+    console.print("\n[bold]Before it starts[/bold]")
+    console.print(checks_table(checks, is_plain=console.options.ascii_only))
     for warning in made.warnings:
         console.print(escaped(f"warning: {warning}"), style="yellow", highlight=False)
 
@@ -142,6 +152,9 @@ def _memory_table(made: Plan) -> Table:
         if room:
             cells.append("[green]yes[/green]" if _fits(way, made) else "[red]no[/red]")
         table.add_row(f"[bold]{options} (recipe)[/bold]" if place == 0 else options, *cells)
+    if made.memory[0].process:
+        process = made.memory[0].process / unit
+        table.caption = f"all: with {process:,.1f} {name} of the interpreter and its libraries"
     if room:
         table.caption = f"{room / GIB:.0f} GiB of each can be used"
     return table
@@ -159,19 +172,26 @@ def _closing_table(made: Plan) -> Table:
     if made.training_hours is None:
         why = "the base's sizes are unknown: " + escaped("[plan.architecture] states them")
         if made.memory:
-            why = "no GPU whose peak is known: --gpu names one"
+            why = "no GPU whose peak is known: --gpu names one, or --probe 1 times some steps here"
         table.add_row("training", f"time unknown, {why}")
+    elif made.training_rate is not None:
+        speed = f"{made.training_rate.tokens_per_second:,.0f} tokens/s"
+        known_by = made.training_rate.known_by
+        table.add_row("training", f"{_time(made.training_hours)} at {speed} ({known_by})")
     else:
         table.add_row("training", f"{_time(made.training_hours)} at the MFU that plan.mfu states")
     for e in made.estimates:
         if e.step == "preferred":
-            table.add_row("preferences", f"{e.optimizer_steps:,} steps; {e.note}")
+            hours = f", {_time(made.preference_hours)}" if made.preference_hours else ""
+            table.add_row("preferences", f"{e.optimizer_steps:,} steps{hours}; {e.note}")
         if e.step == "benchmarks":
             table.add_row("benchmark", e.note)
     gigabytes = f"{made.disk_bytes / 1e9:,.2f} GB of {made.free_bytes / 1e9:,.1f} GB free"
     table.add_row("disk", gigabytes)
     if made.cost:
         table.add_row("cost", f"{made.cost:,.2f} in the recipe's currency")
+    for place, part in enumerate(made.not_included):
+        table.add_row("" if place else "not included", part)
     return table
 
 

@@ -14,7 +14,7 @@ from feldspar.cli.processes import training_processes
 from feldspar.cli.terminal import escaped, print_table
 
 if TYPE_CHECKING:
-    from feldspar.prepare import Until
+    from feldspar.ahead.checks import Until
 
 RecipePath = Annotated[Path, typer.Argument(help="A recipe, such as recipes/quickstart.toml.")]
 Settings = Annotated[

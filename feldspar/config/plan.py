@@ -10,7 +10,7 @@ from feldspar.config.base import Count, Part, Positive
 
 
 class ArchitectureConfig(Part):
-    """Sizes of a decoder with gated MLPs (Llama, Mistral, Granite, Qwen3), from its config.json."""
+    """Sizes of a decoder with gated MLPs (Llama, Mistral, Granite, Qwen3, Gemma)."""
 
     hidden_size: Count
     """Width of the residual stream (`hidden_size` in config.json)."""
@@ -55,6 +55,17 @@ class ArchitectureConfig(Part):
         return self.num_layers * self.layer_matrices + norms + embeddings
 
 
+class PlanSamplesConfig(Part):
+    """Samples by branch to plan for where `taxonomy.path` is not there yet."""
+
+    knowledge: Annotated[int, Field(ge=0)] = 0
+    """Of knowledge leaves."""
+    foundational: Annotated[int, Field(ge=0)] = 0
+    """Of foundational skills."""
+    compositional: Annotated[int, Field(ge=0)] = 0
+    """Of compositional skills."""
+
+
 class PlanConfig(Part):
     """What `feldspar plan` cannot find out by itself. It never changes a run."""
 
@@ -62,6 +73,8 @@ class PlanConfig(Part):
     """A machine such as `h200x8` or `rtx4090`. None: this machine's GPUs."""
     architecture: ArchitectureConfig | None = None
     """The base's sizes, if its config.json is missing; the file takes precedence."""
+    samples: PlanSamplesConfig | None = None
+    """How many samples to plan for where the taxonomy is missing. None: there must be one."""
     mfu: Annotated[float, Field(gt=0, le=1)] = 0.4
     """Share of the GPU's bf16 peak that training reaches, as in `metrics.jsonl` of a run."""
     row_tokens: Count | None = None

@@ -59,8 +59,10 @@ def read_chat(call: ChatCall, reply: object) -> Completions | Fault:
     if reason in ("length", "max_tokens", "MAX_TOKENS"):
         # Nothing but reasoning may have had room: more room is what mends that.
         return Completions((Completion(text, "length"),), used)
-    if not text.strip() and not (call.may_be_empty and reason == "stop" and not apart.strip()):
-        return _nothing_said(message, reason, bool(apart.strip()))._replace(usage=used)
+    if not text.strip():
+        is_all = reason == "stop" and not apart.strip() and not message.get("tool_calls")
+        if not (call.may_be_empty and is_all):
+            return _nothing_said(message, reason, bool(apart.strip()))._replace(usage=used)
     return Completions((Completion(text, "stop"),), used)
 
 

@@ -17,6 +17,7 @@ from feldspar.generate.prompting import Prompts, asking_files
 from feldspar.generate.requests import num_exam_items
 from feldspar.generate.samples import SAMPLES_STEP, generate_samples
 from feldspar.generate.stages import STAGES, Stage, StageName
+from feldspar.generate.stand_in import Volume, foresee_volume
 from feldspar.generate.writers import Writers
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "SampleRequest",
     "Stage",
     "StageName",
+    "Volume",
     "Writers",
     "asking_files",
     "calibrate",
@@ -46,6 +48,7 @@ __all__ = [
     "expected_samples",
     "expected_tokens",
     "export_samples",
+    "foresee_volume",
     "generate_samples",
     "make_exams",
     "num_exam_items",

@@ -49,7 +49,7 @@ class PhasePlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rate:
-    """How fast the teacher writes, and how that is known."""
+    """How fast the teacher writes, or the student trains, and how that is known."""
 
     tokens_per_second: float
     known_by: str
@@ -74,6 +74,12 @@ class Plan:
     rate: Rate | None
     teacher_hours: float | None
     training_hours: float | None
+    preference_hours: float | None
+    """Of fine-tuning on what preference rounds pick; None where unknown or not done."""
+    training_rate: Rate | None
+    """Measured on this machine, where it has no GPU whose peak is known."""
+    not_included: tuple[str, ...]
+    """What takes time that no figure here holds."""
     cost: float
     """Of teacher, judge and GPUs, where they have prices."""
     disk_bytes: int
@@ -94,6 +100,8 @@ class Given:
     num_parameters: int = 0
     memory: Sequence[MemoryEstimate] = ()
     rate: Rate | None = None
+    training_rate: Rate | None = None
+    not_included: Sequence[str] = ()
     warnings: Sequence[str] = ()
 
 
@@ -103,7 +111,8 @@ def make_plan(recipe: Recipe, given: Given) -> Plan:
     phases = tuple(_timed(phase, recipe, given) for phase in phase_plans(recipe.train, given))
     hours = [p.hours for p in phases if p.hours is not None]
     training_hours = sum(hours) if len(hours) == len(phases) and phases else None
-    gpu_price = recipe.plan.price_per_gpu_hour * given.machine.num_gpus
+    preference_hours = _preference_hours(recipe, given)
+    gpu_hours = ((training_hours or 0.0) + (preference_hours or 0.0)) * given.machine.num_gpus
     disk_bytes = sum(e.disk_bytes for e in given.estimates)
     found = [*given.warnings, *_step_warnings(phases, recipe.train)]
     found += _memory_warnings(given) + _reward_warnings(recipe, given.machine)
@@ -123,7 +132,10 @@ def make_plan(recipe: Recipe, given: Given) -> Plan:
         rate=given.rate,
         teacher_hours=_teacher_hours(calls, given.rate),
         training_hours=training_hours,
-        cost=sum(call.cost for call in calls) + gpu_price * (training_hours or 0.0),
+        preference_hours=preference_hours,
+        training_rate=given.training_rate,
+        not_included=tuple(given.not_included),
+        cost=sum(call.cost for call in calls) + recipe.plan.price_per_gpu_hour * gpu_hours,
         disk_bytes=disk_bytes,
         free_bytes=given.free_bytes,
         warnings=tuple(found),
@@ -181,13 +193,31 @@ def _teacher_hours(calls: Sequence[CallPlan], rate: Rate | None) -> float | None
 
 
 def _timed(phase: PhasePlan, recipe: Recipe, given: Given) -> PhasePlan:
+    return replace(phase, hours=_hours(phase.rows_per_epoch * phase.num_epochs, recipe, given))
+
+
+def _preference_hours(recipe: Recipe, given: Given) -> float | None:
+    """Of the optimizer steps alone, their batches taken to be full."""
+    steps = sum(e.optimizer_steps for e in given.estimates if e.step == "preferred")
+    if recipe.prefer is None or not steps:
+        return None
+    batch_samples = recipe.prefer.batch_samples or recipe.train.batch_samples
+    return _hours(steps * batch_samples, recipe, given)
+
+
+def _hours(num_rows: int, recipe: Recipe, given: Given) -> float | None:
+    """Of training on rows of the middling length, by the GPU's peak or by what was measured."""
     gpu, sizes = given.machine.gpu, given.sizes
-    if gpu is None or not gpu.peak_tflops or sizes is None or not given.row_tokens:
-        return phase
-    num_tokens = phase.rows_per_epoch * phase.num_epochs * given.row_tokens
-    flops = training_flops(sizes, num_tokens, given.row_tokens)
-    speed = recipe.plan.mfu * gpu.peak_tflops * 1e12 * given.machine.num_gpus
-    return replace(phase, hours=flops / speed / 3600)
+    num_tokens = num_rows * given.row_tokens
+    if not given.row_tokens:
+        return None
+    if gpu is not None and gpu.peak_tflops and sizes is not None:
+        flops = training_flops(sizes, num_tokens, given.row_tokens)
+        speed = recipe.plan.mfu * gpu.peak_tflops * 1e12 * given.machine.num_gpus
+        return flops / speed / 3600
+    if gpu is None and given.training_rate is not None:
+        return num_tokens / given.training_rate.tokens_per_second / 3600
+    return None
 
 
 def _step_warnings(phases: Sequence[PhasePlan], config: TrainConfig) -> list[str]:

@@ -11,7 +11,10 @@ from safetensors import safe_open
 
 from feldspar.config import ArchitectureConfig
 
-_SUMMED = ("llama", "mistral", "granite", "qwen2", "qwen3")
+_SUMMED = (
+    *("llama", "mistral", "granite", "qwen2", "qwen3"),
+    *("gemma", "gemma2", "gemma3", "gemma3_text"),
+)
 """Families whose layers are what `ArchitectureConfig` counts."""
 
 
@@ -22,7 +25,9 @@ def read_architecture(base: str) -> ArchitectureConfig | None:
         return None
     try:
         given: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if given.get("model_type") not in _SUMMED:
+        given = given.get("text_config", given)
+        kind = str(given.get("model_type"))
+        if kind not in _SUMMED:
             return None
         return ArchitectureConfig(
             hidden_size=given["hidden_size"],
@@ -32,10 +37,11 @@ def read_architecture(base: str) -> ArchitectureConfig | None:
             num_heads=given["num_attention_heads"],
             num_kv_heads=given.get("num_key_value_heads"),
             head_size=given.get("head_dim"),
-            qk_norm=given["model_type"] == "qwen3",
-            tied=given.get("tie_word_embeddings", False),
+            qk_norm=kind.startswith(("qwen3", "gemma3")),
+            # Gemma's files leave out what is its family's own.
+            tied=given.get("tie_word_embeddings", kind.startswith("gemma")),
         )
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

@@ -110,7 +110,7 @@ def read_readable(config: TaxonomyConfig, *, progress: Progress = SILENT) -> Rea
 
 
 def _read_wanted(config: TaxonomyConfig, progress: Progress) -> Iterator[LeafFile]:
-    places = _wanted(config)
+    places = find_leaves(config)
     reader = _reader(config)
     with progress.task("read taxonomy", len(places), "leaves") as task:
         for place in places:
@@ -131,7 +131,7 @@ def files_read(config: TaxonomyConfig) -> dict[str, Path]:
     its path, a document by the leaf that names it and the name that it has there."""
     files: dict[str, Path] = {}
     reader = _reader(config)
-    for place in _wanted(config):
+    for place in find_leaves(config):
         files[f"{place.path}/{place.file.name}"] = place.file
         attribution = place.file.with_name(ATTRIBUTION)
         if attribution.is_file():
@@ -175,7 +175,8 @@ def cut_documents(
     return tuple(chunks.values())
 
 
-def _wanted(config: TaxonomyConfig) -> list[Place]:
+def find_leaves(config: TaxonomyConfig) -> list[Place]:
+    """Where the leaves are that the recipe wants, unread. Raises TaxonomyError for none."""
     places = [place for place in find_places(Path(config.path)) if place.file.name == QNA]
     if not places:
         raise TaxonomyError(

@@ -13,6 +13,7 @@ COMMANDS = [
     "calibrate",
     "chat",
     "compare",
+    "doctor",
     "evaluate",
     "export-data",
     "generate",

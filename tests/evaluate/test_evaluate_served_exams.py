@@ -9,7 +9,6 @@ import killed_exams
 import pytest
 from echo_server import EchoServer, in_thread
 from echo_server import serving as serving_echo
-from feldspar.serve.engine_thread import open_engine
 from forked import Forked
 from taught import CONFIG, ITEMS, STUDENT, item
 
@@ -24,6 +23,7 @@ from feldspar.models.local import LocalModel
 from feldspar.records import Answer
 from feldspar.runs import read_rows
 from feldspar.serve import ModelCard, listening, make_app
+from feldspar.serve.hosted_model import open_engine
 from feldspar.serve.protocol import ChatReply, Choice
 from feldspar.steps import Workspace
 from feldspar.student.model import load_student

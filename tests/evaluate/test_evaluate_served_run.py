@@ -40,22 +40,15 @@ def test_a_served_model_has_a_row_next_to_the_runs_own(tmp_path, cache):
         "compare", "tiny@feldspar-world", "tiny", "--json", cwd=tmp_path, cache=cache
     )
     assert compared.returncode == 0, compared.stderr
-    (of_leaves,) = [c for c in json.loads(compared.stdout) if c["exam"] == "leaf exams"]
-    assert of_leaves["difference"]["value"] < 0
-    # At another address, and gone: nothing is made again.
+    exams = json.loads(compared.stdout)["exams"]
+    (of_leaves,) = [c for c in exams if c["exam"] == "leaf exams"]
+    assert of_leaves["difference"][0] < 0
+    # At another address nothing is made again.
     before = tiny_run.step_files(run)
-    elsewhere = "evaluate.server.endpoint=http://127.0.0.1:9/v1"
     with tiny_run.serving_teacher(recipe) as url:
         moved = tiny_run.feldspar(
-            "run",
-            recipe.name,
-            "--set",
-            f"evaluate.server.endpoint={url}",
-            cwd=tmp_path,
+            "run", recipe.name, "--set", f"evaluate.server.endpoint={url}", cwd=tmp_path,
             cache=cache,
-        )
+        )  # fmt: skip
     assert moved.returncode == 0, moved.stderr
     assert tiny_run.step_files(run) == before
-    gone = tiny_run.feldspar("run", recipe.name, "--set", elsewhere, cwd=tmp_path, cache=cache)
-    assert gone.returncode == 1
-    assert "no server answers at http://127.0.0.1:9" in gone.stderr

@@ -116,6 +116,12 @@ def check_data(config: BenchmarkConfig) -> None:
         load_task(name, config)
 
 
+def needs_log_probs(config: BenchmarkConfig) -> bool:
+    """Whether any of its tasks is scored by log-probabilities, not by what is written."""
+    definitions = [_definition(name) or {} for name in find_tasks(config)]
+    return any(d.get("output_type") != "generate_until" for d in definitions)
+
+
 def data_files(config: BenchmarkConfig) -> list[Path]:
     """The files that scores of local data depend on."""
     return list(_split_paths(Path(config.data)).values()) if config.data is not None else []

@@ -24,6 +24,8 @@ USABLE_SHARE = 0.94
 _GATHERED_SHARE = 0.6
 """Of a GPU's memory: up to here weights and gradients stay whole through a step."""
 
+PROCESS_BYTES = 420 << 20
+"""Python with torch and all that training loads, before there is a model: measured on Linux."""
 _COUNTING_ERROR = 0.10
 """benchmarks/memory.py finds less."""
 
@@ -106,6 +108,8 @@ def memory_ways(
     turned = replace(low_rank, activation_checkpointing=not low_rank.activation_checkpointing)
     methods = [*_methods(own), low_rank, turned]
     ways = [estimate_memory(sizes, method, num_tokens) for method in methods]
+    if memory_bytes is None:
+        ways = [way._replace(process=PROCESS_BYTES) for way in ways]
     return list({way.options: way for way in ways}.values())
 
 

@@ -12,6 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from feldspar.config import StudentConfig
 from feldspar.records import Conversation, Message
 from feldspar.student.model import Student, make_student
+from feldspar.student.template.layout import lab_chat_template
 
 # Threads cost more than they bring at this size, above all on a busy machine.
 torch.set_num_threads(1)
@@ -23,6 +24,24 @@ CHAT = (
     Message(role="assistant", content="later"),
 )
 COLOURS = ("red", "green", "blue", "grey")
+
+
+LEAF = """\
+version: 2
+created_by: tester
+task_description: Rhymes.
+seed_examples:
+""" + "".join(
+    f"  - question: What rhymes with {word}?\n    answer: The word {rhyme} rhymes with it.\n"
+    for word, rhyme in [
+        ("cat", "hat"),
+        ("sun", "run"),
+        ("day", "way"),
+        ("top", "hop"),
+        ("red", "bed"),
+    ]
+)
+"""A qna.yaml of five seeds."""
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
@@ -64,6 +83,19 @@ def save_base(path: Path) -> Path:
     """A base without roles, stop or pad, as it comes from elsewhere."""
     tokenizer = make_tokenizer()
     make_model(len(tokenizer)).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+def save_model(path: Path, *, seed: int = 0, has_template: bool = False) -> Path:
+    """Another base each `seed`; `has_template`: one that is spoken to in the lab template."""
+    tokenizer = make_tokenizer()
+    if has_template:
+        tokenizer.add_special_tokens(
+            {"extra_special_tokens": ["<|user|>", "<|assistant|>", "<|endoftext|>"]}
+        )
+        tokenizer.chat_template = lab_chat_template(bos=False, system_prompt="")
+    make_model(len(tokenizer), seed=seed).save_pretrained(path)
     tokenizer.save_pretrained(path)
     return path
 

@@ -1,0 +1,135 @@
+"""What the machine has of what the recipe needs: programs, packages, devices, room."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from feldspar.ahead.checks import Note, Subject
+from feldspar.errors import DiskError, RecipeError
+from feldspar.student.model_sizes import find_config, num_weights, read_architecture
+
+_FLOAT_BYTES = 4
+_LEAST_COPIES = 5
+"""Of the base, in float32: a checkpoint, one being written, and AdamW's state with its weights."""
+_COMPILERS = ("c++", "g++", "clang++")
+
+
+class _Extra(NamedTuple):
+    package: str
+    extra: str
+    """Empty where none of ours has it."""
+    why: str
+
+    @property
+    def cure(self) -> str:
+        return f"pip install '{f'feldspar[{self.extra}]' if self.extra else self.package}'"
+
+
+def python(subject: Subject) -> str | None:
+    """Which one runs, and on what."""
+    return None if subject.is_run else f"{platform.python_version()} on {platform.system()}"
+
+
+def extras(subject: Subject) -> str | None:
+    """Optional packages that the recipe needs."""
+    needed = list(_needed(subject))
+    for one in needed:
+        if importlib.util.find_spec(one.package) is None:
+            raise RecipeError(f"{one.why} needs {one.package}, which is not installed; {one.cure}")
+    return ", ".join(one.package for one in needed) or None
+
+
+def device(subject: Subject) -> str | None:
+    """Where the student is computed."""
+    student = subject.recipe.student
+    if not subject.reaches("phases"):
+        return None
+    from feldspar.student.model import find_device, find_dtype
+
+    found = find_device(student.device)
+    dtype = str(find_dtype(student, found)).removeprefix("torch.")
+    says = f"{found.type}, {dtype}"
+    return says if found.type != "cpu" else f"{says}, {len(os.sched_getaffinity(0))} cores"
+
+
+def compiler(subject: Subject) -> str | None:
+    """A C++ compiler, for `student.compile`."""
+    if not subject.recipe.student.compile or not subject.reaches("trained"):
+        return None
+    named = os.environ.get("CXX", "")
+    for name in (named, *_COMPILERS):
+        if name and (found := shutil.which(name)):
+            return found
+    raise RecipeError(
+        "student.compile needs a C++ compiler, and none is found (c++, g++ or clang++); install "
+        "one, name it in CXX, or set student.compile = false"
+    )
+
+
+def memory(subject: Subject) -> str | None:
+    """Room for the base and its training, where it is computed on the CPU."""
+    if subject.is_run or not subject.reaches("trained") or not sys.platform.startswith("linux"):
+        return None
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    needed = 4 * _FLOAT_BYTES * _num_parameters(subject)
+    says = f"{there / 1e9:.1f} GB"
+    if subject.recipe.student.device == "cpu" and needed > there:
+        return Note(
+            f"{says}, and weights, gradients and moments take {needed / 1e9:.1f} GB: see "
+            "`feldspar plan` for what fits"
+        )
+    return says
+
+
+def disk(subject: Subject) -> str | None:
+    """Room for the run, at the least."""
+    folder = _existing_parent(subject.run_path or subject.folder)
+    free = shutil.disk_usage(folder).free
+    needed = 0
+    if subject.reaches("trained") and not _has_trained(subject):
+        needed = _LEAST_COPIES * _FLOAT_BYTES * _num_parameters(subject)
+    if needed > free:
+        raise DiskError(
+            f"{folder}: {free / 1e9:.1f} GB are free and training takes {needed / 1e9:.1f} GB at "
+            "the least; make room, or put the runs elsewhere with --runs"
+        )
+    return f"{free / 1e9:.1f} GB free"
+
+
+def _needed(subject: Subject) -> Iterator[_Extra]:
+    recipe = subject.recipe
+    if recipe.student.lora is not None and subject.reaches("trained"):
+        yield _Extra("peft", "lora", "student.lora")
+    if recipe.evaluate.benchmark and subject.reaches("scores"):
+        yield _Extra("lm_eval", "eval", "evaluate.benchmark")
+    for tracker in recipe.track.to if subject.reaches("trained") else ():
+        extra = "tracking" if tracker == "tensorboard" else ""
+        yield _Extra(tracker, extra, "track.to")
+    replay = recipe.mix.base_replay
+    paths = [d.path for d in recipe.data] + [replay.source if replay else None]
+    if any(path and path.endswith(".parquet") for path in paths):
+        yield _Extra("pyarrow", "parquet", "a Parquet file")
+
+
+def _num_parameters(subject: Subject) -> int:
+    base = subject.recipe.student.base
+    config = find_config(base)
+    found = num_weights(config.parent) if config else 0
+    sizes = read_architecture(base) or subject.recipe.plan.architecture
+    return found or (sizes.num_parameters if sizes else 0)
+
+
+def _has_trained(subject: Subject) -> bool:
+    return subject.run_path is not None and (subject.run_path / "steps" / "trained").is_dir()
+
+
+def _existing_parent(path: Path) -> Path:
+    path = path.absolute()
+    return next(p for p in (path, *path.parents) if p.is_dir())

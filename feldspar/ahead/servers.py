@@ -1,0 +1,174 @@
+"""The servers that a recipe names: who is there, and what each can do. One trial at most."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from feldspar.ahead.checks import Note, Subject
+from feldspar.config import RewardServerConfig, TeacherConfig
+from feldspar.endpoint.endpoint import Access
+from feldspar.endpoint.faults import NoAnswers, Refused
+from feldspar.errors import RecipeError, TeacherError
+from feldspar.models.model import CannotScore
+from feldspar.models.opening import find_model
+from feldspar.models.served import NotFound, ServedModel, Wanted, find_served
+from feldspar.runs import open_step
+
+_TRIAL = "Seven is a number between 6 and 8."
+_LATER = "asked after training, so that it may be started by then"
+
+
+def teacher(subject: Subject) -> str | None:
+    """A run looks for it itself, right before the first call."""
+    return _writer(subject, subject.recipe.teacher, "teacher")
+
+
+def judge(subject: Subject) -> str | None:
+    """As the teacher."""
+    config = subject.recipe.judge
+    return None if config is None else _writer(subject, config, "judge")
+
+
+def mt_bench_judge(subject: Subject) -> str | None:
+    """MT-Bench's own judge, where it has one."""
+    config = subject.recipe.evaluate.mt_bench
+    if config is None or config.judge is None or not subject.reaches("preferred"):
+        return None
+    return None if _is_done(subject, "mt-bench") else _later(config.judge, "judge of MT-Bench")
+
+
+def measured(subject: Subject) -> str | None:
+    """The model of `evaluate.server`, with log-probabilities where a benchmark needs them."""
+    evaluate = subject.recipe.evaluate
+    config = evaluate.server
+    if config is None or not subject.reaches("scores") or not _has_url(config):
+        return None
+    asked = [b for b in evaluate.benchmark if evaluate.asks_server(b.task)]
+    if not asked or _is_done(subject, "benchmarks"):
+        return None if _is_done(subject, "mt-bench") else _later(config, "evaluate.server")
+    from feldspar.evaluate.benchmarks.tasks import needs_log_probs
+
+    found = _later(config, "evaluate.server")
+    if isinstance(found, Note):
+        return found
+    needing = [b.task for b in asked if needs_log_probs(b)]
+    if needing:
+        try:
+            asyncio.run(_try(find_model(config, config.endpoint, who="evaluate.server"), _TRIAL))
+        except (Refused, CannotScore) as error:
+            raise RecipeError(
+                f"evaluate.server at {config.endpoint} tells no log-probabilities of prompts "
+                f"({error}), which {needing[0]} needs; vLLM's completions do, or name in "
+                "evaluate.server_tasks what it can do"
+            ) from error
+    return f"{found}{', tells log-probabilities' if needing else ''}"
+
+
+def reward_servers(subject: Subject) -> str | None:
+    """Those of the reward pair, which must tell log-probabilities of token ids."""
+    config = subject.recipe.prefer
+    if config is None or not subject.reaches("preferred") or _is_done(subject, "preferred"):
+        return None
+    found = [
+        _scores(role, server, folder)
+        for role, server, folder in (
+            ("prefer.aligned_server", config.aligned_server, config.aligned),
+            ("prefer.base_server", config.base_server, config.base),
+        )
+        if server is not None
+    ]
+    notes = [one for one in found if isinstance(one, Note)]
+    return (notes or found or [None])[0]
+
+
+def commands(subject: Subject) -> str | None:
+    """Programs that the run starts."""
+    found = []
+    for role, command in _commands(subject):
+        program = shlex.split(command)[0]
+        if shutil.which(program) is None:
+            raise RecipeError(f"{role}: no program {program!r} is installed; mend its `command`")
+        found.append(program)
+    return ", ".join(found) or None
+
+
+def _commands(subject: Subject) -> Iterator[tuple[str, str]]:
+    recipe = subject.recipe
+    mt_bench = recipe.evaluate.mt_bench
+    roles = {
+        "teacher": recipe.teacher,
+        "judge": recipe.judge,
+        "evaluate.server": recipe.evaluate.server,
+        "evaluate.mt_bench.judge": mt_bench.judge if mt_bench else None,
+    }
+    yield from ((role, c.command) for role, c in roles.items() if c is not None and c.command)
+    if recipe.prefer is not None and recipe.prefer.policy_server is not None:
+        yield "prefer.policy_server", recipe.prefer.policy_server.command
+
+
+def _writer(subject: Subject, config: TeacherConfig, who: str) -> str | None:
+    if subject.is_run or not _has_url(config):
+        return None
+    served = find_model(config, config.endpoint, who=who)
+    return f"{served.name} {served.place}"
+
+
+def _later(config: TeacherConfig, who: str) -> str | None:
+    """A server that is asked late: that nobody answers yet is no fault, that it lacks the model
+    is."""
+    if not _has_url(config):
+        return None
+    try:
+        served = find_model(config, config.endpoint, who=who)
+    except TeacherError as error:
+        if isinstance(error.__cause__, NoAnswers) and not error.__cause__.why:
+            return Note(f"nobody answers at {config.endpoint} now; it is {_LATER}")
+        raise
+    return f"{served.name} {served.place}"
+
+
+def _scores(role: str, config: RewardServerConfig, folder: str) -> str:
+    access = Access(
+        key_variable=config.key_variable, timeout_seconds=config.timeout_seconds, max_retries=1
+    )
+    wanted = Wanted(urls=(config.endpoint,), model=config.model, revision=config.revision, who=role)
+    try:
+        served = find_served(wanted, access)
+        asyncio.run(_try(served, _ids(Path(folder))))
+    except NotFound as error:
+        raise TeacherError(str(error)) from error
+    except (Refused, CannotScore) as error:
+        raise TeacherError(f"{role} at {config.endpoint}: {error}") from error
+    except NoAnswers as error:
+        if error.why:
+            raise TeacherError(error.sentence(role)) from error
+        return Note(f"nobody answers at {config.endpoint} now; it is {_LATER}")
+    return f"{served.name} {served.place}, tells log-probabilities"
+
+
+def _ids(folder: Path) -> list[int]:
+    """A text in the tokens of the model behind a server."""
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        return [1, 2, 3]
+    from tokenizers import Tokenizer
+
+    ids: list[int] = Tokenizer.from_file(str(file)).encode(_TRIAL, add_special_tokens=False).ids
+    return ids
+
+
+async def _try(served: ServedModel, prompt: str | list[int]) -> None:
+    async with served:
+        await served.prompt_tokens(prompt)
+
+
+def _has_url(config: TeacherConfig) -> bool:
+    return not config.is_embedded and config.command is None and config.folder is None
+
+
+def _is_done(subject: Subject, step: str) -> bool:
+    return subject.run_path is not None and open_step(subject.run_path, step) is not None

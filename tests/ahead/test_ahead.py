@@ -1,0 +1,232 @@
+"""What is free to check is checked before anything is paid for, and said in one list."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+from tiny import LEAF, save_model
+
+from feldspar.ahead import Check
+from feldspar.cli.doctor import as_rows
+from feldspar.config import read_recipe
+from feldspar.errors import FeldsparError
+from feldspar.flow import run_recipe
+from feldspar.prepare import doctor
+from feldspar.progress import SILENT
+
+RECIPE = """
+[taxonomy]
+path = "taxonomy"
+[teacher]
+endpoint = "URL"
+model = "m"
+[generate]
+samples_per_leaf = 2
+exam_items = 0
+[student]
+base = "base"
+device = "cpu"
+max_length = 128
+[[data]]
+name = "mine"
+path = "rows.jsonl"
+[train]
+batch_samples = 4
+warmup_steps = 0
+[[train.phase]]
+name = "p"
+data = ["mine"]
+branches = ["compositional"]
+select = "last"
+"""
+ROW = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]}
+
+
+class Server(ThreadingHTTPServer):
+    """Lists one model, answers nothing else, and counts what it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.num_posts = 0
+        self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        self._send(200, {"data": [{"id": "m"}]})
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.num_posts += 1
+        self._send(400, {"error": {"message": "no such call"}})
+
+    def _send(self, status: int, body: object) -> None:
+        content = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def project(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A recipe with all that it needs."""
+    monkeypatch.setenv("FELDSPAR_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "project"
+    leaf = folder / "taxonomy" / "compositional_skills" / "rhymes"
+    leaf.mkdir(parents=True)
+    (leaf / "qna.yaml").write_text(LEAF)
+    (folder / "rows.jsonl").write_text(json.dumps(ROW) + "\n")
+    (folder / "recipe.toml").write_text(RECIPE.replace("URL", server.url))
+    save_model(folder / "base")
+    return folder
+
+
+def looked_at(project: Path, *settings: str) -> dict[str, Check]:
+    checks = doctor(read_recipe(project / "recipe.toml", settings), project, SILENT)
+    return {check.name: check for check in checks}
+
+
+def refusal(project: Path, *settings: str) -> str:
+    """What a whole run is refused for."""
+    recipe = read_recipe(project / "recipe.toml", settings)
+    with pytest.raises(FeldsparError) as refused:
+        run_recipe(recipe, project, project / "runs" / "r", SILENT)
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+def poison(file: Path) -> None:
+    weights = load_file(file)
+    weights["model.norm.weight"][0] = float("nan")
+    save_file(weights, file, metadata={"format": "pt"})
+
+
+def test_a_recipe_with_all_it_needs_has_nothing_wrong(project: Path, server: Server) -> None:
+    found = looked_at(project)
+    assert {c.name for c in found.values() if c.state == "wrong"} == set()
+    assert found["taxonomy"].says == "1 leaves"
+    assert found["data"].says == "1 sources of rows can be read"
+    assert found["base"].says.endswith("tensors, all finite; the lab template")
+    assert found["teacher"].says == f"m at {server.url}"
+    assert found["licence"].state == "note"
+    assert server.num_posts == 0
+    assert as_rows(list(found.values()))[0]["name"] == "python"
+    assert not (project / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (["student.base=/nonexistent"], "/nonexistent: no such model directory"),
+        (["data.0.path=gone.jsonl"], "gone.jsonl: no such file"),
+        (["data.0.path=empty.jsonl"], "empty.jsonl: no rows"),
+        (["data.0.path=bad.jsonl"], "bad.jsonl:1: no `messages` list and no `text`"),
+        (["data.0.name=p", 'train.phase.0.data=["p"]'], "[[data]] 'p' is called as a phase is"),
+        (
+            ['evaluate.exam=[{name="own", path="exam.jsonl"}]', "generate.judge_floor=0.9"],
+            "exam.jsonl:1: `answer` must be text",
+        ),
+        (["student.compile=true"], "student.compile needs a C++ compiler"),
+        (['track.to=["trackio"]'], "track.to needs trackio, which is not installed; pip install"),
+        (
+            ['judge={command="no-such-program --port {port}", model="m"}'],
+            "judge: no program 'no-such-program' is installed",
+        ),
+    ],
+)
+def test_a_run_is_refused_before_the_teacher_is_asked(
+    settings: list[str],
+    says: str,
+    project: Path,
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (project / "empty.jsonl").write_text("")
+    (project / "bad.jsonl").write_text('{"prompt": "Hi"}\n' * 3)
+    (project / "exam.jsonl").write_text('{"question": "Why?"}\n')
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert says in refusal(project, *settings)
+    assert server.num_posts == 0
+    [wrong] = [c for c in looked_at(project, *settings).values() if c.state == "wrong"]
+    assert says in wrong.says
+
+
+def test_all_that_is_wrong_is_counted(project: Path) -> None:
+    settings = ["student.base=/nonexistent", "data.0.path=gone.jsonl"]
+    assert refusal(project, *settings).endswith("; 1 more: `feldspar doctor` lists them")
+
+
+def test_a_base_is_read_once_for_each_content(project: Path) -> None:
+    assert looked_at(project)["base"].state == "ok"
+    file = project / "base" / "model.safetensors"
+    before = file.stat()
+    poison(file)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert file.stat().st_size == before.st_size
+    # Size and time of change are all that is looked at.
+    assert looked_at(project)["base"].state == "ok"
+    os.utime(file)
+    assert "model.norm.weight has values that are not finite" in looked_at(project)["base"].says
+    assert "model.norm.weight has values that are not finite" in refusal(project)
+
+
+def test_the_reward_pair_is_looked_at(project: Path) -> None:
+    save_model(project / "aligned", seed=1, has_template=True)
+    save_model(project / "reference", seed=2, has_template=True)
+    pair = 'prefer={aligned="aligned", base="reference"}'
+    assert looked_at(project, pair)["reward pair"].says == "both are there, with one tokenizer"
+    same = looked_at(project, 'prefer={aligned="aligned", base="aligned"}')["reward pair"]
+    assert same.says.startswith("prefer.aligned and prefer.base are the same model")
+    other = looked_at(project, 'prefer={aligned="aligned", base="base"}')["reward pair"]
+    assert (other.state, "tokenizers differ" in other.says) == ("note", True)
+    mute = looked_at(project, 'prefer={aligned="base", base="reference"}')["reward pair"]
+    assert "has no chat template" in mute.says
+    poison(project / "reference" / "model.safetensors")
+    assert "prefer.base: " in looked_at(project, pair)["reward pair"].says
+    shutil.rmtree(project / "aligned")
+    assert "no such model directory" in refusal(project, pair)
+
+
+def test_a_reward_server_must_tell_log_probabilities(project: Path, server: Server) -> None:
+    save_model(project / "aligned", seed=1, has_template=True)
+    servers = f'aligned_server={{endpoint="{server.url}"}}'
+    pair = f'prefer={{aligned="aligned", base="base", {servers}}}'
+    found = looked_at(project, pair)["reward servers"]
+    assert found.state == "wrong"
+    assert "prefer.aligned_server at" in found.says
+    assert "log-probabilities" in found.says
+    gone = pair.replace(server.url, "http://127.0.0.1:9/v1")
+    found = looked_at(project, gone)["reward servers"]
+    assert (found.state, "nobody answers" in found.says) == ("note", True)
+
+
+def test_a_server_to_be_measured_must_have_the_model(project: Path, server: Server) -> None:
+    asked = f'evaluate.server={{endpoint="{server.url}", model="other"}}'
+    found = looked_at(project, asked)["evaluate.server"]
+    assert (found.state, "has no model 'other'" in found.says) == ("wrong", True)
+    assert "has no model 'other'" in refusal(project, asked)
+    assert server.num_posts == 0
