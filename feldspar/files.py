@@ -89,6 +89,8 @@ class ZstdReader(io.RawIOBase):
         self._file = file
         self._frame = zstandard.ZstdDecompressor().decompressobj()
         self._is_inside = False
+        self.num_frames = 0
+        """That have ended so far."""
         self._packed = b""
         self._ready = memoryview(b"")
 
@@ -106,6 +108,7 @@ class ZstdReader(io.RawIOBase):
             self._ready = memoryview(self._frame.decompress(packed))
             self._is_inside = not self._frame.eof
             if self._frame.eof:
+                self.num_frames += 1
                 self._packed = self._frame.unused_data
                 self._frame = zstandard.ZstdDecompressor().decompressobj()
         size = min(len(buffer), len(self._ready))

@@ -55,7 +55,8 @@ _PLACE = "run_path"
 _FORMAT = "run_format"
 _SHA256_LETTERS = 64
 _REPEAT_WITHOUT_IT = "delete it and run again: what the step made is found again"
-_REPEAT = "repeat `feldspar run` with its recipe: all that is done is found again"
+REPEAT = "repeat `feldspar run` with its recipe: all that is done is found again"
+"""The cure for what the next run writes anew."""
 
 
 class Rows(Generic[R]):
@@ -120,8 +121,11 @@ def read_rows(path: Path, record: type[R]) -> Iterator[R]:
         with path.open("rb") as raw:
             if not os.fstat(raw.fileno()).st_size:
                 raise damaged(path, "it is empty")
-            for line in io.BufferedReader(ZstdReader(raw)):
+            frames = ZstdReader(raw)
+            for line in io.BufferedReader(frames):
                 yield adapter.validate_json(line)
+            if frames.num_frames > 1:
+                raise damaged(path, "it holds more than was written")
     except FileNotFoundError as error:
         raise damaged(path, "it is gone") from error
     except (zstandard.ZstdError, ValidationError) as error:
@@ -278,21 +282,21 @@ def open_step(run_path: Path, name: str) -> Rows[Any] | None:
             raise damaged(path, f"it does not name the key of {name}")
         return rows
     if any(folder.glob(f"*/{DONE}")):
-        raise damaged(path, f"the step {name} is done, and it does not say so", _REPEAT)
+        raise damaged(path, f"the step {name} is done, and it does not say so", REPEAT)
     return None
 
 
 def read_recipe_of(run_path: Path) -> Recipe:
     """The recipe a run was made with, its paths real, also where the run was moved."""
     path = run_path / "recipe.json"
-    tree = read_stored(path, dict[str, Any], _REPEAT)
+    tree = read_stored(path, dict[str, Any], REPEAT)
     then, made_by = tree.pop(_PLACE, None), tree.pop(_FORMAT, 1)
     if isinstance(made_by, int) and made_by > FORMAT:
         raise RunError(
             f"{run_path}: made by a newer version of Feldspar (run format {made_by}, this "
             f"one reads up to {FORMAT}); update Feldspar"
         )
-    with reading(path, _REPEAT):
+    with reading(path, REPEAT):
         recipe = Recipe.model_validate(tree)
     now = run_path.absolute()
     return recipe if then in (None, str(now)) else move_paths(recipe, Path(then), now)

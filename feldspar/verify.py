@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
 from feldspar.errors import FeldsparError
 from feldspar.records import Checkpoint, Conversation, Phase
-from feldspar.runs import CURRENT, DONE, Rows, open_step, read_recipe_of, read_rows
+from feldspar.runs import CURRENT, DONE, REPEAT, Rows, open_step, read_recipe_of, read_rows
 from feldspar.stored import damaged, read_stored
 from feldspar.tokens import arrays
 
-_TOKENS = "about.json"
+_TOKENS = "tokens"
+"""Folder beside a phase's rows."""
 
 
 class Checked(NamedTuple):
@@ -45,20 +46,24 @@ def verify_run(run_path: Path) -> Checked:
 def _checks(run_path: Path) -> Iterator[Callable[[], object]]:
     yield lambda: read_recipe_of(run_path)
     yield lambda: _check_current(run_path)
+    for folder in sorted(run_path.glob("steps/*")):
+        yield lambda name=folder.name: open_step(run_path, name)  # type: ignore[misc]
     yield lambda: _check_journal(run_path)
     for done in sorted(run_path.glob(f"steps/*/*/{DONE}")):
         yield from _step_checks(done.parent)
-    for about in sorted(run_path.glob(f"steps/**/{_TOKENS}")):
-        yield lambda folder=about.parent: arrays.read(folder)  # type: ignore[misc]
+    for path in sorted(run_path.glob("answers/**/*.jsonl.zst")):
+        yield lambda path=path: _exhaust(read_rows(path, dict))  # type: ignore[misc]
+    for folder in sorted(run_path.glob(f"steps/*/*/{_TOKENS}/*")):
+        if folder.is_dir():
+            yield lambda folder=folder: arrays.read(folder)  # type: ignore[misc]
 
 
 def _check_current(run_path: Path) -> None:
     path = run_path / CURRENT
     if path.exists():
         for name in read_stored(path, dict[str, str]):
-            open_step(run_path, name)
-    for folder in sorted(run_path.glob("steps/*")):
-        open_step(run_path, folder.name)
+            if not (run_path / "steps" / name).is_dir():
+                raise damaged(path, f"it names a step that is not there: {name}", REPEAT)
 
 
 def _step_checks(folder: Path) -> Iterator[Callable[[], object]]:
@@ -76,7 +81,7 @@ def _step_checks(folder: Path) -> Iterator[Callable[[], object]]:
         yield lambda: _check_phases(step)
 
 
-def _exhaust(rows: Rows[object]) -> None:
+def _exhaust(rows: Iterable[object]) -> None:
     for _ in rows:
         pass
 

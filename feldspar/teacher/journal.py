@@ -337,6 +337,8 @@ def _disk_error(path: Path, error: Exception, num_lost: int = 0) -> DiskError:
         cure = "another process holds it; let that one finish, then run again"
     elif isinstance(error, sqlite3.DatabaseError) and "not a database" in str(error):
         cure = "move that file away, or name another `journal` in the recipe"
+    elif isinstance(error, sqlite3.DatabaseError) and "malformed" in str(error):
+        cure = "it is damaged: `sqlite3 FILE .recover` saves what can be saved, into a new one"
     else:
         cure = "make room and see that it can be written, then run again; what it holds is kept"
     lost = f"; {num_lost} answers could not be kept" if num_lost else ""

@@ -29,6 +29,7 @@ COMMANDS = [
     "serve",
     "taxonomy",
     "train",
+    "verify",
     "world",
 ]
 SMALL = '[taxonomy]\npath = "t"\n[student]\nbase = "b"\n'

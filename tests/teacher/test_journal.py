@@ -177,3 +177,15 @@ def test_refusals_can_be_forgotten(tmp_path: Path) -> None:
         assert journal.remove_refusals() == 1
         assert journal.get(b"l") is None
         assert journal.get(b"k") == ANSWER
+
+
+def test_a_damaged_journal_says_that_it_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    with Journal(path) as journal:
+        for number in range(300):
+            put(journal, b"%d" % number)
+    content = bytearray(path.read_bytes())
+    content[4096:] = b"\xff" * (len(content) - 4096)
+    path.write_bytes(content)
+    with pytest.raises(DiskError, match="it is damaged"), Journal(path) as journal:
+        journal.get(b"7")
