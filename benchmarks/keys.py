@@ -74,7 +74,7 @@ VALUES = {
     "teacher.failure_budget": "0.5",
     "student.device": '"cpu"',
     "student.compile": "true",
-    "train.tokens_per_micro_batch": "700",
+    "train.tokens_per_micro_batch": "150",
     "train.packing": "false",
     "train.recompute": '"always"',
     "train.shard": '"layer"',
@@ -87,6 +87,8 @@ VALUES = {
     "serve.max_body_bytes": "5000",
 }
 """Another value of each field, in TOML."""
+TOGETHER = (("--nproc", "2"), ("--nproc", "2", "--set", 'train.shard="layer"'))
+"""Two processes in place of one, and with the weights in parts."""
 ELSEWHERE = {
     "name": "names the run's folder: another name is another run",
     "taxonomy.path": "the copy is in another folder",
@@ -129,13 +131,14 @@ def main() -> None:
             continue
         outcomes.append(try_field(field, decides, folder, killed, usual))
         print(*outcomes[-1], sep=" | ", flush=True)
-    if not given.only:
-        two = make_project(folder / "two-processes")
-        run(two, "--nproc", "2")
-        outcomes.append(
-            Outcome("--nproc 2", "rounding", go_on(killed, folder / "nproc", "--nproc", "2"),
-                    distance(usual, two))
-        )  # fmt: skip
+    for more in TOGETHER:
+        name = " ".join(more)
+        if given.only and name not in given.only:
+            continue
+        fresh = make_project(folder / f"together {name}")
+        run(fresh, *more)
+        goes_on = go_on(killed, folder / f"goes on {name}", *more)
+        outcomes.append(Outcome(name, "rounding", goes_on, distance(usual, fresh)))
         print(*outcomes[-1], sep=" | ", flush=True)
     print(page(outcomes))
 
@@ -155,9 +158,6 @@ def try_field(field: str, decides: str, folder: Path, killed: Path, usual: Path)
     place = folder / field
     value = VALUES[field].format(folder=place)
     setting = ("--set", f"{field}={value}")
-    if field == "journal":
-        # A journal elsewhere holds no answers: what was written before must not be asked again.
-        return Outcome(field, decides, go_on(killed, place, *setting), "same")
     goes_on = go_on(killed, place, *setting)
     fresh = make_project(folder / f"{field}-from-nothing")
     run(fresh, *setting)
