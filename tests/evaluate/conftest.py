@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import taught
+import tiny
 import world_bench
-from student import tiny
 
 from feldspar.records import Checkpoint
 from feldspar.student.model import save_checkpoint

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import killed_mt_bench
 import pytest
+import tiny
 import tiny_run
 from echo_server import in_thread
 from forked import Forked
-from student import tiny
 from world_bench import WORLD, judging, run_bench
 
 from feldspar.config import ErrorRates, ServeConfig, TeacherConfig

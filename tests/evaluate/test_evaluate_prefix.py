@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from student import tiny
+import tiny
 
 from feldspar.evaluate.benchmarks.prefix import common_prefix, score_alike
 from feldspar.student.scoring.score import Tree, score_trees

@@ -1,8 +1,8 @@
 """A served model's benchmarks are scored as a local one's are, or refused with a reason."""
 
 import pytest
+import tiny
 from echo_server import EchoServer, serving
-from student import tiny
 
 from feldspar.config import TeacherConfig
 from feldspar.endpoint.endpoint import Access
