@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 from feldspar.endpoint.faults import Fault
 from feldspar.endpoint.protocol import field
-from feldspar.endpoint.transport import Transport
+from feldspar.endpoint.transport import Transport, is_web_page
 
 log = logging.getLogger(__name__)
 
@@ -43,13 +43,16 @@ class Listing(NamedTuple):
 async def list_models(
     transport: Transport, url: str, headers: Mapping[str, str]
 ) -> Listing | Fault:
-    """All models behind a URL. A fault where nobody answers, or where the key is not taken."""
+    """All models behind a URL. A fault where nobody answers, where the key is not taken, or where a
+    web page answers."""
     cards: dict[str, ListedModel] = {}
     after = ""
     for _ in range(MOST_PAGES):
         reply = await transport.get(f"{url}/models{after}", headers)
         if isinstance(reply, Fault):
             is_there = reply.status and reply.status != 408 and reply.status < 500
+            if is_web_page(reply):
+                return Fault("stop", "it answers text/html, a web page", why="address")
             if reply.why in ("key", "redirect") or not is_there or reply.status in (425, 429):
                 return reply
             return Listing(cards, False, reply.reason)

@@ -26,6 +26,7 @@ from feldspar.endpoint.faults import (
     read_error_body,
 )
 
+_HTML = "text/html"
 T = TypeVar("T")
 
 CONNECT_SECONDS = 10.0
@@ -158,6 +159,11 @@ def run_apart(work: Coroutine[Any, Any, T]) -> T:
         return pool.submit(asyncio.run, work).result()
 
 
+def is_web_page(fault: Fault) -> bool:
+    """Whether what answered well is a page for browsers: no server of models."""
+    return 0 < fault.status < 300 and _HTML in fault.reason
+
+
 def _too_large(most: int) -> Fault:
     return Fault("retry", f"a reply of more than {most / 1e6:.0f} MB")
 
@@ -174,7 +180,7 @@ def _read(raw: _Raw, sent: tuple[str, ...]) -> HttpReply | Fault:
         words = one_line(raw.body[:2000].decode("utf-8", "replace"))
         if status < 300:
             kind = one_line(headers.get("Content-Type", "")) or "no kind"
-            hint = "; an `endpoint` is a URL that ends in /v1" if "html" in kind else ""
+            hint = "; an `endpoint` is a URL that ends in /v1" if _HTML in kind else ""
             return Fault(
                 "retry", f"no readable answer ({kind}){hint}: {words}"[:200], status=status
             )

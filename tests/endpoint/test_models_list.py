@@ -15,7 +15,6 @@ NO_HELP: dict[str, Answer] = {
     "missing": Answer({"error": {"message": "Not Found"}}, 404),
     "forbidden": Answer({"error": {"message": "no access"}}, 403),
     "not a method": Answer(b"", 405),
-    "HTML": Answer(b"<html>Open WebUI</html>", headers={"Content-Type": "text/html"}),
     "null": Answer({"object": "list", "data": None}),
     "a text": Answer("ok"),
     "empty": Answer({"data": []}),
@@ -28,6 +27,15 @@ USABLE: dict[str, Any] = {
     "with a tag": {"data": [{"id": "m:latest"}]},
     "dated": {"data": [{"id": "m-2024-08-06"}]},
 }
+
+
+def test_a_web_page_is_no_server_of_models() -> None:
+    page = Answer(b"<html>Open WebUI</html>", headers={"Content-Type": "text/html"})
+    with (
+        serving(lambda _: page) as server,
+        pytest.raises(TeacherError, match=r"it answers text/html, a web page.*ends in /v1"),
+    ):
+        find_model(TeacherConfig(model="m"), server.url)
 
 
 @pytest.mark.parametrize("name", NO_HELP)
