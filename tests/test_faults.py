@@ -58,6 +58,7 @@ def project_with_base(folder: Path) -> Path:
     return small_project(folder)
 
 
+@pytest.mark.slow
 def test_an_unreachable_teacher_is_named_with_the_cure(tmp_path: Path) -> None:
     folder = project_with_base(tmp_path)
     with socket.socket() as taken:  # bound, not listening: nobody answers there
@@ -70,6 +71,7 @@ def test_an_unreachable_teacher_is_named_with_the_cure(tmp_path: Path) -> None:
     assert "start the server" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_taxonomy_without_leaves_is_named(tmp_path: Path) -> None:
     (tmp_path / "taxonomy").mkdir()
     write_recipe(tmp_path, SMALL)
@@ -88,6 +90,7 @@ def test_a_missing_student_is_named(tmp_path: Path) -> None:
     assert "model" in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_are_told_apart(tmp_path: Path) -> None:
     folder = project_with_base(tmp_path)
     (folder / "runs" / folder.name).mkdir(parents=True)

@@ -79,6 +79,7 @@ def test_the_flow_loads_no_torch_until_it_trains() -> None:
     subprocess.run([sys.executable, "-P", "-c", code], check=True)
 
 
+@pytest.mark.slow
 def test_samples_are_written_without_torch(tmp_path: Path) -> None:
     code = """
 import sys

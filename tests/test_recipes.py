@@ -116,6 +116,7 @@ def test_recipes_plan_with_neither_base_nor_teacher_nor_gpu_at_hand(
     assert plan.disk_bytes > 16 * plan.num_parameters
 
 
+@pytest.mark.slow
 def test_the_papers_volumes_warn_of_a_warm_up_that_outlasts_its_phase(taxonomy: Path) -> None:
     done = feldspar(
         *("plan", "recipes/overlays/paper-volumes.toml", "--gpu", "h100x8"),

@@ -55,6 +55,7 @@ def in_thread(serving: AbstractAsyncContextManager[str]) -> Iterator[str]:
         loop.close()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(2 * PATIENCE_SECONDS)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 @pytest.mark.parametrize("command", ["generate", "calibrate"])
@@ -88,6 +89,7 @@ def test_asking_ends_on_each_signal_with_one_line(
     assert said.splitlines()[-1] == INTERRUPT
 
 
+@pytest.mark.slow
 def test_a_server_that_is_stopped_says_so_and_no_more(tmp_path: Path, tiny: Path) -> None:
     process = subprocess.Popen(
         [*COMMAND, "serve", str(tiny), "--port", "0"],

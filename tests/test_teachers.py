@@ -41,6 +41,7 @@ def ask(recipe: Recipe, folder: Path, text: str) -> str:
         return asyncio.run(asked())
 
 
+@pytest.mark.slow
 def test_a_teacher_that_is_gone_answers_from_the_journal_alone(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -171,6 +171,7 @@ def test_a_torn_last_line_is_left_out_and_any_other_is_told(tmp_path: Path) -> N
         read_whole_lines(path, dict)
 
 
+@pytest.mark.slow
 def test_the_command_checks_a_whole_run_and_names_what_is_damaged(
     tiny: Path, tmp_path: Path
 ) -> None:

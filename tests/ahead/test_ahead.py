@@ -240,6 +240,7 @@ def test_a_server_to_be_measured_must_have_the_model(project: Path, server: Serv
     assert server.num_posts == 0
 
 
+@pytest.mark.slow
 def test_the_command_says_the_list_and_ends_with_1_where_something_is_wrong(project: Path) -> None:
     cache = project.parent / "cache"
     done = feldspar("doctor", "recipe.toml", cwd=project, cache=cache)

@@ -68,6 +68,7 @@ def test_warnings_are_printable_too() -> None:
     assert not set(shown) & {"\x1b", "\x9b", "\x07", "\r"}
 
 
+@pytest.mark.slow
 def test_init_and_export_speak_json(tmp_path: Path, tiny: Path) -> None:
     made = json.loads(feldspar("init", "new", "--json", cwd=tmp_path).stdout)
     assert all((tmp_path / path).is_file() for path in made["files"])

@@ -65,6 +65,7 @@ def test_help_loads_neither_torch_nor_transformers(arguments: list[str]) -> None
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("recipe", "says", "exit_code"),
     [

@@ -33,6 +33,7 @@ def whole(scores):
     return {(s.checkpoint, s.metric): s for s in scores if s.exam == "mt-bench"}
 
 
+@pytest.mark.slow
 def test_a_served_model_has_a_row_beside_the_runs_own(bench, checkpoint, tmp_path):
     with judging(tmp_path, ErrorRates()) as asked:
         scores = run_bench(bench, checkpoint, asked, tmp_path, asked, num_runs=2, max_new_tokens=40)

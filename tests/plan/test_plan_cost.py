@@ -130,6 +130,7 @@ def test_a_reward_pair_that_does_not_fit_is_told() -> None:
     assert make_plan(recipe, given(machine=named_machine("h200"))).warnings == ()
 
 
+@pytest.mark.slow
 def test_the_command_plans_a_run_without_making_its_models(tmp_path: Path) -> None:
     write_recipe(tmp_path, RECIPE)
     cache = tmp_path / "cache"

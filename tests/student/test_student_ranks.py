@@ -130,12 +130,19 @@ def test_processes_train_as_one_layer_by_layer(alone: Path) -> None:
     assert not (here / "ranks").exists()
 
 
+def python_path() -> dict[str, str]:
+    """Where processes find the modules of these tests."""
+    folder = Path(__file__).parent
+    places = [str(folder), str(folder.parent), os.environ.get("PYTHONPATH", "")]
+    return {"PYTHONPATH": os.pathsep.join(filter(None, places))}
+
+
 @pytest.fixture(scope="module")
 def torchrun(alone: Path) -> Path:
     """Where two processes that torchrun started have trained, several times."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", "2", SCRIPT, str(alone.parent)]
-    subprocess.run(command, check=True, capture_output=True)
+    subprocess.run(command, check=True, capture_output=True, env=os.environ | python_path())
     return alone.parent
 
 
@@ -236,8 +243,8 @@ def test_the_mean_of_a_step_is_that_of_all_processes(
     torchrun: Path, alone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # An objective is found by its module, in the workers too.
-    places = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, places)))
+    for name, places in python_path().items():
+        monkeypatch.setenv(name, places)
     one, two = alone.parent / "step mean, alone", alone.parent / "step mean by step"
     train(one, 1, **STEP_MEAN)
     train(two, 2, **STEP_MEAN, shard="step")

@@ -179,6 +179,7 @@ def test_refusals_can_be_forgotten(tmp_path: Path) -> None:
         assert journal.get(b"k") == ANSWER
 
 
+@pytest.mark.slow
 def test_a_damaged_journal_says_that_it_is_damaged(tmp_path: Path) -> None:
     path = tmp_path / "journal.sqlite"
     with Journal(path) as journal:

@@ -213,6 +213,7 @@ def test_phases_train_low_rank_weights_and_hand_on_plain_models(base, tmp_path):
     assert torch.equal(weights[0][norm], weights[2][norm])
 
 
+@pytest.mark.slow
 def test_another_trainer_trains_the_same_phases_from_the_schedule(base, tmp_path):
     """To the same losses and weights, with the package choosing and going on as it does."""
     own, other = source(tmp_path, "first", 40), source(tmp_path, "second", 40)

@@ -65,6 +65,7 @@ def num_steps(cache: Path) -> int:
     )
 
 
+@pytest.mark.slow
 def test_files_alone_are_written_without_making_a_model(tmp_path: Path) -> None:
     parts = make_world(CONFIG, tmp_path, set(), SILENT)
     assert (Path(parts["taxonomy"]) / "knowledge").is_dir()

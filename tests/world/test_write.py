@@ -116,6 +116,7 @@ def test_base_replay_tells_nothing_of_the_exams(files: WorldFiles, world: World)
         )
 
 
+@pytest.mark.slow
 def test_a_folder_is_written_once_and_never_over_something_else(tmp_path: Path) -> None:
     config = WorldConfig(num_old=20, num_new=10)
     files = write_world(config, tmp_path / "world")
