@@ -44,7 +44,7 @@ def made(text: str, reason: str = "end_turn", **usage: Any) -> dict[str, Any]:
         id="msg_1",
         type="message",
         role="assistant",
-        model="claude",
+        model="writer",
         content=[types.TextBlock(type="text", text=text)] if text else [],
         stop_reason=reason,
         usage=types.Usage(input_tokens=9, output_tokens=3, **usage),
@@ -66,7 +66,7 @@ def messages_api(answer: Callable[[Request], Answer]) -> Callable[[Request], Ans
 
     def reply(request: Request) -> Answer:
         if request.path == "/v1/models":
-            name = "claude" if request.query.get("after_id") == "older" else "older"
+            name = "writer" if request.query.get("after_id") == "older" else "older"
             card = types.ModelInfo.model_construct(id=name, type="model", display_name=name)
             page = {"data": [card.model_dump(mode="json")], "has_more": name == "older",
                     "first_id": name, "last_id": name}  # fmt: skip
@@ -87,7 +87,7 @@ def messages_api(answer: Callable[[Request], Answer]) -> Callable[[Request], Ans
 def ask(
     answer: Callable[[Request], Answer], tmp_path: Path, **changes: Any
 ) -> tuple[Reply, list[Request]]:
-    config = CONFIG.model_copy(update={"model": "claude", **changes})
+    config = CONFIG.model_copy(update={"model": "writer", **changes})
     with serving(messages_api(answer)) as server, Journal(tmp_path / "j") as journal:
         teacher = open_teacher(config, server.url, journal)
 
@@ -120,7 +120,7 @@ def test_a_request_is_what_the_official_client_sends(tmp_path: Path) -> None:
         ) as client,
     ):
         official = client.messages.create(
-            model="claude",
+            model="writer",
             max_tokens=60,
             system="Be brief.",
             messages=[{"role": m.role, "content": m.content} for m in TALK[1:]],
@@ -178,7 +178,7 @@ def test_overload_is_waited_out(tmp_path: Path) -> None:
             error(400, "invalid_request_error", "Your credit balance is too low to access the API"),
             "no credit left",
         ),
-        (error(404, "not_found_error", "model: claude"), "mend the `endpoint`"),
+        (error(404, "not_found_error", "model: writer"), "mend the `endpoint`"),
     ],
 )
 def test_what_stops_a_run_is_said(tmp_path: Path, fault: Answer, said: str) -> None:
