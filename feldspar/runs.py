@@ -29,7 +29,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 import zstandard
 from filelock import FileLock, Timeout
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from feldspar import records
 from feldspar.config import Recipe, move_paths
@@ -117,19 +117,14 @@ def read_rows(path: Path, record: type[R]) -> Iterator[R]:
     Raises RunError where the file is cut off or was changed: it is never read as a shorter one.
     """
     adapter = TypeAdapter(record)
-    try:
-        with path.open("rb") as raw:
-            if not os.fstat(raw.fileno()).st_size:
-                raise damaged(path, "it is empty")
-            frames = ZstdReader(raw)
-            for line in io.BufferedReader(frames):
-                yield adapter.validate_json(line)
-            if frames.num_frames > 1:
-                raise damaged(path, "it holds more than was written")
-    except FileNotFoundError as error:
-        raise damaged(path, "it is gone") from error
-    except (zstandard.ZstdError, ValidationError) as error:
-        raise damaged(path, str(error).splitlines()[0]) from error
+    with reading(path, also=(zstandard.ZstdError,)), path.open("rb") as raw:
+        if not os.fstat(raw.fileno()).st_size:
+            raise damaged(path, "it is empty")
+        frames = ZstdReader(raw)
+        for line in io.BufferedReader(frames):
+            yield adapter.validate_json(line)
+        if frames.num_frames > 1:
+            raise damaged(path, "it holds more than was written")
 
 
 def write_rows(path: Path, rows: Iterable[object]) -> tuple[int, str | None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from feldspar.config import TeacherConfig
@@ -18,7 +17,6 @@ from feldspar.progress import SILENT, Progress
 
 def access_of(config: TeacherConfig) -> Access:
     """How the recipe wants a model's servers to be asked."""
-    parameters: Mapping[str, object] = config.parameters
     return Access(
         protocol=config.protocol,
         key_variable=config.key_variable,
@@ -28,7 +26,7 @@ def access_of(config: TeacherConfig) -> Access:
         max_concurrency=config.max_concurrency,
         requests_per_minute=config.requests_per_minute,
         tokens_per_minute=config.tokens_per_minute,
-        parameters=parameters,
+        parameters=config.parameters,
     )
 
 
