@@ -87,7 +87,8 @@ def measured(name: str, learned: list[int], kept: list[int], **more) -> Measured
 
     settings = {"trained_tokens": 10.0, "seconds": 2.0, "shared": ()} | more
     arm = Arm(name=name, settings=())
-    return Measured(arm=arm, learned=values(learned), kept=values(kept), **settings)
+    exams = {"new": values(learned)}
+    return Measured(arm=arm, learned=values(learned), kept=values(kept), exams=exams, **settings)
 
 
 def test_the_front_is_what_no_other_arm_beats_on_both() -> None:
@@ -106,6 +107,7 @@ def test_the_front_is_what_no_other_arm_beats_on_both() -> None:
     assert rows["merged"].kept_to_first.interval.low > 0
     assert rows["whole"].kept_to_first is None
     assert rows["base"].kept.value == 1
+    assert rows["half"].exams["new"].value == 0.6
     assert cells(rows["merged"])[0] == "merged *="
     assert cells(rows["base"])[-2:] == ["10", "-"]
 

@@ -42,6 +42,8 @@ class Measured:
     learned: Values
     kept: Values
     """Empty where no exam asks for what is to be kept."""
+    exams: Mapping[str, Values]
+    """Every exam that can be matched, by name."""
     trained_tokens: float
     """With a loss, over all phases; mean over seeds."""
     seconds: float
@@ -60,6 +62,8 @@ class ArmFigures:
     learned_by_seed: tuple[float, ...]
     kept: MeanMark | None
     kept_by_seed: tuple[float, ...]
+    exams: dict[str, MeanMark]
+    """Every exam that can be matched."""
     learned_to_first: Difference | None
     """This arm minus the first, paired; None for the base."""
     kept_to_first: Difference | None
@@ -83,6 +87,7 @@ def measure_arm(
     """
     learned: dict[tuple[int, str], float] = {}
     kept: dict[tuple[int, str], float] = {}
+    exams: defaultdict[str, dict[tuple[int, str], float]] = defaultdict(dict)
     tokens, seconds, shared = [], 0.0, set[str]()
     for number, path in enumerate(runs):
         scored = open_scored(path, checkpoint)
@@ -90,9 +95,12 @@ def measure_arm(
         for answer in scored.answers:
             if answer.is_right is not None:
                 item = scored.items[answer.item]
-                into = kept if item.is_retention else learned
-                if item.is_retention or _exam(item) in learned_exams:
-                    into[number, item.id] = float(answer.is_right)
+                key, value = (number, item.id), float(answer.is_right)
+                exams[_exam(item)][key] = value
+                if item.is_retention:
+                    kept[key] = value
+                elif _exam(item) in learned_exams:
+                    learned[key] = value
         if checkpoint != BASE:
             tokens.append(_trained_tokens(path))
             own, others = _steps(path)
@@ -102,6 +110,7 @@ def measure_arm(
         arm=arm,
         learned=learned,
         kept=kept,
+        exams=exams,
         trained_tokens=fmean(tokens) if tokens else 0.0,
         seconds=seconds,
         shared=tuple(sorted(shared)),
@@ -131,6 +140,7 @@ def _figures(
         learned_by_seed=_by_seed(one.learned),
         kept=_pooled(one.kept) if one.kept else None,
         kept_by_seed=_by_seed(one.kept),
+        exams={exam: _pooled(values) for exam, values in one.exams.items()},
         learned_to_first=_paired(first.learned, one.learned) if first else None,
         kept_to_first=_paired(first.kept, one.kept) if first else None,
         has_learned_as_much=bool(both) and is_as_good(values, [best.learned[k] for k in both]),

@@ -39,7 +39,19 @@ def markdown(result: StudyResult) -> str:
     """The table, with the lines that say what it is of."""
     lines = [f"| {' | '.join(COLUMNS)} |", "|---|" + "---|" * (len(COLUMNS) - 1)]
     lines += [f"| {' | '.join(cells(row))} |" for row in result.rows]
-    return "\n".join([*lines, "", *(f"{line}\n" for line in notes(result))])
+    lines += ["", *(f"{line}\n" for line in notes(result))]
+    header, *rows = exam_table(result)
+    lines += [f"| {' | '.join(header)} |", "|---|" + "---|" * (len(header) - 1)]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows), ""])
+
+
+def exam_table(result: StudyResult) -> list[list[str]]:
+    """Every exam by arm, the header first."""
+    exams = list(dict.fromkeys(exam for row in result.rows for exam in row.exams))
+    table = [["arm", *exams]]
+    for row in result.rows:
+        table.append([row.name, *(mark_text(row.exams.get(exam), ()) for exam in exams)])
+    return table
 
 
 def cells(row: ArmFigures) -> list[str]:
@@ -105,6 +117,7 @@ def _page(name: str, result: StudyResult) -> str:
         columns=COLUMNS,
         rows=[(row, cells(row)) for row in result.rows],
         runs=result.runs,
+        exams=exam_table(result),
         notes=notes(result),
         figure=Markup(front_figure(points)) if len(points) > 1 else None,
     )
