@@ -124,6 +124,16 @@ class MergeConfig(Part):
         return weights
 
 
+class KlConfig(Part):
+    """Holds the student to the base on rows of base replay, by the base's own probabilities."""
+
+    beta: Positive = 0.5
+    """Weight of the divergence of a token beside the cross-entropy of one."""
+    top_k: Annotated[int, Field(ge=1, le=4096)] = 32
+    """Likeliest tokens of the base that are kept for each place, 8 bytes each; all others count as
+    one."""
+
+
 class TrainConfig(Part):
     """How phases are trained. The defaults are the paper's for Labradorite-13b."""
 
@@ -165,6 +175,9 @@ class TrainConfig(Part):
     merge: MergeConfig | None = None
     """Merged weights: part of the way back to where training started. None: what was trained is
     taken as it is."""
+    kl: KlConfig | None = None
+    """Holds the student to the base on `mix.base_replay`'s rows, besides training on them. None:
+    trains on them as on others."""
 
     def of_phases(self) -> tuple[PhaseTraining, ...]:
         """How each phase is trained, with the defaults filled in."""
