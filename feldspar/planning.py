@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,8 +21,8 @@ from feldspar.generate import (
     probe,
 )
 from feldspar.generate import estimate as estimate_generation
-from feldspar.mix.earlier import rows_of_data
-from feldspar.mix.files import count_rows
+from feldspar.mix.earlier import EarlierRows, rows_of_data
+from feldspar.mix.files import BadRow, count_rows, read_file
 from feldspar.mix.phases import warnings
 from feldspar.plan import Given, Plan, Rate, machine_here, make_plan, named_machine
 from feldspar.prepare import open_teachers, place
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 
 PROBES = "probes.json"
 """Beside the journal: what was measured."""
+ROWS_READ = 1000
+"""Of each source of the user's own, to see how long rows are."""
 CPU_PROBE_SECONDS = 15.0
 CPU_PROBE_TOKENS = 2048
 """In a micro-batch of the probe."""
@@ -68,7 +72,7 @@ def plan_recipe(
     ways = (
         memory_ways(sizes, placed.train, placed.student, machine.num_gpus, memory) if sizes else []
     )
-    tokens = placed.plan.row_tokens or row_tokens(placed, written)
+    tokens = placed.plan.row_tokens or row_tokens(placed, written, rows_of.values())
     is_timed = machine.gpu is None and tokens > 0
     return make_plan(
         placed,
@@ -104,13 +108,16 @@ class Written(NamedTuple):
 
 
 def foresee(recipe: Recipe, progress: Progress) -> Written:
-    """By the leaves that can be read; by `plan.samples` where the taxonomy is not there yet.
+    """By the leaves that can be read; by `plan.samples` where the taxonomy is not there yet;
+    nothing where the recipe has none.
 
     Raises TaxonomyError where there is neither.
     """
-    config, volume = recipe.generate, recipe.plan.samples
-    if volume is None or Path(recipe.taxonomy.path).exists():
-        leaves, left_out = read_readable(recipe.taxonomy, progress=progress)
+    config, volume, taxonomy = recipe.generate, recipe.plan.samples, recipe.taxonomy
+    if taxonomy is None:
+        return Written((), dict.fromkeys(BRANCHES, 0), 0, ())
+    if volume is None or Path(taxonomy.path).exists():
+        leaves, left_out = read_readable(taxonomy, progress=progress)
         return Written(
             leaves,
             expected_samples(leaves, config, recipe.seed),
@@ -127,7 +134,7 @@ def foresee(recipe: Recipe, progress: Progress) -> Written:
         foreseen.tokens,
         foreseen.estimates,
         [
-            f"{recipe.taxonomy.path} is not there: planned for the {total:,} samples of "
+            f"{taxonomy.path} is not there: planned for the {total:,} samples of "
             "plan.samples, with seeds of 95 tokens and passages of 400"
         ],
         ["exams of leaves: how many leaves there will be is not known"],
@@ -175,11 +182,19 @@ def estimate_steps(
     return [*found, *estimate_evaluation(recipe.evaluate, num_items, num_checkpoints)]
 
 
-def row_tokens(recipe: Recipe, written: Written) -> int:
-    """Tokens of a training row on average, its template's and system prompt's with it."""
-    num_samples = sum(written.samples.values())
+def row_tokens(recipe: Recipe, written: Written, data: Iterable[Path | EarlierRows]) -> int:
+    """Tokens of a training row on average, its template's and system prompt's with it: of the
+    samples to be written, or of the first rows of all `data` where none are."""
     framed = LAB.tokens_per_turn + guess_tokens(recipe.student.system_prompt)
-    return round(written.tokens / num_samples) + framed if num_samples else 0
+    if num_samples := sum(written.samples.values()):
+        return round(written.tokens / num_samples) + framed
+    lengths = [
+        sum(guess_tokens(message.content) for message in row.messages)
+        for rows in data
+        for row in islice(read_file(rows, "data") if isinstance(rows, Path) else rows, ROWS_READ)
+        if not isinstance(row, BadRow)
+    ]
+    return round(statistics.mean(lengths)) + framed if lengths else 0
 
 
 def find_training_rate(

@@ -29,15 +29,21 @@ tags: [LAB, feldspar]
 
 # {{ recipe.name }}
 
+{% if is_generated -%}
 Made with [LAB](https://arxiv.org/abs/2403.01081) (Large-scale Alignment for chatBots) by Feldspar:
 a taxonomy of examples, data written and judged by a teacher model, training in phases with
 replay{% if recipe.prefer %}, and preference tuning with a log-ratio reward{% endif %}.
+{%- else -%}
+Trained by Feldspar on rows that were given: no teacher wrote any of them.
+{%- endif %}
 
 | | |
 |---|---|
 | base | `{{ base }}` |
+{% if is_generated -%}
 | teacher | `{{ teacher }}` |
 | judge | `{{ judge }}` |
+{% endif -%}
 | result of | phase `{{ checkpoint.phase }}`, step {{ checkpoint.step }} |
 | digest of the run's checkpoint | `{{ checkpoint.digest[:16] }}` |
 | made with | feldspar {{ version }}, seed {{ recipe.seed }} |
@@ -88,6 +94,7 @@ How they were measured:
 {%- endif %}
 ## Data
 
+{% if is_generated -%}
 | branch | leaves | samples kept | rejected | licences of the leaves |
 |---|---:|---:|---:|---|
 {% for row in branches -%}
@@ -96,6 +103,9 @@ How they were measured:
 {% endfor %}
 The teacher wrote them from the leaves' seeds and documents. `DATA.md` has every leaf, its licence,
 attribution and author, why samples were rejected, and examples.
+{%- else -%}
+Rows of {{ data }}, as they were given; nobody stated their licences here.
+{%- endif %}
 
 ## Training
 
@@ -135,13 +145,17 @@ System prompt: "{{ recipe.student.system_prompt }}"
 {% endif %}
 ## Provenance
 
+{% if is_generated -%}
 `DATA.md` says what the data was made of, leaf by leaf, with licences and attribution.
+{% endif -%}
 `CHECKSUMS.sha256` lists every file (`sha256sum -c CHECKSUMS.sha256`). Before this directory was
 written, plain transformers was seen to give the same greedy text from it as Feldspar's own sampler.
 
 ## Limits
 
+{% if is_generated -%}
 The training data was written by a model and judged by a model; what they get wrong can be learned.
+{% endif -%}
 The model has had no safety evaluation beyond the judging of its data. Scores hold for the exams
 above and say nothing of other uses. Intervals are of the sampling of items, not of training again.
 """
@@ -200,6 +214,8 @@ def model_card(chain: Chain, recipe: Recipe, checkpoint: Checkpoint, licence: Li
         version=version("feldspar"),
         checkpoint=checkpoint,
         exams=_exams(scores),
+        is_generated=chain.is_generated,
+        data=", ".join(f"`{given.name}`" for given in recipe.data),
         branches=_branches(chain.leaves(), kept, rejected),
         phases=list(open_step(run_path, "phases") or ()),
         trained={training.name: training for training in recipe.train.of_phases()},
