@@ -59,7 +59,8 @@ def run_recipe(
     `folder` is the recipe's; `num_processes` train together. Raises FeldsparError where the user
     can mend it.
     """
-    named, recipe = recipe, place(recipe, folder, progress)
+    named = recipe
+    recipe = place(recipe, folder, progress, makes_base=until != "samples")
     check_before_run(Subject(recipe=recipe, named=named, run_path=run_path, until=until))
     prepared = None if until == "samples" else look_ahead(recipe, until)
     with Run(run_path, recipe, progress, num_processes) as run:

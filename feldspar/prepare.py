@@ -27,8 +27,9 @@ from feldspar.models.model import Model
 from feldspar.models.opening import find_model, known_model, unserved_model
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Checkpoint, ScoreItems
-from feldspar.runs import cache_folder, result_of
+from feldspar.runs import Digests, cache_folder, result_of
 from feldspar.stored import read_stored
+from feldspar.student.bases.find import is_file_base, known_folder, make_folder
 from feldspar.teacher import Budget, Journal, Teacher
 
 log = logging.getLogger(__name__)
@@ -43,11 +44,17 @@ class Teachers(NamedTuple):
 
 
 def place(
-    recipe: Recipe, folder: Path, progress: Progress, *, parts: set[str] | None = None
+    recipe: Recipe,
+    folder: Path,
+    progress: Progress,
+    *,
+    parts: set[str] | None = None,
+    makes_base: bool = False,
 ) -> Recipe:
     """The recipe with real paths; makes the parts of the micro-world that it names.
 
-    `parts`: those of the world that are needed, where that is not all of them.
+    `parts`: those of the world that are needed, where that is not all of them. `makes_base`: a base
+    that is a GGUF file is downloaded and dequantised; else it stays as it is named until it was.
     """
     # Whole also before there is one, so that a later run can go on with the same answers.
     recipe = recipe.model_copy(update={"journal": str((folder / recipe.journal).absolute())})
@@ -58,12 +65,22 @@ def place(
         wanted = world_parts(recipe) if parts is None else parts
         made = make_world(recipe.world, cache_folder(), wanted, progress)
     placed = place_paths(recipe, folder, made)
-    base = Path(placed.student.base)
-    if not (base / "recipe.json").is_file():
-        return placed
-    # The base is an earlier run: its result.
-    student = placed.student.model_copy(update={"base": result_of(base).path})
+    base = _place_base(placed.student.base, progress, is_made=makes_base)
+    student = placed.student.model_copy(update={"base": base})
     return placed.model_copy(update={"student": student})
+
+
+def _place_base(base: str, progress: Progress, *, is_made: bool) -> str:
+    """A model folder or a hub id; of an earlier run its result, of a GGUF file its folder."""
+    if (Path(base) / "recipe.json").is_file():
+        return result_of(Path(base)).path
+    if not is_file_base(base) or Path(base).is_dir():
+        return base
+    cache = cache_folder()
+    digest_of = Digests(cache / "digests.json").of
+    if is_made:
+        return str(make_folder(base, cache, digest_of, progress))
+    return str(known_folder(base, cache, digest_of) or base)
 
 
 class Prepared(NamedTuple):

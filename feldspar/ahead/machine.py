@@ -14,6 +14,7 @@ from typing import NamedTuple
 from feldspar.ahead.checks import Note, Subject
 from feldspar.config import Recipe
 from feldspar.errors import DiskError, RecipeError
+from feldspar.student.bases.find import is_file_base
 from feldspar.student.model_sizes import find_config, num_weights, read_architecture
 
 _FLOAT_BYTES = 4
@@ -106,6 +107,8 @@ def _needed(subject: Subject) -> Iterator[_Extra]:
     recipe = subject.recipe
     if recipe.student.lora is not None and subject.reaches("trained"):
         yield _Extra("peft", "lora", "student.lora")
+    if is_file_base(recipe.student.base) and not Path(recipe.student.base).is_dir():
+        yield _Extra("gguf", "gguf", "a GGUF base")
     if recipe.evaluate.benchmark and subject.reaches("scores"):
         yield _Extra("lm_eval", "eval", "evaluate.benchmark")
     for tracker in recipe.track.to if subject.reaches("trained") else ():
@@ -128,7 +131,7 @@ def _least_copies(recipe: Recipe) -> float:
 def _num_parameters(subject: Subject) -> int:
     base = subject.recipe.student.base
     config = find_config(base)
-    found = num_weights(config.parent) if config else 0
+    found = num_weights(config.parent if config else Path(base))
     sizes = read_architecture(base) or subject.recipe.plan.architecture
     return found or (sizes.num_parameters if sizes else 0)
 
