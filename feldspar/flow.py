@@ -38,6 +38,7 @@ from feldspar.records import (
 )
 from feldspar.report import write_report
 from feldspar.runs import Joined, Rows, Run
+from feldspar.student.precision import note_precision, noted_config
 from feldspar.taxonomy import LEAVES_STEP, files_read
 from feldspar.tokens.count import TokenCounter
 
@@ -60,8 +61,12 @@ def run_recipe(
     """
     named, recipe = recipe, place(recipe, folder, progress)
     check_before_run(Subject(recipe=recipe, named=named, run_path=run_path, until=until))
-    prepared = None if until == "samples" else look_ahead(recipe, until)
-    with Run(run_path, recipe, progress, num_processes) as run:
+    prepared = None if until == "samples" else look_ahead(recipe, until, run_path)
+    student = noted_config(recipe.student, run_path) if prepared is None else prepared.student
+    settled = recipe.model_copy(update={"student": student})
+    with Run(run_path, settled, progress, num_processes) as run:
+        if prepared is not None:
+            note_precision(prepared.base.path, prepared.precision, run_path)
         exams, samples = write_data(run)
         if prepared is None:
             return None

@@ -29,6 +29,7 @@ from feldspar.progress import SILENT, Progress
 from feldspar.records import Checkpoint, ScoreItems
 from feldspar.runs import cache_folder, result_of
 from feldspar.stored import read_stored
+from feldspar.student.precision import Precision, run_precision
 from feldspar.teacher import Budget, Journal, Teacher
 
 log = logging.getLogger(__name__)
@@ -71,7 +72,9 @@ class Prepared(NamedTuple):
 
     base: Checkpoint
     student: StudentConfig
-    """With the dtype that `auto` means on this machine."""
+    """With the dtype that `auto` means in this run."""
+    precision: Precision
+    """The same with its reason."""
     benchmark_configs: tuple[BenchmarkConfig, ...]
     """Those that phases choose their checkpoints by."""
     mt_bench: MTBench | None
@@ -92,19 +95,25 @@ class Prepared(NamedTuple):
         }
 
 
-def look_ahead(recipe: Recipe, until: Until) -> Prepared:
+def look_ahead(recipe: Recipe, until: Until, run_path: Path) -> Prepared:
     """What training and scoring need, found before anything is paid for.
+
+    The precision is the one that the run has noted, if it has.
 
     Raises FeldsparError for a base that is not there and for benchmarks that cannot be run.
     """
-    from feldspar.student.model import base_checkpoint, with_dtype
+    from feldspar.student.model import base_checkpoint, find_device
 
     config = recipe.evaluate
     selecting = {phase.select for phase in recipe.train.phase} if until != "phases" else set()
     files = [] if config.mt_bench is None else find_mt_bench(config.mt_bench)
+    base = base_checkpoint(recipe.student.base)
+    student = recipe.student.model_copy(update={"base": base.path})
+    precision = run_precision(student, find_device(student.device).type, run_path)
     prepared = Prepared(
-        base=base_checkpoint(recipe.student.base),
-        student=with_dtype(recipe.student),
+        base=base,
+        student=recipe.student.model_copy(update={"dtype": precision.dtype}),
+        precision=precision,
         benchmark_configs=tuple(b for b in config.benchmark if b.task in selecting),
         mt_bench=read_mt_bench(files) if files else None,
         mt_bench_files={path.name: path for path in files},
