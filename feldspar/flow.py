@@ -26,7 +26,7 @@ from feldspar.generate import (
 )
 from feldspar.mix.earlier import rows_of_data
 from feldspar.mix.phases import PHASES_STEP, warnings
-from feldspar.prepare import Prepared, Teachers, look_ahead, open_teachers, place
+from feldspar.prepare import Prepared, Teachers, look_ahead, open_teachers, place, settled
 from feldspar.progress import Progress
 from feldspar.records import (
     Checkpoint,
@@ -62,14 +62,15 @@ def run_recipe(
     named = recipe
     recipe = place(recipe, folder, progress, makes_base=until != "samples")
     check_before_run(Subject(recipe=recipe, named=named, run_path=run_path, until=until))
-    prepared = None if until == "samples" else look_ahead(recipe, until)
-    with Run(run_path, recipe, progress, num_processes) as run:
+    prepared = None if until == "samples" else look_ahead(recipe, until, run_path)
+    with Run(run_path, settled(recipe, prepared, run_path), progress, num_processes) as run:
         exams: Joined[ExamItem] = Joined(own_exams(run))
         samples: Iterable[Sample] = ()
         if recipe.taxonomy is not None or until == "samples":
             exams, samples = write_data(run)
         if prepared is None:
             return None
+        prepared.note_precision(run.path)
         phases = mix(run, prepared, samples)
         if until == "phases":
             return None

@@ -30,6 +30,7 @@ from feldspar.records import Checkpoint, ScoreItems
 from feldspar.runs import Digests, cache_folder, result_of
 from feldspar.stored import read_stored
 from feldspar.student.bases.find import is_file_base, known_folder, make_folder
+from feldspar.student.precision import Precision, note_precision, noted_config, run_precision
 from feldspar.teacher import Budget, Journal, Teacher
 
 log = logging.getLogger(__name__)
@@ -88,11 +89,17 @@ class Prepared(NamedTuple):
 
     base: Checkpoint
     student: StudentConfig
-    """With the dtype that `auto` means on this machine."""
+    """With the dtype that `auto` means in this run."""
+    precision: Precision
+    """The same with its reason."""
     benchmark_configs: tuple[BenchmarkConfig, ...]
     """Those that phases choose their checkpoints by."""
     mt_bench: MTBench | None
     mt_bench_files: dict[str, Path]
+
+    def note_precision(self, run_path: Path) -> None:
+        """Write down what `auto` means in this run, so that it goes on in the same precision."""
+        note_precision(self.base.path, self.precision, run_path)
 
     def benchmarks(self, progress: Progress) -> dict[str, ScoreItems]:
         """What marks checkpoints by a benchmark, by task."""
@@ -109,19 +116,31 @@ class Prepared(NamedTuple):
         }
 
 
-def look_ahead(recipe: Recipe, until: Until) -> Prepared:
+def settled(recipe: Recipe, prepared: Prepared | None, run_path: Path) -> Recipe:
+    """The recipe in the precision that its run computes in, or has noted."""
+    student = prepared.student if prepared else noted_config(recipe.student, run_path)
+    return recipe.model_copy(update={"student": student})
+
+
+def look_ahead(recipe: Recipe, until: Until, run_path: Path) -> Prepared:
     """What training and scoring need, found before anything is paid for.
+
+    The precision is the one that the run has noted, if it has.
 
     Raises FeldsparError for a base that is not there and for benchmarks that cannot be run.
     """
-    from feldspar.student.model import base_checkpoint, with_dtype
+    from feldspar.student.model import base_checkpoint, find_device
 
     config = recipe.evaluate
     selecting = {phase.select for phase in recipe.train.phase} if until != "phases" else set()
     files = [] if config.mt_bench is None else find_mt_bench(config.mt_bench)
+    base = base_checkpoint(recipe.student.base)
+    student = recipe.student.model_copy(update={"base": base.path})
+    precision = run_precision(student, find_device(student.device).type, run_path)
     prepared = Prepared(
-        base=base_checkpoint(recipe.student.base),
-        student=with_dtype(recipe.student),
+        base=base,
+        student=recipe.student.model_copy(update={"dtype": precision.dtype}),
+        precision=precision,
         benchmark_configs=tuple(b for b in config.benchmark if b.task in selecting),
         mt_bench=read_mt_bench(files) if files else None,
         mt_bench_files={path.name: path for path in files},

@@ -16,6 +16,7 @@ from feldspar.config import Recipe
 from feldspar.errors import DiskError, RecipeError
 from feldspar.student.bases.find import is_file_base
 from feldspar.student.model_sizes import find_config, num_weights, read_architecture
+from feldspar.student.precision import run_precision
 
 _FLOAT_BYTES = 4
 _COMPILERS = ("c++", "g++", "clang++")
@@ -47,16 +48,15 @@ def extras(subject: Subject) -> str | None:
 
 
 def device(subject: Subject) -> str | None:
-    """Where the student is computed."""
+    """Where the student is computed, and in which precision."""
     student = subject.recipe.student
     if not subject.reaches("phases"):
         return None
-    from feldspar.student.model import find_device, find_dtype
+    from feldspar.student.model import find_device
 
-    found = find_device(student.device)
-    dtype = str(find_dtype(student, found)).removeprefix("torch.")
-    says = f"{found.type}, {dtype}"
-    return says if found.type != "cpu" else f"{says}, {len(os.sched_getaffinity(0))} cores"
+    found = find_device(student.device).type
+    says = found if found != "cpu" else f"{found}, {len(os.sched_getaffinity(0))} cores"
+    return f"{says}, {run_precision(student, found, subject.run_path)}"
 
 
 def compiler(subject: Subject) -> str | None:
