@@ -91,3 +91,12 @@ def test_what_is_to_be_kept_is_marked(tmp_path):
         config = ExamConfig(name="mine", path=str(tmp_path), retention=retention)
         (item,) = read_exams(exam_files(config))
         assert (item.exam, item.is_retention) == ("old", retention)
+
+
+def test_forms_need_what_they_compare_with(tmp_path):
+    (item,) = read(tmp_path, {"question": "JSON?", "answer": '{"a": 1}', "match": "json"})
+    assert item.match == "json"
+    with pytest.raises(RecipeError, match="is JSON itself"):
+        read(tmp_path, {"question": "JSON?", "answer": "{a", "match": "json"})
+    with pytest.raises(RecipeError, match="is how many"):
+        read(tmp_path, {"question": "List two.", "answer": "a, b", "match": "items"})

@@ -5,11 +5,12 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from feldspar.config import ExamConfig
 from feldspar.errors import RecipeError
-from feldspar.records import ExamItem, Match
+from feldspar.evaluate.exams.match import FORMS, is_json
+from feldspar.records import ExamItem, Form, Match
 from feldspar.runs import ROWS, open_step, read_rows
 from feldspar.steps import Step
 
@@ -95,12 +96,13 @@ def _read_item(line: bytes, exam: str, place: str) -> ExamItem:
     question, answer = _text(row, "question", place), _text(row, "answer", place)
     context = _text(row, "context", place) if row.get("context") is not None else None
     match = _match(row, place)
+    accepted = () if match in ("likelihood", "judge") else _accepted(row, answer, match, place)
     return ExamItem(
         id=_content_id(exam, question, answer, context),
         exam=exam,
         question=question,
         reference=answer,
-        accepted=() if match in ("likelihood", "judge") else _accepted(row, answer, place),
+        accepted=accepted,
         match=match,
         context=context,
     )
@@ -119,20 +121,26 @@ def _text(row: dict[str, Any], key: str, place: str) -> str:
 
 def _match(row: dict[str, Any], place: str) -> Match:
     match = row.get("match", "final")
-    if match not in ("final", "exact", "likelihood", "judge"):
+    if match not in (*FORMS, "likelihood", "judge"):
         raise RecipeError(
-            f"{place}: `match` must be final, exact, likelihood or judge, got {str(match)[:40]!r}"
+            f"{place}: `match` must be {', '.join(get_args(Form))}, likelihood or judge, got "
+            f"{str(match)[:40]!r}"
         )
     return match  # type: ignore[no-any-return]
 
 
-def _accepted(row: dict[str, Any], answer: str, place: str) -> tuple[str, ...]:
+def _accepted(row: dict[str, Any], answer: str, match: Match, place: str) -> tuple[str, ...]:
     accepted = row.get("accepted", [answer])
     if not isinstance(accepted, list) or not accepted:
         raise RecipeError(
             f"{place}: `accepted` must be a list of texts; leave it out to use answer"
         )
-    return tuple(_text({"accepted": one}, "accepted", place) for one in accepted)
+    texts = tuple(_text({"accepted": one}, "accepted", place) for one in accepted)
+    if match in ("words", "items") and not all(text.isdecimal() for text in texts):
+        raise RecipeError(f'{place}: with `match` {match}, `accepted` is how many, such as ["3"]')
+    if match == "json" and not all(is_json(text) for text in texts):
+        raise RecipeError(f"{place}: with `match` json, each of `accepted` is JSON itself")
+    return texts
 
 
 def _content_id(*parts: str | None) -> str:
