@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from feldspar.ahead import Subject, check_before_run
@@ -179,7 +180,8 @@ def train(
     from feldspar.student.training.tracking import Tracking
     from feldspar.train.phases import TRAINED_STEP
 
-    score = ScoreOnExams(
+    examine = partial(
+        ScoreOnExams,
         exams,
         student=prepared.student,
         config=recipe.evaluate.of_exams(),
@@ -187,6 +189,8 @@ def train(
         cache_path=run.path / "answers",
         progress=run.progress,
     )
+    score, retention = examine(), examine(retention=True)
+    kept = retention if retention.has_items else None
     trained = run.step(TRAINED_STEP)(
         prepared.base,
         phases,
@@ -194,14 +198,26 @@ def train(
         recipe.train.of_optimizer(),
         student=prepared.student,
         scores={"exams": score, **prepared.benchmarks(run.progress)},
+        kept=kept,
         min_selection_items=recipe.evaluate.min_selection_items,
         seed=recipe.seed,
         tracking=Tracking(recipe.track, recipe.name),
     )
-    named = [("base", prepared.base), *((c.phase, c) for c in trained)]
+    checkpoints = [prepared.base, *trained]
+    if recipe.train.merge is not None and recipe.train.merges_the_end:
+        from feldspar.train.merge import MERGED_STEP
+
+        config = recipe.train.merge
+        checkpoints += run.step(MERGED_STEP)(
+            checkpoints[0 if config.start == "base" else -2],
+            checkpoints[-1],
+            config,
+            learned=score,
+            kept=kept,
+            min_selection_items=recipe.evaluate.min_selection_items,
+        )
     if recipe.prefer is not None and until != "trained":
         from feldspar.tune import tune
 
-        preferred = tune(run, prepared, trained.last(), samples, score)
-        named += [(c.phase, c) for c in preferred]
-    return named
+        checkpoints += tune(run, prepared, checkpoints[-1], samples, score, kept)
+    return [("base", prepared.base), *((c.phase, c) for c in checkpoints[1:])]

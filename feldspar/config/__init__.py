@@ -47,6 +47,7 @@ from feldspar.config.teacher import TeacherConfig as TeacherConfig
 from feldspar.config.track import TrackConfig as TrackConfig
 from feldspar.config.train import DEFAULT_PHASES as DEFAULT_PHASES
 from feldspar.config.train import LearnConfig as LearnConfig
+from feldspar.config.train import MergeConfig as MergeConfig
 from feldspar.config.train import PhaseConfig as PhaseConfig
 from feldspar.config.train import ReplayConfig as ReplayConfig
 from feldspar.config.train import TrainConfig as TrainConfig

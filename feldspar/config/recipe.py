@@ -161,6 +161,15 @@ class Recipe(Part):
         return self
 
     @model_validator(mode="after")
+    def _release_is_measured(self) -> Recipe:
+        if self.prefer and "mt-bench" in self.prefer.release and self.evaluate.mt_bench is None:
+            raise ValueError(
+                'prefer.release names "mt-bench", and the recipe does not run it: add '
+                "[evaluate.mt_bench], or take it out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _phases_select_by_what_there_is(self) -> Recipe:
         tasks = [benchmark.task for benchmark in self.evaluate.benchmark]
         for phase in self.train.phase:

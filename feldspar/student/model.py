@@ -192,7 +192,7 @@ def load_template(path: str, config: StudentConfig) -> Template:
 
     Raises TrainingError where it cannot be read, or lacks a token that a student is given.
     """
-    return _make_template(None, _load_tokenizer(path), config)
+    return _make_template(None, load_tokenizer(path), config)
 
 
 def save_checkpoint(
@@ -230,7 +230,7 @@ def check_base(path: str, config: StudentConfig) -> str:
     """
     folder = find_model(path)
     num_tensors = check_weights(folder)
-    tokenizer = _load_tokenizer(str(folder))
+    tokenizer = load_tokenizer(str(folder))
     if config.template == "lab":
         check_token_rows(folder, tokenizer, ())
         return f"{num_tensors} tensors, all finite; the lab template"
@@ -264,7 +264,7 @@ def words_checkpoint(path: str) -> Checkpoint:
     return Checkpoint(path=str(folder), digest=digest_checkpoint(folder, _WORDS))
 
 
-def _load_tokenizer(path: str) -> Any:
+def load_tokenizer(path: str) -> Any:
     try:
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)

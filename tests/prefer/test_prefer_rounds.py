@@ -186,13 +186,21 @@ def test_rounds_are_judged_and_top_up_their_prompts(two_rounds):
 
 
 @pytest.mark.slow
-def test_rounds_end_where_the_reward_no_longer_rises(toy, tmp_path):
+def test_rounds_end_where_the_reward_no_longer_rises_and_the_start_is_released(
+    toy, tmp_path, caplog
+):
     falling = itertools.count(0, -1)
     checkpoints = tune(
         toy, tmp_path, reward=lambda aligned, base: next(falling),
         num_rounds=3, control=False, num_epochs=1,
     )  # fmt: skip
-    assert [c.phase for c in checkpoints] == ["round-1"]
+    assert [c.phase for c in checkpoints] == ["round-1", "sft"]
+    start = base_checkpoint(toy["policy"])
+    assert (checkpoints[-1].path, checkpoints[-1].digest) == (start.path, start.digest)
+    (line,) = lines(tmp_path)
+    assert not line["released"]
+    assert line["withheld"].startswith("reward -")
+    assert f"the SFT start is: round-1: {line['withheld']}" in caplog.text
 
 
 @pytest.mark.slow

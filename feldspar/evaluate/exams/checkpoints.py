@@ -20,7 +20,7 @@ VERSION = 1
 
 class ScoreOnExams:
     """The items for selection, alone: the `ScoreItems` of training, the `ScoreCheckpoint` of
-    preference tuning.
+    preference tuning. Those of what is learned, or, with `retention`, those of what is to be kept.
 
     Answers are kept under `cache_path` by checkpoint, items and settings, so that no checkpoint is
     asked twice.
@@ -37,11 +37,18 @@ class ScoreOnExams:
         seed: int,
         cache_path: Path,
         progress: Progress = SILENT,
+        retention: bool = False,
     ) -> None:
-        self._items = tuple(item for item in items if item.use == "select")
+        self._items = tuple(
+            item for item in items if item.use == "select" and item.is_retention == retention
+        )
         self._student, self._config, self._seed = student, config, seed
         self._cache_path, self._progress = cache_path, progress
         self.key = content_key(VERSION, self._items, student, config.of_items(), seed)
+
+    @property
+    def has_items(self) -> bool:
+        return bool(self._items)
 
     def values(self, checkpoint: Checkpoint) -> dict[str, float]:
         """1 for each item that is answered right, 0 for each other that can be matched."""

@@ -14,6 +14,8 @@ from feldspar.records import ExamItem, Form, Match
 from feldspar.runs import ROWS, open_step, read_rows
 from feldspar.steps import Step
 
+RETENTION_SELECT = 0.5
+"""Of an exam of what is to be kept, the part that chooses (docs/decisions/043)."""
 KEYS = frozenset({"question", "answer", "accepted", "match", "context"})
 
 
@@ -22,7 +24,7 @@ def exam_files(config: ExamConfig) -> list[ExamConfig]:
     earlier run as the rows of its leaf exams. Raises RecipeError where there is none."""
     path = Path(config.path)
     if not path.is_dir():
-        return [config]
+        return _of_folder(config, {config.name: path})
     if (path / "current.json").is_file():
         earlier = open_step(path, "leaf-exams")
         if earlier is None:
@@ -31,17 +33,54 @@ def exam_files(config: ExamConfig) -> list[ExamConfig]:
     files = sorted(path.glob("*.jsonl"))
     if not files:
         raise RecipeError(f"evaluate.exam {config.name!r}: {path} holds no .jsonl file")
-    return [config.model_copy(update={"name": f.stem, "path": str(f)}) for f in files]
+    return _of_folder(config, {file.stem: file for file in files})
 
 
 def read_exams(configs: list[ExamConfig]) -> Iterator[ExamItem]:
-    """The items of all the user's own exams."""
+    """The items of all the user's own exams, some of them set apart for choosing."""
     for config in configs:
-        for item in read_exam(config, Path(config.path)):
-            yield dataclasses.replace(item, is_retention=config.retention)
+        items = list(read_exam(config, Path(config.path)))
+        apart = _set_apart(items, config)
+        for item in items:
+            yield dataclasses.replace(
+                item,
+                is_retention=bool(config.retention),
+                use="select" if item.id in apart else "report",
+            )
 
 
 OWN_EXAMS_STEP = Step.pure("own-exams", read_exams, version=1)
+
+
+def _of_folder(config: ExamConfig, files: dict[str, Path]) -> list[ExamConfig]:
+    """One exam for each file. Raises RecipeError where `retention` names one that is not there."""
+    kept = config.retention if isinstance(config.retention, tuple) else ()
+    for name in kept:
+        if name not in files:
+            raise RecipeError(
+                f"evaluate.exam {config.name!r}: retention names {name!r}; there are: "
+                f"{', '.join(files)}"
+            )
+    return [
+        config.model_copy(
+            update={
+                "name": name,
+                "path": str(file),
+                "retention": name in kept if kept else bool(config.retention),
+            }
+        )
+        for name, file in files.items()
+    ]
+
+
+def _set_apart(items: list[ExamItem], config: ExamConfig) -> set[str]:
+    """Ids of the items that choose and are not reported: the first ones by a hash of their own, so
+    that neither their order in the file nor the run's seed decides."""
+    share = config.select
+    if share is None:
+        share = RETENTION_SELECT if config.retention else 0.0
+    ordered = sorted(items, key=lambda item: _content_id("select", item.id))
+    return {item.id for item in ordered[: int(share * len(items))]}
 
 
 def read_exam(config: ExamConfig, path: Path) -> Iterator[ExamItem]:
