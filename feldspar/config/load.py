@@ -118,6 +118,11 @@ PACKAGE = "package:"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
+BANK = "bank:general"
+"""The package's own questions for base replay, where a recipe names `prompts`."""
+_BANK_PATH = Path(__file__).parents[1] / "mix" / "bank" / "questions.jsonl"
+
+
 def place_paths(part: P, folder: Path, world: Mapping[str, str]) -> P:
     """The same part with every path real: `world` gives the paths behind `world:NAME`."""
     return _with_paths(part, lambda value, name: _place(value, folder, world, name))
@@ -172,6 +177,8 @@ class _Recorder(dict[str, str]):
 def _place(value: str, folder: Path, world: Mapping[str, str], name: str) -> str:
     if value.startswith(PACKAGE):
         return value
+    if name == "prompts" and value == BANK:
+        return str(_BANK_PATH)
     if value.startswith("world:"):
         try:
             return world[value.removeprefix("world:")]

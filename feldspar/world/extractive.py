@@ -1,8 +1,9 @@
 """A teacher without knowledge: questions and answers cut out of the text it is shown.
 
 It lets anyone try the whole pipeline on documents of their own. It is for trying, not for quality:
-a question masks a word of a sentence or asks what is said of something, and sentences of the text
-are the answer. For skills it sets the leaf's own examples together in new pairs.
+a question asks who, what, when, where or how many where rules read a plain English sentence
+(english.py), else it masks a word of a sentence; or it asks what is said of something. Sentences of
+the text are the answer. For skills it sets the leaf's own examples together in new pairs.
 """
 
 import hashlib
@@ -10,7 +11,9 @@ import random
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import zip_longest
 
+from feldspar.world.english import ask_about
 from feldspar.world.sections import Block
 
 MASK = "____"
@@ -28,7 +31,7 @@ def make_pairs(document: str, seed: int) -> tuple[Block, ...]:
     """
     rng = rng_of(seed, document)
     sentences = split_sentences(document)
-    short = _masked(sentences, rng)
+    short = _in_rounds(sentences, rng)
     return tuple(interleave(short, _topics(sentences, rng)))
 
 
@@ -143,18 +146,32 @@ def _words(text: str) -> list[str]:
     return _WORD.findall(text.casefold())
 
 
-def _masked(sentences: list[str], rng: random.Random) -> list[Block]:
-    """Each sentence with one word masked, then each with another, as long as words last."""
-    words = {sentence: _maskable(sentence, rng) for sentence in sentences}
-    rounds = max((len(found) for found in words.values()), default=0)
+def _in_rounds(sentences: list[str], rng: random.Random) -> list[Block]:
+    """Each sentence asked about once, then each in another form, as long as forms last."""
+    forms = {sentence: _forms(sentence, rng) for sentence in sentences}
     made = []
-    for turn in range(rounds):
+    for turn in range(max((len(found) for found in forms.values()), default=0)):
         for sentence in rng.sample(sentences, len(sentences)):
-            if turn < len(words[sentence]):
-                start, end = words[sentence][turn]
-                gap = f"{sentence[:start]}{MASK}{sentence[end:]}"
-                made.append(Block(question=f'Which word is missing: "{gap}"', answer=sentence))
+            made += forms[sentence][turn : turn + 1]
     return made
+
+
+def _forms(sentence: str, rng: random.Random) -> list[Block]:
+    """Questions about a sentence's parts where rules read it; else with words of it masked."""
+    asked = [
+        [Block(question=question, answer=fact.answer) for question in fact.questions]
+        for fact in ask_about(sentence)
+    ]
+    if asked:
+        # Another passage, or another draw, begins with another form.
+        turned = [forms[(k := rng.randrange(len(forms))) :] + forms[:k] for forms in asked]
+        return [block for turn in zip_longest(*turned) for block in turn if block is not None]
+    return [_masked(sentence, span) for span in _maskable(sentence, rng)]
+
+
+def _masked(sentence: str, span: tuple[int, int]) -> Block:
+    gap = f"{sentence[: span[0]]}{MASK}{sentence[span[1] :]}"
+    return Block(question=f'Which word is missing: "{gap}"', answer=sentence)
 
 
 def _maskable(sentence: str, rng: random.Random) -> list[tuple[int, int]]:
