@@ -1,8 +1,10 @@
 """A teacher without knowledge: questions and answers cut out of the text it is shown.
 
 It lets anyone try the whole pipeline on documents of their own. It is for trying, not for quality:
-a question masks a word of a sentence or asks what is said of something, and sentences of the text
-are the answer. For skills it sets the leaf's own examples together in new pairs.
+where the form of an English sentence allows, a question asks who, when, where, how many or what;
+other questions mask a word of a sentence or ask what is said of something, and sentences of the
+text are the answer. All of it is rules. For skills it sets the leaf's own examples together in new
+pairs.
 """
 
 import hashlib
@@ -12,6 +14,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from feldspar.world.sections import Block
+from feldspar.world.sentence_questions import ask_about, with_subjects
 
 MASK = "____"
 FOUND_SHARE = 0.8
@@ -28,8 +31,9 @@ def make_pairs(document: str, seed: int) -> tuple[Block, ...]:
     """
     rng = rng_of(seed, document)
     sentences = split_sentences(document)
-    short = _masked(sentences, rng)
-    return tuple(interleave(short, _topics(sentences, rng)))
+    statements = [sentence for sentence in sentences if _is_statement(sentence)] or sentences
+    asked, others = _asked(statements, rng)
+    return tuple(interleave(asked + _masked(others, rng), _topics(statements, rng)))
 
 
 def interleave(short: Sequence[Block], long: Sequence[Block]) -> list[Block]:
@@ -118,6 +122,7 @@ _WORD = re.compile(
     r"|[^\W_\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]+"
 )
 _MIN_WORDS, _MAX_CHARACTERS = 4, 500
+_ENDS = frozenset(".!?\u061f\u0964\u3002\uff01\uff1f")
 _LONG_WORD = 7
 
 
@@ -127,6 +132,7 @@ def _clean(text: str) -> str:
     text = re.sub(r"(?m)^[ \t]*(?:[-*+>]|\d+[.)])\s+", "\n\n", text)
     # Two lines of one paragraph are one text.
     text = re.sub(r"(?<!\n)\n(?![ \t]*\n)", " ", text)
+    text = re.sub(r"\[(?:\d{1,3}|note \d+|citation needed)\]", "", text)
     text = re.sub(r"!?\[([^\[\]]{0,300})\]\((?:[^()]|\([^()]{0,100}\)){0,300}\)", r"\1", text)
     return re.sub(r"<[^<>\n]{1,200}>|[*`]+", "", text)
 
@@ -141,6 +147,29 @@ def _is_usable(sentence: str) -> bool:
 
 def _words(text: str) -> list[str]:
     return _WORD.findall(text.casefold())
+
+
+def _is_statement(sentence: str) -> bool:
+    """Whether a text is a sentence, and no heading, list or fragment of one."""
+    ends = sentence.rstrip("\"'\u201d\u2019)")[-1:]
+    commas = len(re.findall(r"[,;|\u3001\u060c]", sentence))
+    is_list = ":" not in sentence and commas > len(_words(sentence)) / 3
+    return ends in _ENDS and not sentence[0].islower() and not is_list
+
+
+def _asked(sentences: list[str], rng: random.Random) -> tuple[list[Block], list[str]]:
+    """What the form of each sentence lets one ask, one question of each in turn; and the rest."""
+    common = frozenset(re.findall(r"\b[a-z]+\b", " ".join(sentences)))
+    clear = dict(zip(sentences, with_subjects(sentences), strict=True))
+    questions = {sentence: ask_about(clear[sentence], common) for sentence in sentences}
+    rest = [sentence for sentence in sentences if not questions[sentence]]
+    seen: dict[str, Block] = {}
+    for turn in range(max(map(len, questions.values()), default=0)):
+        for sentence in rng.sample(sentences, len(sentences)):
+            for block in questions[sentence][turn : turn + 1]:
+                # Two sentences may define one thing: the first that is drawn does.
+                seen.setdefault(block.question, block)
+    return list(seen.values()), rest
 
 
 def _masked(sentences: list[str], rng: random.Random) -> list[Block]:
