@@ -57,6 +57,12 @@ def test_the_id_goes_by_content_and_not_by_place(tmp_path):
         ({"question": "x", "answer": "y", "accepted": "y"}, "`accepted` must be a list"),
         ({"question": "x", "answer": "y", "accepted": [1]}, "`accepted` must be text, got '1'"),
         ({"question": "x", "answer": "y", "match": "fuzzy"}, "`match` must be final, exact"),
+        ({"question": "x", "answer": "y", "match": "choice"}, "`choices` must be a list"),
+        ({"question": "x", "answer": "y", "choices": ["z"]}, "`choices` go with"),
+        (
+            {"question": "x", "answer": "y", "match": "choice", "choices": ["y "]},
+            "`choices` repeat the answer",
+        ),
         ({"question": "first", "answer": "1"}, "asks what line 1 asks"),
         ('{"question": "x", "answer": "\\ud800"}', "lone surrogate"),
     ],
