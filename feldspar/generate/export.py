@@ -13,11 +13,11 @@ from typing import Literal, NamedTuple
 from feldspar.errors import RunError
 from feldspar.files import whole_folder
 from feldspar.records import Leaf, Sample, user_turn
+from feldspar.text.licence_names import UNKNOWN, hub_names
 
 Format = Literal["jsonl", "parquet"]
 Row = dict[str, object]
 CARD_FILE = "README.md"
-UNKNOWN = "unknown"
 ROWS_PER_GROUP = 5000
 """Of a Parquet file: what is held in memory at a time."""
 
@@ -78,6 +78,7 @@ def data_card(
     lines = [
         "---",
         f"pretty_name: {json.dumps(name)}",
+        f"license: [{', '.join(hub_names(licences))}]",
         f"configs: [{{config_name: default, data_files: {file_name}}}]",
         "tags: [synthetic, LAB, feldspar]",
         "---",
