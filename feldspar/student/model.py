@@ -44,6 +44,8 @@ from feldspar.student.template.tokens import LAB
 log = logging.getLogger(__name__)
 
 DTYPES: dict[Dtype, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_TILE_ROWS = 64
+"""A vocabulary of a multiple of so many rows keeps one when tokens are added."""
 _ONE_THREAD_PARAMETERS = 5_000_000
 """Below this, threads wait for each other longer than they compute (benchmarks/LOG.md)."""
 _CONTENT = (
@@ -379,11 +381,19 @@ def _add_tokens(model: Any, tokenizer: Any, tokens: tuple[str, ...]) -> None:
         )
     log.info("added tokens %s", ", ".join(t for t in tokens if t not in vocabulary))
     with quiet_transformers(), torch.no_grad():
-        if max(added) >= model.get_input_embeddings().weight.shape[0]:
-            model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        num_rows = model.get_input_embeddings().weight.shape[0]
+        if max(added) >= num_rows:
+            # Matrices of whole tiles are faster, and servers split them evenly: it stays so.
+            tile = _TILE_ROWS if num_rows % _TILE_ROWS == 0 else None
+            model.resize_token_embeddings(
+                len(tokenizer), pad_to_multiple_of=tile, mean_resizing=False
+            )
         layers = [model.get_input_embeddings(), model.get_output_embeddings()]
         tensors = [layer.weight for layer in layers]
         if getattr(layers[1], "bias", None) is not None:
             tensors.append(layers[1].bias)
         for tensor in {id(t): t for t in tensors}.values():
-            tensor[added] = tensor[:known].mean(dim=0)
+            mean = tensor[:known].mean(dim=0)
+            tensor[added] = mean
+            # Rows without a token are not left to chance either.
+            tensor[max(num_rows, len(tokenizer)) :] = mean
