@@ -219,7 +219,10 @@ class Run:
             if not (folder / DONE).exists():
                 folder.mkdir(parents=True, exist_ok=True)
                 work = Workspace(
-                    folder=folder, progress=self.progress, num_processes=self.num_processes
+                    folder=folder,
+                    progress=self.progress,
+                    num_processes=self.num_processes,
+                    answers=self.path / "answers",
                 )
                 self._finish(folder, key, lambda: step.run(work, *args, **kwargs))
             self._make_current(step.name, key)

@@ -6,6 +6,7 @@ from pydantic import field_validator, model_validator
 
 from feldspar.config.base import Count, OptionalPath, Part, PathText, Positive, Seed, Share
 from feldspar.config.evaluate import EvaluateConfig
+from feldspar.config.gate import GateConfig
 from feldspar.config.generate import GenerateConfig
 from feldspar.config.mix import DataConfig, MixConfig
 from feldspar.config.plan import PlanConfig
@@ -106,6 +107,8 @@ class Recipe(Part):
     """Preference tuning after the phases. None: no preference tuning."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """Which exams and benchmarks score the model."""
+    gate: GateConfig = GateConfig()
+    """What `feldspar gate` asks of the result."""
     plan: PlanConfig = PlanConfig()
     """What `feldspar plan` needs to know and cannot measure."""
     learn: LearnConfig = LearnConfig()

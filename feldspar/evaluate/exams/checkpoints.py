@@ -1,6 +1,7 @@
 """Exams scored: of checkpoints on the selection items while training, and on the report items at
 the end; of a served model on the report items."""
 
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -93,24 +94,38 @@ def evaluate(
 ) -> Iterator[Score]:
     """Score checkpoints on the report items; the answers lie in `FOLDER/answers/NAME.jsonl.zst`.
 
-    Answers that an earlier try left there are used again.
+    Answers that an earlier try left there are used again, and those that another run which shares
+    its answers has had from the same checkpoint.
     """
     reported = [item for item in items if item.use == "report"]
+    key = content_key(VERSION, reported, student, config.of_items(), seed)
     known: dict[str, list[Answer]] = {}
     for name, checkpoint in named_checkpoints:
         path = workspace.folder / "answers" / f"{name}.jsonl.zst"
         path.parent.mkdir(parents=True, exist_ok=True)
         if checkpoint.digest in known:
             write_rows(path, known[checkpoint.digest])
+        shared = _shared_path(workspace, checkpoint, key)
+        if shared is not None and shared.exists() and not path.exists():
+            shutil.copyfile(shared, path)
         examinee = CheckpointExaminee(name, checkpoint, student)
         answers = kept_answers(
             path, examinee, reported, config=config, seed=seed, progress=workspace.progress
         )
         known[checkpoint.digest] = answers
+        if shared is not None and not shared.exists():
+            shared.parent.mkdir(parents=True, exist_ok=True)
+            write_rows(shared, answers)
         yield from _scores(examinee, reported, answers, config, seed, path)
 
 
 SCORES_STEP = Step("scores", evaluate, version=1)
+
+
+def _shared_path(workspace: Workspace, checkpoint: Checkpoint, key: str) -> Path | None:
+    if workspace.answers is None:
+        return None
+    return workspace.answers / f"{checkpoint.digest[:16]}-{key[:16]}.jsonl.zst"
 
 
 def evaluate_served(
