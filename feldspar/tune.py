@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -19,7 +20,7 @@ def tune(
     run: Run,
     prepared: Prepared,
     sft: Checkpoint,
-    samples: Rows[Sample],
+    samples: Iterable[Sample],
     score: ScoreCheckpoint,
     kept: ScoreItems | None,
 ) -> Rows[Checkpoint]:

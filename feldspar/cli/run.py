@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -94,8 +95,15 @@ def _run_here(wanted: _Wanted, num_processes: int) -> None:
         for table in [*map(merge_table, read_merges(path)), *score_tables(found, left_out)]:
             print_table(console, table)
         console.print(escaped(f"report: {path / 'report.html'}"), soft_wrap=True)
+        console.print(escaped(f"talk to it: {_chat_command(wanted, recipe.name)}"), soft_wrap=True)
     else:
         console.print(escaped(f"done up to {until}: {path}"), soft_wrap=True)
+
+
+def _chat_command(wanted: _Wanted, name: str) -> str:
+    """What shows the result's answers next to its base's, some questions of its exams first."""
+    root = "" if wanted.runs == RUNS else f" --runs {shlex.quote(str(wanted.runs))}"
+    return f"feldspar chat {shlex.quote(name)} --beside-base --try 6{root}"
 
 
 def _step_command(until: Until, what: str) -> Callable[..., None]:

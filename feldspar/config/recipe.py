@@ -17,6 +17,7 @@ from feldspar.config.student import StudentConfig
 from feldspar.config.teacher import TeacherConfig
 from feldspar.config.track import TrackConfig
 from feldspar.config.train import SELECT, LearnConfig, TrainConfig
+from feldspar.errors import RecipeError
 from feldspar.keys import Place
 from feldspar.records import Branch
 
@@ -83,8 +84,9 @@ class Recipe(Part):
     world: WorldConfig | None = None
     """The embedded micro-world, for trying things out without a teacher or a model. Only with
     `[world]` can `world:NAME` be used."""
-    taxonomy: TaxonomyConfig
-    """What is taught: the folder of leaves."""
+    taxonomy: TaxonomyConfig | None = None
+    """What is taught: the folder of leaves. None: nothing is generated, and every phase trains on
+    `[[data]]` alone."""
     teacher: TeacherConfig = TeacherConfig()
     """The model that writes the samples."""
     judge: TeacherConfig | None = None
@@ -123,6 +125,34 @@ class Recipe(Part):
         if not name or name.startswith(".") or not is_plain:
             raise ValueError(f"name must be a plain folder name, got {name!r}")
         return name
+
+    def wanted_taxonomy(self, what: str) -> TaxonomyConfig:
+        """The taxonomy, for `what` needs leaves. Raises RecipeError where the recipe has none."""
+        if self.taxonomy is None:
+            raise RecipeError(f"{what} needs leaves, and the recipe has no [taxonomy]; add one")
+        return self.taxonomy
+
+    @model_validator(mode="after")
+    def _ready_rows_need_no_leaves(self) -> Recipe:
+        if self.taxonomy is not None:
+            return self
+        either = "add [taxonomy], or"
+        for phase in self.train.phase:
+            if phase.branches or phase.whole_branches or not phase.data:
+                raise ValueError(
+                    f"phase {phase.name!r} trains on samples of leaves, and there is no [taxonomy];"
+                    f" {either} write [[train.phase]] tables that name `data` and no branches"
+                )
+            if phase.select == "exams":
+                raise ValueError(
+                    f"phase {phase.name!r} selects by exams, which are made of leaves; {either} "
+                    'write select = "log-likelihood" or "last"'
+                )
+        if self.prefer is not None:
+            raise ValueError(
+                f"[prefer] asks the questions of generated samples; {either} take [prefer] out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _data_names_exist(self) -> Recipe:

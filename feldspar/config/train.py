@@ -52,6 +52,10 @@ class PhaseConfig(Part):
     includes the foundational skills."""
     length: Literal["short", "long", "all"] = "all"
     """Which half of the answers, by length in tokens (`mix.short_answer_tokens`)."""
+    documents: Share | None = None
+    """Part of its taxonomy rows that are texts (`generate.knowledge.kinds`: `document` and
+    `rendering`), whatever their length; the others are questions with answers. 0.5 is one text a
+    question, 0 none. None: as many as there are, texts counting as answers by their length."""
     data: tuple[str, ...] = ()
     """Names of `[[data]]` entries that it trains on too."""
     replay: tuple[ReplayConfig, ...] = ()
@@ -76,6 +80,7 @@ class PhaseConfig(Part):
             branches=self.branches,
             whole_branches=self.whole_branches,
             length=self.length,
+            documents=self.documents,
             data=self.data,
             replay=self.replay,
             # Rows are set apart where a phase selects on them.

@@ -57,6 +57,12 @@ def test_the_id_goes_by_content_and_not_by_place(tmp_path):
         ({"question": "x", "answer": "y", "accepted": "y"}, "`accepted` must be a list"),
         ({"question": "x", "answer": "y", "accepted": [1]}, "`accepted` must be text, got '1'"),
         ({"question": "x", "answer": "y", "match": "fuzzy"}, "`match` must be final, exact"),
+        ({"question": "x", "answer": "y", "match": "choice"}, "`choices` must be a list"),
+        ({"question": "x", "answer": "y", "choices": ["z"]}, "`choices` go with"),
+        (
+            {"question": "x", "answer": "y", "match": "choice", "choices": ["y "]},
+            "`choices` repeat the answer",
+        ),
         ({"question": "first", "answer": "1"}, "asks what line 1 asks"),
         ('{"question": "x", "answer": "\\ud800"}', "lone surrogate"),
     ],
@@ -91,6 +97,15 @@ def test_what_is_to_be_kept_is_marked(tmp_path):
         config = ExamConfig(name="mine", path=str(tmp_path), retention=retention)
         (item,) = read_exams(exam_files(config))
         assert (item.exam, item.is_retention) == ("old", retention)
+
+
+def test_forms_need_what_they_compare_with(tmp_path):
+    (item,) = read(tmp_path, {"question": "JSON?", "answer": '{"a": 1}', "match": "json"})
+    assert item.match == "json"
+    with pytest.raises(RecipeError, match="is JSON itself"):
+        read(tmp_path, {"question": "JSON?", "answer": "{a", "match": "json"})
+    with pytest.raises(RecipeError, match="is how many"):
+        read(tmp_path, {"question": "List two.", "answer": "a, b", "match": "items"})
 
 
 def write_exam(path, num_items):
