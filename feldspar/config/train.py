@@ -113,8 +113,8 @@ class MergeConfig(Part):
     the change forgets less, and often teaches as much. Costs exams, no training."""
 
     weights: Annotated[tuple[MergeWeight, ...], Field(min_length=1)] = (1.0, 0.9, 0.8, 0.7, 0.5)
-    """How much of the change is tried, 1 being all. The least one that has learned as much as the
-    best, and kept as much, is taken: by the exams' items for choosing (docs/phases.md)."""
+    """How much of the change is tried, 1 being all. The least one that has learned enough and kept
+    as much as any of these is taken: by the exams' items for choosing (docs/phases.md)."""
     after: Literal["training", "each-phase"] = "training"
     """When weights are merged: once, after the last phase, or after each phase, whose merged
     checkpoint the next one starts from."""
