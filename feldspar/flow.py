@@ -191,6 +191,11 @@ def train(
     )
     score, retention = examine(), examine(retention=True)
     kept = retention if retention.has_items else None
+    if recipe.train.merge is not None and kept is None:
+        log.warning(
+            "train.merge chooses by what was learned alone: no [[evaluate.exam]] with `retention` "
+            "has items for choosing"
+        )
     trained = run.step(TRAINED_STEP)(
         prepared.base,
         phases,
