@@ -16,10 +16,12 @@ from feldspar.evaluate.exams.answers import is_judged
 from feldspar.evaluate.exams.checkpoints import SCORES_STEP, SERVED_EXAMS_STEP
 from feldspar.evaluate.exams.judging import JUDGED_STEP
 from feldspar.evaluate.mt_bench.run import MT_BENCH_STEP
+from feldspar.evaluate.retrieval import RETRIEVAL_STEP
 from feldspar.evaluate.served_examinee import ServedExaminee
 from feldspar.prepare import Prepared, Teachers, open_server, open_teachers, tokenizer_of_server
 from feldspar.records import Checkpoint, ExamItem, Phase, Score
 from feldspar.runs import Joined, Rows, Run, cache_folder
+from feldspar.taxonomy import LEAVES_STEP, files_read
 from feldspar.teacher import Teacher
 
 MET_FILE = "teachers.json"
@@ -48,6 +50,7 @@ def examine(
         served = examine_served(run, server, exams, [name for name, _ in checkpoints])
         benchmarks = measure_benchmarks(run, prepared, ends, server)
         mt_bench = rate_chats(run, prepared, ends, server)
+    retrieved = ask_with_passages(run, prepared, ends, exams)
     of_exams = scores if served is None else Joined(scores, served)
     published = [rows for rows in (benchmarks, mt_bench) if rows is not None]
     judged = judge_answers(run, exams, of_exams)
@@ -60,7 +63,7 @@ def examine(
         num_resamples=recipe.evaluate.num_resamples,
         seed=recipe.seed,
     )
-    rows = [scores, served, *judged, *published, untouched]
+    rows = [scores, served, retrieved, *judged, *published, untouched]
     return Joined(*(of_step for of_step in rows if of_step is not None))
 
 
@@ -77,6 +80,25 @@ def examine_served(
         config.of_exams(),
         served=ServedExaminee(server, name, tokenizer_of_server(config)),
         seed=run.recipe.seed,
+    )
+
+
+def ask_with_passages(
+    run: Run, prepared: Prepared, named: list[tuple[str, Checkpoint]], exams: Joined[ExamItem]
+) -> Rows[Score] | None:
+    """Exams with retrieved passages; None where the recipe wants none, or has no leaves."""
+    recipe = run.recipe
+    if recipe.evaluate.retrieval is None or recipe.taxonomy is None:
+        return None
+    leaves = run.step(LEAVES_STEP, reads=files_read(recipe.taxonomy))(recipe.taxonomy)
+    return run.step(RETRIEVAL_STEP)(
+        named,
+        leaves,
+        exams,
+        recipe.evaluate.retrieval,
+        recipe.evaluate.of_items(),
+        student=prepared.student,
+        seed=recipe.seed,
     )
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from feldspar.config.base import Count, OptionalPath, Part, PathText, Share
+from feldspar.config.base import Count, OptionalPath, Part, PathText, Share, SmallCount
 from feldspar.config.teacher import TeacherConfig
 from feldspar.keys import Place
 
@@ -76,6 +76,15 @@ class MTBenchConfig(Part):
         return self.model_copy(update={"fetch": False, "home": "", "judge": None, "data": None})
 
 
+class RetrievalConfig(Part):
+    """Retrieval as the rival of training: needs `pip install 'feldspar[retrieval]'`."""
+
+    num_passages: SmallCount = 3
+    """Passages that BM25 finds and a question shows."""
+    exams: tuple[str, ...] = ()
+    """Exams of your own, by name, that are asked with passages besides the knowledge leaves'."""
+
+
 class EvaluateConfig(Part):
     """What is measured, and how."""
 
@@ -96,6 +105,10 @@ class EvaluateConfig(Part):
     """Published benchmarks, run before and after."""
     mt_bench: MTBenchConfig | None = None
     """MT-Bench, before and after. None: not run."""
+    retrieval: RetrievalConfig | None = None
+    """Ask base and result the knowledge exams alone, with passages found by BM25, and with the
+    right passage: `compare` then says which leaves to teach and which to retrieve. None: not asked.
+    """
     server: TeacherConfig | None = None
     """Another model that is put through the same exams, benchmarks and MT-Bench, for a row next to
     the run's own: an `endpoint`, a `command` or a `folder`."""
@@ -141,6 +154,7 @@ class EvaluateConfig(Part):
             update={
                 "benchmark": (),
                 "mt_bench": None,
+                "retrieval": None,
                 "server": None,
                 "server_tasks": (),
                 "server_tokenizer": None,
