@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from feldspar.errors import RunError
@@ -16,6 +18,41 @@ CONVERTER_FOLDER = "LLAMA_CPP"
 """Environment variable with llama.cpp's folder, where its converter is not on the path."""
 
 
+def check_hub(repository: str) -> None:
+    """Ask the hub who we are, before a directory is made for it.
+
+    Raises RunError where the name is none, no token is there, or the hub does not take it or
+    cannot be reached.
+    """
+    from huggingface_hub import HfApi, get_token
+    from huggingface_hub.utils import validate_repo_id
+
+    with _explained(repository):
+        validate_repo_id(repository)
+        if "/" not in repository:
+            raise RunError(f"{repository}: not pushed: name it as OWNER/NAME")
+        if get_token() is None:
+            raise OSError("no token for the hub")
+        HfApi(endpoint=os.environ.get("HF_ENDPOINT")).whoami()
+
+
+@contextmanager
+def _explained(repository: str) -> Iterator[None]:
+    """Every way in which the hub fails, as a RunError."""
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    # Of the HTTP library that this version of the hub's client stands on.
+    failures = tuple(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError")
+    try:
+        yield
+    except (*failures, HFValidationError, OSError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise RunError(
+            f"{repository}: not pushed: {reason}; a token with the right to write belongs into the "
+            "environment as HF_TOKEN, and the hub must be reachable (HF_ENDPOINT names another)"
+        ) from error
+
+
 def push_to_hub(folder: Path, repository: str) -> str:
     """Upload a published directory as a model repository of the hub; gives its address.
 
@@ -23,10 +60,9 @@ def push_to_hub(folder: Path, repository: str) -> str:
     hub. Raises RunError where the hub refuses or cannot be reached.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
-    try:
+    with _explained(repository):
         made = api.create_repo(repository, exist_ok=True)
         done = api.upload_folder(
             folder_path=folder,
@@ -34,12 +70,6 @@ def push_to_hub(folder: Path, repository: str) -> str:
             commit_message="Upload a model made with Feldspar",
             ignore_patterns=[f"*.gguf{PART_SUFFIX}"],
         )
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise RunError(
-            f"{repository}: not pushed: {reason}; a token with the right to write belongs into the "
-            "environment as HF_TOKEN"
-        ) from error
     return str(done.commit_url)
 
 
