@@ -53,6 +53,7 @@ def main() -> None:
     counts: Counter[str] = Counter()
     num_done, number, longest = 0, given.first, 0.0
     started = time.monotonic()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     while num_done < given.number:
         dice = random.Random(f"{given.what} {given.seed} {number}")
         began = time.monotonic()
@@ -61,7 +62,8 @@ def main() -> None:
                 with alarm(seconds):
                     became = target(Path(folder), dice)
             except KeyboardInterrupt:
-                raise
+                print("stopped", flush=True)
+                break
             except BaseException as error:
                 became = f"FAULT {type(error).__name__}"
                 place = our_place(error)

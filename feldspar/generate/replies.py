@@ -74,10 +74,9 @@ def read_whole(text: str) -> str | None:
     if first is not None and is_opened and text[: first.start()].strip():
         return None
     marked = text if is_opened else f"[Answer]\n{text}"
-    *before, last = list(_BRACKETS.finditer(marked))[1:] or [None]
-    if before or (
-        last is not None and (last["name"].lower() != "end" or marked[last.end() :].strip())
-    ):
+    others = list(_BRACKETS.finditer(marked))[1:]
+    is_ended = len(others) == 1 and others[0]["name"].lower() == "end"
+    if others and not (is_ended and not marked[others[0].end() :].strip()):
         return None
     blocks = _read_marked(marked, ("answer",), _BRACKETS)
     return blocks[0][0] if blocks else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from feldspar.errors import RunError
 from feldspar.files import PART_SUFFIX, whole_file
 
 CONVERTER = "convert_hf_to_gguf.py"
+_REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 CONVERTER_FOLDER = "LLAMA_CPP"
 """Environment variable with llama.cpp's folder, where its converter is not on the path."""
 
@@ -25,11 +27,9 @@ def check_hub(repository: str) -> None:
     cannot be reached.
     """
     from huggingface_hub import HfApi, get_token
-    from huggingface_hub.utils import validate_repo_id
 
     with _explained(repository):
-        validate_repo_id(repository)
-        if "/" not in repository:
+        if not _REPOSITORY.fullmatch(repository):
             raise RunError(f"{repository}: not pushed: name it as OWNER/NAME")
         if get_token() is None:
             raise OSError("no token for the hub")
@@ -42,10 +42,13 @@ def _explained(repository: str) -> Iterator[None]:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     # Of the HTTP library that this version of the hub's client stands on.
-    failures = tuple(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError")
+    failures: tuple[type[Exception], ...] = (HFValidationError, OSError)
+    for kind in HfHubHTTPError.__mro__:
+        if kind.__name__ == "HTTPError" and issubclass(kind, Exception):
+            failures += (kind,)
     try:
         yield
-    except (*failures, HFValidationError, OSError) as error:
+    except failures as error:
         reason = str(error).strip().split("\n")[0]
         raise RunError(
             f"{repository}: not pushed: {reason}; a token with the right to write belongs into the "
