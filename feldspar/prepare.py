@@ -20,7 +20,7 @@ from feldspar.config import (
     place_paths,
     world_parts,
 )
-from feldspar.errors import TeacherError
+from feldspar.errors import TeacherError, TrainingError
 from feldspar.evaluate.mt_bench.files import MTBench, find_mt_bench, read_mt_bench
 from feldspar.files import write_json
 from feldspar.models.model import Model
@@ -55,7 +55,8 @@ def place(
     """The recipe with real paths; makes the parts of the micro-world that it names.
 
     `parts`: those of the world that are needed, where that is not all of them. `makes_base`: a base
-    that is a GGUF file is downloaded and dequantised; else it stays as it is named until it was.
+    that is a GGUF file is downloaded and dequantised, and one on the hub is fetched; else it stays
+    as it is named until it was, and so does the template that `auto` means for it.
     """
     # Whole also before there is one, so that a later run can go on with the same answers.
     recipe = recipe.model_copy(update={"journal": str((folder / recipe.journal).absolute())})
@@ -68,7 +69,20 @@ def place(
     placed = place_paths(recipe, folder, made)
     base = _place_base(placed.student.base, progress, is_made=makes_base)
     student = placed.student.model_copy(update={"base": base})
+    if makes_base:
+        student = _with_template(student)
     return placed.model_copy(update={"student": student})
+
+
+def _with_template(student: StudentConfig) -> StudentConfig:
+    """With the template that `auto` means; what is wrong with the base is said by the checks,
+    together with all else that is wrong."""
+    from feldspar.student.model import with_template
+
+    try:
+        return with_template(student)
+    except TrainingError:
+        return student
 
 
 def _place_base(base: str, progress: Progress, *, is_made: bool) -> str:
@@ -131,6 +145,7 @@ def look_ahead(recipe: Recipe, until: Until, run_path: Path) -> Prepared:
     """
     from feldspar.student.model import base_checkpoint, find_device
 
+    assert recipe.student.template != "auto", recipe.student
     config = recipe.evaluate
     selecting = {phase.select for phase in recipe.train.phase} if until != "phases" else set()
     files = [] if config.mt_bench is None else find_mt_bench(config.mt_bench)
