@@ -164,6 +164,7 @@ def train(
     """Train through the phases and tune on preferences; every checkpoint, the base first."""
     recipe = run.recipe
     from feldspar.evaluate.exams.checkpoints import ScoreOnExams
+    from feldspar.examine import marks_of_phases
     from feldspar.student.training.tracking import Tracking
     from feldspar.train.phases import TRAINED_STEP
 
@@ -181,7 +182,7 @@ def train(
         recipe.train.of_phases(),
         recipe.train.of_optimizer(),
         student=prepared.student,
-        scores={"exams": score, **prepared.benchmarks(run.progress)},
+        scores=marks_of_phases(run, prepared, score),
         min_selection_items=recipe.evaluate.min_selection_items,
         seed=recipe.seed,
         tracking=Tracking(recipe.track, recipe.name),

@@ -20,7 +20,9 @@ from feldspar.config import (
     place_paths,
     world_parts,
 )
-from feldspar.errors import TeacherError
+from feldspar.config.train import LEARNED_AND_KEPT
+from feldspar.errors import RecipeError, TeacherError
+from feldspar.evaluate.general.questions import cannot_be_asked
 from feldspar.evaluate.mt_bench.files import MTBench, find_mt_bench, read_mt_bench
 from feldspar.files import write_json
 from feldspar.models.model import Model
@@ -30,6 +32,7 @@ from feldspar.records import Checkpoint, ScoreItems
 from feldspar.runs import cache_folder, result_of
 from feldspar.stored import read_stored
 from feldspar.teacher import Budget, Journal, Teacher
+from feldspar.tokens.count import TokenCounter
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +80,13 @@ class Prepared(NamedTuple):
     mt_bench: MTBench | None
     mt_bench_files: dict[str, Path]
 
+    def asks_general(self, config: EvaluateConfig) -> bool:
+        """Whether the general-knowledge exam is asked: it says so where the base cannot be."""
+        why_not = cannot_be_asked(TokenCounter(self.base.path)) if config.general.enabled else ""
+        if why_not:
+            log.warning("%s; `[evaluate.general] enabled = false` says so too", why_not)
+        return config.general.enabled and not why_not
+
     def benchmarks(self, progress: Progress) -> dict[str, ScoreItems]:
         """What marks checkpoints by a benchmark, by task."""
         if not self.benchmark_configs:
@@ -102,14 +112,17 @@ def look_ahead(recipe: Recipe, until: Until) -> Prepared:
     config = recipe.evaluate
     selecting = {phase.select for phase in recipe.train.phase} if until != "phases" else set()
     files = [] if config.mt_bench is None else find_mt_bench(config.mt_bench)
+    base = base_checkpoint(recipe.student.base)
     prepared = Prepared(
-        base=base_checkpoint(recipe.student.base),
+        base=base,
         student=with_dtype(recipe.student),
         benchmark_configs=tuple(b for b in config.benchmark if b.task in selecting),
         mt_bench=read_mt_bench(files) if files else None,
         mt_bench_files={path.name: path for path in files},
     )
     prepared.benchmarks(SILENT)
+    if LEARNED_AND_KEPT in selecting and (why_not := cannot_be_asked(TokenCounter(base.path))):
+        raise RecipeError(f"{why_not}; select by `exams` instead of {LEARNED_AND_KEPT}")
     return prepared
 
 

@@ -96,10 +96,11 @@ def compare_scored(before: Scored, after: Scored, run_path: Path) -> list[Compar
 def _published(run_path: Path) -> defaultdict[str, list[Score]]:
     """Scores of whole benchmarks by checkpoint, a served model among them."""
     found: defaultdict[str, list[Score]] = defaultdict(list)
-    for step in ("benchmarks", "mt-bench", "judged"):
+    for step in ("general", "benchmarks", "mt-bench", "judged"):
         for score in open_step(run_path, step) or ():
             is_whole = step == "judged" or ": " not in score.exam
-            if is_whole and not score.leaf and score.metric != JUDGE_ERRORS:
+            has_items = bool(score.answers_path)
+            if is_whole and has_items and not score.leaf and score.metric != JUDGE_ERRORS:
                 found[score.checkpoint].append(score)
     return found
 

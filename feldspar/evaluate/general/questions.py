@@ -19,6 +19,7 @@ from typing import Literal
 from pydantic import TypeAdapter
 
 from feldspar.records import ExamItem, Form
+from feldspar.tokens.count import TokenCounter
 
 EXAM = "general knowledge"
 """Its name among the scores."""
@@ -58,6 +59,11 @@ class GeneralItem:
         return first, second
 
 
+def item_of(posed_id: str) -> str:
+    """The id of the item of which this is one wording."""
+    return posed_id.rpartition("#")[0]
+
+
 @cache
 def general_items() -> tuple[GeneralItem, ...]:
     """All items, in the file's order."""
@@ -71,6 +77,18 @@ def general_text() -> tuple[str, ...]:
     """Passages of general text of our own, for a perplexity."""
     text = _file_bytes("text.txt").decode()
     return tuple(passage.strip() for passage in text.split("\n\n") if passage.strip())
+
+
+def cannot_be_asked(counter: TokenCounter) -> str:
+    """Why a model is not asked: what its tokenizer cannot write of the exam. Empty where it can."""
+    texts = [question for item in general_items() for question in item.ask]
+    lost = counter.cannot_write(texts)
+    if not lost:
+        return ""
+    return (
+        f"the student's tokenizer cannot write {len(lost)} of the {len(texts)} questions of the "
+        f"general-knowledge exam, such as {lost[0]!r}: it is left out"
+    )
 
 
 def content_digest() -> str:

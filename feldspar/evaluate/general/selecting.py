@@ -1,0 +1,68 @@
+"""What was learned and what was kept, weighed together, to choose checkpoints by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from feldspar.config import GeneralConfig, StudentConfig
+from feldspar.evaluate.examinee import CheckpointExaminee
+from feldspar.evaluate.general.answers import general_answers
+from feldspar.evaluate.general.marks import Marks, marks_of
+from feldspar.evaluate.general.questions import content_digest, general_items, halves
+from feldspar.evaluate.general.scores import known_items
+from feldspar.keys import content_key
+from feldspar.progress import SILENT, Progress
+from feldspar.records import Checkpoint, ScoreItems
+
+VERSION = 1
+
+
+class LearnedAndKept:
+    """A `ScoreItems`: the leaves' exams, and of the general-knowledge exam's other half the items
+    that the base has right in both wordings.
+
+    The mean over all values is `(1 - w) * learned + w * kept` with `w = kept_weight`, however many
+    items either has.
+    """
+
+    metric = "learned and kept"
+
+    def __init__(
+        self,
+        learned: ScoreItems,
+        base: Checkpoint,
+        config: GeneralConfig,
+        *,
+        student: StudentConfig,
+        cache_path: Path,
+        progress: Progress = SILENT,
+    ) -> None:
+        self._learned, self._base, self._config = learned, base, config
+        self._student, self._cache_path, self._progress = student, cache_path, progress
+        self._items = halves(general_items())["select"]
+        self.key = content_key(VERSION, learned, base, config, student, content_digest())
+
+    def values(self, checkpoint: Checkpoint) -> dict[str, float]:
+        """By item: 0 or 1, scaled so that their mean weighs both parts as it is said."""
+        learned, kept = self._learned.values(checkpoint), self._kept(checkpoint)
+        if not learned or not kept:
+            return learned or kept
+        total, weight = len(learned) + len(kept), self._config.kept_weight
+        of_learned, of_kept = (1 - weight) * total / len(learned), weight * total / len(kept)
+        scaled = {item: of_learned * value for item, value in learned.items()}
+        return scaled | {f"general {item}": of_kept * value for item, value in kept.items()}
+
+    def _kept(self, checkpoint: Checkpoint) -> dict[str, float]:
+        of_base, own = self._marks(self._base), self._marks(checkpoint)
+        return {item.id: float(own[item.id].both) for item in known_items(self._items, of_base)}
+
+    def _marks(self, checkpoint: Checkpoint) -> Mapping[str, Marks]:
+        answers = general_answers(
+            CheckpointExaminee(checkpoint.phase, checkpoint, self._student),
+            self._items,
+            max_new_tokens=self._config.max_new_tokens,
+            cache_path=self._cache_path,
+            progress=self._progress,
+        )
+        return marks_of(self._items, answers)
