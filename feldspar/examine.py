@@ -62,6 +62,7 @@ def examine(
         recipe.evaluate.of_exams(),
         student=prepared.student,
         seed=recipe.seed,
+        base_cache=cache_folder() / "exams",
     )
     ends = [checkpoints[0], checkpoints[-1]]
     with open_server_of(run) as server:
@@ -109,7 +110,8 @@ def measure_general(
     config = run.recipe.evaluate
     if not prepared.asks_general(config):
         return None
-    return run.step(GENERAL_STEP)(
+    text = config.general.text
+    return run.step(GENERAL_STEP, reads={"text": Path(text)} if text else {})(
         named,
         config.general,
         student=prepared.student,

@@ -37,7 +37,7 @@ from feldspar.records import (
     Score,
 )
 from feldspar.report import write_report
-from feldspar.runs import Joined, Rows, Run
+from feldspar.runs import Joined, Rows, Run, cache_folder
 from feldspar.taxonomy import LEAVES_STEP, files_read
 from feldspar.tokens.count import TokenCounter
 
@@ -175,6 +175,7 @@ def train(
         seed=recipe.seed,
         cache_path=run.path / "answers",
         progress=run.progress,
+        base_cache=cache_folder() / "exams",
     )
     trained = run.step(TRAINED_STEP)(
         prepared.base,

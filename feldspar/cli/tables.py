@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 
 from feldspar.cli.terminal import escaped
-from feldspar.records import AGREEMENT, FLIPS, JUDGE_ERRORS, UNTOUCHED, Score
+from feldspar.records import AGREEMENT, FLIPS, JUDGE_ERRORS, KL, PERPLEXITY, UNTOUCHED, Score
 from feldspar.report.grid import Grid, score_grid
 
 OF_EXAMS = ("accuracy", "log-likelihood", "judged right")
@@ -32,6 +32,7 @@ def score_tables(scores: Sequence[Score], left_out: Sequence[str] = ()) -> list[
         "Log-likelihood of reference answers, nats a token": score_grid(
             (s for s in shown if s.exam in unmatched), "log-likelihood"
         ),
+        "Distance from the base": _named(shown, (PERPLEXITY, KL)),
         "Published benchmarks": _published(shown),
         "Judge errors, which count for nothing": _errors(shown),
     }
@@ -46,10 +47,15 @@ def _is_whole(score: Score) -> bool:
 
 def _published(shown: Sequence[Score]) -> Grid:
     """Benchmarks and MT-Bench, each by its own metric."""
-    others = (*OF_EXAMS, JUDGE_ERRORS, FLIPS, AGREEMENT)
-    found = [s for s in shown if s.metric not in others]
+    others = (*OF_EXAMS, JUDGE_ERRORS, FLIPS, AGREEMENT, PERPLEXITY, KL)
+    return _named(shown, [s.metric for s in shown if s.metric not in others])
+
+
+def _named(shown: Sequence[Score], metrics: Sequence[str]) -> Grid:
+    """Scores of several metrics, which stand behind their exams."""
+    found = [s for s in shown if s.metric in metrics]
     return score_grid(
-        (replace(s, exam=f"{s.exam}, {s.metric}", metric="published") for s in found), "published"
+        (replace(s, exam=f"{s.exam}, {s.metric}", metric="named") for s in found), "named"
     )
 
 

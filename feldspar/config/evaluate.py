@@ -81,6 +81,9 @@ class GeneralConfig(Part):
     tokenizer cannot write its questions."""
     max_new_tokens: SmallCount = 24
     """Longest answer in tokens."""
+    text: OptionalPath = None
+    """A text file whose perplexity is told next to the exam, in passages with empty lines between
+    them. None: some 1,200 words of our own."""
     kept_weight: Fraction = 0.5
     """What the kept items weigh where a phase selects by `learned-and-kept`; the leaves' exams
     weigh the rest."""

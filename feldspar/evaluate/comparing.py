@@ -13,11 +13,13 @@ from feldspar.errors import RunError
 from feldspar.evaluate.contamination import read_items
 from feldspar.evaluate.mt_bench.judging import ComparedAnswers, Rated
 from feldspar.evaluate.scores import Comparison, answers_paths, compare
-from feldspar.records import JUDGE_ERRORS, Answer, ExamItem, Score
+from feldspar.records import JUDGE_ERRORS, PERPLEXITY, Answer, ExamItem, Score
 from feldspar.runs import open_step, read_recipe_of, read_rows, result_of
 from feldspar.stats.intervals import paired_difference
 
 BASE = "base"
+ITEM_METRICS = {PERPLEXITY: "negative log-likelihood, nats a token"}
+"""What the items of a score are measured in, where that is not its metric."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +132,7 @@ def _compare_published(before: Scored, after: Scored, config: Recipe) -> Iterato
         if old is not None and items:
             yield Comparison(
                 exam=new.score.exam,
-                metric=new.score.metric,
+                metric=ITEM_METRICS.get(new.score.metric, new.score.metric),
                 difference=paired_difference(
                     [old.values[item] for item in items],
                     [new.values[item] for item in items],

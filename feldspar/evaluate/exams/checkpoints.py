@@ -6,7 +6,7 @@ from pathlib import Path
 
 from feldspar.config import EvaluateConfig, StudentConfig
 from feldspar.evaluate.examinee import CheckpointExaminee, Examinee
-from feldspar.evaluate.exams.answers import kept_answers
+from feldspar.evaluate.exams.answers import VERSION, kept_answers
 from feldspar.evaluate.scores import LEAF_EXAMS, scores_of
 from feldspar.keys import content_key
 from feldspar.progress import SILENT, Progress
@@ -14,16 +14,13 @@ from feldspar.records import Answer, Checkpoint, ExamItem, Score
 from feldspar.runs import write_rows
 from feldspar.steps import Step, Workspace
 
-VERSION = 1
-"""Of the way answers are made and matched: part of `ScoreOnExams.key`."""
-
 
 class ScoreOnExams:
     """The items for selection, alone: the `ScoreItems` of training, the `ScoreCheckpoint` of
     preference tuning.
 
     Answers are kept under `cache_path` by checkpoint, items and settings, so that no checkpoint is
-    asked twice.
+    asked twice; a base's also under `base_cache`, for other runs.
     """
 
     metric = "accuracy"
@@ -37,10 +34,11 @@ class ScoreOnExams:
         seed: int,
         cache_path: Path,
         progress: Progress = SILENT,
+        base_cache: Path | None = None,
     ) -> None:
         self._items = tuple(item for item in items if item.use == "select")
         self._student, self._config, self._seed = student, config, seed
-        self._cache_path, self._progress = cache_path, progress
+        self._cache_path, self._progress, self._base_cache = cache_path, progress, base_cache
         self.key = content_key(VERSION, self._items, student, config.of_items(), seed)
 
     def values(self, checkpoint: Checkpoint) -> dict[str, float]:
@@ -69,6 +67,7 @@ class ScoreOnExams:
             config=self._config,
             seed=self._seed,
             progress=self._progress,
+            base_cache=self._base_cache if checkpoint.step == 0 else None,
         )
 
     def _path(self, checkpoint: Checkpoint) -> Path:
@@ -83,10 +82,12 @@ def evaluate(
     *,
     student: StudentConfig,
     seed: int,
+    base_cache: Path | None = None,
 ) -> Iterator[Score]:
     """Score checkpoints on the report items; the answers lie in `FOLDER/answers/NAME.jsonl.zst`.
 
-    Answers that an earlier try left there are used again.
+    Answers that an earlier try left there are used again, and under `base_cache` those of a base
+    that another run has asked.
     """
     reported = [item for item in items if item.use == "report"]
     known: dict[str, list[Answer]] = {}
@@ -97,7 +98,13 @@ def evaluate(
             write_rows(path, known[checkpoint.digest])
         examinee = CheckpointExaminee(name, checkpoint, student)
         answers = kept_answers(
-            path, examinee, reported, config=config, seed=seed, progress=workspace.progress
+            path,
+            examinee,
+            reported,
+            config=config,
+            seed=seed,
+            progress=workspace.progress,
+            base_cache=base_cache if checkpoint.step == 0 else None,
         )
         known[checkpoint.digest] = answers
         yield from _scores(examinee, reported, answers, config, seed, path)
