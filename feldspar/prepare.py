@@ -20,7 +20,9 @@ from feldspar.config import (
     place_paths,
     world_parts,
 )
-from feldspar.errors import TeacherError, TrainingError
+from feldspar.config.train import LEARNED_AND_KEPT
+from feldspar.errors import RecipeError, TeacherError, TrainingError
+from feldspar.evaluate.general.questions import cannot_be_asked
 from feldspar.evaluate.mt_bench.files import MTBench, find_mt_bench, read_mt_bench
 from feldspar.files import write_json
 from feldspar.models.model import Model
@@ -32,6 +34,7 @@ from feldspar.stored import read_stored
 from feldspar.student.bases.find import is_file_base, known_folder, make_folder
 from feldspar.student.precision import Precision, note_precision, noted_config, run_precision
 from feldspar.teacher import Budget, Journal, Teacher
+from feldspar.tokens.count import TokenCounter
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +118,13 @@ class Prepared(NamedTuple):
         """Write down what `auto` means in this run, so that it goes on in the same precision."""
         note_precision(self.base.path, self.precision, run_path)
 
+    def asks_general(self, config: EvaluateConfig) -> bool:
+        """Whether the general-knowledge exam is asked: it says so where the base cannot be."""
+        why_not = cannot_be_asked(TokenCounter(self.base.path)) if config.general.enabled else ""
+        if why_not:
+            log.warning("%s; `[evaluate.general] enabled = false` says so too", why_not)
+        return config.general.enabled and not why_not
+
     def benchmarks(self, progress: Progress) -> dict[str, ScoreItems]:
         """What marks checkpoints by a benchmark, by task."""
         if not self.benchmark_configs:
@@ -161,6 +171,8 @@ def look_ahead(recipe: Recipe, until: Until, run_path: Path) -> Prepared:
         mt_bench_files={path.name: path for path in files},
     )
     prepared.benchmarks(SILENT)
+    if LEARNED_AND_KEPT in selecting and (why_not := cannot_be_asked(TokenCounter(base.path))):
+        raise RecipeError(f"{why_not}; select by `exams` instead of {LEARNED_AND_KEPT}")
     return prepared
 
 

@@ -17,6 +17,7 @@ LOOKS: tuple[tuple[str, Look], ...] = (
     ("taxonomy", inputs.taxonomy),
     ("data", inputs.data),
     ("exams", inputs.own_exams),
+    ("general knowledge", inputs.general),
     ("benchmarks", inputs.benchmarks),
     ("mt-bench", inputs.mt_bench),
     ("device", machine.device),

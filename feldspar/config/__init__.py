@@ -15,6 +15,7 @@ from feldspar.config.base import Share as Share
 from feldspar.config.evaluate import BenchmarkConfig as BenchmarkConfig
 from feldspar.config.evaluate import EvaluateConfig as EvaluateConfig
 from feldspar.config.evaluate import ExamConfig as ExamConfig
+from feldspar.config.evaluate import GeneralConfig as GeneralConfig
 from feldspar.config.evaluate import MTBenchConfig as MTBenchConfig
 from feldspar.config.gate import GateConfig as GateConfig
 from feldspar.config.generate import BudgetConfig as BudgetConfig
