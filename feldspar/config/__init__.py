@@ -48,6 +48,7 @@ from feldspar.config.teacher import ErrorRates as ErrorRates
 from feldspar.config.teacher import TeacherConfig as TeacherConfig
 from feldspar.config.track import TrackConfig as TrackConfig
 from feldspar.config.train import DEFAULT_PHASES as DEFAULT_PHASES
+from feldspar.config.train import KlConfig as KlConfig
 from feldspar.config.train import LearnConfig as LearnConfig
 from feldspar.config.train import MergeConfig as MergeConfig
 from feldspar.config.train import PhaseConfig as PhaseConfig

@@ -164,6 +164,15 @@ class Recipe(Part):
         return self
 
     @model_validator(mode="after")
+    def _kl_has_rows(self) -> Recipe:
+        if self.train.kl is not None and self.mix.base_replay is None:
+            raise ValueError(
+                "train.kl holds the student to the base on rows of base replay, and there are "
+                "none: add [mix.base_replay], or take train.kl out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _release_is_measured(self) -> Recipe:
         if self.prefer and "mt-bench" in self.prefer.release and self.evaluate.mt_bench is None:
             raise ValueError(
