@@ -59,7 +59,7 @@ class _Clause(NamedTuple):
     """What prepositions begin: `in 1871`, `by Hanne Torvik`."""
 
 
-class _Wanted(NamedTuple):
+class _Gap(NamedTuple):
     """What is asked: `when`, after which preposition, and the end of the answer."""
 
     word: str
@@ -127,36 +127,36 @@ def _split(words: Sequence[str]) -> tuple[str, tuple[str, ...]]:
     return " ".join(words[: bounds[0]]), tuple(phrases)
 
 
-def _wanted(clause: _Clause) -> Iterator[_Wanted]:
+def _wanted(clause: _Clause) -> Iterator[_Gap]:
     if clause.verb in _BE and not clause.participle and clause.object:
         roles = (clause.subject, clause.object)
         people = (clause.object, clause.subject)
         is_who = any(_is_person(p) and _is_role(r) for p, r in zip(people, roles, strict=True))
         whole = _joined(clause.object, *clause.phrases)
-        yield _Wanted("who" if is_who else "what", "", whole, "")
+        yield _Gap("who" if is_who else "what", "", whole, "")
         return
     if clause.object.startswith("of "):
-        yield _Wanted("what", "of", clause.object, "")
+        yield _Gap("what", "of", clause.object, "")
         return
     if clause.object and (number := _NUMBER.fullmatch(clause.object)):
-        yield _Wanted(f"how many {number[2]}", "", clause.object, "")
+        yield _Gap(f"how many {number[2]}", "", clause.object, "")
     elif clause.object:
-        yield _Wanted("what", "", clause.object, "")
+        yield _Gap("what", "", clause.object, "")
     for place, phrase in enumerate(clause.phrases):
         preposition, _, rest = phrase.partition(" ")
         if not rest:
             continue
         if _TIME.fullmatch(rest) and preposition in ("in", "on", "at"):
             left = [p for p in clause.phrases[:place] if p.split(" ")[0] in _DIRECTIONS]
-            yield _Wanted("when", "", phrase, _joined(clause.object, *left))
+            yield _Gap("when", "", phrase, _joined(clause.object, *left))
         elif preposition == "by" and clause.participle:
-            yield _Wanted("who" if _is_name(rest.split(" ")) else "what", "by", phrase, "")
+            yield _Gap("who" if _is_name(rest.split(" ")) else "what", "by", phrase, "")
         elif preposition == "by" or (preposition in _PLACES and not _may_be_place(clause, phrase)):
             continue
         elif preposition in _PLACES:
-            yield _Wanted("where", _PLACES[preposition], phrase, clause.object)
+            yield _Gap("where", _PLACES[preposition], phrase, clause.object)
         else:
-            yield _Wanted("what", preposition, phrase, clause.object)
+            yield _Gap("what", preposition, phrase, clause.object)
 
 
 def _may_be_place(clause: _Clause, phrase: str) -> bool:
@@ -167,7 +167,7 @@ def _may_be_place(clause: _Clause, phrase: str) -> bool:
     return rest.split(" ")[0] in ("the", "a", "an") or rest[:1].isupper()
 
 
-def _in_forms(clause: _Clause, wanted: _Wanted) -> Asked:
+def _in_forms(clause: _Clause, wanted: _Gap) -> Asked:
     subject = _inside(clause.subject)
     stays = " ".join(part for part in (clause.participle, wanted.left) if part)
     direct = _direct(clause, wanted, subject, stays)
@@ -187,7 +187,7 @@ def _in_forms(clause: _Clause, wanted: _Wanted) -> Asked:
     return Asked(tuple(dict.fromkeys(forms)), f"{answer}.")
 
 
-def _direct(clause: _Clause, wanted: _Wanted, subject: str, stays: str) -> str:
+def _direct(clause: _Clause, wanted: _Gap, subject: str, stays: str) -> str:
     if clause.verb in _BE:
         return _joined(wanted.word, clause.verb, subject, stays, wanted.after)
     helper, base = _VERBS[clause.verb]
