@@ -16,6 +16,7 @@ class Counting:
 
     base: object | None = None
     name = "counting"
+    max_tokens = 300
 
     def __init__(self) -> None:
         self.num_said = self.num_forgotten = 0
@@ -77,4 +78,4 @@ def test_a_question_that_is_tried_is_a_conversation_of_its_own() -> None:
     partner, console = Counting(), Impatient(-1)
     _try("What is [bold]7[/bold]?", partner, console)  # type: ignore[arg-type]
     assert console.text.startswith("> What is [bold]7[/bold]?\n")
-    assert partner.num_forgotten == 2
+    assert (partner.num_forgotten, partner.max_tokens) == (2, 300)

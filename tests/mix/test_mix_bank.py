@@ -12,17 +12,17 @@ BANK = [
     json.loads(line)["question"]
     for line in files("feldspar.mix.bank").joinpath("questions.jsonl").read_text().splitlines()
 ]
-_GRAMMAR = frozenset(
-    "a an the is are was were do does did of in on at to for from by with and or what which who how "
-    "when where why you your i my me it this that these those can could should would will be name "
-    "give tell say word words one please answer many much does called not no yes into".split()
+_GRAMMAR = re.compile(
+    "a|an|the|is|are|was|were|do|does|did|of|in|on|at|to|for|from|by|with|and|or|what|which|who|how"
+    "|when|where|why|you|your|i|my|me|it|this|that|these|those|can|could|should|would|will|be|name"
+    "|give|tell|say|words?|one|please|answer|many|much|called|not|no|yes|into"
 )
 
 
 def content_words(question: str) -> frozenset[str]:
     """Its words without grammar, and without the s of plurals."""
     words = re.findall(r"[a-z0-9]+", question.lower())
-    return frozenset(word.rstrip("s") for word in words if word not in _GRAMMAR)
+    return frozenset(word.rstrip("s") for word in words if not _GRAMMAR.fullmatch(word))
 
 
 def likeness(one: str, other: str) -> float:

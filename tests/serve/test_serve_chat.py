@@ -9,7 +9,7 @@ from by_hand import do_step
 from tiny_base import STUDENT, save_base
 
 from feldspar.config import Recipe
-from feldspar.records import Checkpoint, ExamItem, Leaf, Sample, Seed
+from feldspar.records import Checkpoint, Leaf, Sample, Seed
 from feldspar.runs import Run
 from feldspar.serve.chat import Conversationalist
 from feldspar.steps import Workspace
@@ -45,19 +45,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 rejected_because=why,
             )
 
-    def exams() -> Iterator[ExamItem]:
-        for number in range(8):
-            yield ExamItem(
-                id=f"{number}",
-                exam="own",
-                question=f"question {number}",
-                reference="",
-                use="select" if number == 7 else "report",
-                is_retention=number < 2,
-            )
-
     with Run(folder / "run", recipe) as opened:
-        do_step(opened, "own-exams", exams)
         do_step(opened, "leaves", leaves)
         do_step(opened, "samples", samples)
         do_step(opened, "trained", train)
@@ -105,11 +93,3 @@ def test_why_shows_the_likest_kept_sample_and_its_seeds(run: Path) -> None:
     assert "2" not in {n.sample.id for n in found}
     assert found[0].seeds == [SEED]
     assert found[0].likeness > 0.5
-
-
-def test_examples_are_of_what_was_taught_and_of_what_the_base_knew(run: Path) -> None:
-    partner = Conversationalist(run, max_tokens=2, temperature=0.0)
-    assert partner.examples(4) == [f"question {n}" for n in (2, 3, 0, 1)]
-    assert partner.examples(7) == [f"question {n}" for n in (2, 3, 4, 5, 6, 0, 1)]
-    # Item 7 chose checkpoints.
-    assert "question 7" not in partner.examples(100)
