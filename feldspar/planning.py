@@ -156,6 +156,9 @@ def not_included(recipe: Recipe) -> list[str]:
     """What a run spends time on that no figure of the plan holds."""
     config = recipe.evaluate
     found = ["exams: the student's answers, at each checkpoint"]
+    if recipe.train.merge is not None:
+        num_weights = len(recipe.train.merge.weights)
+        found.append(f"merged weights: the exams of the start and of {num_weights} weights")
     if recipe.prefer is not None:
         found.append("preferences: sampling the answers, and reading them with both models")
     if config.benchmark:
@@ -174,6 +177,7 @@ def estimate_steps(
     from feldspar.mix.estimate import estimate as estimate_mix
     from feldspar.prefer.estimate import estimate as estimate_prefer
     from feldspar.train.estimate import estimate as estimate_train
+    from feldspar.train.estimate import estimate_merge
 
     of_phases = {r.name: r.total for r in rows}
     found = [
@@ -181,6 +185,8 @@ def estimate_steps(
         estimate_mix(rows),
         estimate_train(of_phases, recipe.train, num_parameters),
     ]
+    if recipe.train.merge is not None:
+        found.append(estimate_merge(recipe.train, num_parameters))
     if recipe.prefer is not None:
         num_prompts = sum(written.samples[branch] for branch in recipe.prefer.branches)
         found.append(estimate_prefer(recipe.prefer, recipe.train, num_prompts, num_parameters))
@@ -189,7 +195,7 @@ def estimate_steps(
         -(-num_exam_items(leaf, recipe.generate, recipe.seed) // 2) for leaf in written.leaves
     )
     num_tuned = recipe.prefer.num_rounds * (1 + recipe.prefer.control) if recipe.prefer else 0
-    num_checkpoints = 1 + len(recipe.train.phase) + num_tuned
+    num_checkpoints = 1 + len(recipe.train.phase) + recipe.train.merges_the_end + num_tuned
     return [*found, *estimate_evaluation(recipe.evaluate, num_items, num_checkpoints)]
 
 

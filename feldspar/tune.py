@@ -36,7 +36,7 @@ def tune(
             sft,
             prompts,
             recipe.prefer,
-            train=recipe.train.model_copy(update={"phase": (), "merge": None}),
+            train=recipe.train.model_copy(update={"phase": (), "merge": None, "kl": None}),
             student=prepared.student,
             score=score,
             kept=kept,

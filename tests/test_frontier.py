@@ -8,11 +8,12 @@ from tiny_run import feldspar, write_recipe
 
 from feldspar.errors import RecipeError
 from feldspar.frontier.arms import Arm, arm_runs, folder_name, parse_arms
+from feldspar.frontier.epochs import equal_epochs
 from feldspar.frontier.figures import Measured, compare_arms
 from feldspar.frontier.page import cells
 from feldspar.frontier.plan import plan_study
 from feldspar.progress import SILENT
-from feldspar.runs import open_step
+from feldspar.runs import open_step, read_recipe_of
 
 SMALL = '[taxonomy]\npath = "t"\n[student]\nbase = "b"\n'
 
@@ -130,6 +131,7 @@ def test_without_exams_of_what_is_kept_there_is_no_kept_column() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_arms_share_what_they_can_and_go_on(tmp_path: Path, cache: Path) -> None:
     write_recipe(tmp_path)
     (tmp_path / "recipe.toml").write_text(
@@ -161,8 +163,19 @@ def test_arms_share_what_they_can_and_go_on(tmp_path: Path, cache: Path) -> None
     # A second time nothing is done again.
     again = feldspar(*command, cwd=tmp_path, cache=cache)
     assert json.loads(again.stdout)["rows"] == result["rows"]
-    equal = feldspar(*command, "--equal-tokens", cwd=tmp_path, cache=cache)
-    assert json.loads(equal.stdout)["equal_tokens"]
+    verified = feldspar("verify", str(root / result["runs"]["rate"][0]), cwd=tmp_path, cache=cache)
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+
+
+@pytest.mark.slow
+def test_epochs_come_near_to_the_first_arms_tokens(tiny: Path) -> None:
+    recipe = read_recipe_of(tiny)
+    train = recipe.train
+    phases = tuple(p.model_copy(update={"num_epochs": 5}) for p in train.phase)
+    other = recipe.model_copy(update={"train": train.model_copy(update={"phase": phases})})
+    # The same rows: the first arm's own epochs come out, whatever the other arm said.
+    equal = equal_epochs(other, tiny, tiny)
+    assert [p.num_epochs for p in equal.train.phase] == [p.num_epochs for p in train.phase]
 
 
 @pytest.mark.slow

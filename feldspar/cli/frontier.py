@@ -115,7 +115,7 @@ def _table(name: str, result: StudyResult) -> Table:
     for row in result.rows:
         style = "bold" if row.is_on_front else None
         table.add_row(*(escaped(cell) for cell in cells(row)), style=style)
-    table.caption = escaped("\n".join(notes(result)))
+    table.caption = "\n".join(map(escaped, notes(result)))
     table.caption_justify = "left"
     return table
 

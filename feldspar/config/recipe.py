@@ -16,7 +16,7 @@ from feldspar.config.serve import ServeConfig
 from feldspar.config.student import StudentConfig
 from feldspar.config.teacher import TeacherConfig
 from feldspar.config.track import TrackConfig
-from feldspar.config.train import SELECT, LearnConfig, TrainConfig
+from feldspar.config.train import LEARNED_AND_KEPT, SELECT, LearnConfig, TrainConfig
 from feldspar.errors import RecipeError
 from feldspar.keys import Place
 from feldspar.records import Branch
@@ -164,6 +164,15 @@ class Recipe(Part):
         return self
 
     @model_validator(mode="after")
+    def _kl_has_rows(self) -> Recipe:
+        if self.train.kl is not None and self.mix.base_replay is None:
+            raise ValueError(
+                "train.kl holds the student to the base on rows of base replay, and there are "
+                "none: add [mix.base_replay], or take train.kl out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _release_is_measured(self) -> Recipe:
         if self.prefer and "mt-bench" in self.prefer.release and self.evaluate.mt_bench is None:
             raise ValueError(
@@ -180,5 +189,10 @@ class Recipe(Part):
                 raise ValueError(
                     f"phase {phase.name!r} selects by {phase.select!r}; there are "
                     f"{', '.join((*SELECT, *tasks))}, and any task of an [[evaluate.benchmark]]"
+                )
+            if phase.select == LEARNED_AND_KEPT and not self.evaluate.general.enabled:
+                raise ValueError(
+                    f"phase {phase.name!r} selects by {LEARNED_AND_KEPT}, which needs "
+                    "evaluate.general.enabled = true"
                 )
         return self

@@ -36,7 +36,8 @@ class ReplayConfig(Part):
         return self
 
 
-SELECT = ("exams", "log-likelihood", "last")
+LEARNED_AND_KEPT = "learned-and-kept"
+SELECT = ("exams", LEARNED_AND_KEPT, "log-likelihood", "last")
 """Ways to choose a phase's checkpoint, beside the benchmarks."""
 
 
@@ -69,7 +70,8 @@ class PhaseConfig(Part):
     num_samples: Count | None = None
     """Rows per epoch including replay, for planning before there is data."""
     select: str = "exams"
-    """How its checkpoint is chosen: by the leaves' `exams`, by the `log-likelihood` of held-out
+    """How its checkpoint is chosen: by the leaves' `exams`, by these and what was kept of general
+    knowledge (`learned-and-kept`, see `evaluate.general`), by the `log-likelihood` of held-out
     rows (`mix.held_out`), the `last`, or by the validation part of an `[[evaluate.benchmark]]`
     task, such as `mmlu`."""
 
@@ -113,8 +115,8 @@ class MergeConfig(Part):
     the change forgets less, and often teaches as much. Costs exams, no training."""
 
     weights: Annotated[tuple[MergeWeight, ...], Field(min_length=1)] = (1.0, 0.9, 0.8, 0.7, 0.5)
-    """How much of the change is tried, 1 being all. The least one that has learned as much as the
-    best, and kept as much, is taken: by the exams' items for choosing (docs/phases.md)."""
+    """How much of the change is tried, 1 being all. The least one that has learned enough and kept
+    as much as any of these is taken: by the exams' items for choosing (docs/phases.md)."""
     after: Literal["training", "each-phase"] = "training"
     """When weights are merged: once, after the last phase, or after each phase, whose merged
     checkpoint the next one starts from."""
@@ -127,6 +129,16 @@ class MergeConfig(Part):
         if len(set(weights)) < len(weights):
             raise ValueError("train.merge.weights names a weight twice; take one out")
         return weights
+
+
+class KlConfig(Part):
+    """Holds the student to the base on rows of base replay, by the base's own probabilities."""
+
+    beta: Positive = 0.5
+    """Weight of the divergence of a token beside the cross-entropy of one."""
+    top_k: Annotated[int, Field(ge=1, le=4096)] = 32
+    """Likeliest tokens of the base that are kept for each place, 8 bytes each; all others count as
+    one."""
 
 
 class TrainConfig(Part):
@@ -170,6 +182,9 @@ class TrainConfig(Part):
     merge: MergeConfig | None = None
     """Merged weights: part of the way back to where training started. None: what was trained is
     taken as it is."""
+    kl: KlConfig | None = None
+    """Holds the student to the base on `mix.base_replay`'s rows, besides training on them. None:
+    trains on them as on others."""
 
     def of_phases(self) -> tuple[PhaseTraining, ...]:
         """How each phase is trained, with the defaults filled in."""

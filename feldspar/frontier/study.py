@@ -1,7 +1,7 @@
 """A study: arms run one after another in one folder, sharing every step whose key is the same.
 
 runs/NAME-frontier/
-  shared/steps/, answers/   what arms make; each arm's run has links to it
+  shared/steps/, answers/   what arms make; each has links to what it uses
   arms/ARM-MARK-seed-1/     an arm's run, as any other
   frontier.json, .html, .md the outcome
 """
@@ -23,8 +23,9 @@ from feldspar.frontier.arms import Arm, ArmRun
 from feldspar.frontier.epochs import equal_epochs
 from feldspar.frontier.figures import ArmFigures, compare_arms, measure_arm
 from feldspar.progress import Progress
+from feldspar.runs import SHARED
 
-_SHARED = ("steps", "answers")
+_ANSWERS = "answers"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,11 +88,11 @@ def _folder(root: Path, run: ArmRun) -> Path:
     """The arm's run, with its links to what all arms share."""
     path = root / "arms" / run.recipe.name
     path.mkdir(parents=True, exist_ok=True)
-    for name in _SHARED:
-        (root / "shared" / name).mkdir(parents=True, exist_ok=True)
-        link = path / name
+    (root / SHARED / _ANSWERS).mkdir(parents=True, exist_ok=True)
+    up = Path("..", "..", SHARED)
+    for link, target in ((path / SHARED, up), (path / _ANSWERS, up / _ANSWERS)):
         if not link.exists():
-            link.symlink_to(Path("..", "..", "shared", name), target_is_directory=True)
+            link.symlink_to(target, target_is_directory=True)
     return path
 
 

@@ -130,9 +130,12 @@ def merge(
 
 
 def choose_weight(candidates: Sequence[MergeCandidate], *, min_items: int) -> MergeChoice:
-    """The least weight that has learned as much as the best and, of those, kept as much as the one
-    that kept most: each by no more than one standard error of the paired differences
-    (docs/decisions/043)."""
+    """The least weight that has learned enough and, of those, kept as much as the one that kept
+    most, by one standard error of the paired differences (docs/decisions/043).
+
+    Enough is as much as the best, by one standard error; or a loss that is not told from noise
+    where more is kept beyond noise, and at least as much more.
+    """
     whole = max(candidates, key=lambda c: c.weight)
     if len(candidates) == 1:
         return MergeChoice(whole, "the only weight of train.merge.weights")
@@ -143,7 +146,7 @@ def choose_weight(candidates: Sequence[MergeCandidate], *, min_items: int) -> Me
         )
         return MergeChoice(whole, reason)
     best = max(candidates, key=lambda c: (fmean(c.learned), -c.weight))
-    able = [c for c in candidates if is_as_good(c.learned, best.learned)]
+    able = [c for c in candidates if _has_learned_enough(c, best)]
     about = "no exam asks for what is to be kept"
     if whole.kept:
         keeper = max(able, key=lambda c: (fmean(c.kept), -c.weight))
@@ -152,11 +155,21 @@ def choose_weight(candidates: Sequence[MergeCandidate], *, min_items: int) -> Me
     if whole.kept:
         about = f"kept {fmean(chosen.kept):.3f} over {len(chosen.kept)}, {_beside(chosen, whole)}"
     reason = (
-        f"the least that has learned and kept as much as the best: learned "
+        f"the least that has learned enough and kept as much as any of these: learned "
         f"{fmean(chosen.learned):.3f} over {len(chosen.learned)} items "
         f"({fmean(best.learned):.3f} the best, weight {best.weight:g}); {about}"
     )
     return MergeChoice(chosen, reason)
+
+
+def _has_learned_enough(candidate: MergeCandidate, best: MergeCandidate) -> bool:
+    if is_as_good(candidate.learned, best.learned):
+        return True
+    learned = _difference(best.learned, candidate.learned)
+    kept = _difference(best.kept, candidate.kept)
+    if learned is None or kept is None:
+        return False
+    return learned.interval.high >= 0 and kept.interval.low > 0 and kept.value >= -learned.value
 
 
 def _beside(chosen: MergeCandidate, whole: MergeCandidate) -> str:

@@ -21,6 +21,7 @@ from feldspar.student.fit import LoopTrainer
 from feldspar.student.model import Student
 from feldspar.student.token_rows import Kept, TokenRows, tokenise_once
 from feldspar.student.training.lora import load_to_train
+from feldspar.student.training.objective import Objective
 from feldspar.student.training.phase_trainer import PhaseSteps, PhaseTrainer, SaveCheckpoint
 from feldspar.student.training.process_group import LaunchSettings
 from feldspar.student.training.resume_state import state_bytes
@@ -30,6 +31,7 @@ from feldspar.student.training.tracking import NOWHERE, Tracking
 from feldspar.train.early import early_signs
 from feldspar.train.estimate import disk_bytes, schedule_of
 from feldspar.train.held_out import HeldOut
+from feldspar.train.kept_to_base import held_to_base
 from feldspar.train.merge import MERGED, Examiners, merge
 from feldspar.train.select import (
     PhaseCandidate,
@@ -84,7 +86,7 @@ def train_phases(
         )
         trainer = LoopTrainer(launch=launch, progress=workspace.progress)
     marks = _Marks(scores=scores, kept=kept, min_items=min_selection_items)
-    phase_loop = _Phases(workspace, config, student, marks, seed, trainer)
+    phase_loop = _Phases(workspace, base, config, student, marks, seed, trainer)
     listed = list(zip(phases, trainings, strict=True))
     start, earlier_steps = base, 0
     with tracking.following(workspace.folder / "metrics.jsonl"):
@@ -115,6 +117,7 @@ class _Phases:
     def __init__(
         self,
         workspace: Workspace,
+        base: Checkpoint,
         config: TrainConfig,
         student: StudentConfig,
         marks: _Marks,
@@ -122,7 +125,7 @@ class _Phases:
         trainer: PhaseTrainer,
     ) -> None:
         self.folder, self.progress, self.trainer = workspace.folder, workspace.progress, trainer
-        self.config, self.student, self.marks = config, student, marks
+        self.base, self.config, self.student, self.marks = base, config, student, marks
         self.min_items, self.seed = marks.min_items, seed
 
     def train(
@@ -154,11 +157,20 @@ class _Phases:
             schedule=schedule,
             settings=self._settings(training, schedule, earlier_steps),
             folder=self.folder,
+            objective=self._objective(loaded, phase, rows),
         )
         self.trainer.train(steps, trial.add)
         selection = trial.decide(schedule.num_steps, rows)
         self.trainer.forget(self.folder)
         return selection
+
+    def _objective(self, loaded: Student, phase: Phase, rows: TokenRows) -> Objective | None:
+        """Cross-entropy, with `train.kl` held to the base."""
+        if self.config.kl is None:
+            return None
+        return held_to_base(
+            self.base, loaded, phase, rows, self.config.kl, self.student, self.folder, self.progress
+        )
 
     def folder_of(self, phase: str, number: int) -> Path:
         return self.folder / f"{number + 1}-{quote(phase, safe=' ')}"
@@ -230,7 +242,8 @@ class _Phases:
         score = self.score_of(phase, training)
         shared = self.config.of_optimizer()
         decides = (start, phase, training, earlier_steps, self.seed, self.min_items)
-        return content_key(*decides, score, shared, self.student)
+        held_to = self.base if self.config.kl else None
+        return content_key(*decides, score, shared, self.student, held_to)
 
 
 class _Trial:

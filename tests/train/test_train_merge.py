@@ -51,6 +51,17 @@ def test_of_those_that_have_learned_as_much_the_one_that_keeps_most_counts():
     assert choice.candidate.weight == 0.7
 
 
+def test_a_loss_within_noise_is_taken_where_more_is_kept_beyond_it():
+    def weight(learned: int, kept: int) -> float:
+        found = candidates(w100=(98, 80), w90=(learned, kept))
+        return choose_weight(found, min_items=100).candidate.weight
+
+    # Three of a hundred are noise, six are none; six more that are kept are none either.
+    assert weight(95, 86) == 0.9
+    assert weight(95, 85) == 1.0
+    assert weight(92, 99) == 1.0
+
+
 def test_one_item_less_is_as_good_and_two_are_not():
     assert choose_weight(candidates(w100=(98, 0), w90=(97, 0)), min_items=9).candidate.weight == 0.9
     assert choose_weight(candidates(w100=(98, 0), w90=(96, 0)), min_items=9).candidate.weight == 1
