@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 
 from feldspar.ahead import Subject, check_before_run
@@ -176,34 +175,19 @@ def train(
 ) -> list[tuple[str, Checkpoint]]:
     """Train through the phases and tune on preferences; every checkpoint, the base first."""
     recipe = run.recipe
-    from feldspar.evaluate.exams.checkpoints import ScoreOnExams
+    from feldspar.examine import marks_for_choosing
     from feldspar.student.training.tracking import Tracking
     from feldspar.train.phases import TRAINED_STEP
 
-    examine = partial(
-        ScoreOnExams,
-        exams,
-        student=prepared.student,
-        config=recipe.evaluate.of_exams(),
-        seed=recipe.seed,
-        cache_path=run.path / "answers",
-        progress=run.progress,
-    )
-    score, retention = examine(), examine(retention=True)
-    kept = retention if retention.has_items else None
-    if recipe.train.merge is not None and kept is None:
-        log.warning(
-            "train.merge chooses by what was learned alone: no [[evaluate.exam]] with `retention` "
-            "has items for choosing"
-        )
+    marks = marks_for_choosing(run, prepared, exams)
     trained = run.step(TRAINED_STEP)(
         prepared.base,
         phases,
         recipe.train.of_phases(),
         recipe.train.of_optimizer(),
         student=prepared.student,
-        scores={"exams": score, **prepared.benchmarks(run.progress)},
-        kept=kept,
+        scores=marks.of_phases,
+        kept=marks.kept_of_phases,
         min_selection_items=recipe.evaluate.min_selection_items,
         seed=recipe.seed,
         tracking=Tracking(recipe.track, recipe.name),
@@ -217,12 +201,12 @@ def train(
             checkpoints[0 if config.start == "base" else -2],
             checkpoints[-1],
             config,
-            learned=score,
-            kept=kept,
+            learned=marks.learned,
+            kept=marks.kept,
             min_selection_items=recipe.evaluate.min_selection_items,
         )
     if recipe.prefer is not None and until != "trained":
         from feldspar.tune import tune
 
-        checkpoints += tune(run, prepared, checkpoints[-1], samples, score, kept)
+        checkpoints += tune(run, prepared, checkpoints[-1], samples, marks.learned, marks.kept)
     return [("base", prepared.base), *((c.phase, c) for c in checkpoints[1:])]

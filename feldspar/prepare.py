@@ -20,7 +20,9 @@ from feldspar.config import (
     place_paths,
     world_parts,
 )
-from feldspar.errors import TeacherError
+from feldspar.config.train import LEARNED_AND_KEPT
+from feldspar.errors import RecipeError, TeacherError, TrainingError
+from feldspar.evaluate.general.questions import cannot_be_asked
 from feldspar.evaluate.mt_bench.files import MTBench, find_mt_bench, read_mt_bench
 from feldspar.files import write_json
 from feldspar.models.model import Model
@@ -32,6 +34,7 @@ from feldspar.stored import read_stored
 from feldspar.student.bases.find import is_file_base, known_folder, make_folder
 from feldspar.student.precision import Precision, note_precision, noted_config, run_precision
 from feldspar.teacher import Budget, Journal, Teacher
+from feldspar.tokens.count import TokenCounter
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +58,8 @@ def place(
     """The recipe with real paths; makes the parts of the micro-world that it names.
 
     `parts`: those of the world that are needed, where that is not all of them. `makes_base`: a base
-    that is a GGUF file is downloaded and dequantised; else it stays as it is named until it was.
+    that is a GGUF file is downloaded and dequantised, and one on the hub is fetched; else it stays
+    as it is named until it was, and so does the template that `auto` means for it.
     """
     # Whole also before there is one, so that a later run can go on with the same answers.
     recipe = recipe.model_copy(update={"journal": str((folder / recipe.journal).absolute())})
@@ -68,7 +72,20 @@ def place(
     placed = place_paths(recipe, folder, made)
     base = _place_base(placed.student.base, progress, is_made=makes_base)
     student = placed.student.model_copy(update={"base": base})
+    if makes_base:
+        student = _with_template(student)
     return placed.model_copy(update={"student": student})
+
+
+def _with_template(student: StudentConfig) -> StudentConfig:
+    """With the template that `auto` means; what is wrong with the base is said by the checks,
+    together with all else that is wrong."""
+    from feldspar.student.model import with_template
+
+    try:
+        return with_template(student)
+    except TrainingError:
+        return student
 
 
 def _place_base(base: str, progress: Progress, *, is_made: bool) -> str:
@@ -101,6 +118,13 @@ class Prepared(NamedTuple):
         """Write down what `auto` means in this run, so that it goes on in the same precision."""
         note_precision(self.base.path, self.precision, run_path)
 
+    def asks_general(self, config: EvaluateConfig) -> bool:
+        """Whether the general-knowledge exam is asked: it says so where the base cannot be."""
+        why_not = cannot_be_asked(TokenCounter(self.base.path)) if config.general.enabled else ""
+        if why_not:
+            log.warning("%s; `[evaluate.general] enabled = false` says so too", why_not)
+        return config.general.enabled and not why_not
+
     def benchmarks(self, progress: Progress) -> dict[str, ScoreItems]:
         """What marks checkpoints by a benchmark, by task."""
         if not self.benchmark_configs:
@@ -131,6 +155,7 @@ def look_ahead(recipe: Recipe, until: Until, run_path: Path) -> Prepared:
     """
     from feldspar.student.model import base_checkpoint, find_device
 
+    assert recipe.student.template != "auto", recipe.student
     config = recipe.evaluate
     selecting = {phase.select for phase in recipe.train.phase} if until != "phases" else set()
     files = [] if config.mt_bench is None else find_mt_bench(config.mt_bench)
@@ -146,6 +171,8 @@ def look_ahead(recipe: Recipe, until: Until, run_path: Path) -> Prepared:
         mt_bench_files={path.name: path for path in files},
     )
     prepared.benchmarks(SILENT)
+    if LEARNED_AND_KEPT in selecting and (why_not := cannot_be_asked(TokenCounter(base.path))):
+        raise RecipeError(f"{why_not}; select by `exams` instead of {LEARNED_AND_KEPT}")
     return prepared
 
 

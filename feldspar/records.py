@@ -268,6 +268,14 @@ class Interval(NamedTuple):
 
 JUDGE_ERRORS = "judge errors"
 """A metric: the share of a judge's replies that say nothing of use. They are no part of a score."""
+FLIPS = "share of answers"
+"""A metric: general answers that were right and are wrong, or the other way round."""
+AGREEMENT = "agreement of wordings"
+"""A metric: the share of items that are right in both wordings, or wrong in both."""
+PERPLEXITY = "perplexity"
+"""A metric: exp of the mean negative log-likelihood of a token; its items hold nats a token."""
+KL = "KL to the base, nats a token"
+"""A metric: how far a model is from its base on what the base says."""
 UNTOUCHED = ": untouched"
 """Behind an exam's name: without the items that the training data holds."""
 

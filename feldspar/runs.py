@@ -130,15 +130,17 @@ def read_rows(path: Path, record: type[R]) -> Iterator[R]:
             raise damaged(path, "it holds more than was written")
 
 
-def write_rows(path: Path, rows: Iterable[object]) -> tuple[int, str | None]:
+def write_rows(
+    path: Path, rows: Iterable[object], *, is_shared: bool = False
+) -> tuple[int, str | None]:
     """Write records to a file that is there whole or not at all. Returns their number and their
-    type's name."""
+    type's name. `is_shared`: several processes may write the same at once."""
     adapter: TypeAdapter[Any] | None = None
     record: str | None = None
     num_rows = 0
     compressor = zstandard.ZstdCompressor(level=3, write_checksum=True)
     with (
-        whole_file(path) as beside,
+        whole_file(path, is_shared=is_shared) as beside,
         beside.open("wb") as raw,
         compressor.stream_writer(raw, closefd=False) as stream,
     ):

@@ -111,6 +111,8 @@ def _needed(subject: Subject) -> Iterator[_Extra]:
         yield _Extra("gguf", "gguf", "a GGUF base")
     if recipe.evaluate.benchmark and subject.reaches("scores"):
         yield _Extra("lm_eval", "eval", "evaluate.benchmark")
+    if recipe.evaluate.retrieval is not None and subject.reaches("scores"):
+        yield _Extra("bm25s", "retrieval", "evaluate.retrieval")
     for tracker in recipe.track.to if subject.reaches("trained") else ():
         extra = "tracking" if tracker == "tensorboard" else ""
         yield _Extra(tracker, extra, "track.to")

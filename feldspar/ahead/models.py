@@ -14,6 +14,7 @@ from feldspar.runs import cache_folder
 from feldspar.student.bases.find import file_at_hand, is_file_base, look_into
 from feldspar.student.bases.origin import says_of_origin
 from feldspar.student.model_sizes import find_config
+from feldspar.student.template.choose import has_chat_template
 
 _SUFFIXES = (".safetensors", ".json", ".jinja", ".model", ".txt")
 _CACHE = "checked-models.json"
@@ -32,7 +33,11 @@ def base(subject: Subject) -> str | None:
     folder = _folder(subject, given, named)
     if isinstance(folder, Note):
         return folder
-    origin, says = says_of_origin(folder), _checked(folder, subject.recipe.student)
+    says = _checked(folder, subject.recipe.student)
+    if subject.named.student.template == "auto":
+        has = "has a" if has_chat_template(folder) else "has no"
+        says += f" (student.template is not set, and the base {has} chat template)"
+    origin = says_of_origin(folder)
     return f"{says}; {origin}" if origin else says
 
 
@@ -70,13 +75,13 @@ def reward_pair(subject: Subject) -> str | None:
         if isinstance(folder, Note):
             return folder
         try:
-            if role == "aligned" and not _has_chat_template(folder):
+            if role == "aligned" and not has_chat_template(folder):
                 raise TrainingError(
                     f"{folder} has no chat template, so there is no telling how it is spoken to; "
                     "add chat_template.jinja beside its tokenizer.json"
                 )
             if server is None:
-                _checked(folder, StudentConfig(base=str(folder)))
+                _checked(folder, StudentConfig(base=str(folder), template="lab"))
         except TrainingError as error:
             raise TrainingError(f"prefer.{role}: {error}") from error
         folders.append(folder)
@@ -131,12 +136,6 @@ def _to_be_made(base: str) -> Note:
     if file is None:
         raise TrainingError(f"{base}: no such file; name a GGUF file or a model folder")
     return Note(f"GGUF, {look_into(file).what_was_lost()}: the run dequantises it once")
-
-
-def _has_chat_template(folder: Path) -> bool:
-    if (folder / "chat_template.jinja").is_file():
-        return True
-    return "chat_template" in _read_object(folder / "tokenizer_config.json")
 
 
 def _existing(folder: str) -> Path:

@@ -63,6 +63,7 @@ def _options(
     form = "%(levelname)s %(name)s: %(message)s" if debug else "%(levelname)s: %(message)s"
     handler.setFormatter(_PrintableFormatter(form))
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, handlers=[handler])
+    logging.getLogger("feldspar.notices").setLevel(logging.INFO)
     for noisy in (
         "matplotlib",
         "httpx",

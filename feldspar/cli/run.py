@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shlex
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -103,7 +106,15 @@ def _run_here(wanted: _Wanted, num_processes: int) -> None:
 def _chat_command(wanted: _Wanted, name: str) -> str:
     """What shows the result's answers next to its base's, some questions of its exams first."""
     root = "" if wanted.runs == RUNS else f" --runs {shlex.quote(str(wanted.runs))}"
-    return f"feldspar chat {shlex.quote(name)} --beside-base --try 6{root}"
+    return f"{_own_command()} chat {shlex.quote(name)} --beside-base --try 6{root}"
+
+
+def _own_command() -> str:
+    """As it can be pasted, also where it is not on the path: `.venv/bin/feldspar`."""
+    called = Path(sys.argv[0])
+    if called.name != "feldspar" or shutil.which("feldspar"):
+        return "feldspar"
+    return shlex.quote(os.path.relpath(called))
 
 
 def _step_command(until: Until, what: str) -> Callable[..., None]:

@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 
 from feldspar.cli.terminal import escaped
-from feldspar.records import JUDGE_ERRORS, UNTOUCHED, Score
+from feldspar.records import AGREEMENT, FLIPS, JUDGE_ERRORS, KL, PERPLEXITY, UNTOUCHED, Score
 from feldspar.report.grid import Grid, score_grid
 from feldspar.stats.merge_curve import MeanMark, MergeSelection
 
@@ -28,10 +28,12 @@ def score_tables(scores: Sequence[Score], left_out: Sequence[str] = ()) -> list[
     unmatched = {exam for exam, n in num_all.items() if 2 * num_matched.get(exam, 0) < n}
     grids = {
         "Right answers": score_grid(shown, "accuracy"),
+        "General answers that changed": score_grid(shown, FLIPS),
         "Found right by the judge": score_grid(shown, "judged right"),
         "Log-likelihood of reference answers, nats a token": score_grid(
             (s for s in shown if s.exam in unmatched), "log-likelihood"
         ),
+        "Distance from the base": _named(shown, (PERPLEXITY, KL)),
         "Published benchmarks": _published(shown),
         "Judge errors, which count for nothing": _errors(shown),
     }
@@ -71,9 +73,15 @@ def _is_whole(score: Score) -> bool:
 
 def _published(shown: Sequence[Score]) -> Grid:
     """Benchmarks and MT-Bench, each by its own metric."""
-    found = [s for s in shown if s.metric not in (*OF_EXAMS, JUDGE_ERRORS)]
+    others = (*OF_EXAMS, JUDGE_ERRORS, FLIPS, AGREEMENT, PERPLEXITY, KL)
+    return _named(shown, [s.metric for s in shown if s.metric not in others])
+
+
+def _named(shown: Sequence[Score], metrics: Sequence[str]) -> Grid:
+    """Scores of several metrics, which stand behind their exams."""
+    found = [s for s in shown if s.metric in metrics]
     return score_grid(
-        (replace(s, exam=f"{s.exam}, {s.metric}", metric="published") for s in found), "published"
+        (replace(s, exam=f"{s.exam}, {s.metric}", metric="named") for s in found), "named"
     )
 
 

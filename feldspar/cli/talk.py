@@ -26,6 +26,8 @@ HELP = (
 
 NUM_EXAMPLES = 100
 """Questions that `/try` has."""
+TRY_TOKENS = 80
+"""Room for an answer to one of them: exams ask for short ones."""
 _ROOM_FOR_CTRL_C = 2
 """Columns left free: a terminal echoes `^C`, which on a full line would begin another."""
 
@@ -46,17 +48,20 @@ def chat(
     """Talk to the result of a run."""
     from rich.console import Console
 
+    from feldspar.evaluate.examples import example_questions
     from feldspar.runs import find_run
     from feldspar.serve.chat import Conversationalist
 
     console = Console()
-    partner = Conversationalist(find_run(run, runs), max_tokens, temperature)
+    path = find_run(run, runs)
+    partner = Conversationalist(path, max_tokens, temperature)
     if beside_base:
         partner.bring_base()
-    for question in partner.examples(num_tried) if num_tried else ():
+    tried = example_questions(path, num_tried)
+    for question in tried:
         _try(question, partner, console)
     console.print(escaped(f"{partner.name}. {HELP}"), style="dim", highlight=False)
-    untried = iter(partner.examples(NUM_EXAMPLES)[num_tried:])
+    untried = (q for q in example_questions(path, NUM_EXAMPLES) if q not in tried)
     while True:
         try:
             line = console.input("[bold]> [/bold]").strip()
@@ -83,9 +88,12 @@ def _try(question: str, partner: Conversationalist, console: Console) -> None:
     """Ask it as a conversation of its own: what came before would change the answer."""
     from rich.text import Text
 
+    room = partner.max_tokens
     partner.forget()
+    partner.max_tokens = min(room, TRY_TOKENS)
     console.print(Text(printable(f"> {question}"), style="bold"))
     _answer(question, partner, console)
+    partner.max_tokens = room
     partner.forget()
 
 

@@ -15,7 +15,9 @@ from feldspar.config.base import Share as Share
 from feldspar.config.evaluate import BenchmarkConfig as BenchmarkConfig
 from feldspar.config.evaluate import EvaluateConfig as EvaluateConfig
 from feldspar.config.evaluate import ExamConfig as ExamConfig
+from feldspar.config.evaluate import GeneralConfig as GeneralConfig
 from feldspar.config.evaluate import MTBenchConfig as MTBenchConfig
+from feldspar.config.evaluate import RetrievalConfig as RetrievalConfig
 from feldspar.config.gate import GateConfig as GateConfig
 from feldspar.config.generate import BudgetConfig as BudgetConfig
 from feldspar.config.generate import Criterion as Criterion

@@ -16,7 +16,7 @@ from feldspar.config.serve import ServeConfig
 from feldspar.config.student import StudentConfig
 from feldspar.config.teacher import TeacherConfig
 from feldspar.config.track import TrackConfig
-from feldspar.config.train import SELECT, LearnConfig, TrainConfig
+from feldspar.config.train import LEARNED_AND_KEPT, SELECT, LearnConfig, TrainConfig
 from feldspar.errors import RecipeError
 from feldspar.keys import Place
 from feldspar.records import Branch
@@ -189,5 +189,10 @@ class Recipe(Part):
                 raise ValueError(
                     f"phase {phase.name!r} selects by {phase.select!r}; there are "
                     f"{', '.join((*SELECT, *tasks))}, and any task of an [[evaluate.benchmark]]"
+                )
+            if phase.select == LEARNED_AND_KEPT and not self.evaluate.general.enabled:
+                raise ValueError(
+                    f"phase {phase.name!r} selects by {LEARNED_AND_KEPT}, which needs "
+                    "evaluate.general.enabled = true"
                 )
         return self

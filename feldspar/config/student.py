@@ -28,8 +28,9 @@ class StudentConfig(Part):
     (`package:NAME==VERSION/FILE.gguf`, with `#sha256=HEX` after it to pin the file)."""
     system_prompt: str = ""
     """System prompt of every conversation, if not empty."""
-    template: Literal["lab", "own"] = "lab"
-    """`lab`: the cards' <|system|>, <|user|>, <|assistant|>; `own`: the base's chat template."""
+    template: Literal["auto", "lab", "own"] = "auto"
+    """`lab`: the cards' <|system|>, <|user|>, <|assistant|>; `own`: the base's chat template. auto:
+    own where the base has a chat template, lab where it has none or has lab's already."""
     max_length: Count = 2048
     """Longest training row in tokens; longer ones are dropped and counted."""
     device: Rounding[Literal["auto", "cpu", "cuda", "mps"]] = "auto"

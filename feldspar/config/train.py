@@ -36,7 +36,8 @@ class ReplayConfig(Part):
         return self
 
 
-SELECT = ("exams", "log-likelihood", "last")
+LEARNED_AND_KEPT = "learned-and-kept"
+SELECT = ("exams", LEARNED_AND_KEPT, "log-likelihood", "last")
 """Ways to choose a phase's checkpoint, beside the benchmarks."""
 
 
@@ -69,7 +70,8 @@ class PhaseConfig(Part):
     num_samples: Count | None = None
     """Rows per epoch including replay, for planning before there is data."""
     select: str = "exams"
-    """How its checkpoint is chosen: by the leaves' `exams`, by the `log-likelihood` of held-out
+    """How its checkpoint is chosen: by the leaves' `exams`, by these and what was kept of general
+    knowledge (`learned-and-kept`, see `evaluate.general`), by the `log-likelihood` of held-out
     rows (`mix.held_out`), the `last`, or by the validation part of an `[[evaluate.benchmark]]`
     task, such as `mmlu`."""
 

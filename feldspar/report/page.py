@@ -41,7 +41,7 @@ from feldspar.stored import read_stored, reading
 STEPS = (
     *("leaves", "leaf-exams", "own-exams", "samples", "phases", "trained", "merged", "preferred"),
     "scores",
-    *("served-exams", "benchmarks", "mt-bench", "judged", "touched", "untouched"),
+    *("served-exams", "general", "benchmarks", "mt-bench", "judged", "touched", "untouched"),
 )
 MAX_TOUCHED = 100
 EXAM_METRICS = ("accuracy", "log-likelihood")
@@ -152,11 +152,15 @@ def gather(run_path: Path) -> Page:
     published = [s for step in ("benchmarks", "mt-bench") for s in steps.get(step, ())]
     untouched: list[Score] = list(steps.get("untouched", ()))
     of_exams = [s for s in untouched if s.metric in EXAM_METRICS]
+    general: list[Score] = list(steps.get("general", ()))
+    is_first = {id(s): s.metric in EXAM_METRICS and ": " not in s.exam for s in general}
+    of_exams = [*(s for s in general if is_first[id(s)]), *of_exams]
     served: list[Score] = list(steps.get("served-exams", ()))
     grids = [score_grid([*scores, *served, *of_exams], metric) for metric in EXAM_METRICS]
     judged: list[Score] = list(steps.get("judged", ()))
     grids += [score_grid(judged, metric) for metric in dict.fromkeys(s.metric for s in judged)]
-    of_published = [*published, *(s for s in untouched if s.metric not in EXAM_METRICS)]
+    in_parts = [s for s in general if not is_first[id(s)]]
+    of_published = [*in_parts, *published, *(s for s in untouched if s.metric not in EXAM_METRICS)]
     metrics_of_published = dict.fromkeys(s.metric for s in of_published)
     touched: list[Touched] = list(steps.get("touched", ()))
     metrics = _json_lines(steps.get("trained"), "metrics.jsonl")

@@ -31,6 +31,12 @@ from feldspar.student.model_files import (
     quiet_transformers,
 )
 from feldspar.student.precision import Dtype, find_precision, size_of_model
+from feldspar.student.template.choose import (
+    TemplateName,
+    choose_template,
+    has_chat_template,
+    writes_lab,
+)
 from feldspar.student.template.layout import (
     TEMPLATE_DATE,
     Layout,
@@ -233,9 +239,12 @@ def check_base(path: str, config: StudentConfig) -> str:
     folder = find_model(path)
     num_tensors = check_weights(folder)
     tokenizer = load_tokenizer(str(folder))
-    if config.template == "lab":
+    is_lab = (choose_template(tokenizer) if config.template == "auto" else config.template) == "lab"
+    if is_lab:
         check_token_rows(folder, tokenizer, ())
-        return f"{num_tensors} tensors, all finite; the lab template"
+        is_other = tokenizer.chat_template and not writes_lab(tokenizer)
+        instead = " in place of the base's own" if is_other else ""
+        return f"{num_tensors} tensors, all finite; the lab template{instead}"
     template = _make_template(None, tokenizer, config)
     chat = [Message(role="user", content="?"), Message(role="assistant", content="!")]
     turn = template.render(Conversation(id="", source="", messages=tuple(chat)))
@@ -299,6 +308,18 @@ def find_dtype(config: StudentConfig, device: torch.device, model: Any) -> torch
     return DTYPES[found.dtype]
 
 
+def with_template(config: StudentConfig) -> StudentConfig:
+    """The same with the template that `auto` means for its base: it decides results, so keys must
+    hold it. A hub id is fetched. Raises TrainingError."""
+    if config.template != "auto":
+        return config
+    folder = find_model(config.base)
+    name: TemplateName = "lab"
+    if has_chat_template(folder):
+        name = choose_template(load_tokenizer(str(folder)))
+    return config.model_copy(update={"template": name})
+
+
 def find_model(path: str) -> Path:
     """The folder of a directory or hub id, which is fetched. Raises TrainingError."""
     folder = Path(path)
@@ -328,7 +349,8 @@ def _download(name: str, patterns: Sequence[str] = _CONTENT) -> Path:
 
 def _make_template(model: Any, tokenizer: Any, config: StudentConfig) -> Template:
     has_bos = uses_bos(tokenizer)
-    if config.template == "lab":
+    name = choose_template(tokenizer) if config.template == "auto" else config.template
+    if name == "lab":
         _add_tokens(model, tokenizer, LAB.trained)
         tokenizer.eos_token = LAB.stop
         tokenizer.chat_template = lab_chat_template(bos=has_bos, system_prompt=config.system_prompt)
@@ -339,7 +361,7 @@ def _make_template(model: Any, tokenizer: Any, config: StudentConfig) -> Templat
             raise TrainingError('the base has no chat template of its own; use template = "lab"')
         layout = own = OwnLayout(tokenizer)
         stop_id = tokenizer.convert_tokens_to_ids(own.stop_text)
-    if config.template == "own":
+    if name == "own":
         # Padding is never looked at, so a row of its own would change the vocabulary for nothing.
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = own.stop_text

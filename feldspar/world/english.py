@@ -34,6 +34,17 @@ def ask_about(sentence: str) -> list[Asked]:
     return asked + [_in_forms(turned, wanted) for wanted in _wanted(turned)] if turned else asked
 
 
+def subjects_of(sentence: str) -> list[str]:
+    """Who or what a sentence is about, within a question; empty where the rules do not read it.
+
+    >>> subjects_of("The mayor of Orvelin is Ines Calder.")
+    ['the mayor of Orvelin', 'Ines Calder']
+    """
+    parsed = _parse(sentence)
+    found = [] if parsed is None else [parsed, _turned(parsed)]
+    return [_inside(clause.subject) for clause in found if clause is not None]
+
+
 class _Clause(NamedTuple):
     """`The lighthouse | was | built | (nothing) | in 1871, by Hanne Torvik`."""
 

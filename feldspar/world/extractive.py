@@ -225,10 +225,29 @@ def _topics(sentences: list[str], rng: random.Random) -> list[Block]:
         shared = sorted(places, key=len, reverse=True)[:8]
     rng.shuffle(shared)
     shared.sort(key=lambda word: word.islower())
-    return [
+    made = [
         Block(question=f'What is said about "{word}"?', answer=" ".join(places[word][:3]))
         for word in shared
     ]
+    return _portraits(sentences, rng) + made
+
+
+def _portraits(sentences: list[str], rng: random.Random) -> list[Block]:
+    """All that is said of a person or a thing that two sentences or more have as their subject."""
+    told: dict[str, list[str]] = {}
+    for sentence in sentences:
+        for subject in english.subjects_of(sentence):
+            told.setdefault(subject, []).append(sentence)
+    found = [(subject, said) for subject, said in told.items() if len(said) > 1]
+    return [
+        Block(question=form.format(subject), answer=" ".join(said[:_MAX_TOLD]))
+        for form in _PORTRAIT_FORMS
+        for subject, said in rng.sample(found, len(found))
+    ]
+
+
+_MAX_TOLD = 5
+_PORTRAIT_FORMS = ("Tell me about {}.", "What do you know about {}?", "Describe {}.")
 
 
 def _closest(question: str, examples: Sequence[Block]) -> str:

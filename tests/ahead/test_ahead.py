@@ -131,7 +131,10 @@ def test_a_recipe_with_all_it_needs_has_nothing_wrong(project: Path, server: Ser
     assert {c.name for c in found.values() if c.state == "wrong"} == set()
     assert found["taxonomy"].says == "1 leaves"
     assert found["data"].says == "1 sources of rows can be read"
-    assert found["base"].says.endswith("tensors, all finite; the lab template")
+    assert found["base"].says.endswith(
+        "tensors, all finite; the lab template (student.template is not set, and the base has no "
+        "chat template)"
+    )
     assert found["teacher"].says == f"m at {server.url}"
     assert found["licence"].state == "note"
     assert server.num_posts == 0
@@ -287,7 +290,10 @@ def test_a_gguf_base_is_looked_at_and_becomes_a_folder_with_the_run(project: Pat
     after = looked_at(project, *own)["base"]
     assert after.state == "ok"
     assert after.says.startswith("20 tensors, all finite; its own template ends answers with")
-    assert after.says.endswith(f"; tiny.gguf, dequantised: {lost}")
+    unset = looked_at(project, own[0])["base"].says
+    assert "(student.template is not set, and the base has a chat template); tiny.gguf" in unset
+    instead = looked_at(project, own[0], "student.template=lab")["base"].says
+    assert "the lab template in place of the base's own; tiny.gguf" in instead
     file.write_bytes(file.read_bytes()[:-1])
     assert "cut off" in looked_at(project, *own)["base"].says
     in_package = looked_at(project, "student.base=package:some-model==1.0/tiny.gguf")["base"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from feldspar.config import EvaluateConfig, StudentConfig
 from feldspar.evaluate.examinee import CheckpointExaminee, Examinee
-from feldspar.evaluate.exams.answers import kept_answers
+from feldspar.evaluate.exams.answers import VERSION, kept_answers
 from feldspar.evaluate.scores import LEAF_EXAMS, scores_of
 from feldspar.keys import content_key
 from feldspar.progress import SILENT, Progress
@@ -15,16 +15,13 @@ from feldspar.records import Answer, Checkpoint, ExamItem, Score
 from feldspar.runs import write_rows
 from feldspar.steps import Step, Workspace
 
-VERSION = 1
-"""Of the way answers are made and matched: part of `ScoreOnExams.key`."""
-
 
 class ScoreOnExams:
     """The items for selection, alone: the `ScoreItems` of training, the `ScoreCheckpoint` of
     preference tuning. Those of what is learned, or, with `retention`, those of what is to be kept.
 
     Answers are kept under `cache_path` by checkpoint, items and settings, so that no checkpoint is
-    asked twice.
+    asked twice; a base's also under `base_cache`, for other runs.
     """
 
     metric = "accuracy"
@@ -39,12 +36,13 @@ class ScoreOnExams:
         cache_path: Path,
         progress: Progress = SILENT,
         retention: bool = False,
+        base_cache: Path | None = None,
     ) -> None:
         self._items = tuple(
             item for item in items if item.use == "select" and item.is_retention == retention
         )
         self._student, self._config, self._seed = student, config, seed
-        self._cache_path, self._progress = cache_path, progress
+        self._cache_path, self._progress, self._base_cache = cache_path, progress, base_cache
         self.key = content_key(VERSION, self._items, student, config.of_items(), seed)
 
     @property
@@ -77,6 +75,7 @@ class ScoreOnExams:
             config=self._config,
             seed=self._seed,
             progress=self._progress,
+            base_cache=self._base_cache if checkpoint.step == 0 else None,
         )
 
     def _path(self, checkpoint: Checkpoint) -> Path:
@@ -91,11 +90,12 @@ def evaluate(
     *,
     student: StudentConfig,
     seed: int,
+    base_cache: Path | None = None,
 ) -> Iterator[Score]:
     """Score checkpoints on the report items; the answers lie in `FOLDER/answers/NAME.jsonl.zst`.
 
-    Answers that an earlier try left there are used again, and those that another run which shares
-    its answers has had from the same checkpoint.
+    Answers that an earlier try left there are used again, those of another step of the run, and
+    under `base_cache` those of a base that another run has asked.
     """
     reported = [item for item in items if item.use == "report"]
     key = content_key(VERSION, reported, student, config.of_items(), seed)
@@ -110,7 +110,13 @@ def evaluate(
             shutil.copyfile(shared, path)
         examinee = CheckpointExaminee(name, checkpoint, student)
         answers = kept_answers(
-            path, examinee, reported, config=config, seed=seed, progress=workspace.progress
+            path,
+            examinee,
+            reported,
+            config=config,
+            seed=seed,
+            progress=workspace.progress,
+            base_cache=base_cache if checkpoint.step == 0 else None,
         )
         known[checkpoint.digest] = answers
         if shared is not None and not shared.exists():

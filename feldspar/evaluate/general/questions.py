@@ -10,19 +10,24 @@ The items lie beside this file, one JSON object a line, and are part of the pack
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Literal
 
 from pydantic import TypeAdapter
 
+from feldspar.errors import RecipeError
 from feldspar.records import ExamItem, Form
+from feldspar.tokens.count import TokenCounter
 
 EXAM = "general knowledge"
 """Its name among the scores."""
 NUM_WORDINGS = 2
+_EMPTY_LINE = re.compile(r"\n\s*\n")
 Use = Literal["select", "report"]
 
 
@@ -58,6 +63,11 @@ class GeneralItem:
         return first, second
 
 
+def item_of(posed_id: str) -> str:
+    """The id of the item of which this is one wording."""
+    return posed_id.rpartition("#")[0]
+
+
 @cache
 def general_items() -> tuple[GeneralItem, ...]:
     """All items, in the file's order."""
@@ -66,16 +76,39 @@ def general_items() -> tuple[GeneralItem, ...]:
     return tuple(adapter.validate_json(line) for line in lines)
 
 
-@cache
-def general_text() -> tuple[str, ...]:
-    """Passages of general text of our own, for a perplexity."""
-    text = _file_bytes("text.txt").decode()
-    return tuple(passage.strip() for passage in text.split("\n\n") if passage.strip())
+def general_text(path: Path | None = None) -> list[str]:
+    """Passages of general text, for a perplexity: of a file, or our own.
+
+    Raises RecipeError for a file that holds no text.
+    """
+    try:
+        content = _file_bytes("text.txt") if path is None else path.read_bytes()
+        text = content.decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: evaluate.general.text cannot be read: {error}") from error
+    passages = [" ".join(passage.split()) for passage in _EMPTY_LINE.split(text)]
+    found = [passage for passage in passages if passage]
+    if not found:
+        raise RecipeError(f"{path}: evaluate.general.text holds no text")
+    return found
+
+
+def cannot_be_asked(counter: TokenCounter) -> str:
+    """Why a model is not asked: what its tokenizer cannot write of the exam. Empty where it can."""
+    texts = [question for item in general_items() for question in item.ask]
+    lost = counter.cannot_write(texts)
+    if not lost:
+        return ""
+    return (
+        f"the student's tokenizer cannot write {len(lost)} of the {len(texts)} questions of the "
+        f"general-knowledge exam, such as {lost[0]!r}: it is left out"
+    )
 
 
 def content_digest() -> str:
-    """sha256 of the items: the exam's version."""
-    return hashlib.sha256(_file_bytes("questions.jsonl")).hexdigest()
+    """sha256 of the items and the text: the exam's version."""
+    content = _file_bytes("questions.jsonl") + _file_bytes("text.txt")
+    return hashlib.sha256(content).hexdigest()
 
 
 def halves(items: Sequence[GeneralItem]) -> dict[Use, list[GeneralItem]]:
