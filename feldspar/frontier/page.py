@@ -72,12 +72,13 @@ def notes(result: StudyResult) -> list[str]:
     """What the table is of."""
     base = result.rows[0]
     kept = f", kept over {base.kept.num_items} answers" if base.kept else ""
-    seeds = f"{result.num_seeds} seeds" if result.num_seeds > 1 else "one seed"
+    seeds = "one seed"
+    if result.num_seeds > 1:
+        seeds = f"{result.num_seeds} seeds, each one's figure in brackets"
     equal = " All phases see as many trained tokens as the first arm's, to the nearest epoch."
     return [
         f"Learned: {', '.join(result.learned_exams)}, over {base.learned.num_items} answers{kept}; "
-        f"{seeds}, each seed's figure in brackets. Reported items, which nothing was chosen by; "
-        "intervals are 95 %.",
+        f"{seeds}. Reported items, which nothing was chosen by; intervals are 95 %.",
         "* on the front: no arm has learned and kept at least as much, and more of one. = has "
         "learned as much as the arm that has learned most (one standard error, paired): compare "
         "kept among these. Differences are paired with the first arm; ~ is not told from noise.",
