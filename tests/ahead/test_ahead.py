@@ -85,7 +85,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[Server]:
     with Server() as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield server
         server.shutdown()
@@ -230,6 +230,26 @@ def test_a_reward_server_must_tell_log_probabilities(project: Path, server: Serv
     gone = pair.replace(server.url, "http://127.0.0.1:9/v1")
     found = looked_at(project, gone)["reward servers"]
     assert (found.state, "nobody answers" in found.says) == ("note", True)
+
+
+@pytest.mark.parametrize(
+    ("role", "kind", "says"),
+    [
+        ("aligned_server", 'command="no-such {port}", model="m"', "prefer.ROLE: no program"),
+        ("base_server", 'command="no-such {port}", model="m"', "prefer.ROLE: no program"),
+        ("policy_server", 'command="no-such {model} {port}"', "prefer.ROLE: no program"),
+        ("aligned_server", 'folder="/nonexistent"', "prefer.aligned_server.folder"),
+        ("base_server", 'folder="/nonexistent"', "prefer.base_server.folder"),
+    ],
+)
+def test_each_model_of_preference_tuning_is_looked_at(
+    project: Path, role: str, kind: str, says: str
+) -> None:
+    save_model(project / "aligned", seed=1, has_template=True)
+    pair = f'prefer={{aligned="aligned", base="base", {role}={{{kind}}}}}'
+    wrong = [c.says for c in looked_at(project, pair).values() if c.state == "wrong"]
+    assert len(wrong) == 1
+    assert says.replace("ROLE", role) in wrong[0]
 
 
 def test_a_server_to_be_measured_must_have_the_model(project: Path, server: Server) -> None:
