@@ -1,9 +1,10 @@
-# Two commands do all the set-up on a fresh machine: `make run` and `make test`.
+# These commands do all the set-up on a fresh machine: `make run`, `make demo` and `make test`.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.complete
 DEV    := $(VENV)/.complete-dev
+GGUF   := $(VENV)/.complete-gguf
 PIP    := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 
 # Tests of one file share a worker, and what their fixtures make. WORKERS=0: all in one process.
@@ -13,10 +14,15 @@ PYTEST  := $(BIN)/pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadf
 # Compiled files are kept: each worker would compile every test again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run setup check style types fast-tests test gpu-test clean
+.PHONY: run demo setup check style types fast-tests test gpu-test clean
 
 run: $(STAMP)
 	$(BIN)/feldspar run recipes/quickstart.toml
+
+# A real chat model learns an invented island; then its answers and its base's, side by side.
+demo: $(GGUF)
+	$(BIN)/feldspar run recipes/demo.toml
+	$(BIN)/feldspar chat demo --beside-base --try 6
 
 setup: $(STAMP)
 
@@ -29,10 +35,14 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PIP) -e .
 	@touch $(STAMP)
 
+$(GGUF): $(STAMP)
+	@$(PIP) -e '.[gguf]'
+	@touch $(GGUF)
+
 $(DEV): $(STAMP)
 	@echo "installing the development tools and the extras that the tests use"
-	@$(PIP) -e '.[dev,eval,lora,parquet,tracking]'
-	@touch $(DEV)
+	@$(PIP) -e '.[dev,eval,gguf,lora,parquet,tracking]'
+	@touch $(DEV) $(GGUF)
 
 # mypy runs next to the tests; if one part fails, the others still finish.
 check: $(DEV)

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 def calibrate_judge(recipe: Recipe, folder: Path, progress: Progress) -> list[JudgeScore]:
     """How well the recipe's judge tells known good pairs from corrupted ones."""
     placed = place(recipe, folder, progress, parts=set())
-    leaves = list(read_taxonomy(placed.taxonomy, progress=progress))
+    taxonomy = placed.wanted_taxonomy("trying a judge on seeds")
+    leaves = list(read_taxonomy(taxonomy, progress=progress))
     with open_teachers(placed, progress) as teachers:
         return list(
             calibrate(
