@@ -24,7 +24,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 $(DEV): $(STAMP)
 	@echo "installing the development tools and the extras that the tests use"
-	@$(PIP) -e '.[dev,eval,lora,parquet,tracking]'
+	@$(PIP) -e '.[dev,eval,gguf,lora,parquet,tracking]'
 	@touch $(DEV)
 
 check: $(DEV)

@@ -73,7 +73,13 @@ def learning_recipe(
     folder = run_path.with_name(name) / "exams"
     branches = sorted({item.branch for item in _leaf_exams(run_path) if item.branch})
     exams = [
-        ExamConfig(name=f"{EARLIER} {branch}", path=str(folder / f"{branch}.jsonl"), retention=True)
+        ExamConfig(
+            name=f"{EARLIER} {branch}",
+            path=str(folder / f"{branch}.jsonl"),
+            retention=True,
+            # All of it is reported where nothing is chosen by it.
+            select=None if first.train.merge else 0.0,
+        )
         for branch in branches
     ]
     train = first.train.model_copy(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from feldspar.ahead import Subject, check_before_run
@@ -26,7 +27,7 @@ from feldspar.generate import (
 )
 from feldspar.mix.earlier import rows_of_data
 from feldspar.mix.phases import PHASES_STEP, warnings
-from feldspar.prepare import Prepared, Teachers, look_ahead, open_teachers, place
+from feldspar.prepare import Prepared, Teachers, look_ahead, open_teachers, place, settled
 from feldspar.progress import Progress
 from feldspar.records import (
     Checkpoint,
@@ -59,16 +60,18 @@ def run_recipe(
     `folder` is the recipe's; `num_processes` train together. Raises FeldsparError where the user
     can mend it.
     """
-    named, recipe = recipe, place(recipe, folder, progress)
+    named = recipe
+    recipe = place(recipe, folder, progress, makes_base=until != "samples")
     check_before_run(Subject(recipe=recipe, named=named, run_path=run_path, until=until))
-    prepared = None if until == "samples" else look_ahead(recipe, until)
-    with Run(run_path, recipe, progress, num_processes) as run:
+    prepared = None if until == "samples" else look_ahead(recipe, until, run_path)
+    with Run(run_path, settled(recipe, prepared, run_path), progress, num_processes) as run:
         exams: Joined[ExamItem] = Joined(own_exams(run))
         samples: Iterable[Sample] = ()
         if recipe.taxonomy is not None or until == "samples":
             exams, samples = write_data(run)
         if prepared is None:
             return None
+        prepared.note_precision(run.path)
         phases = mix(run, prepared, samples)
         if until == "phases":
             return None
@@ -177,7 +180,8 @@ def train(
     from feldspar.student.training.tracking import Tracking
     from feldspar.train.phases import TRAINED_STEP
 
-    score = ScoreOnExams(
+    examine = partial(
+        ScoreOnExams,
         exams,
         student=prepared.student,
         config=recipe.evaluate.of_exams(),
@@ -185,6 +189,8 @@ def train(
         cache_path=run.path / "answers",
         progress=run.progress,
     )
+    score, retention = examine(), examine(retention=True)
+    kept = retention if retention.has_items else None
     trained = run.step(TRAINED_STEP)(
         prepared.base,
         phases,
@@ -192,14 +198,26 @@ def train(
         recipe.train.of_optimizer(),
         student=prepared.student,
         scores={"exams": score, **prepared.benchmarks(run.progress)},
+        kept=kept,
         min_selection_items=recipe.evaluate.min_selection_items,
         seed=recipe.seed,
         tracking=Tracking(recipe.track, recipe.name),
     )
-    named = [("base", prepared.base), *((c.phase, c) for c in trained)]
+    checkpoints = [prepared.base, *trained]
+    if recipe.train.merge is not None and recipe.train.merges_the_end:
+        from feldspar.train.merge import MERGED_STEP
+
+        config = recipe.train.merge
+        checkpoints += run.step(MERGED_STEP)(
+            checkpoints[0 if config.start == "base" else -2],
+            checkpoints[-1],
+            config,
+            learned=score,
+            kept=kept,
+            min_selection_items=recipe.evaluate.min_selection_items,
+        )
     if recipe.prefer is not None and until != "trained":
         from feldspar.tune import tune
 
-        preferred = tune(run, prepared, trained.last(), samples, score)
-        named += [(c.phase, c) for c in preferred]
-    return named
+        checkpoints += tune(run, prepared, checkpoints[-1], samples, score, kept)
+    return [("base", prepared.base), *((c.phase, c) for c in checkpoints[1:])]

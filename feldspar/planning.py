@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from feldspar.config import BudgetConfig, Recipe
+from feldspar.config import ArchitectureConfig, BudgetConfig, Recipe, StudentConfig
 from feldspar.files import write_json
 from feldspar.generate import (
     Probed,
@@ -24,11 +24,12 @@ from feldspar.generate import estimate as estimate_generation
 from feldspar.mix.earlier import EarlierRows, rows_of_data
 from feldspar.mix.files import BadRow, count_rows, read_file
 from feldspar.mix.phases import warnings
-from feldspar.plan import Given, Plan, Rate, machine_here, make_plan, named_machine
+from feldspar.plan import Given, Machine, Plan, Rate, machine_here, make_plan, named_machine
 from feldspar.prepare import open_teachers, place
 from feldspar.progress import Progress
 from feldspar.records import BRANCHES, Branch, Estimate, Leaf
 from feldspar.stored import read_stored
+from feldspar.student.precision import ModelSize, find_precision, size_of_base
 from feldspar.student.template.tokens import LAB
 from feldspar.taxonomy import read_readable
 from feldspar.tokens.count import guess_tokens
@@ -69,9 +70,8 @@ def plan_recipe(
         sizes.num_parameters if sizes else 0
     )
     memory = machine.gpu.memory_bytes if machine.gpu else None
-    ways = (
-        memory_ways(sizes, placed.train, placed.student, machine.num_gpus, memory) if sizes else []
-    )
+    student = planned_student(placed.student, machine, sizes)
+    ways = memory_ways(sizes, placed.train, student, machine.num_gpus, memory) if sizes else []
     tokens = placed.plan.row_tokens or row_tokens(placed, written, rows_of.values())
     is_timed = machine.gpu is None and tokens > 0
     return make_plan(
@@ -93,6 +93,17 @@ def plan_recipe(
             warnings=[*warnings(placed.mix, placed.train.phase), *written.notes],
         ),
     )
+
+
+def planned_student(
+    config: StudentConfig, machine: Machine, sizes: ArchitectureConfig | None
+) -> StudentConfig:
+    """The same with the dtype that `auto` will mean on the machine."""
+    size = size_of_base(config.base)
+    if size is None and sizes is not None:
+        size = ModelSize(sizes.num_parameters, sizes.hidden_size, sizes.intermediate_size)
+    found = find_precision(config, "cuda" if machine.gpu else "cpu", size)
+    return config.model_copy(update={"dtype": found.dtype})
 
 
 class Written(NamedTuple):

@@ -27,8 +27,10 @@ from feldspar.models.model import Model
 from feldspar.models.opening import find_model, known_model, unserved_model
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Checkpoint, ScoreItems
-from feldspar.runs import cache_folder, result_of
+from feldspar.runs import Digests, cache_folder, result_of
 from feldspar.stored import read_stored
+from feldspar.student.bases.find import is_file_base, known_folder, make_folder
+from feldspar.student.precision import Precision, note_precision, noted_config, run_precision
 from feldspar.teacher import Budget, Journal, Teacher
 
 log = logging.getLogger(__name__)
@@ -43,11 +45,17 @@ class Teachers(NamedTuple):
 
 
 def place(
-    recipe: Recipe, folder: Path, progress: Progress, *, parts: set[str] | None = None
+    recipe: Recipe,
+    folder: Path,
+    progress: Progress,
+    *,
+    parts: set[str] | None = None,
+    makes_base: bool = False,
 ) -> Recipe:
     """The recipe with real paths; makes the parts of the micro-world that it names.
 
-    `parts`: those of the world that are needed, where that is not all of them.
+    `parts`: those of the world that are needed, where that is not all of them. `makes_base`: a base
+    that is a GGUF file is downloaded and dequantised; else it stays as it is named until it was.
     """
     # Whole also before there is one, so that a later run can go on with the same answers.
     recipe = recipe.model_copy(update={"journal": str((folder / recipe.journal).absolute())})
@@ -58,12 +66,22 @@ def place(
         wanted = world_parts(recipe) if parts is None else parts
         made = make_world(recipe.world, cache_folder(), wanted, progress)
     placed = place_paths(recipe, folder, made)
-    base = Path(placed.student.base)
-    if not (base / "recipe.json").is_file():
-        return placed
-    # The base is an earlier run: its result.
-    student = placed.student.model_copy(update={"base": result_of(base).path})
+    base = _place_base(placed.student.base, progress, is_made=makes_base)
+    student = placed.student.model_copy(update={"base": base})
     return placed.model_copy(update={"student": student})
+
+
+def _place_base(base: str, progress: Progress, *, is_made: bool) -> str:
+    """A model folder or a hub id; of an earlier run its result, of a GGUF file its folder."""
+    if (Path(base) / "recipe.json").is_file():
+        return result_of(Path(base)).path
+    if not is_file_base(base) or Path(base).is_dir():
+        return base
+    cache = cache_folder()
+    digest_of = Digests(cache / "digests.json").of
+    if is_made:
+        return str(make_folder(base, cache, digest_of, progress))
+    return str(known_folder(base, cache, digest_of) or base)
 
 
 class Prepared(NamedTuple):
@@ -71,11 +89,17 @@ class Prepared(NamedTuple):
 
     base: Checkpoint
     student: StudentConfig
-    """With the dtype that `auto` means on this machine."""
+    """With the dtype that `auto` means in this run."""
+    precision: Precision
+    """The same with its reason."""
     benchmark_configs: tuple[BenchmarkConfig, ...]
     """Those that phases choose their checkpoints by."""
     mt_bench: MTBench | None
     mt_bench_files: dict[str, Path]
+
+    def note_precision(self, run_path: Path) -> None:
+        """Write down what `auto` means in this run, so that it goes on in the same precision."""
+        note_precision(self.base.path, self.precision, run_path)
 
     def benchmarks(self, progress: Progress) -> dict[str, ScoreItems]:
         """What marks checkpoints by a benchmark, by task."""
@@ -92,19 +116,31 @@ class Prepared(NamedTuple):
         }
 
 
-def look_ahead(recipe: Recipe, until: Until) -> Prepared:
+def settled(recipe: Recipe, prepared: Prepared | None, run_path: Path) -> Recipe:
+    """The recipe in the precision that its run computes in, or has noted."""
+    student = prepared.student if prepared else noted_config(recipe.student, run_path)
+    return recipe.model_copy(update={"student": student})
+
+
+def look_ahead(recipe: Recipe, until: Until, run_path: Path) -> Prepared:
     """What training and scoring need, found before anything is paid for.
+
+    The precision is the one that the run has noted, if it has.
 
     Raises FeldsparError for a base that is not there and for benchmarks that cannot be run.
     """
-    from feldspar.student.model import base_checkpoint, with_dtype
+    from feldspar.student.model import base_checkpoint, find_device
 
     config = recipe.evaluate
     selecting = {phase.select for phase in recipe.train.phase} if until != "phases" else set()
     files = [] if config.mt_bench is None else find_mt_bench(config.mt_bench)
+    base = base_checkpoint(recipe.student.base)
+    student = recipe.student.model_copy(update={"base": base.path})
+    precision = run_precision(student, find_device(student.device).type, run_path)
     prepared = Prepared(
-        base=base_checkpoint(recipe.student.base),
-        student=with_dtype(recipe.student),
+        base=base,
+        student=recipe.student.model_copy(update={"dtype": precision.dtype}),
+        precision=precision,
         benchmark_configs=tuple(b for b in config.benchmark if b.task in selecting),
         mt_bench=read_mt_bench(files) if files else None,
         mt_bench_files={path.name: path for path in files},

@@ -219,7 +219,10 @@ class Run:
             if not (folder / DONE).exists():
                 folder.mkdir(parents=True, exist_ok=True)
                 work = Workspace(
-                    folder=folder, progress=self.progress, num_processes=self.num_processes
+                    folder=folder,
+                    progress=self.progress,
+                    num_processes=self.num_processes,
+                    answers=self.path / "answers",
                 )
                 self._finish(folder, key, lambda: step.run(work, *args, **kwargs))
             self._make_current(step.name, key)
@@ -298,12 +301,13 @@ def read_recipe_of(run_path: Path) -> Recipe:
 
 
 def result_of(run_path: Path) -> records.Checkpoint:
-    """A run's result: the preference-tuned checkpoint, else the fine-tuned one.
+    """A run's result: the preference-tuned checkpoint, else the merged, else the fine-tuned one.
 
     Raises RunError when the run has not trained anything yet.
     """
-    wanted = ["trained"] if read_recipe_of(run_path).prefer is None else ["preferred", "trained"]
-    for name in wanted:
+    recipe = read_recipe_of(run_path)
+    made = {"preferred": recipe.prefer is not None, "merged": recipe.train.merges_the_end}
+    for name in (*(name for name, is_made in made.items() if is_made), "trained"):
         rows = open_step(run_path, name)
         if rows is not None and len(rows):
             checkpoint = rows.last()

@@ -12,7 +12,7 @@ from feldspar.prefer.prompts import PROMPTS_STEP
 from feldspar.prefer.reward import find_pair
 from feldspar.prefer.rounds import PREFERRED_STEP
 from feldspar.prepare import Prepared
-from feldspar.records import Checkpoint, Sample, ScoreCheckpoint
+from feldspar.records import Checkpoint, RateCheckpoint, Sample, ScoreCheckpoint, ScoreItems
 from feldspar.runs import Rows, Run
 
 
@@ -22,6 +22,7 @@ def tune(
     sft: Checkpoint,
     samples: Iterable[Sample],
     score: ScoreCheckpoint,
+    kept: ScoreItems | None,
 ) -> Rows[Checkpoint]:
     """Answers picked by the log-ratio reward of two models, and fine-tuning on them, in rounds."""
     recipe = run.recipe
@@ -35,15 +36,16 @@ def tune(
             sft,
             prompts,
             recipe.prefer,
-            train=recipe.train.model_copy(update={"phase": ()}),
+            train=recipe.train.model_copy(update={"phase": (), "merge": None}),
             student=prepared.student,
             score=score,
+            kept=kept,
             rate=rounds_judge(run, prepared, stack),
             seed=recipe.seed,
         )
 
 
-def rounds_judge(run: Run, prepared: Prepared, stack: ExitStack) -> ScoreCheckpoint | None:
+def rounds_judge(run: Run, prepared: Prepared, stack: ExitStack) -> RateCheckpoint | None:
     """MT-Bench for each round's model, where the recipe has it run. `stack` closes its judge."""
     config = run.recipe.evaluate.mt_bench
     if config is None or prepared.mt_bench is None:

@@ -12,6 +12,7 @@ from feldspar.errors import FeldsparError
 from feldspar.records import Checkpoint, Conversation, Phase
 from feldspar.runs import CURRENT, DONE, REPEAT, Rows, open_step, read_recipe_of, read_rows
 from feldspar.stored import damaged, read_stored
+from feldspar.student.precision import read_noted
 from feldspar.tokens import arrays
 
 _TOKENS = "tokens"
@@ -48,6 +49,7 @@ def verify_run(run_path: Path) -> Checked:
 def _checks(run_path: Path) -> Iterator[Callable[[], object]]:
     yield lambda: read_recipe_of(run_path)
     yield lambda: _check_current(run_path)
+    yield lambda: read_noted(run_path)
     for folder in sorted(run_path.glob("steps/*")):
         yield lambda name=folder.name: open_step(run_path, name)  # type: ignore[misc]
     yield lambda: _check_journal(run_path)

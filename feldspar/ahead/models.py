@@ -7,9 +7,12 @@ from pathlib import Path
 
 from feldspar.ahead.checks import Note, Subject
 from feldspar.config import StudentConfig, TeacherConfig
+from feldspar.config.load import PACKAGE
 from feldspar.errors import RecipeError, TrainingError
 from feldspar.files import write_json
 from feldspar.runs import cache_folder
+from feldspar.student.bases.find import file_at_hand, is_file_base, look_into
+from feldspar.student.bases.origin import says_of_origin
 from feldspar.student.model_sizes import find_config
 
 _SUFFIXES = (".safetensors", ".json", ".jinja", ".model", ".txt")
@@ -23,8 +26,14 @@ def base(subject: Subject) -> str | None:
     if not subject.reaches("phases"):
         return None
     named = subject.named.student.base
-    folder = _folder(subject, subject.recipe.student.base, named)
-    return folder if isinstance(folder, Note) else _checked(folder, subject.recipe.student)
+    given = subject.recipe.student.base
+    if is_file_base(given) and not Path(given).is_dir():
+        return _to_be_made(given)
+    folder = _folder(subject, given, named)
+    if isinstance(folder, Note):
+        return folder
+    origin, says = says_of_origin(folder), _checked(folder, subject.recipe.student)
+    return f"{says}; {origin}" if origin else says
 
 
 def licence(subject: Subject) -> str | None:
@@ -112,6 +121,16 @@ def _folder(subject: Subject, path: str, named: str, *, has_weights: bool = True
     from feldspar.student.model import find_model, words_checkpoint
 
     return find_model(path) if has_weights else Path(words_checkpoint(path).path)
+
+
+def _to_be_made(base: str) -> Note:
+    """Of a GGUF file: what a run will do with it. Raises FeldsparError where it could not."""
+    file = file_at_hand(base, cache_folder())
+    if file is None and base.startswith(PACKAGE):
+        return Note("in a package: the run downloads it, looks at it and dequantises it once")
+    if file is None:
+        raise TrainingError(f"{base}: no such file; name a GGUF file or a model folder")
+    return Note(f"GGUF, {look_into(file).what_was_lost()}: the run dequantises it once")
 
 
 def _has_chat_template(folder: Path) -> bool:

@@ -101,6 +101,8 @@ def _add_commands() -> None:
         compare,
         doctor,
         export_data,
+        frontier,
+        gate,
         init,
         journal,
         learn,
@@ -124,6 +126,8 @@ def _add_commands() -> None:
     for name, command in run.STEPS.items():
         app.command(name)(command)
     app.command("compare")(compare.compare)
+    app.command("frontier")(frontier.frontier)
+    app.command("gate")(gate.gate)
     app.command("agree")(agree.agree)
     app.command("report")(report.report)
     app.command("chat")(talk.chat)

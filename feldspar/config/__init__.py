@@ -16,6 +16,7 @@ from feldspar.config.evaluate import BenchmarkConfig as BenchmarkConfig
 from feldspar.config.evaluate import EvaluateConfig as EvaluateConfig
 from feldspar.config.evaluate import ExamConfig as ExamConfig
 from feldspar.config.evaluate import MTBenchConfig as MTBenchConfig
+from feldspar.config.gate import GateConfig as GateConfig
 from feldspar.config.generate import BudgetConfig as BudgetConfig
 from feldspar.config.generate import Criterion as Criterion
 from feldspar.config.generate import GenerateConfig as GenerateConfig
@@ -47,6 +48,7 @@ from feldspar.config.teacher import TeacherConfig as TeacherConfig
 from feldspar.config.track import TrackConfig as TrackConfig
 from feldspar.config.train import DEFAULT_PHASES as DEFAULT_PHASES
 from feldspar.config.train import LearnConfig as LearnConfig
+from feldspar.config.train import MergeConfig as MergeConfig
 from feldspar.config.train import PhaseConfig as PhaseConfig
 from feldspar.config.train import ReplayConfig as ReplayConfig
 from feldspar.config.train import TrainConfig as TrainConfig

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from feldspar.config.base import Count, OptionalPath, Part, PathText
+from feldspar.config.base import Count, OptionalPath, Part, PathText, Share
 from feldspar.config.teacher import TeacherConfig
 from feldspar.keys import Place
 
@@ -20,9 +20,13 @@ class ExamConfig(Part):
     """JSONL with `question`, `answer`, and optionally `accepted` and `match`; a folder of such
     files, each an exam of its own name; or an earlier run's directory, whose leaf exams are one
     exam here: what was taught before, and may be forgotten now."""
-    retention: bool = False
+    retention: bool | tuple[str, ...] = False
     """The exam asks what the base can do and must keep: the report counts what each phase forgets
-    of it. Always so for an earlier run's exams."""
+    of it. Of a folder, also the names of those exams alone. Always so for an earlier run's
+    exams."""
+    select: Share | None = None
+    """Part of its items that is set apart for choosing (checkpoints, merged weights, releases) and
+    is not reported. None: half of an exam of what is to be kept, else nothing."""
 
 
 class BenchmarkConfig(Part):

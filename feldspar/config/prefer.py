@@ -21,6 +21,8 @@ from feldspar.config.base import (
 from feldspar.keys import Place, Speed
 from feldspar.records import Branch
 
+ReleaseMeasure = Literal["reward", "mt-bench"]
+
 
 class RewardServerConfig(Part):
     """A server that computes one model of the reward pair: vLLM, `feldspar serve`, or another whose
@@ -125,6 +127,10 @@ class PreferConfig(Part):
     """Longest answer in tokens."""
     num_rounds: SmallCount = 1
     """Most rounds; `stop_at_plateau` may end them earlier."""
+    release: Annotated[tuple[ReleaseMeasure, ...], Field(min_length=1)] = ("reward",)
+    """What a round must be better at than the SFT start to be released: `reward` on held-out
+    prompts, `mt-bench`, or both. Of several, the highest by the first. Where none is, or all have
+    lost what exams of `retention` ask for, the start is released again."""
     stop_at_plateau: bool = True
     """Stop after a round that did not raise the mean reward on held-out prompts."""
     restart: Literal["last", "sft"] = "last"

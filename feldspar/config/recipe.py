@@ -6,6 +6,7 @@ from pydantic import field_validator, model_validator
 
 from feldspar.config.base import Count, OptionalPath, Part, PathText, Positive, Seed, Share
 from feldspar.config.evaluate import EvaluateConfig
+from feldspar.config.gate import GateConfig
 from feldspar.config.generate import GenerateConfig
 from feldspar.config.mix import DataConfig, MixConfig
 from feldspar.config.plan import PlanConfig
@@ -106,6 +107,8 @@ class Recipe(Part):
     """Preference tuning after the phases. None: no preference tuning."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """Which exams and benchmarks score the model."""
+    gate: GateConfig = GateConfig()
+    """What `feldspar gate` asks of the result."""
     plan: PlanConfig = PlanConfig()
     """What `feldspar plan` needs to know and cannot measure."""
     learn: LearnConfig = LearnConfig()
@@ -158,6 +161,15 @@ class Recipe(Part):
             for name in (*phase.data, *(r.data for r in phase.replay if r.data)):
                 if name not in names:
                     raise ValueError(f"phase {phase.name!r} names data {name!r}: no such [[data]]")
+        return self
+
+    @model_validator(mode="after")
+    def _release_is_measured(self) -> Recipe:
+        if self.prefer and "mt-bench" in self.prefer.release and self.evaluate.mt_bench is None:
+            raise ValueError(
+                'prefer.release names "mt-bench", and the recipe does not run it: add '
+                "[evaluate.mt_bench], or take it out"
+            )
         return self
 
     @model_validator(mode="after")

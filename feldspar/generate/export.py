@@ -13,9 +13,9 @@ from feldspar.errors import RunError
 from feldspar.files import whole_folder
 from feldspar.records import Leaf, Sample, user_turn
 from feldspar.table_files import Column, Format, Row, write_table
+from feldspar.text.licence_names import UNKNOWN, hub_names
 
 CARD_FILE = "README.md"
-UNKNOWN = "unknown"
 COLUMNS: dict[str, Column] = {
     "messages": "messages",
     "unmask": "flag",
@@ -88,6 +88,7 @@ def data_card(
     lines = [
         "---",
         f"pretty_name: {json.dumps(name)}",
+        f"license: [{', '.join(hub_names(licences))}]",
         f"configs: [{{config_name: default, data_files: {file_name}}}]",
         "tags: [synthetic, LAB, feldspar]",
         "---",

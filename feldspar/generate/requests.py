@@ -48,7 +48,10 @@ def num_asked(leaf: Leaf, config: GenerateConfig) -> int:
         kinds = config.knowledge.kinds
         num_calls = len(_forms(config)) * config.calls_per_chunk
         of_pairs = num_calls * config.pairs_per_call * len(_pair_kinds(config))
-        return len(chunks_of(leaf)) * (of_pairs + ("document" in kinds))
+        num_texts = ("document" in kinds) + ("rendering" in kinds) * len(
+            config.knowledge.renderings
+        )
+        return len(chunks_of(leaf)) * (of_pairs + num_texts)
     if not leaf.seeds:
         return 0
     return config.samples_per_leaf or config.samples_per_seed * len(leaf.seeds)
@@ -173,11 +176,15 @@ def _pair_kinds(config: GenerateConfig) -> list[SampleKind]:
 def _documents(
     leaf: Leaf, config: GenerateConfig, seed: int, chunk: int
 ) -> Iterator[SampleRequest]:
-    if "document" in config.knowledge.kinds:
-        text = chunks_of(leaf)[chunk]
-        yield SampleRequest(
-            leaf=leaf, seeds=(), count=1, draw=_draw(seed, 0), chunk=text, kind="document"
-        )
+    """A chunk's texts that are trained on as they are: its own, and its renderings."""
+    kinds, text = config.knowledge.kinds, chunks_of(leaf)[chunk]
+    own = SampleRequest(
+        leaf=leaf, seeds=(), count=1, draw=_draw(seed, 0), chunk=text, kind="document"
+    )
+    if "document" in kinds:
+        yield own
+    for form in config.knowledge.renderings if "rendering" in kinds else ():
+        yield replace(own, rendering=form)
 
 
 def _pair_requests(

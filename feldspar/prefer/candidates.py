@@ -18,7 +18,14 @@ from feldspar.prefer.methods import PreferenceMethod, method_of
 from feldspar.prefer.reward import RewardPair, Role, free_memory, open_scorer, score_answers
 from feldspar.prefer.served_policy import ServedPolicy, launched_policy
 from feldspar.progress import Progress
-from feldspar.records import Candidate, Checkpoint, Prompt, ScoreCheckpoint
+from feldspar.records import (
+    Candidate,
+    Checkpoint,
+    Prompt,
+    RateCheckpoint,
+    ScoreCheckpoint,
+    ScoreItems,
+)
 from feldspar.runs import read_rows, write_rows
 from feldspar.student.inference.sample import Sampled, sample_answers
 from feldspar.student.model import load_student
@@ -54,8 +61,10 @@ class RoundContext:
     score: ScoreCheckpoint
     seed: int
     progress: Progress
-    rate: ScoreCheckpoint | None = None
+    rate: RateCheckpoint | None = None
     """MT-Bench, where a judge is given."""
+    kept: ScoreItems | None = None
+    """What is to be kept, where exams ask for that."""
     num_processes: int = 1
     """That share each step of fine-tuning."""
     trainer: PhaseTrainer | None = None

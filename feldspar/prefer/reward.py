@@ -21,9 +21,16 @@ from feldspar.prefer.served_scorer import ServedScorer, connect
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Checkpoint
 from feldspar.student.lm_head import check_head
-from feldspar.student.model import Student, base_checkpoint, find_device, words_checkpoint
+from feldspar.student.model import (
+    DTYPES,
+    Student,
+    base_checkpoint,
+    find_device,
+    words_checkpoint,
+)
 from feldspar.student.model_files import explain_loading
 from feldspar.student.model_sizes import num_weights
+from feldspar.student.precision import find_precision, size_of_base
 from feldspar.student.scoring.log_probs import AnswerLogProb, AnswerRow, answer_trees
 from feldspar.student.scoring.score import Tree, score_trees
 from feldspar.student.template.layout import OwnLayout
@@ -144,7 +151,7 @@ def load_copies(
     tokenizer, template = _words(model, pair)
     copies = []
     for device in devices:
-        dtype = _dtype(student, device)
+        dtype = _dtype(model, student, device)
         _check_memory(model, device, dtype)
         options = {"output_loading_info": True, "ignore_mismatched_sizes": True}
         weights, info = _load(
@@ -172,7 +179,7 @@ def _devices(model: Checkpoint, student: StudentConfig) -> list[torch.device]:
     if device.type != "cuda":
         return [device]
     every = [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
-    needed = num_weights(Path(model.path)) * _dtype(student, device).itemsize
+    needed = num_weights(Path(model.path)) * _dtype(model, student, device).itemsize
     return [one for one in every if needed <= (free_bytes(one) or 0)] or [device]
 
 
@@ -315,9 +322,8 @@ def free_bytes(device: torch.device) -> int | None:
     return int(sizes["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in sizes else None
 
 
-def _dtype(student: StudentConfig, device: torch.device) -> torch.dtype:
-    is_half = student.dtype == "bfloat16" or (student.dtype == "auto" and device.type == "cuda")
-    return torch.bfloat16 if is_half else torch.float32
+def _dtype(model: Checkpoint, student: StudentConfig, device: torch.device) -> torch.dtype:
+    return DTYPES[find_precision(student, device.type, size_of_base(model.path)).dtype]
 
 
 def _template(layout: OwnLayout, tokenizer: Any) -> Template:

@@ -10,20 +10,25 @@ from typing import NamedTuple
 import jinja2
 
 from feldspar.config import Recipe
+from feldspar.publish.base_facts import hub_id_of
 from feldspar.publish.chain import Chain
 from feldspar.publish.licence import Licence
 from feldspar.records import Checkpoint, Leaf, Score, Source
 from feldspar.reference_scores import COLUMNS, FOOTNOTES, PUBLISHED_ROWS, own_rows, own_settings
 from feldspar.runs import open_step
+from feldspar.text.licence_names import hub_names
 
 CARD = """\
 ---
 library_name: transformers
 pipeline_tag: text-generation
-{%- if "/" in base %}
-base_model: {{ base }}
+{%- if base_model %}
+base_model: {{ base_model }}
 {%- endif %}
-license: {{ licence.name }}
+license: {{ hub_licence }}
+{%- if hub_licence == "other" and licence.name != "other" %}
+license_name: {{ licence.name }}
+{%- endif %}
 tags: [LAB, feldspar]
 ---
 
@@ -47,6 +52,7 @@ Trained by Feldspar on rows that were given: no teacher wrote any of them.
 | result of | phase `{{ checkpoint.phase }}`, step {{ checkpoint.step }} |
 | digest of the run's checkpoint | `{{ checkpoint.digest[:16] }}` |
 | made with | feldspar {{ version }}, seed {{ recipe.seed }} |
+| weights | {{ dtype }}{% if dtype != "float32" %}; the run's checkpoint is in float32{% endif %} |
 | licence | {{ licence.name }} |
 {% for warning in licence.warnings %}
 **Licence: {{ warning }}.**
@@ -181,9 +187,17 @@ class BranchData(NamedTuple):
     licences: str
 
 
-def model_card(chain: Chain, recipe: Recipe, checkpoint: Checkpoint, licence: Licence) -> str:
+def model_card(
+    chain: Chain,
+    recipe: Recipe,
+    checkpoint: Checkpoint,
+    licence: Licence,
+    *,
+    dtype: str = "float32",
+) -> str:
     """The card as Markdown, of the last run of a chain, with the data of all of it.
 
+    `dtype`: of the published weights.
     Raises nothing for a run without samples or scores: it says less.
     """
     run_path = chain.runs[-1]
@@ -207,6 +221,9 @@ def model_card(chain: Chain, recipe: Recipe, checkpoint: Checkpoint, licence: Li
     return environment.from_string(CARD).render(
         recipe=recipe,
         base=name_of(recipe.student.base),
+        base_model=recipe.publish.base_model or hub_id_of(chain.base),
+        dtype=dtype,
+        hub_licence=hub_names([licence.name])[0],
         teacher=teacher,
         judge=judge or teacher,
         question=question,

@@ -16,6 +16,8 @@ from feldspar.files import PART_SUFFIX, whole_file
 
 CONVERTER = "convert_hf_to_gguf.py"
 _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
+NEEDED = "pip install sentencepiece"
+"""All that the converter imports and this project does not install."""
 CONVERTER_FOLDER = "LLAMA_CPP"
 """Environment variable with llama.cpp's folder, where its converter is not on the path."""
 
@@ -88,7 +90,8 @@ def write_gguf(folder: Path, name: str) -> Path:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode or not beside.exists():
             said = (done.stderr or done.stdout).strip().splitlines() or ["it said nothing"]
-            raise RunError(f"{converter}: could not convert {folder}: {said[-1]}")
+            cure = f"; {NEEDED}" if "No module named 'sentencepiece'" in said[-1] else ""
+            raise RunError(f"{converter}: could not convert {folder}: {said[-1]}{cure}")
     return path
 
 
@@ -98,7 +101,7 @@ def find_converter() -> Path:
     found = str(Path(folder) / CONVERTER) if folder else shutil.which(CONVERTER)
     if not found or not Path(found).is_file():
         raise RunError(
-            f"no {CONVERTER} here; clone llama.cpp, install its requirements, and set "
-            f"{CONVERTER_FOLDER} to its folder"
+            f"no {CONVERTER} here; clone llama.cpp, set {CONVERTER_FOLDER} to its folder, and "
+            f"{NEEDED} (its requirements.txt would put an older transformers in place of yours)"
         )
     return Path(found)

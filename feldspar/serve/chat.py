@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from feldspar.config import Recipe
-from feldspar.records import Leaf, Message, Sample, Seed
+from feldspar.records import ExamItem, Leaf, Message, Sample, Seed, user_turn
 from feldspar.runs import open_step, read_recipe_of, result_of
 from feldspar.student.counter_rng import key_of
 from feldspar.student.inference.engine import Engine, Request
@@ -16,6 +16,7 @@ from feldspar.student.model import base_checkpoint, load_student
 from feldspar.text import SimilarTexts
 
 NUM_NEAREST = 3
+_EXAM_STEPS = ("own-exams", "leaf-exams")
 
 
 class Nearest(NamedTuple):
@@ -123,6 +124,24 @@ class Conversationalist:
         finally:
             for stream in streams:
                 stream.close()
+
+    def examples(self, num_wanted: int) -> list[str]:
+        """Questions that the run's exams ask and report: half of what was taught, half of what the
+        base could do before, where there is both. The same ones each time, and none chosen by what
+        was answered."""
+        items = [
+            item
+            for name in _EXAM_STEPS
+            for item in open_step(self._run_path, name) or ()
+            if isinstance(item, ExamItem) and item.use == "report" and item.match != "choice"
+        ]
+        ordered = sorted(items, key=lambda item: item.id)
+        taught = [item for item in ordered if not item.is_retention]
+        kept = [item for item in ordered if item.is_retention]
+        num_taught = num_wanted - min(num_wanted // 2, len(kept))
+        chosen = taught[:num_taught]
+        chosen += kept[: num_wanted - len(chosen)]
+        return [user_turn(item.question, item.context) for item in chosen]
 
     def why(self) -> list[Nearest]:
         """The training samples most like what was said last; none before anything was said."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from huggingface_hub import snapshot_download
@@ -30,6 +30,7 @@ from feldspar.student.model_files import (
     explain_loading,
     quiet_transformers,
 )
+from feldspar.student.precision import Dtype, find_precision, size_of_model
 from feldspar.student.template.layout import (
     TEMPLATE_DATE,
     Layout,
@@ -42,6 +43,9 @@ from feldspar.student.template.tokens import LAB
 
 log = logging.getLogger(__name__)
 
+DTYPES: dict[Dtype, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_TILE_ROWS = 64
+"""A vocabulary of a multiple of so many rows keeps one when tokens are added."""
 _ONE_THREAD_PARAMETERS = 5_000_000
 """Below this, threads wait for each other longer than they compute (benchmarks/LOG.md)."""
 _CONTENT = (
@@ -172,7 +176,7 @@ def make_student(model: Any, tokenizer: Any, config: StudentConfig) -> Student:
     template = _make_template(model, tokenizer, config)
     model.to(device).eval()
     check_head(model)
-    dtype = find_dtype(config, device)
+    dtype = find_dtype(config, device, model)
     for where_it_came_from in ("is_local", "local_files_only"):
         tokenizer.init_kwargs.pop(where_it_came_from, None)
     return Student(
@@ -190,7 +194,7 @@ def load_template(path: str, config: StudentConfig) -> Template:
 
     Raises TrainingError where it cannot be read, or lacks a token that a student is given.
     """
-    return _make_template(None, _load_tokenizer(path), config)
+    return _make_template(None, load_tokenizer(path), config)
 
 
 def save_checkpoint(
@@ -228,7 +232,7 @@ def check_base(path: str, config: StudentConfig) -> str:
     """
     folder = find_model(path)
     num_tensors = check_weights(folder)
-    tokenizer = _load_tokenizer(str(folder))
+    tokenizer = load_tokenizer(str(folder))
     if config.template == "lab":
         check_token_rows(folder, tokenizer, ())
         return f"{num_tensors} tensors, all finite; the lab template"
@@ -262,7 +266,7 @@ def words_checkpoint(path: str) -> Checkpoint:
     return Checkpoint(path=str(folder), digest=digest_checkpoint(folder, _WORDS))
 
 
-def _load_tokenizer(path: str) -> Any:
+def load_tokenizer(path: str) -> Any:
     try:
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
@@ -288,18 +292,11 @@ def find_device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
-def find_dtype(config: StudentConfig, device: torch.device) -> torch.dtype:
-    """Of the computation, as the recipe says or as suits the device."""
-    if config.dtype == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.dtype]
-
-
-def with_dtype(config: StudentConfig) -> StudentConfig:
-    """The same with the dtype that `auto` means here: it decides results, so keys must hold it."""
-    dtype = find_dtype(config, find_device(config.device))
-    name: Literal["float32", "bfloat16"] = "float32" if dtype == torch.float32 else "bfloat16"
-    return config.model_copy(update={"dtype": name})
+def find_dtype(config: StudentConfig, device: torch.device, model: Any) -> torch.dtype:
+    """Of the computation of a transformers model, as the configuration says, or as suits device,
+    model and machine. A run's configuration says it (precision.py)."""
+    found = find_precision(config, device.type, size_of_model(model))
+    return DTYPES[found.dtype]
 
 
 def find_model(path: str) -> Path:
@@ -384,11 +381,19 @@ def _add_tokens(model: Any, tokenizer: Any, tokens: tuple[str, ...]) -> None:
         )
     log.info("added tokens %s", ", ".join(t for t in tokens if t not in vocabulary))
     with quiet_transformers(), torch.no_grad():
-        if max(added) >= model.get_input_embeddings().weight.shape[0]:
-            model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        num_rows = model.get_input_embeddings().weight.shape[0]
+        if max(added) >= num_rows:
+            # Matrices of whole tiles are faster, and servers split them evenly: it stays so.
+            tile = _TILE_ROWS if num_rows % _TILE_ROWS == 0 else None
+            model.resize_token_embeddings(
+                len(tokenizer), pad_to_multiple_of=tile, mean_resizing=False
+            )
         layers = [model.get_input_embeddings(), model.get_output_embeddings()]
         tensors = [layer.weight for layer in layers]
         if getattr(layers[1], "bias", None) is not None:
             tensors.append(layers[1].bias)
         for tensor in {id(t): t for t in tensors}.values():
-            tensor[added] = tensor[:known].mean(dim=0)
+            mean = tensor[:known].mean(dim=0)
+            tensor[added] = mean
+            # Rows without a token are not left to chance either.
+            tensor[max(num_rows, len(tokenizer)) :] = mean

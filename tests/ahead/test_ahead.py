@@ -18,9 +18,9 @@ from tiny_run import feldspar
 from feldspar.ahead import Check
 from feldspar.cli.doctor import as_rows
 from feldspar.config import read_recipe
-from feldspar.errors import FeldsparError
+from feldspar.errors import FeldsparError, RecipeError
 from feldspar.flow import run_recipe
-from feldspar.prepare import doctor
+from feldspar.prepare import doctor, place
 from feldspar.progress import SILENT
 
 RECIPE = """
@@ -265,3 +265,36 @@ def test_too_little_disk_is_told_before_the_run(project: Path) -> None:
     assert found["base"].state == "note"
     assert found["disk"].state == "wrong"
     assert "training takes" in found["disk"].says
+
+
+def test_a_gguf_base_is_looked_at_and_becomes_a_folder_with_the_run(project: Path) -> None:
+    pytest.importorskip("gguf")
+    from gguf_files import tiny_of, write_gguf
+
+    model = tiny_of("llama", tie_word_embeddings=True)
+    file = write_gguf(project / "tiny.gguf", model, quantised=True)
+    own = ("student.base=tiny.gguf", "student.template=own")
+    lost = "15 tensors at 8.5 bits (Q8_0), 5 not quantised"
+    before = looked_at(project, *own)
+    assert before["base"].state == "note"
+    assert before["base"].says == f"GGUF, {lost}: the run dequantises it once"
+    assert before["extras"].says == "gguf"
+    cache = project.parent / "cache" / "gguf-1"
+    assert not cache.exists()
+    recipe = read_recipe(project / "recipe.toml", own)
+    made = place(recipe, project, SILENT, makes_base=True).student.base
+    assert Path(made).parent == cache
+    after = looked_at(project, *own)["base"]
+    assert after.state == "ok"
+    assert after.says.startswith("20 tensors, all finite; its own template ends answers with")
+    assert after.says.endswith(f"; tiny.gguf, dequantised: {lost}")
+    file.write_bytes(file.read_bytes()[:-1])
+    assert "cut off" in looked_at(project, *own)["base"].says
+    in_package = looked_at(project, "student.base=package:some-model==1.0/tiny.gguf")["base"]
+    assert in_package.state == "note"
+    assert "the run downloads it" in in_package.says
+    with pytest.raises(RecipeError, match="write it as package:NAME==VERSION"):
+        looked_at(project, "student.base=package:some-model/tiny.gguf")
+    assert looked_at(project, "student.base=no.gguf")["base"].says.endswith(
+        "no such file; name a GGUF file or a model folder"
+    )

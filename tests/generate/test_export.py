@@ -35,6 +35,7 @@ def test_rows_say_where_they_come_from_and_are_read_again(tmp_path: Path) -> Non
     card = (out / "README.md").read_text()
     assert f"{len(kept)} question-answer pairs" in card
     assert "| CC0-1.0 |" in card
+    assert "\nlicense: [cc0-1.0, unknown]\n" in card
     assert "`expert`" in card
     with pytest.raises(RunError, match="exists"):
         export_samples(samples, leaves, out, name="demo", knowledge_context="drop")

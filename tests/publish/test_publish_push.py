@@ -133,6 +133,11 @@ def test_gguf_is_made_by_the_converter_that_is_there(
     (llama_cpp / "convert_hf_to_gguf.py").write_text(CONVERTER)
     (folder / "config.json").write_text("{}")
     assert write_gguf(folder, "demo").read_bytes() == b"GGUF"
+    missing = "raise ModuleNotFoundError(\"No module named 'sentencepiece'\")"
+    (llama_cpp / "convert_hf_to_gguf.py").write_text(missing)
+    with pytest.raises(RunError, match="; pip install sentencepiece"):
+        write_gguf(folder, "demo")
+    (llama_cpp / "convert_hf_to_gguf.py").write_text(CONVERTER)
     (folder / "config.json").write_text("")
     with pytest.raises(RunError, match="not supported"):
         write_gguf(folder, "demo")

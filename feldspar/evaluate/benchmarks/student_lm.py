@@ -86,7 +86,7 @@ def load_plain_student(path: str, config: StudentConfig) -> Student:
         tokenizer=tokenizer,
         template=PlainTemplate(tokenizer),
         device=device,
-        dtype=find_dtype(config, device),
+        dtype=find_dtype(config, device, model),
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from feldspar.config import EvaluateConfig
 from feldspar.errors import TrainingError
 from feldspar.evaluate.examinee import Conditions, Examinee, GivenAnswer, PosedQuestion
-from feldspar.evaluate.exams.match import is_right
+from feldspar.evaluate.exams.match import FORMS, is_right
 from feldspar.models.model import CannotScore
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Answer, ExamItem, Message, user_turn
@@ -16,8 +16,6 @@ from feldspar.runs import read_rows, write_rows
 from feldspar.student.scoring.log_probs import AnswerLogProb, AnswerRow
 
 STAGE = "exam-answer"
-MATCHED = ("final", "exact")
-"""Ways to match that the text alone decides."""
 log = logging.getLogger(__name__)
 
 
@@ -109,7 +107,7 @@ def _unscored(item: ExamItem, said: GivenAnswer | None) -> Answer:
         exam=item.exam,
         leaf=item.leaf,
         text=text,
-        is_right=is_right(text, item) if item.match in MATCHED else None,
+        is_right=is_right(text, item) if item.match in FORMS else None,
         log_likelihood=None,
         ended=said.ended if said is not None else True,
     )
@@ -122,7 +120,7 @@ def _sample(
     seed: int,
     progress: Progress,
 ) -> dict[str, GivenAnswer]:
-    matched = [item for item in items if item.match in MATCHED or is_judged(item, config)]
+    matched = [item for item in items if item.match in FORMS or is_judged(item, config)]
     questions = [
         PosedQuestion(item.id, _asked(item), f"the question {item.question[:60]!r} of {item.exam}")
         for item in matched

@@ -1,6 +1,7 @@
 """Exams scored: of checkpoints on the selection items while training, and on the report items at
 the end; of a served model on the report items."""
 
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -20,7 +21,7 @@ VERSION = 1
 
 class ScoreOnExams:
     """The items for selection, alone: the `ScoreItems` of training, the `ScoreCheckpoint` of
-    preference tuning.
+    preference tuning. Those of what is learned, or, with `retention`, those of what is to be kept.
 
     Answers are kept under `cache_path` by checkpoint, items and settings, so that no checkpoint is
     asked twice.
@@ -37,11 +38,18 @@ class ScoreOnExams:
         seed: int,
         cache_path: Path,
         progress: Progress = SILENT,
+        retention: bool = False,
     ) -> None:
-        self._items = tuple(item for item in items if item.use == "select")
+        self._items = tuple(
+            item for item in items if item.use == "select" and item.is_retention == retention
+        )
         self._student, self._config, self._seed = student, config, seed
         self._cache_path, self._progress = cache_path, progress
         self.key = content_key(VERSION, self._items, student, config.of_items(), seed)
+
+    @property
+    def has_items(self) -> bool:
+        return bool(self._items)
 
     def values(self, checkpoint: Checkpoint) -> dict[str, float]:
         """1 for each item that is answered right, 0 for each other that can be matched."""
@@ -86,24 +94,38 @@ def evaluate(
 ) -> Iterator[Score]:
     """Score checkpoints on the report items; the answers lie in `FOLDER/answers/NAME.jsonl.zst`.
 
-    Answers that an earlier try left there are used again.
+    Answers that an earlier try left there are used again, and those that another run which shares
+    its answers has had from the same checkpoint.
     """
     reported = [item for item in items if item.use == "report"]
+    key = content_key(VERSION, reported, student, config.of_items(), seed)
     known: dict[str, list[Answer]] = {}
     for name, checkpoint in named_checkpoints:
         path = workspace.folder / "answers" / f"{name}.jsonl.zst"
         path.parent.mkdir(parents=True, exist_ok=True)
         if checkpoint.digest in known:
             write_rows(path, known[checkpoint.digest])
+        shared = _shared_path(workspace, checkpoint, key)
+        if shared is not None and shared.exists() and not path.exists():
+            shutil.copyfile(shared, path)
         examinee = CheckpointExaminee(name, checkpoint, student)
         answers = kept_answers(
             path, examinee, reported, config=config, seed=seed, progress=workspace.progress
         )
         known[checkpoint.digest] = answers
+        if shared is not None and not shared.exists():
+            shared.parent.mkdir(parents=True, exist_ok=True)
+            write_rows(shared, answers)
         yield from _scores(examinee, reported, answers, config, seed, path)
 
 
 SCORES_STEP = Step("scores", evaluate, version=1)
+
+
+def _shared_path(workspace: Workspace, checkpoint: Checkpoint, key: str) -> Path | None:
+    if workspace.answers is None:
+        return None
+    return workspace.answers / f"{checkpoint.digest[:16]}-{key[:16]}.jsonl.zst"
 
 
 def evaluate_served(
