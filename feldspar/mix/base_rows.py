@@ -12,7 +12,7 @@ from feldspar.errors import RecipeError
 from feldspar.records import Checkpoint, Conversation, Message
 from feldspar.steps import Step, Workspace
 from feldspar.student.inference.sample import sample_answers, sample_questions
-from feldspar.student.model import load_student
+from feldspar.student.model import load_to_answer
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def sample_base(
     Its own questions are what it writes after the template's opening of a user's turn. Questions
     and answers without text are left out and counted. Raises RecipeError where nothing is left.
     """
-    model = load_student(base.path, student)
+    model = load_to_answer(base.path, student)
     keys = [f"{_SOURCE} {number}" for number in range(config.num_rows)]
     longest = config.max_new_tokens
     if config.prompts is None:
