@@ -36,7 +36,7 @@ from feldspar.records import (
 )
 from feldspar.runs import read_rows, write_rows
 from feldspar.student.inference.sample import Sampled, sample_answers
-from feldspar.student.model import load_student
+from feldspar.student.model import load_to_answer
 from feldspar.student.scoring.log_probs import AnswerLogProb, AnswerRow
 
 PROMPTS_PER_SHARD = 64
@@ -150,7 +150,7 @@ def _answering(
         return [f"{folder.name}/{prompt.id}" for prompt in shard]
 
     if config.policy_server is None:
-        model = load_student(policy.path, context.student)
+        model = load_to_answer(policy.path, context.student)
         yield lambda shard, _: sample_answers(
             model,
             [prompt.messages for prompt in shard],

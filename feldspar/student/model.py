@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from huggingface_hub import snapshot_download
@@ -22,6 +22,7 @@ from feldspar.config import StudentConfig
 from feldspar.errors import DiskError, TrainingError
 from feldspar.files import whole_folder
 from feldspar.records import Checkpoint, Conversation, Message
+from feldspar.student.answering_weights import hold_to_answer
 from feldspar.student.lm_head import Head, check_head, head_of
 from feldspar.student.merged_weights import merged_weights
 from feldspar.student.model_files import (
@@ -75,7 +76,8 @@ _WORDS = tuple(pattern for pattern in _CONTENT if "safetensors" not in pattern)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Student:
-    """A causal language model in float32, with how it is spoken to and computed."""
+    """A causal language model with how it is spoken to and computed: in float32, or, where it only
+    answers, in the dtype of the computation."""
 
     model: Any
     """transformers PreTrainedModel, in eval mode: dropout is never used."""
@@ -85,8 +87,8 @@ class Student:
     device: torch.device
     dtype: torch.dtype
     """Of the computation."""
-    compile: bool = False
-    """Whether layers are compiled where there is much to compute."""
+    compile: bool | Literal["auto"] = "auto"
+    """Whether layers are compiled. auto: in a training that is long enough (training/loop.py)."""
     trained_rows: torch.Tensor | None = None
     """Of embeddings and head, whose other rows are frozen. None: they are as other weights."""
 
@@ -142,6 +144,14 @@ def load_student(path: str, config: StudentConfig) -> Student:
     """
     model, tokenizer = read_model(path)
     return make_student(model, tokenizer, config)
+
+
+def load_to_answer(path: str, config: StudentConfig) -> Student:
+    """The same for a model that is not trained: its weights are held in the dtype of the
+    computation, so that no token waits for them to be cast."""
+    student = load_student(path, config)
+    hold_to_answer(student.model, student.dtype)
+    return student
 
 
 class ModelFiles(NamedTuple):
@@ -289,6 +299,12 @@ def load_tokenizer(path: str) -> Any:
 def _check_fast(tokenizer: Any) -> None:
     if not tokenizer.is_fast:
         raise TrainingError("the base has no tokenizer.json; save it with a fast tokenizer first")
+
+
+def probe_tokens(vocab_size: int) -> list[list[int]]:
+    """Draws of nine tokens, for comparing two ways of computing a model in low precision: what
+    is wrong is wrong for each, and some tokens make rounding ten times as large."""
+    return [[(1 + draw + i * 7919) % vocab_size for i in range(9)] for draw in (0, 613, 1229)]
 
 
 def find_device(wanted: str) -> torch.device:
