@@ -71,7 +71,7 @@ def test_what_was_kept_stands_in_the_first_table_and_kinds_do_not(scored):
     assert list(first.columns[0].cells) == [EXAM, KEPT]
     assert "right to wrong" in list(flips.columns[0].cells)
     assert list(distance.columns[0].cells) == [
-        "general text, perplexity", "general prompts, KL to the base, nats a token",
+        "general text, perplexity", "general prompts, KL to the base",
     ]  # fmt: skip
 
 
