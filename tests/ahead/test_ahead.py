@@ -136,6 +136,7 @@ def test_a_recipe_with_all_it_needs_has_nothing_wrong(project: Path, server: Ser
         "chat template)"
     )
     assert found["teacher"].says == f"m at {server.url}"
+    assert "general questions in two wordings" in found["general knowledge"].says
     assert found["licence"].state == "note"
     assert server.num_posts == 0
     assert as_rows(list(found.values()))[0]["name"] == "python"
@@ -154,6 +155,7 @@ def test_a_recipe_with_all_it_needs_has_nothing_wrong(project: Path, server: Ser
             ['evaluate.exam=[{name="own", path="exam.jsonl"}]', "generate.judge_floor=0.9"],
             "exam.jsonl:1: `answer` must be text",
         ),
+        (["evaluate.general.text=gone.txt"], "gone.txt: evaluate.general.text cannot be read"),
         (["student.compile=true"], "student.compile needs a C++ compiler"),
         (['track.to=["trackio"]'], "track.to needs trackio, which is not installed; pip install"),
         (
