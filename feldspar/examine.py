@@ -3,6 +3,7 @@ of it again without the items that training saw."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,8 @@ from feldspar.runs import Joined, Rows, Run, cache_folder
 from feldspar.taxonomy import LEAVES_STEP, files_read
 from feldspar.teacher import Teacher
 
+log = logging.getLogger(__name__)
+
 MET_FILE = "teachers.json"
 """In a run: the models that were found behind servers."""
 
@@ -40,6 +43,9 @@ class ChoosingMarks(NamedTuple):
     kept: ScoreItems | None
     """The exams of what is to be kept, and general knowledge where merged weights or a release are
     chosen by it. None where nothing asks for either."""
+    kept_of_phases: ScoreItems | None
+    """What phases are warned by. General knowledge is a part only where each phase is merged: else
+    merging what is trained would be another training."""
     of_phases: dict[str, ScoreItems]
     """What a phase's `select` may name."""
 
@@ -60,7 +66,8 @@ def marks_for_choosing(run: Run, prepared: Prepared, exams: Joined[ExamItem]) ->
         )
         for is_kept in (False, True)
     )
-    kept: ScoreItems | None = retention if retention.has_items else None
+    asked = retention if retention.has_items else None
+    kept: ScoreItems | None = asked
     of_phases = {"exams": learned, **prepared.benchmarks(run.progress)}
     if any(phase.select == LEARNED_AND_KEPT for phase in recipe.train.phase):
         weight = recipe.evaluate.general.kept_weight
@@ -68,7 +75,13 @@ def marks_for_choosing(run: Run, prepared: Prepared, exams: Joined[ExamItem]) ->
     chooses = recipe.train.merge is not None or recipe.prefer is not None
     if chooses and prepared.asks_general(recipe.evaluate):
         kept = general_kept(run, prepared, kept)
-    return ChoosingMarks(learned, kept, of_phases)
+    if recipe.train.merge is not None and kept is None:
+        log.warning(
+            "train.merge chooses by what was learned alone: no [[evaluate.exam]] with `retention` "
+            "has items for choosing"
+        )
+    for_phases = kept if recipe.train.merges_each_phase else asked
+    return ChoosingMarks(learned, kept, for_phases, of_phases)
 
 
 def general_kept(run: Run, prepared: Prepared, others: ScoreItems | None = None) -> GeneralKept:

@@ -187,7 +187,7 @@ def train(
         recipe.train.of_optimizer(),
         student=prepared.student,
         scores=marks.of_phases,
-        kept=marks.kept,
+        kept=marks.kept_of_phases,
         min_selection_items=recipe.evaluate.min_selection_items,
         seed=recipe.seed,
         tracking=Tracking(recipe.track, recipe.name),

@@ -213,7 +213,7 @@ def _trained_tokens(path: Path) -> float:
         return 0.0
     with reading(metrics):
         lines = [json.loads(line) for line in metrics.read_bytes().splitlines()]
-        return float(sum(line["supervised_tokens"] for line in lines))
+        return float(sum(line.get("supervised_tokens", 0) for line in lines))
 
 
 def _steps(path: Path) -> tuple[float, set[str]]:
