@@ -17,8 +17,9 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from feldspar.records import Score
 from feldspar.report.grid import score_grid
+
+from feldspar.records import Score
 from feldspar.runs import open_step
 
 ROOT = Path(__file__).parents[1]

@@ -64,7 +64,6 @@ def _options(
     handler.setFormatter(_PrintableFormatter(form))
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, handlers=[handler])
     for noisy in (
-        "matplotlib",
         "httpx",
         "httpx2",
         "httpcore",
@@ -109,6 +108,7 @@ def _add_commands() -> None:
         report,
         run,
         serve,
+        studio,
         talk,
         taxonomy,
         verify,
@@ -128,6 +128,7 @@ def _add_commands() -> None:
     app.command("report")(report.report)
     app.command("chat")(talk.chat)
     app.command("serve")(serve.serve)
+    app.command("studio")(studio.studio)
     app.command("verify")(verify.verify)
     app.command("learn")(learn.learn)
     app.command("export-data")(export_data.export_data)

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from feldspar.cli.terminal import escaped
 from feldspar.records import JUDGE_ERRORS, UNTOUCHED, Score
-from feldspar.report.grid import Grid, score_grid
+from feldspar.views.grid import Grid, score_grid
 
 OF_EXAMS = ("accuracy", "log-likelihood", "judged right")
 

@@ -27,6 +27,7 @@ COMMANDS = [
     "report",
     "run",
     "serve",
+    "studio",
     "taxonomy",
     "train",
     "verify",
