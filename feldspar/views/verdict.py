@@ -191,11 +191,14 @@ def _taught(run: RunFiles, samples: SampleSummary | None) -> Taught:
     funnel, recipe = run.funnel, run.recipe
     times = [(rows.folder / DONE).stat().st_mtime for rows in run.steps.values()]
     leaves = funnel.leaves if funnel else ()
+    num_asked, num_kept = sum(leaf.asked for leaf in leaves), sum(leaf.kept for leaf in leaves)
+    if not funnel and samples:
+        num_asked, num_kept = samples.num_samples, samples.num_kept
     return Taught(
         num_leaves=len(run.leaves),
         num_documents=len({c.document for leaf in run.leaves for c in leaf.chunks}),
-        num_asked=sum(leaf.asked for leaf in leaves),
-        num_kept=sum(leaf.kept for leaf in leaves),
+        num_asked=num_asked,
+        num_kept=num_kept,
         teacher=", ".join(samples.teachers) if samples else recipe.teacher.model or "",
         student=recipe.student.base.rstrip("/").rpartition("/")[2],
         began=datetime.fromtimestamp(min(times), UTC) if times else None,
