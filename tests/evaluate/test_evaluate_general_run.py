@@ -8,6 +8,7 @@ import pytest
 import tiny_run
 import torch
 from by_hand import do_step
+from feldspar.report import write_report
 from taught import STUDENT, make_checkpoints
 
 from feldspar.cli.tables import score_tables
@@ -19,7 +20,6 @@ from feldspar.evaluate.general import run as general_run
 from feldspar.evaluate.general.questions import EXAM, GeneralItem, general_text, item_of
 from feldspar.evaluate.general.scores import KEPT
 from feldspar.records import KL, PERPLEXITY, Conversation, Message, Phase, Source
-from feldspar.report import write_report
 from feldspar.runs import Run, open_step, write_rows
 from feldspar.student.model import load_student
 from feldspar.student.scoring.log_probs import TEXT_TOKENS, text_log_probs
