@@ -11,6 +11,7 @@ from feldspar.config.base import (
     Count,
     Endpoint,
     LearningRate,
+    NoneOrMore,
     Part,
     PathText,
     Positive,
@@ -40,7 +41,7 @@ class RewardServerConfig(Part):
     """Answers in flight at once."""
     timeout_seconds: Speed[Positive] = 300.0
     """Longest wait for one answer."""
-    max_retries: Speed[Annotated[int, Field(ge=0)]] = 8
+    max_retries: Speed[NoneOrMore] = 8
     """Attempts after the first, with growing pauses, at a server that is busy or gone."""
 
     @property
@@ -68,7 +69,7 @@ class PolicyServerConfig(Part):
     """Prompts under way at once, each with `num_answers` answers."""
     timeout_seconds: Speed[Positive] = 600.0
     """Longest wait for the answers to one prompt."""
-    max_retries: Speed[Annotated[int, Field(ge=0)]] = 8
+    max_retries: Speed[NoneOrMore] = 8
     """Attempts after the first, with growing pauses, at a server that is busy."""
 
     @model_validator(mode="after")
