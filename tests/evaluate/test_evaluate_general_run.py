@@ -44,8 +44,7 @@ def checkpoints(tmp_path_factory):
 @pytest.fixture
 def scored(checkpoints, tmp_path, monkeypatch):
     """A run whose base is the taught model, and whose result has forgotten all."""
-    monkeypatch.setattr(general_run, "general_items", lambda: ITEMS)
-    monkeypatch.setattr(general_run, "halves", lambda items: {"report": list(items)})
+    monkeypatch.setattr(general_run, "asked_half", lambda use, items_per_kind: list(ITEMS))
     knowing, blank = checkpoints["taught"], checkpoints["base"]
     named = [("base", knowing), ("skills", replace(blank, phase="skills", step=3))]
     with Run(tmp_path / "run", RECIPE) as run:
