@@ -95,8 +95,8 @@ def is_right(text: str, item: ExamItem) -> bool:
     - `upper`, `lower`: all its letters are; it holds an accepted answer where there is any.
     - `words`, `items`, `lines`: it has as many words, entries between commas on its only line, or
       lines that begin with a number or a dash, as `accepted` says.
-    - `starts`, `ends`: it does so with an accepted answer, and says more than that, but not what the
-      question says.
+    - `starts`, `ends`: it does so with an accepted answer, and says more than that, but no part of
+      the question.
     - `json`: it is one JSON value, in a code block or bare, equal to an accepted one.
     - `refusal`: it declines. `answered`: it does not, and holds an accepted word.
     - `unknown`: it says that it does not know, or that there is no such thing.
