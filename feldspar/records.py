@@ -338,6 +338,12 @@ class ScoreItems(Protocol):
         ...
 
 
+class RateCheckpoint(ScoreCheckpoint, Protocol):
+    """MT-Bench of one checkpoint after another, as a figure and question by question."""
+
+    def values(self, checkpoint: Checkpoint) -> dict[str, float]: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
     """A question to sample answers for in preference tuning."""

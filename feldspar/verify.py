@@ -12,10 +12,13 @@ from feldspar.errors import FeldsparError
 from feldspar.records import Checkpoint, Conversation, Phase
 from feldspar.runs import CURRENT, DONE, REPEAT, Rows, open_step, read_recipe_of, read_rows
 from feldspar.stored import damaged, read_stored
+from feldspar.student.precision import read_noted
 from feldspar.tokens import arrays
 
 _TOKENS = "tokens"
 """Folder beside a phase's rows."""
+_ASKING = ("calibration", "leaf-exams", "samples", "judged", "mt-bench", "served-exams")
+"""Steps that ask a teacher or a judge, whose answers the journal keeps."""
 
 
 class Checked(NamedTuple):
@@ -46,6 +49,7 @@ def verify_run(run_path: Path) -> Checked:
 def _checks(run_path: Path) -> Iterator[Callable[[], object]]:
     yield lambda: read_recipe_of(run_path)
     yield lambda: _check_current(run_path)
+    yield lambda: read_noted(run_path)
     for folder in sorted(run_path.glob("steps/*")):
         yield lambda name=folder.name: open_step(run_path, name)  # type: ignore[misc]
     yield lambda: _check_journal(run_path)
@@ -112,6 +116,8 @@ def _check_phases(step: Rows[object]) -> None:
 def _check_journal(run_path: Path) -> None:
     path = Path(read_recipe_of(run_path).journal)
     cure = "`sqlite3 FILE .recover` saves what can be saved; what is lost is asked for again"
+    if not path.is_file() and not any((run_path / "steps" / name).is_dir() for name in _ASKING):
+        return
     if not path.is_file():
         raise damaged(path, "the journal is gone", "put it back, or its answers are paid again")
     try:

@@ -33,9 +33,12 @@ def names(subject: Subject) -> str | None:
 
 def taxonomy(subject: Subject) -> str | None:
     """Leaves that can be read; a run reads them first of all itself."""
+    config = subject.recipe.taxonomy
+    if config is None:
+        return None
     if subject.is_run:
-        return f"{len(find_leaves(subject.recipe.taxonomy))} leaves"
-    found = read_readable(subject.recipe.taxonomy)
+        return f"{len(find_leaves(config))} leaves"
+    found = read_readable(config)
     says = f"{len(found.leaves)} leaves"
     if found.left_out:
         return Note(f"{says}; {len(found.left_out)} cannot be read: {found.left_out[0]}")

@@ -11,6 +11,7 @@ from rich.table import Table
 from feldspar.cli.terminal import escaped
 from feldspar.records import AGREEMENT, FLIPS, JUDGE_ERRORS, KL, PERPLEXITY, UNTOUCHED, Score
 from feldspar.report.grid import Grid, score_grid
+from feldspar.stats.merge_curve import MeanMark, MergeSelection
 
 OF_EXAMS = ("accuracy", "log-likelihood", "judged right")
 
@@ -37,6 +38,31 @@ def score_tables(scores: Sequence[Score], left_out: Sequence[str] = ()) -> list[
         "Judge errors, which count for nothing": _errors(shown),
     }
     return [_table(title, grid) for title, grid in grids.items() if grid.exams]
+
+
+def merge_table(selection: MergeSelection) -> Table:
+    """What was learned and kept by weight, on the items that choose; the chosen one is bold."""
+    title = f"Merged weights of {selection.phase}"
+    table = Table(
+        title=escaped(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD
+    )
+    for name in ("weight", "learned", "kept", "kept, to the largest"):
+        table.add_column(name, no_wrap=True)
+    for point in selection.curve:
+        change = "-"
+        if (d := point.kept_to_whole) is not None and point.weight:
+            change = f"{d.value:+.2f} [{d.interval.low:+.2f}, {d.interval.high:+.2f}]"
+        cells = (f"{point.weight:g}", _mark(point.learned), _mark(point.kept), change)
+        table.add_row(*cells, style="bold" if point.weight == selection.weight else None)
+    table.caption = "items that choose, none of which is reported; bold: chosen"
+    return table
+
+
+def _mark(mark: MeanMark | None) -> str:
+    if mark is None:
+        return "-"
+    half = max(mark.value - mark.interval.low, mark.interval.high - mark.value)
+    return f"{mark.value:.2f} [dim]±{half:.2f}[/dim]"
 
 
 def _is_whole(score: Score) -> bool:

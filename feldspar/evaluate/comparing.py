@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 from feldspar.config import Recipe
 from feldspar.errors import RunError
 from feldspar.evaluate.contamination import read_items
-from feldspar.evaluate.mt_bench.judging import ComparedAnswers, Rated
+from feldspar.evaluate.mt_bench.scores import values_of_questions
 from feldspar.evaluate.scores import Comparison, answers_paths, compare
 from feldspar.records import JUDGE_ERRORS, PERPLEXITY, Answer, ExamItem, Score
 from feldspar.runs import open_step, read_recipe_of, read_rows, result_of
@@ -108,19 +107,10 @@ def _published(run_path: Path) -> defaultdict[str, list[Score]]:
 
 
 def _values(score: Score) -> dict[str, float]:
-    path = Path(score.answers_path)
-    of_questions: defaultdict[str, list[float]] = defaultdict(list)
-    if score.metric == "rating":
-        for rated in read_rows(path, Rated):
-            if rated.rating is not None:
-                of_questions[str(rated.question)].append(rated.rating)
-    elif score.metric == "win rate":
-        for compared in read_rows(path, ComparedAnswers):
-            if compared.won is not None:
-                of_questions[str(compared.question)].append(compared.won)
-    if of_questions:
-        return {question: statistics.fmean(values) for question, values in of_questions.items()}
-    return {item.id: item.value for item in read_items(path) if item.value is not None}
+    if of_questions := values_of_questions(score):
+        return of_questions
+    items = read_items(Path(score.answers_path))
+    return {item.id: item.value for item in items if item.value is not None}
 
 
 def _compare_published(before: Scored, after: Scored, config: Recipe) -> Iterator[Comparison]:

@@ -30,14 +30,17 @@ from feldspar.reference_scores import (
     own_settings,
 )
 from feldspar.report.changes import CheckpointChanges, find_turns
-from feldspar.report.figures import loss_figure
+from feldspar.report.figures import loss_figure, merge_figure
 from feldspar.report.grid import Grid, markdown_table, score_grid
+from feldspar.report.merges import read_merges
 from feldspar.runs import Rows, open_step, read_recipe_of
 from feldspar.stats.intervals import FEWEST_TO_TELL
+from feldspar.stats.merge_curve import MergeSelection
 from feldspar.stored import read_stored, reading
 
 STEPS = (
-    *("leaves", "leaf-exams", "own-exams", "samples", "phases", "trained", "preferred", "scores"),
+    *("leaves", "leaf-exams", "own-exams", "samples", "phases", "trained", "merged", "preferred"),
+    "scores",
     *("served-exams", "general", "benchmarks", "mt-bench", "judged", "touched", "untouched"),
 )
 MAX_TOUCHED = 100
@@ -51,6 +54,14 @@ MAX_EXAMPLES = 60
 class ShownSample:
     sample: Sample
     seed_questions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownMerge:
+    """What was chosen between two checkpoints, and the curve behind it."""
+
+    selection: MergeSelection
+    figure: Markup
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +98,7 @@ class Page:
     early: dict[str, dict[str, float]]
     """Phase name -> mean loss and gradient norm of its first steps, and how many these are."""
     loss_figure: Markup | None
+    merges: tuple[ShownMerge, ...]
     rounds: tuple[dict[str, object], ...]
     funnels: tuple[FunnelRow, ...]
     examples: tuple[ShownSample, ...]
@@ -170,6 +182,10 @@ def gather(run_path: Path) -> Page:
         choices=_choices(selections),
         early={s["phase"]: s["early"] for s in selections if s.get("early")},
         loss_figure=Markup(loss_figure(metrics)) if metrics else None,
+        merges=tuple(
+            ShownMerge(selection=m, figure=Markup(merge_figure(m.curve, m.weight)))
+            for m in read_merges(run_path)
+        ),
         rounds=tuple(_flat(r) for r in _json_lines(steps.get("preferred"), "rounds.jsonl")),
         funnels=tuple(_funnels(steps.get("samples"))),
         examples=examples,

@@ -13,7 +13,7 @@ from feldspar.runs import read_recipe_of, result_of
 from feldspar.serve.app import listening, make_app
 from feldspar.serve.hosted_model import open_engine
 from feldspar.serve.protocol import ModelCard
-from feldspar.student.model import base_checkpoint, load_student
+from feldspar.student.model import base_checkpoint, load_to_answer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,7 +58,7 @@ async def serve_model(
     served: ModelToServe, *, host: str, port: int, key: str | None, say: Callable[[Serving], None]
 ) -> None:
     """Serve until interrupted. Raises RunError where the port is taken."""
-    student = load_student(served.path, served.student)
+    student = load_to_answer(served.path, served.student)
     async with open_engine(student, served.limits) as engine:
         app = make_app(
             [served.card],

@@ -22,6 +22,7 @@ from feldspar.config import StudentConfig
 from feldspar.errors import DiskError, TrainingError
 from feldspar.files import whole_folder
 from feldspar.records import Checkpoint, Conversation, Message
+from feldspar.student.answering_weights import hold_to_answer
 from feldspar.student.lm_head import Head, check_head, head_of
 from feldspar.student.merged_weights import merged_weights
 from feldspar.student.model_files import (
@@ -29,6 +30,13 @@ from feldspar.student.model_files import (
     check_weights,
     explain_loading,
     quiet_transformers,
+)
+from feldspar.student.precision import Dtype, find_precision, size_of_model
+from feldspar.student.template.choose import (
+    TemplateName,
+    choose_template,
+    has_chat_template,
+    writes_lab,
 )
 from feldspar.student.template.layout import (
     TEMPLATE_DATE,
@@ -42,6 +50,9 @@ from feldspar.student.template.tokens import LAB
 
 log = logging.getLogger(__name__)
 
+DTYPES: dict[Dtype, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_TILE_ROWS = 64
+"""A vocabulary of a multiple of so many rows keeps one when tokens are added."""
 _ONE_THREAD_PARAMETERS = 5_000_000
 """Below this, threads wait for each other longer than they compute (benchmarks/LOG.md)."""
 _CONTENT = (
@@ -65,7 +76,8 @@ _WORDS = tuple(pattern for pattern in _CONTENT if "safetensors" not in pattern)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Student:
-    """A causal language model in float32, with how it is spoken to and computed."""
+    """A causal language model with how it is spoken to and computed: in float32, or, where it only
+    answers, in the dtype of the computation."""
 
     model: Any
     """transformers PreTrainedModel, in eval mode: dropout is never used."""
@@ -75,8 +87,8 @@ class Student:
     device: torch.device
     dtype: torch.dtype
     """Of the computation."""
-    compile: bool = False
-    """Whether layers are compiled where there is much to compute."""
+    compile: bool | Literal["auto"] = "auto"
+    """Whether layers are compiled. auto: in a training that is long enough (training/loop.py)."""
     trained_rows: torch.Tensor | None = None
     """Of embeddings and head, whose other rows are frozen. None: they are as other weights."""
 
@@ -134,6 +146,14 @@ def load_student(path: str, config: StudentConfig) -> Student:
     return make_student(model, tokenizer, config)
 
 
+def load_to_answer(path: str, config: StudentConfig) -> Student:
+    """The same for a model that is not trained: its weights are held in the dtype of the
+    computation, so that no token waits for them to be cast."""
+    student = load_student(path, config)
+    hold_to_answer(student.model, student.dtype)
+    return student
+
+
 class ModelFiles(NamedTuple):
     """What a model directory holds, as transformers reads it."""
 
@@ -172,7 +192,7 @@ def make_student(model: Any, tokenizer: Any, config: StudentConfig) -> Student:
     template = _make_template(model, tokenizer, config)
     model.to(device).eval()
     check_head(model)
-    dtype = find_dtype(config, device)
+    dtype = find_dtype(config, device, model)
     for where_it_came_from in ("is_local", "local_files_only"):
         tokenizer.init_kwargs.pop(where_it_came_from, None)
     return Student(
@@ -190,7 +210,7 @@ def load_template(path: str, config: StudentConfig) -> Template:
 
     Raises TrainingError where it cannot be read, or lacks a token that a student is given.
     """
-    return _make_template(None, _load_tokenizer(path), config)
+    return _make_template(None, load_tokenizer(path), config)
 
 
 def save_checkpoint(
@@ -228,10 +248,13 @@ def check_base(path: str, config: StudentConfig) -> str:
     """
     folder = find_model(path)
     num_tensors = check_weights(folder)
-    tokenizer = _load_tokenizer(str(folder))
-    if config.template == "lab":
+    tokenizer = load_tokenizer(str(folder))
+    is_lab = (choose_template(tokenizer) if config.template == "auto" else config.template) == "lab"
+    if is_lab:
         check_token_rows(folder, tokenizer, ())
-        return f"{num_tensors} tensors, all finite; the lab template"
+        is_other = tokenizer.chat_template and not writes_lab(tokenizer)
+        instead = " in place of the base's own" if is_other else ""
+        return f"{num_tensors} tensors, all finite; the lab template{instead}"
     template = _make_template(None, tokenizer, config)
     chat = [Message(role="user", content="?"), Message(role="assistant", content="!")]
     turn = template.render(Conversation(id="", source="", messages=tuple(chat)))
@@ -262,7 +285,7 @@ def words_checkpoint(path: str) -> Checkpoint:
     return Checkpoint(path=str(folder), digest=digest_checkpoint(folder, _WORDS))
 
 
-def _load_tokenizer(path: str) -> Any:
+def load_tokenizer(path: str) -> Any:
     try:
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
@@ -278,6 +301,12 @@ def _check_fast(tokenizer: Any) -> None:
         raise TrainingError("the base has no tokenizer.json; save it with a fast tokenizer first")
 
 
+def probe_tokens(vocab_size: int) -> list[list[int]]:
+    """Draws of nine tokens, for comparing two ways of computing a model in low precision: what
+    is wrong is wrong for each, and some tokens make rounding ten times as large."""
+    return [[(1 + draw + i * 7919) % vocab_size for i in range(9)] for draw in (0, 613, 1229)]
+
+
 def find_device(wanted: str) -> torch.device:
     """The device named, or the best for `auto`. Raises TrainingError where there is none."""
     if wanted == "auto":
@@ -288,18 +317,23 @@ def find_device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
-def find_dtype(config: StudentConfig, device: torch.device) -> torch.dtype:
-    """Of the computation, as the recipe says or as suits the device."""
-    if config.dtype == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.dtype]
+def find_dtype(config: StudentConfig, device: torch.device, model: Any) -> torch.dtype:
+    """Of the computation of a transformers model, as the configuration says, or as suits device,
+    model and machine. A run's configuration says it (precision.py)."""
+    found = find_precision(config, device.type, size_of_model(model))
+    return DTYPES[found.dtype]
 
 
-def with_dtype(config: StudentConfig) -> StudentConfig:
-    """The same with the dtype that `auto` means here: it decides results, so keys must hold it."""
-    dtype = find_dtype(config, find_device(config.device))
-    name: Literal["float32", "bfloat16"] = "float32" if dtype == torch.float32 else "bfloat16"
-    return config.model_copy(update={"dtype": name})
+def with_template(config: StudentConfig) -> StudentConfig:
+    """The same with the template that `auto` means for its base: it decides results, so keys must
+    hold it. A hub id is fetched. Raises TrainingError."""
+    if config.template != "auto":
+        return config
+    folder = find_model(config.base)
+    name: TemplateName = "lab"
+    if has_chat_template(folder):
+        name = choose_template(load_tokenizer(str(folder)))
+    return config.model_copy(update={"template": name})
 
 
 def find_model(path: str) -> Path:
@@ -331,7 +365,8 @@ def _download(name: str, patterns: Sequence[str] = _CONTENT) -> Path:
 
 def _make_template(model: Any, tokenizer: Any, config: StudentConfig) -> Template:
     has_bos = uses_bos(tokenizer)
-    if config.template == "lab":
+    name = choose_template(tokenizer) if config.template == "auto" else config.template
+    if name == "lab":
         _add_tokens(model, tokenizer, LAB.trained)
         tokenizer.eos_token = LAB.stop
         tokenizer.chat_template = lab_chat_template(bos=has_bos, system_prompt=config.system_prompt)
@@ -342,7 +377,7 @@ def _make_template(model: Any, tokenizer: Any, config: StudentConfig) -> Templat
             raise TrainingError('the base has no chat template of its own; use template = "lab"')
         layout = own = OwnLayout(tokenizer)
         stop_id = tokenizer.convert_tokens_to_ids(own.stop_text)
-    if config.template == "own":
+    if name == "own":
         # Padding is never looked at, so a row of its own would change the vocabulary for nothing.
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = own.stop_text
@@ -384,11 +419,19 @@ def _add_tokens(model: Any, tokenizer: Any, tokens: tuple[str, ...]) -> None:
         )
     log.info("added tokens %s", ", ".join(t for t in tokens if t not in vocabulary))
     with quiet_transformers(), torch.no_grad():
-        if max(added) >= model.get_input_embeddings().weight.shape[0]:
-            model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        num_rows = model.get_input_embeddings().weight.shape[0]
+        if max(added) >= num_rows:
+            # Matrices of whole tiles are faster, and servers split them evenly: it stays so.
+            tile = _TILE_ROWS if num_rows % _TILE_ROWS == 0 else None
+            model.resize_token_embeddings(
+                len(tokenizer), pad_to_multiple_of=tile, mean_resizing=False
+            )
         layers = [model.get_input_embeddings(), model.get_output_embeddings()]
         tensors = [layer.weight for layer in layers]
         if getattr(layers[1], "bias", None) is not None:
             tensors.append(layers[1].bias)
         for tensor in {id(t): t for t in tensors}.values():
-            tensor[added] = tensor[:known].mean(dim=0)
+            mean = tensor[:known].mean(dim=0)
+            tensor[added] = mean
+            # Rows without a token are not left to chance either.
+            tensor[max(num_rows, len(tokenizer)) :] = mean

@@ -15,7 +15,7 @@ from feldspar.evaluate.general.scores import (
     general_scores,
     written_items,
 )
-from feldspar.evaluate.general.selecting import LearnedAndKept
+from feldspar.evaluate.general.selecting import GeneralKept, LearnedAndKept
 from feldspar.records import AGREEMENT, FLIPS, Checkpoint
 from feldspar.tokens.count import TokenCounter
 
@@ -167,14 +167,14 @@ class Learned:
 @pytest.mark.parametrize("weight", [0.0, 0.25, 1.0])
 def test_learned_and_kept_weigh_as_the_recipe_says(tmp_path, weight):
     marks = {"base": [RIGHT] * 20 + [WRONG] * 80, "taught": [RIGHT] * 5 + [WRONG] * 95}
-    score = LearnedAndKept(
-        Learned(), Checkpoint(path="", digest="base"), GeneralConfig(kept_weight=weight),
-        student=None, cache_path=tmp_path,
-    )  # fmt: skip
-    score._items = ITEMS
+    kept = GeneralKept(
+        Checkpoint(path="", digest="base"), GeneralConfig(), student=None, cache_path=tmp_path
+    )
+    kept._items = ITEMS
     ids = [item.id for item in ITEMS]
-    score._marks = lambda c: dict(zip(ids, marks[c.digest], strict=True))
-    values = score.values(Checkpoint(path="", digest="taught"))
+    kept._marks = lambda c: dict(zip(ids, marks[c.digest], strict=True))
+    assert sum(kept.values(Checkpoint(path="", digest="taught")).values()) == 5
+    values = LearnedAndKept(Learned(), kept, weight).values(Checkpoint(path="", digest="taught"))
     assert len(values) == 24
     assert sum(values.values()) / 24 == pytest.approx((1 - weight) * 0.75 + weight * 0.25)
 

@@ -65,7 +65,7 @@ def test_a_run_says_what_was_kept(scored):
     assert found["skills", KEPT, "accuracy"].value == 0
     assert found["base", EXAM, "accuracy"].value == 3 / 8
     assert "16 new tokens" in known.settings
-    assert "lab template" in known.settings
+    assert f"{STUDENT.template} template" in known.settings
 
 
 def test_what_was_kept_stands_in_the_first_table_and_kinds_do_not(scored):

@@ -115,7 +115,8 @@ def _load(job: Job) -> Student:
     on_host = job.config.model_copy(update={"device": "cpu"})
     student = load_to_train(job.start, on_host, seed=job.seed)
     device = find_device(job.config.device)
-    return replace(student, device=device, dtype=find_dtype(job.config, device))
+    dtype = find_dtype(job.config, device, student.model)
+    return replace(student, device=device, dtype=dtype)
 
 
 def _end_with_parent() -> None:

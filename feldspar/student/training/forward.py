@@ -66,8 +66,7 @@ class ForwardPass:
 
     `is_sharded`: several processes hold the weights, and layers are cast as they are gathered.
     `checkpoint_activations`: activations are computed again for the backward pass.
-
-    Where the student asks for it layers run compiled.
+    `compiled`: layers run compiled, as they do where the student asks for it.
     """
 
     def __init__(
@@ -77,6 +76,7 @@ class ForwardPass:
         packing: bool = True,
         is_sharded: bool = False,
         checkpoint_activations: bool = False,
+        compiled: bool = False,
     ) -> None:
         self.student = student
         self.packing = packing and student.device.type in ("cpu", "cuda")
@@ -85,7 +85,7 @@ class ForwardPass:
         if student.dtype != torch.float32 and not is_sharded:
             self.model = self._copy_in(student.dtype)
         self.checkpoint_activations = checkpoint_activations
-        self._is_compiled = student.compile and can_compile()
+        self._is_compiled = (compiled or student.compile is True) and can_compile()
         self._attention = untraced(NAME) if self._is_compiled else NAME
 
     def warm_up(self, group: ProcessGroup = SINGLE_PROCESS) -> None:
@@ -143,12 +143,12 @@ class ForwardPass:
 
     def losses(self, tensors: MicroBatchTensors, scale: float) -> Tensor:
         """Losses [N] in nats; `backward` on their sum gives the gradient of `scale * sum`."""
-        hidden_NH = self._hidden(tensors)
+        hidden_NH = self.hidden(tensors)
         return cross_entropy(head_of(self.model), hidden_NH, tensors.targets_N, scale)
 
     def log_probs(self, tensors: MicroBatchTensors) -> Tensor:
         """Log-probabilities [N] of the trained tokens, in nats, with their gradient."""
-        return target_log_probs(head_of(self.model), self._hidden(tensors), tensors.targets_N)
+        return target_log_probs(head_of(self.model), self.hidden(tensors), tensors.targets_N)
 
     def row_log_probs(self, tensors: MicroBatchTensors) -> Tensor:
         """Sums [B] of the log-probabilities of each row's trained tokens, with their gradient."""
@@ -157,7 +157,7 @@ class ForwardPass:
         rows_N = torch.from_numpy(tensors.rows_N).to(log_probs_N.device)
         return sums_B.index_add(0, rows_N, log_probs_N)
 
-    def _hidden(self, tensors: MicroBatchTensors) -> Tensor:
+    def hidden(self, tensors: MicroBatchTensors) -> Tensor:
         """[N, H]: only where a trained token is predicted, so that the head computes no others."""
         hidden_TH = self.states(tensors.ids_BT, **tensors.model_inputs).flatten(0, 1)
         return hidden_TH.index_select(0, tensors.positions_N).to(self.student.dtype)
