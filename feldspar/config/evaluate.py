@@ -103,6 +103,8 @@ class GeneralConfig(Part):
     cannot write its questions."""
     max_new_tokens: SmallCount = 24
     """Longest answer in tokens."""
+    items_per_kind: SmallCount | None = None
+    """At most so many items of each kind in either half, for a quick look. None: all."""
     text: OptionalPath = None
     """A text file whose perplexity is told next to the exam, in passages with empty lines between
     them. None: some 1,200 words of our own."""
