@@ -19,9 +19,10 @@ CHROMIUM = "/usr/bin/chromium"
 FOLDER = Path(__file__).parent / "img"
 Theme = Literal["light", "dark"]
 PICTURES: tuple[tuple[str, str, int, int, Theme], ...] = (
+    # First: it waits until all samples are counted, which other pages tell of.
+    ("studio-samples", "samples?words=lives", 1280, 800, "dark"),
     ("studio-verdict", "verdict", 1280, 1180, "light"),
     ("studio-leaves", "leaves", 1280, 900, "light"),
-    ("studio-samples", "samples?words=lives", 1280, 800, "dark"),
     ("studio-training", "training", 1280, 1000, "light"),
     ("studio-exams", "exams", 1280, 1100, "light"),
     ("studio-phone", "verdict", 360, 760, "dark"),

@@ -4,6 +4,7 @@ phone, and keys that work. Skipped where there is no chromium or no playwright."
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium"),
 ]
+MAKER = Path(__file__).parents[2] / "benchmarks" / "synthetic_run.py"
 PAGES = [page for page, _ in NAVIGATION]
 SIZES = [(1280, 900), (768, 1000), (360, 740)]
 RULES = """axe.run().then(found => found.violations
@@ -28,10 +30,13 @@ WAIT_MS = 120_000
 
 
 @pytest.fixture(scope="module")
-def studio(tiny: Path, cache: Path) -> Iterator[str]:
-    """The address of a studio that shows the tiny run."""
-    command = [*module_command("feldspar.cli.main"), "studio", str(tiny.parent), "--port", "0"]
-    environment = {**child_environment(), "FELDSPAR_CACHE": str(cache)}
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a studio that shows a run of 2000 samples."""
+    folder = tmp_path_factory.mktemp("studio")
+    environment = {**child_environment(), "FELDSPAR_CACHE": str(folder / "cache")}
+    making = [sys.executable, "-P", str(MAKER), str(folder / "runs" / "many"), "--samples", "2000"]
+    subprocess.run(making, check=True, env=environment)
+    command = [*module_command("feldspar.cli.main"), "studio", str(folder / "runs"), "--port", "0"]
     with subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, env=environment) as child:
         try:
             assert child.stdout is not None
@@ -63,7 +68,7 @@ def test_every_page_is_sound(
     page.goto(studio)
     script = Path(axe.__file__).with_name("axe.min.js").read_text()
     for name in PAGES:
-        page.goto(f"{studio.partition('/?')[0]}/runs/tiny/{name}")
+        page.goto(f"{studio.partition('/?')[0]}/runs/many/{name}")
         found = page.evaluate(f"{script};{RULES}")
         faults += [f"{name}: {fault}" for fault in found]
         wide = page.evaluate("document.documentElement.scrollWidth")
@@ -76,7 +81,7 @@ def test_typing_narrows_the_samples_down(studio: str, browser: "playwright.Brows
     page = browser.new_context().new_page()
     page.set_default_timeout(WAIT_MS)
     page.goto(studio)
-    page.goto(f"{studio.partition('/?')[0]}/runs/tiny/samples")
+    page.goto(f"{studio.partition('/?')[0]}/runs/many/samples")
     before = page.locator("#found [role=status]").inner_text()
     page.keyboard.press("/")
     page.keyboard.type("zzzz")
