@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -40,6 +40,7 @@ T = TypeVar("T")
 MAX_BODY_BYTES = 1 << 20
 MAX_QUERY_LETTERS = 500
 NUM_THREADS = 4
+LIVE_SECONDS = 1.0
 NAVIGATION = (
     *(("verdict", "Verdict"), ("leaves", "Leaves"), ("samples", "Samples")),
     *(("training", "Training"), ("exams", "Exams"), ("preference", "Preference")),
@@ -54,7 +55,6 @@ _KINDS = {
 _FILES = ("page.css", "studio.js", "htmx.min.js", "icon.svg", "LICENSE-htmx.txt")
 _UNCHANGED_PAGES = ("verdict", "leaves", "training", "exams", "preference", "steps")
 """That show nothing but finished steps: drawn once for each state of a run."""
-log = logging.getLogger(__name__)
 
 
 def make_studio(folder: Path, token: str, *, read_only: bool = False) -> web.Application:
@@ -93,6 +93,7 @@ class _Studio:
     def __init__(self, runs: RunCache) -> None:
         self.runs = runs
         self.pool = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="studio")
+        self._drawn_live: dict[str, tuple[OpenRun, float, ShownPage]] = {}
         self._drawn: dict[tuple[str, str], tuple[OpenRun, ShownPage]] = {}
 
     async def home(self, _: web.Request) -> web.Response:
@@ -130,6 +131,8 @@ class _Studio:
 
     def _shown(self, name: str, page: str, asked: dict[str, str]) -> ShownPage:
         run = self.runs.open(name)
+        if page == "live":
+            return self._live(run)
         is_counted = page != "verdict" or run.summary_by_now() is not None
         if page not in _UNCHANGED_PAGES or not is_counted:
             return _draw(run, page, asked)
@@ -137,6 +140,14 @@ class _Studio:
         if known is None or known[0] is not run:
             known = self._drawn[name, page] = (run, _draw(run, page, asked))
         return known[1]
+
+    def _live(self, run: OpenRun) -> ShownPage:
+        """One drawing a second, however many look on."""
+        name, now = run.files.name, time.monotonic()
+        known = self._drawn_live.get(name)
+        if known is None or known[0] is not run or now - known[1] > LIVE_SECONDS:
+            known = self._drawn_live[name] = (run, now, _draw(run, "live", {}))
+        return known[2]
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self.pool, work)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from feldspar.errors import RunError
 from feldspar.progress_file import PROGRESS_FILE
-from feldspar.runs import CURRENT, DONE
+from feldspar.runs import CURRENT
 from feldspar.views.live import live_of
 from feldspar.views.run_files import RunFiles
 from feldspar.views.sample_index import SampleIndex, SampleSummary, index_path, open_index
@@ -92,9 +92,9 @@ class RunCache:
 
     def open(self, name: str) -> OpenRun:
         """Raises RunError where there is no such run."""
-        if name not in self.names():
-            raise RunError(f"no run called {name!r} in {self.folder}")
         path = self.folder / name
+        if path.parent != self.folder or path.name != name or not (path / _RECIPE).is_file():
+            raise RunError(f"no run called {name!r} in {self.folder}")
         stamp = _stamp(path)
         with self._lock:
             known = self._open.get(name)
@@ -127,9 +127,8 @@ def _changed(path: Path) -> float:
 
 def _stamp(path: Path) -> Stamp:
     """Changes when a step is finished, or the recipe is another."""
-    found = [path / _RECIPE, path / CURRENT, *path.glob(f"steps/*/*/{DONE}")]
     stamp = []
-    for file in sorted(found):
+    for file in (path / _RECIPE, path / CURRENT):
         with contextlib.suppress(FileNotFoundError):
             stamp.append(file.stat().st_mtime_ns)
     return tuple(stamp)

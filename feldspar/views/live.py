@@ -122,7 +122,9 @@ def _task(task: TaskState, now: float) -> LiveTask:
 
 
 def _text(value: float | str) -> str:
-    return f"{value:,.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, str):
+        return value
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _steps(run: RunFiles, said: RunState | None) -> list[LiveStep]:
@@ -153,6 +155,6 @@ def _spending(recipe: Recipe, said: RunState) -> list[tuple[str, str]]:
     for task in said.tasks:
         for name, cap in most.items():
             if name in task.figures:
-                bound = f" of at most {cap:g}" if cap is not None else ", no cap set"
+                bound = f" of at most {cap:,}" if cap is not None else ", no cap set"
                 found.append((name, f"{_text(task.figures[name])}{bound}"))
     return found
