@@ -208,8 +208,8 @@ class Checkpoint:
 
 
 Form = Literal[
-    "final", "exact", "holds", "number", "upper", "lower", "words", "items", "starts", "ends",
-    "json", "refusal", "answered", "unknown",
+    "final", "exact", "holds", "number", "upper", "lower", "words", "items", "lines", "starts",
+    "ends", "json", "refusal", "answered", "unknown",
 ]  # fmt: skip
 """What makes a text right by itself: see `evaluate/exams/match.py`."""
 Match = Form | Literal["likelihood", "judge", "choice"]
@@ -274,8 +274,8 @@ AGREEMENT = "agreement of wordings"
 """A metric: the share of items that are right in both wordings, or wrong in both."""
 PERPLEXITY = "perplexity"
 """A metric: exp of the mean negative log-likelihood of a token; its items hold nats a token."""
-KL = "KL to the base, nats a token"
-"""A metric: how far a model is from its base on what the base says."""
+KL = "KL to the base"
+"""A metric: how far a model is from its base on what the base says, in nats a token."""
 UNTOUCHED = ": untouched"
 """Behind an exam's name: without the items that the training data holds."""
 

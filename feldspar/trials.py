@@ -41,4 +41,10 @@ def agree_with_pairs(
     pairs = read_pairs(pairs_path)
     placed = place(recipe, folder, progress, parts=world_parts(recipe.prefer))
     assert placed.prefer is not None
-    return agree(pairs, placed.prefer, student=placed.student, progress=progress)
+    return agree(
+        pairs,
+        placed.prefer,
+        student=placed.student,
+        log_folder=Path(placed.journal).parent / "servers",
+        progress=progress,
+    )

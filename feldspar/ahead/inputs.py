@@ -9,7 +9,7 @@ from pathlib import Path
 from feldspar.ahead.checks import Note, Subject
 from feldspar.errors import RecipeError
 from feldspar.evaluate.exams.read import exam_files, read_exams
-from feldspar.evaluate.general.questions import cannot_be_asked, general_items
+from feldspar.evaluate.general.questions import cannot_be_asked, general_items, general_text
 from feldspar.evaluate.mt_bench.files import find_mt_bench, read_answers, read_mt_bench
 from feldspar.mix.earlier import rows_of_data
 from feldspar.mix.files import BadRow, read_file
@@ -78,6 +78,7 @@ def general(subject: Subject) -> str | None:
     config, base = subject.recipe.evaluate.general, Path(subject.recipe.student.base)
     if not config.enabled or not subject.reaches("scores"):
         return None
+    general_text(None if config.text is None else Path(config.text))
     says = f"{len(general_items())} general questions in two wordings; half of them are reported"
     if not (base / "tokenizer.json").is_file():
         return says

@@ -61,7 +61,7 @@ def device(subject: Subject) -> str | None:
 
 def compiler(subject: Subject) -> str | None:
     """A C++ compiler, for `student.compile`."""
-    if not subject.recipe.student.compile or not subject.reaches("trained"):
+    if subject.recipe.student.compile is not True or not subject.reaches("trained"):
         return None
     named = os.environ.get("CXX", "")
     for name in (named, *_COMPILERS):

@@ -100,6 +100,9 @@ def folders_of_roles(subject: Subject) -> str | None:
         roles["evaluate.mt_bench.judge"] = (
             recipe.evaluate.mt_bench.judge if recipe.evaluate.mt_bench else None
         )
+    if recipe.prefer is not None and subject.reaches("preferred"):
+        roles["prefer.aligned_server"] = recipe.prefer.aligned_server
+        roles["prefer.base_server"] = recipe.prefer.base_server
     found = []
     for role, config in roles.items():
         if config is not None and config.folder is not None:

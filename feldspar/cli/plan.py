@@ -191,6 +191,8 @@ def _closing_table(made: Plan) -> Table:
         if e.step == "preferred":
             hours = f", {_time(made.preference_hours)}" if made.preference_hours else ""
             table.add_row("preferences", f"{e.optimizer_steps:,} steps{hours}; {e.note}")
+        if e.step == "general":
+            table.add_row("general", e.note)
         if e.step == "benchmarks":
             table.add_row("benchmark", e.note)
     gigabytes = f"{made.disk_bytes / 1e9:,.2f} GB of {made.free_bytes / 1e9:,.1f} GB free"

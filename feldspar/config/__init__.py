@@ -35,9 +35,7 @@ from feldspar.config.mix import DataConfig as DataConfig
 from feldspar.config.mix import MixConfig as MixConfig
 from feldspar.config.plan import ArchitectureConfig as ArchitectureConfig
 from feldspar.config.plan import PlanConfig as PlanConfig
-from feldspar.config.prefer import PolicyServerConfig as PolicyServerConfig
 from feldspar.config.prefer import PreferConfig as PreferConfig
-from feldspar.config.prefer import RewardServerConfig as RewardServerConfig
 from feldspar.config.publish import PublishConfig as PublishConfig
 from feldspar.config.recipe import Recipe as Recipe
 from feldspar.config.recipe import TaxonomyConfig as TaxonomyConfig

@@ -39,8 +39,9 @@ class StudentConfig(Part):
     """Precision of the computation; weights are stored in float32. auto: bfloat16 on cuda, and on
     a CPU for 50M parameters and more where a probe finds it to multiply 1.5 times as fast; a run
     keeps what it was when it began."""
-    compile: Rounding[bool] = False
+    compile: Rounding[bool | Literal["auto"]] = "auto"
     """Compile decoder layers for training and for scoring answers: about a minute at the start,
-    then faster. Needs a C++ compiler."""
+    then faster. Needs a C++ compiler. auto: on a CPU that has one, for phases long enough to pay
+    for it, and never for scoring."""
     lora: LoraConfig | None = None
     """Train low-rank weights, and the rows of the lab template's tokens, instead of all weights."""

@@ -16,7 +16,7 @@ from feldspar.config import BenchmarkConfig, StudentConfig
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Checkpoint, Message
 from feldspar.student.inference.sample import sample_answers
-from feldspar.student.model import Student, load_student
+from feldspar.student.model import Student, load_to_answer
 from feldspar.student.scoring.log_probs import (
     AnswerLogProb,
     AnswerRow,
@@ -152,7 +152,7 @@ class CheckpointExaminee:
 
     @functools.cached_property
     def _loaded(self) -> Student:
-        return load_student(self._checkpoint.path, self._student)
+        return load_to_answer(self._checkpoint.path, self._student)
 
 
 def all_examinees(

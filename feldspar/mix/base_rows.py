@@ -15,7 +15,7 @@ from feldspar.records import Checkpoint, Conversation, Message
 from feldspar.runs import cache_folder, read_rows, write_rows
 from feldspar.steps import Step, Workspace
 from feldspar.student.inference.sample import sample_answers, sample_questions
-from feldspar.student.model import load_student
+from feldspar.student.model import load_to_answer
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def _sample(
     student: StudentConfig,
     seed: int,
 ) -> Iterator[Conversation]:
-    model = load_student(base.path, student)
+    model = load_to_answer(base.path, student)
     keys = [f"{_SOURCE} {number}" for number in range(config.num_rows)]
     longest = config.max_new_tokens
     if config.prompts is None:

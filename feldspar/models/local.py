@@ -116,7 +116,7 @@ class LocalModel:
         with self._loading:
             if self._worker is None:
                 from feldspar.models.engine_thread import EngineThread
-                from feldspar.student.model import load_student
+                from feldspar.student.model import load_to_answer
 
-                self._worker = EngineThread(load_student(self.folder, self._config))
+                self._worker = EngineThread(load_to_answer(self.folder, self._config))
             return self._worker

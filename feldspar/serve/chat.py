@@ -12,7 +12,7 @@ from feldspar.records import Leaf, Message, Sample, Seed
 from feldspar.runs import open_step, read_recipe_of, result_of
 from feldspar.student.counter_rng import key_of
 from feldspar.student.inference.engine import Engine, Request
-from feldspar.student.model import base_checkpoint, load_student
+from feldspar.student.model import base_checkpoint, load_to_answer
 from feldspar.text import SimilarTexts
 
 NUM_NEAREST = 3
@@ -32,7 +32,7 @@ class Partner:
 
     def __init__(self, path: str, recipe: Recipe, name: str) -> None:
         self.name = name
-        self._student = load_student(path, recipe.student)
+        self._student = load_to_answer(path, recipe.student)
         self._engine = Engine(self._student)
         self.history: list[Message] = []
 

@@ -77,12 +77,20 @@ def untraced(attention: str) -> str:
 @cache
 def can_compile() -> bool:
     """Whether there is what compiling needs. Says so once where not."""
-    compiler = os.environ.get("CXX", "g++")
-    if shutil.which(compiler) is not None:
+    if has_compiler():
         return True
     log.warning(
         "student.compile: layers run as they are, for there is no C++ compiler %s; install one, or "
         "name it in the environment variable CXX",
-        compiler,
+        _compiler(),
     )
     return False
+
+
+def has_compiler() -> bool:
+    """Whether there is the C++ compiler that compiling layers for a CPU takes."""
+    return shutil.which(_compiler()) is not None
+
+
+def _compiler() -> str:
+    return os.environ.get("CXX", "g++")

@@ -10,6 +10,8 @@ Shapes: N chosen positions, H hidden size, V vocabulary, B rows, T tokens.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +20,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from feldspar.errors import TrainingError
+from feldspar.student.answering_weights import blocked_product
 
 _CHUNK_ELEMENTS = 1 << 24
 """Logits held at once: 64 MB in float32."""
@@ -39,10 +42,20 @@ class Head(NamedTuple):
     bias_V: Tensor | None
     scale: float
     softcap: float | None
+    product: Callable[[Tensor], Tensor] | None = None
+    """The matrix product with its bias where the layer has one of its own."""
 
     def logits(self, hidden_NH: Tensor) -> Tensor:
         """Logits [N, V] in float32."""
-        return _logits(hidden_NH, self.weight_VH, self.bias_V, self.scale, self.softcap)
+        multiply = self.product or partial(
+            functional.linear, weight=self.weight_VH, bias=self.bias_V
+        )
+        logits_NV = multiply(hidden_NH).float()
+        if self.scale != 1.0:
+            logits_NV = logits_NV * self.scale
+        if self.softcap is None:
+            return logits_NV
+        return self.softcap * torch.tanh(logits_NV / self.softcap)
 
     def finish_(self, logits_NV: Tensor, tokens: slice) -> Tensor:
         """What stands between the matrix product and the logits of `tokens`, in place."""
@@ -65,7 +78,8 @@ def head_of(model: Any) -> Head:
     config = model.config
     scale = 1.0 / float(getattr(config, "logits_scaling", None) or 1.0)
     scale *= float(getattr(config, "logit_scale", None) or 1.0)
-    return Head(layer.weight, layer.bias, scale, getattr(config, "final_logit_softcapping", None))
+    softcap = getattr(config, "final_logit_softcapping", None)
+    return Head(layer.weight, layer.bias, scale, softcap, blocked_product(layer))
 
 
 def check_head(model: Any) -> None:
@@ -263,12 +277,3 @@ def _add_product(total_VH: Tensor, slopes: Tensor, hidden: Tensor) -> None:
         total_VH.addmm_(slopes.T, hidden)
     else:
         total_VH += slopes.T @ hidden
-
-
-def _logits(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, scale: float, softcap: float | None
-) -> Tensor:
-    logits = functional.linear(hidden, weight, bias).float()
-    if scale != 1.0:
-        logits = logits * scale
-    return logits if softcap is None else softcap * torch.tanh(logits / softcap)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from huggingface_hub import snapshot_download
@@ -22,9 +22,12 @@ from feldspar.config import StudentConfig
 from feldspar.errors import DiskError, TrainingError
 from feldspar.files import whole_folder
 from feldspar.records import Checkpoint, Conversation, Message
+from feldspar.student.answering_weights import hold_to_answer
 from feldspar.student.lm_head import Head, check_head, head_of
 from feldspar.student.merged_weights import merged_weights
 from feldspar.student.model_files import (
+    CONTENT,
+    WORDS,
     check_token_rows,
     check_weights,
     explain_loading,
@@ -54,28 +57,12 @@ _TILE_ROWS = 64
 """A vocabulary of a multiple of so many rows keeps one when tokens are added."""
 _ONE_THREAD_PARAMETERS = 5_000_000
 """Below this, threads wait for each other longer than they compute (benchmarks/LOG.md)."""
-_CONTENT = (
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "vocab.json",
-    "merges.txt",
-)
-"""The files that decide what a checkpoint says. Others (README, pickles) are not read."""
-_WORDS = tuple(pattern for pattern in _CONTENT if "safetensors" not in pattern)
-"""Those of them that decide how it is spoken to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Student:
-    """A causal language model in float32, with how it is spoken to and computed."""
+    """A causal language model with how it is spoken to and computed: in float32, or, where it only
+    answers, in the dtype of the computation."""
 
     model: Any
     """transformers PreTrainedModel, in eval mode: dropout is never used."""
@@ -85,8 +72,8 @@ class Student:
     device: torch.device
     dtype: torch.dtype
     """Of the computation."""
-    compile: bool = False
-    """Whether layers are compiled where there is much to compute."""
+    compile: bool | Literal["auto"] = "auto"
+    """Whether layers are compiled. auto: in a training that is long enough (training/loop.py)."""
     trained_rows: torch.Tensor | None = None
     """Of embeddings and head, whose other rows are frozen. None: they are as other weights."""
 
@@ -142,6 +129,14 @@ def load_student(path: str, config: StudentConfig) -> Student:
     """
     model, tokenizer = read_model(path)
     return make_student(model, tokenizer, config)
+
+
+def load_to_answer(path: str, config: StudentConfig) -> Student:
+    """The same for a model that is not trained: its weights are held in the dtype of the
+    computation, so that no token waits for them to be cast."""
+    student = load_student(path, config)
+    hold_to_answer(student.model, student.dtype)
+    return student
 
 
 class ModelFiles(NamedTuple):
@@ -219,7 +214,7 @@ def save_checkpoint(
     return Checkpoint(path=str(path), digest=digest_checkpoint(path), phase=phase, step=step)
 
 
-def digest_checkpoint(path: Path, patterns: Sequence[str] = _CONTENT) -> str:
+def digest_checkpoint(path: Path, patterns: Sequence[str] = CONTENT) -> str:
     """sha256 of the names and contents of a checkpoint's weights, tokenizer and configuration."""
     files = sorted({file for pattern in patterns for file in path.glob(pattern)})
     digests = []
@@ -269,10 +264,10 @@ def words_checkpoint(path: str) -> Checkpoint:
     """
     folder = Path(path)
     if not folder.is_dir():
-        folder = _download(path, _WORDS)
+        folder = _download(path, WORDS)
     if not (folder / "tokenizer.json").is_file():
         raise TrainingError(f"{path}: no tokenizer.json; name the folder of the model's tokenizer")
-    return Checkpoint(path=str(folder), digest=digest_checkpoint(folder, _WORDS))
+    return Checkpoint(path=str(folder), digest=digest_checkpoint(folder, WORDS))
 
 
 def load_tokenizer(path: str) -> Any:
@@ -289,6 +284,12 @@ def load_tokenizer(path: str) -> Any:
 def _check_fast(tokenizer: Any) -> None:
     if not tokenizer.is_fast:
         raise TrainingError("the base has no tokenizer.json; save it with a fast tokenizer first")
+
+
+def probe_tokens(vocab_size: int) -> list[list[int]]:
+    """Draws of nine tokens, for comparing two ways of computing a model in low precision: what
+    is wrong is wrong for each, and some tokens make rounding ten times as large."""
+    return [[(1 + draw + i * 7919) % vocab_size for i in range(9)] for draw in (0, 613, 1229)]
 
 
 def find_device(wanted: str) -> torch.device:
@@ -335,7 +336,7 @@ def find_model(path: str) -> Path:
     return folder
 
 
-def _download(name: str, patterns: Sequence[str] = _CONTENT) -> Path:
+def _download(name: str, patterns: Sequence[str] = CONTENT) -> Path:
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise TrainingError(f"{name}: no such model directory")
     try:

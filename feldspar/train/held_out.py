@@ -15,7 +15,7 @@ from feldspar.keys import content_key
 from feldspar.records import Checkpoint, Conversation, Phase
 from feldspar.runs import read_rows
 from feldspar.student.lm_head import score_targets
-from feldspar.student.model import load_student
+from feldspar.student.model import load_to_answer
 from feldspar.student.token_rows import collate, tokenise
 from feldspar.student.training.schedule import micro_batches
 
@@ -36,7 +36,7 @@ class HeldOut:
 
     def values(self, checkpoint: Checkpoint) -> dict[str, float]:
         """Of every row that fits `student.max_length`."""
-        loaded = load_student(checkpoint.path, self._student)
+        loaded = load_to_answer(checkpoint.path, self._student)
         sources = [(s.name, read_rows(Path(s.path), Conversation)) for s in self._phase.held_out]
         rows = tokenise(loaded.template, sources, self._student.max_length)
         sums = np.zeros(len(rows))

@@ -26,7 +26,7 @@ from feldspar.student.training.phase_trainer import PhaseSteps, PhaseTrainer, Sa
 from feldspar.student.training.process_group import LaunchSettings
 from feldspar.student.training.resume_state import state_bytes
 from feldspar.student.training.schedule import Schedule, checkpoint_steps
-from feldspar.student.training.settings import FitSettings
+from feldspar.student.training.settings import FitSettings, settings_of
 from feldspar.student.training.tracking import NOWHERE, Tracking
 from feldspar.train.early import early_signs
 from feldspar.train.estimate import disk_bytes, schedule_of
@@ -206,17 +206,11 @@ class _Phases:
         self, training: PhaseTraining, schedule: Schedule, earlier_steps: int
     ) -> FitSettings:
         config = self.config
-        return FitSettings(
+        return settings_of(
+            config,
             learning_rate=training.learning_rate,
             warmup_steps=training.warmup_steps,
             earlier_steps=earlier_steps if config.warmup == "global" else 0,
-            betas=config.betas,
-            weight_decay=config.weight_decay,
-            max_grad_norm=config.max_grad_norm,
-            tokens_per_micro_batch=config.tokens_per_micro_batch,
-            packing=config.packing,
-            optimizer_states=config.optimizer_states,
-            activation_checkpointing=config.recompute,
             checkpoint_steps=checkpoint_steps(
                 schedule.steps_per_epoch, schedule.num_epochs, config.checkpoints_per_epoch
             ),

@@ -85,7 +85,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[Server]:
     with Server() as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield server
         server.shutdown()
@@ -136,6 +136,7 @@ def test_a_recipe_with_all_it_needs_has_nothing_wrong(project: Path, server: Ser
         "chat template)"
     )
     assert found["teacher"].says == f"m at {server.url}"
+    assert "general questions in two wordings" in found["general knowledge"].says
     assert found["licence"].state == "note"
     assert server.num_posts == 0
     assert as_rows(list(found.values()))[0]["name"] == "python"
@@ -149,11 +150,15 @@ def test_a_recipe_with_all_it_needs_has_nothing_wrong(project: Path, server: Ser
         (["data.0.path=gone.jsonl"], "gone.jsonl: no such file"),
         (["data.0.path=empty.jsonl"], "empty.jsonl: no rows"),
         (["data.0.path=bad.jsonl"], "bad.jsonl:1: no `messages` list and no `text`"),
-        (["data.0.name=p", 'train.phase.0.data=["p"]'], "[[data]] 'p' is called as a phase is"),
+        (
+            ["data.0.name=p", 'train.phase.0.data=["p"]'],
+            "'p' is called as a phase or source is",
+        ),
         (
             ['evaluate.exam=[{name="own", path="exam.jsonl"}]', "generate.judge_floor=0.9"],
             "exam.jsonl:1: `answer` must be text",
         ),
+        (["evaluate.general.text=gone.txt"], "gone.txt: evaluate.general.text cannot be read"),
         (["student.compile=true"], "student.compile needs a C++ compiler"),
         (['track.to=["trackio"]'], "track.to needs trackio, which is not installed; pip install"),
         (
@@ -233,6 +238,26 @@ def test_a_reward_server_must_tell_log_probabilities(project: Path, server: Serv
     gone = pair.replace(server.url, "http://127.0.0.1:9/v1")
     found = looked_at(project, gone)["reward servers"]
     assert (found.state, "nobody answers" in found.says) == ("note", True)
+
+
+@pytest.mark.parametrize(
+    ("role", "kind", "says"),
+    [
+        ("aligned_server", 'command="no-such {port}", model="m"', "prefer.ROLE: no program"),
+        ("base_server", 'command="no-such {port}", model="m"', "prefer.ROLE: no program"),
+        ("policy_server", 'command="no-such {model} {port}"', "prefer.ROLE: no program"),
+        ("aligned_server", 'folder="/nonexistent"', "prefer.aligned_server.folder"),
+        ("base_server", 'folder="/nonexistent"', "prefer.base_server.folder"),
+    ],
+)
+def test_each_model_of_preference_tuning_is_looked_at(
+    project: Path, role: str, kind: str, says: str
+) -> None:
+    save_model(project / "aligned", seed=1, has_template=True)
+    pair = f'prefer={{aligned="aligned", base="base", {role}={{{kind}}}}}'
+    wrong = [c.says for c in looked_at(project, pair).values() if c.state == "wrong"]
+    assert len(wrong) == 1
+    assert says.replace("ROLE", role) in wrong[0]
 
 
 def test_a_server_to_be_measured_must_have_the_model(project: Path, server: Server) -> None:

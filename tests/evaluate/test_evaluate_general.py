@@ -89,6 +89,16 @@ def test_flips_are_counted_both_ways_among_answers():
     assert (gained.num_items, round(gained.value * gained.num_items)) == (110, 5)
 
 
+def test_what_never_happened_has_an_interval_all_the_same():
+    found = scored([RIGHT] * 40 + [WRONG] * 60, [RIGHT] * 40 + [WRONG] * 60)
+    lost, beyond = found[TO_WRONG, FLIPS], found[TO_WRONG + BEYOND_CHANCE, FLIPS]
+    assert (lost.value, beyond.value) == (0, 0)
+    assert 0.05 < lost.interval.high < 0.15
+    assert -0.15 < beyond.interval.low < -0.05
+    one = scored([WRONG] + [RIGHT] * 39 + [WRONG] * 60, [RIGHT] * 40 + [WRONG] * 60)
+    assert one[TO_WRONG + BEYOND_CHANCE, FLIPS].interval.low <= 0
+
+
 def test_luck_alone_is_no_loss_beyond_chance():
     """Forty items are known to both; sixteen are right in half of all cases, without connection."""
     lucky = (RIGHT, FIRST, SECOND, WRONG)

@@ -1,14 +1,18 @@
 """The general-knowledge exam as a step of a run, with models of a few thousand weights."""
 
+import json
+import shutil
 from dataclasses import replace
 
 import pytest
+import tiny_run
 import torch
 from by_hand import do_step
+from feldspar.report import write_report
 from taught import STUDENT, make_checkpoints
 
 from feldspar.cli.tables import score_tables
-from feldspar.config import GeneralConfig, Recipe
+from feldspar.config import GeneralConfig, Recipe, read_recipe
 from feldspar.errors import RecipeError
 from feldspar.evaluate.comparing import compare_scored, open_scored
 from feldspar.evaluate.contamination import find_touched
@@ -16,8 +20,7 @@ from feldspar.evaluate.general import run as general_run
 from feldspar.evaluate.general.questions import EXAM, GeneralItem, general_text, item_of
 from feldspar.evaluate.general.scores import KEPT
 from feldspar.records import KL, PERPLEXITY, Conversation, Message, Phase, Source
-from feldspar.report import write_report
-from feldspar.runs import Run, write_rows
+from feldspar.runs import Run, open_step, write_rows
 from feldspar.student.model import load_student
 from feldspar.student.scoring.log_probs import TEXT_TOKENS, text_log_probs
 
@@ -41,8 +44,7 @@ def checkpoints(tmp_path_factory):
 @pytest.fixture
 def scored(checkpoints, tmp_path, monkeypatch):
     """A run whose base is the taught model, and whose result has forgotten all."""
-    monkeypatch.setattr(general_run, "general_items", lambda: ITEMS)
-    monkeypatch.setattr(general_run, "halves", lambda items: {"report": list(items)})
+    monkeypatch.setattr(general_run, "asked_half", lambda use, items_per_kind: list(ITEMS))
     knowing, blank = checkpoints["taught"], checkpoints["base"]
     named = [("base", knowing), ("skills", replace(blank, phase="skills", step=3))]
     with Run(tmp_path / "run", RECIPE) as run:
@@ -63,7 +65,7 @@ def test_a_run_says_what_was_kept(scored):
     assert found["skills", KEPT, "accuracy"].value == 0
     assert found["base", EXAM, "accuracy"].value == 3 / 8
     assert "16 new tokens" in known.settings
-    assert "lab template" in known.settings
+    assert f"{STUDENT.template} template" in known.settings
 
 
 def test_what_was_kept_stands_in_the_first_table_and_kinds_do_not(scored):
@@ -71,7 +73,7 @@ def test_what_was_kept_stands_in_the_first_table_and_kinds_do_not(scored):
     assert list(first.columns[0].cells) == [EXAM, KEPT]
     assert "right to wrong" in list(flips.columns[0].cells)
     assert list(distance.columns[0].cells) == [
-        "general text, perplexity", "general prompts, KL to the base, nats a token",
+        "general text, perplexity", "general prompts, KL to the base",
     ]  # fmt: skip
 
 
@@ -136,3 +138,41 @@ def test_a_question_that_training_holds_is_told(tmp_path):
     (touched,) = find_touched([Phase(name="p", sources=(source,))], [], general=item.posed())
     assert (touched.item, touched.exam, touched.how) == ("colors/0", EXAM, "ROUGE-L 1.00")
     assert item_of("a#b/c#2") == "a#b/c"
+
+
+def test_selecting_by_what_was_kept_needs_the_exam(tmp_path):
+    text = tiny_run.RECIPE + '[[train.phase]]\nname = "all"\nselect = "learned-and-kept"\n'
+    with pytest.raises(RecipeError, match=r"needs evaluate\.general\.enabled = true"):
+        read_recipe(tiny_run.write_recipe(tmp_path, text))
+
+
+@pytest.mark.slow
+def test_a_phase_is_chosen_by_what_was_learned_and_kept(tmp_path, tiny, cache):
+    folder = tmp_path / "kept"
+    shutil.copytree(tiny.parents[1], folder)
+    text = tiny_run.RECIPE.partition("[prefer]")[0] + KEPT_RECIPE
+    tiny_run.write_recipe(folder, text)
+    done = tiny_run.feldspar("run", "recipe.toml", "--json", cwd=folder, cache=cache)
+    assert done.returncode == 0, done.stderr
+    scores = {(s["checkpoint"], s["exam"]): s for s in json.loads(done.stdout)["scores"]}
+    assert scores["all", EXAM]["num_items"] > 300
+    assert scores["all", "general text"]["value"] > 1
+    trained = open_step(folder / "runs" / "tiny", "trained")
+    (selection,) = json.loads(f"[{(trained.folder / 'selections.jsonl').read_text()}]")
+    assert selection["metric"] == "learned and kept"
+    assert len(selection["candidates"]) == 2
+
+
+KEPT_RECIPE = """
+[evaluate]
+max_new_tokens = 8
+num_resamples = 50
+min_selection_items = 4
+general = { max_new_tokens = 2 }
+
+[[train.phase]]
+name = "all"
+branches = ["knowledge", "compositional"]
+num_epochs = 2
+select = "learned-and-kept"
+"""

@@ -25,13 +25,14 @@ from feldspar.errors import RecipeError, TrainingError
 from feldspar.evaluate.benchmarks.prefix import score_alike
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Message
+from feldspar.student.answering_weights import hold_to_answer
 from feldspar.student.inference.sample import sample_answers
 from feldspar.student.lm_head import check_head
 from feldspar.student.model import (
     Student,
     find_device,
     find_dtype,
-    load_student,
+    load_to_answer,
     read_model,
     uses_bos,
 )
@@ -81,12 +82,14 @@ def load_plain_student(path: str, config: StudentConfig) -> Student:
     device = find_device(config.device)
     model.to(device).eval()
     check_head(model)
+    dtype = find_dtype(config, device, model)
+    hold_to_answer(model, dtype)
     return Student(
         model=model,
         tokenizer=tokenizer,
         template=PlainTemplate(tokenizer),
         device=device,
-        dtype=find_dtype(config, device, model),
+        dtype=dtype,
     )
 
 
@@ -100,7 +103,7 @@ class StudentLM(TemplateLM):  # type: ignore[misc]
         self, path: str, config: StudentConfig, *, chat_template: bool, progress: Progress = SILENT
     ) -> None:
         super().__init__()
-        load = load_student if chat_template else load_plain_student
+        load = load_to_answer if chat_template else load_plain_student
         self.student = load(path, config)
         self.tokenizer = self.student.tokenizer
         self.max_length: int = resolve_max_length(

@@ -21,7 +21,7 @@ from feldspar.evaluate.benchmarks.scores import BenchmarkItem
 from feldspar.evaluate.general.marks import GeneralAnswer, Marks
 from feldspar.evaluate.general.questions import EXAM, GeneralItem, kinds
 from feldspar.records import AGREEMENT, FLIPS, Interval, Score
-from feldspar.stats.intervals import cluster_interval, proportion_interval
+from feldspar.stats.intervals import FEWEST_TO_TELL, cluster_interval, proportion_interval
 
 KEPT = f"{EXAM} kept"
 """The exam of the items that the base answers right in both wordings."""
@@ -150,16 +150,24 @@ def _agreement(sitting: Sitting) -> Score:
 
 
 def _shares(sitting: Sitting, exam: str, by_item: Sequence[Sequence[float]]) -> Score:
-    """A mean over answers; the two of an item are drawn together for its interval."""
+    """A mean over answers. The two of an item are one witness: its interval is that of so many
+    items, by Wilson's where the values are shares, else by drawing items anew."""
     values = [value for of_item in by_item for value in of_item]
-    interval = cluster_interval(by_item, sitting.num_resamples, sitting.seed)
     value = statistics.fmean(values)
+    if exam.endswith(BEYOND_CHANCE):
+        low, high = cluster_interval(by_item, sitting.num_resamples, sitting.seed)
+        num_changed = sum(any(of_item) for of_item in by_item)
+        if num_changed < FEWEST_TO_TELL:
+            half = abs(value) or proportion_interval(0, len(by_item)).high
+            low, high = min(low, value - half), max(high, value + half)
+    else:
+        low, high = proportion_interval(round(value * len(by_item)), len(by_item))
     return Score(
         checkpoint=sitting.checkpoint,
         exam=exam,
         metric=FLIPS,
         value=value,
-        interval=Interval(min(value, interval.low), max(value, interval.high)),
+        interval=Interval(min(value, low), max(value, high)),
         num_items=len(values),
         settings=sitting.settings,
     )

@@ -11,6 +11,7 @@ Shapes: B rows, T tokens, H hidden size, N scored tokens.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -24,7 +25,7 @@ from feldspar.errors import TrainingError
 from feldspar.progress import SILENT, Progress
 from feldspar.student.layers import can_compile, layers_run
 from feldspar.student.lm_head import score_targets
-from feldspar.student.model import Student
+from feldspar.student.model import Student, probe_tokens
 from feldspar.student.scoring.prefix_attention import PackedTree, is_replaceable, prefix_attention
 from feldspar.student.token_rows import collate
 from feldspar.student.training.schedule import micro_batches
@@ -33,8 +34,6 @@ log = logging.getLogger(__name__)
 
 _TOKENS_PER_BATCH = 1 << 14
 _TOKENS_PER_PACK = 1 << 13
-_PROBE = ((3, 1, 4, 1, 5), ((9, 2, 6), (5, 3)))
-"""A prompt and its continuations, on which a model is tried before its trees are packed."""
 
 
 class Tree(NamedTuple):
@@ -212,7 +211,7 @@ def _compute(student: Student, inputs: _Inputs) -> tuple[NDArray[np.float32], ND
 def _hidden(student: Student, inputs: _Inputs) -> Tensor:
     if inputs.places_BT is None:
         return student.hidden_states(inputs.ids_BT)
-    is_compiled = student.compile and can_compile()
+    is_compiled = student.compile is True and can_compile()
     with (
         prefix_attention(student.model, inputs.packed_trees, traced=not is_compiled),
         layers_run(student.model, compiled=is_compiled),
@@ -238,7 +237,15 @@ def _can_pack(student: Student, longest: int) -> bool:
 
 
 def _packs_alike(student: Student) -> bool:
-    prompt, continuations = _PROBE
+    tolerance = 1e-3 if student.dtype == torch.float32 else 5e-2
+    draws = probe_tokens(student.model.config.get_text_config().vocab_size)
+    return any(_packing_moves(student, ids) <= tolerance for ids in draws)
+
+
+def _packing_moves(student: Student, ids: Sequence[int]) -> float:
+    """How far a pack of a prompt with two continuations is from rows of their own, as a part of
+    these; infinite where the model cannot be packed."""
+    prompt, continuations = ids[:4], (ids[4:7], ids[7:9])
     piece = _Piece(prompt, list(continuations), [0, 1])
     inputs = _packed([piece], student.device)
     singles = _padded([_Piece(prompt, [c], [i]) for i, c in enumerate(continuations)], student)
@@ -246,7 +253,6 @@ def _packs_alike(student: Student) -> bool:
         try:
             found = _hidden(student, inputs).flatten(0, 1)[inputs.positions_N].float()
         except (TypeError, ValueError, RuntimeError):
-            return False
+            return math.inf
         expected = _hidden(student, singles).flatten(0, 1)[singles.positions_N].float()
-    tolerance = 1e-3 if student.dtype == torch.float32 else 5e-2
-    return bool((found - expected).norm() <= tolerance * expected.norm())
+    return float((found - expected).norm() / expected.norm())

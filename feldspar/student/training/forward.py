@@ -66,8 +66,7 @@ class ForwardPass:
 
     `is_sharded`: several processes hold the weights, and layers are cast as they are gathered.
     `checkpoint_activations`: activations are computed again for the backward pass.
-
-    Where the student asks for it layers run compiled.
+    `compiled`: layers run compiled, as they do where the student asks for it.
     """
 
     def __init__(
@@ -77,6 +76,7 @@ class ForwardPass:
         packing: bool = True,
         is_sharded: bool = False,
         checkpoint_activations: bool = False,
+        compiled: bool = False,
     ) -> None:
         self.student = student
         self.packing = packing and student.device.type in ("cpu", "cuda")
@@ -85,7 +85,7 @@ class ForwardPass:
         if student.dtype != torch.float32 and not is_sharded:
             self.model = self._copy_in(student.dtype)
         self.checkpoint_activations = checkpoint_activations
-        self._is_compiled = student.compile and can_compile()
+        self._is_compiled = (compiled or student.compile is True) and can_compile()
         self._attention = untraced(NAME) if self._is_compiled else NAME
 
     def warm_up(self, group: ProcessGroup = SINGLE_PROCESS) -> None:

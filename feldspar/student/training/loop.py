@@ -23,6 +23,7 @@ from torch import Tensor
 
 from feldspar.errors import TrainingError
 from feldspar.progress import Progress, Task
+from feldspar.student.layers import has_compiler
 from feldspar.student.model import Student, compute_threads
 from feldspar.student.token_rows import TokenRows
 from feldspar.student.training.activation_checkpointing import needs_checkpointing
@@ -41,7 +42,7 @@ from feldspar.student.training.resume_state import load_state, save_state
 from feldspar.student.training.schedule import Indices, Schedule
 from feldspar.student.training.settings import FitSettings, key_of_fit, make_optimizer
 from feldspar.student.training.signals import Stopped, Stops, stops
-from feldspar.student.training.throughput import Throughput
+from feldspar.student.training.throughput import Throughput, pays_to_compile
 
 _STATE_SECONDS = 5.0
 """Between saved states, and at least twenty times what saving one takes."""
@@ -189,6 +190,7 @@ class Loop:
             packing=settings.packing,
             is_sharded=group.size > 1,
             checkpoint_activations=settings.activation_checkpointing == "always",
+            compiled=self._pays_to_compile(),
         )
         if settings.activation_checkpointing == "auto":
             states = settings.optimizer_states
@@ -197,6 +199,14 @@ class Loop:
         with compute_threads(self.student):
             forward.warm_up(group)
         return forward
+
+    def _pays_to_compile(self) -> bool:
+        """Where the recipe leaves it open: by all of the phase, also when it goes on half-way."""
+        if self.student.compile != "auto" or not has_compiler():
+            return False
+        drawn = sum(self.schedule.drawn) / len(self.rows)
+        lengths, trained = self._objective.lengths, self.rows.trained
+        return pays_to_compile(self.student, lengths, trained, self.schedule.num_epochs * drawn)
 
     def _begin(self, rows: Indices) -> _Step:
         """Show the objective all rows of the step, with the weights as they are now."""

@@ -71,6 +71,23 @@ class ModelFlops:
         return float(layers + self._per_trained * num_trained + self._per_square * squares)
 
 
+LEAST_COMPILED_FLOPS = 2e14
+"""Of a training on a CPU that pays for compiling its layers: some ten minutes of two cores with AMX
+in bfloat16, of which compiling saves a quarter to a third and takes one (benchmarks/LOG.md)."""
+
+
+def pays_to_compile(
+    student: Student, lengths: NDArray[np.int64], trained: NDArray[np.int32], num_epochs: float
+) -> bool:
+    """Whether `compile = "auto"` compiles the layers for so many epochs over rows of these lengths,
+    `trained` of whose tokens are trained. Told by the operations and not by a clock, so that a
+    training that goes on does so by the same code."""
+    if student.device.type != "cpu":
+        return False
+    needed = ModelFlops(student.model).flops(lengths, int(trained.sum()))
+    return num_epochs * needed >= LEAST_COMPILED_FLOPS
+
+
 class Throughput:
     """The speed of each step of a training, in figures."""
 
