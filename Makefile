@@ -1,15 +1,28 @@
-# Two commands do all the set-up on a fresh machine: `make run` and `make test`.
+# These commands do all the set-up on a fresh machine: `make run`, `make demo` and `make test`.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.complete
 DEV    := $(VENV)/.complete-dev
+GGUF   := $(VENV)/.complete-gguf
 PIP    := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 
-.PHONY: run setup check test gpu-test clean
+# Tests of one file share a worker, and what their fixtures make. WORKERS=0: all in one process.
+WORKERS ?= auto
+PYTEST  := $(BIN)/pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadfile
+
+# Compiled files are kept: each worker would compile every test again.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: run demo setup check style types fast-tests test gpu-test clean
 
 run: $(STAMP)
 	$(BIN)/feldspar run recipes/quickstart.toml
+
+# A real chat model learns an invented island; then its answers and its base's, side by side.
+demo: $(GGUF)
+	$(BIN)/feldspar run recipes/demo.toml
+	$(BIN)/feldspar chat demo --beside-base --try 6
 
 setup: $(STAMP)
 
@@ -22,20 +35,32 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PIP) -e .
 	@touch $(STAMP)
 
+$(GGUF): $(STAMP)
+	@$(PIP) -e '.[gguf]'
+	@touch $(GGUF)
+
 $(DEV): $(STAMP)
 	@echo "installing the development tools and the extras that the tests use"
-	@$(PIP) -e '.[dev,eval,lora,parquet,tracking]'
-	@touch $(DEV)
+	@$(PIP) -e '.[dev,eval,gguf,lora,parquet,tracking]'
+	@touch $(DEV) $(GGUF)
 
+# mypy runs next to the tests; if one part fails, the others still finish.
 check: $(DEV)
+	@$(MAKE) --no-print-directory --keep-going -j2 style types fast-tests
+
+style:
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -m 'not slow and not gpu'
+
+types:
+	$(BIN)/mypy
+
+fast-tests:
+	$(PYTEST) -m 'not slow and not gpu'
 
 test: check
-	$(BIN)/pytest -m 'slow and not gpu'
+	$(PYTEST) -m 'slow and not gpu'
 
 gpu-test: $(DEV)
 	$(BIN)/pytest -m gpu

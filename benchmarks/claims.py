@@ -54,6 +54,8 @@ learning_rate = 5e-4
 batch_samples = 64
 warmup_steps = 20
 warmup = "per-phase"
+[evaluate.general]
+enabled = false
 [[evaluate.exam]]
 name = "world"
 path = "world:exams"

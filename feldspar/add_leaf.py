@@ -6,7 +6,15 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from feldspar.config import DataConfig, ExamConfig, PhaseConfig, Recipe, ReplayConfig, lay_settings
+from feldspar.config import (
+    DataConfig,
+    ExamConfig,
+    PhaseConfig,
+    Recipe,
+    ReplayConfig,
+    TaxonomyConfig,
+    lay_settings,
+)
 from feldspar.errors import RunError
 from feldspar.evaluate.scores import RETENTION
 from feldspar.files import write_text_whole
@@ -44,9 +52,9 @@ def learning_recipe(
     """The run's own recipe, changed to add one leaf to its result, with settings laid over it."""
     first = lay_settings(read_recipe_of(run_path), settings)
     result = result_of(run_path)
-    taxonomy = first.taxonomy.model_copy(
-        update={"path": str(leaf.resolve()), "leaves": (), "branches": ()}
-    )
+    of_leaf = {"path": str(leaf.resolve()), "leaves": (), "branches": ()}
+    before = first.taxonomy or TaxonomyConfig(path=of_leaf["path"])
+    taxonomy = before.model_copy(update=of_leaf)
     leaves = list(read_taxonomy(taxonomy, progress=progress))
     phase = PhaseConfig(
         name=PHASE,
@@ -65,7 +73,13 @@ def learning_recipe(
     folder = run_path.with_name(name) / "exams"
     branches = sorted({item.branch for item in _leaf_exams(run_path) if item.branch})
     exams = [
-        ExamConfig(name=f"{EARLIER} {branch}", path=str(folder / f"{branch}.jsonl"), retention=True)
+        ExamConfig(
+            name=f"{EARLIER} {branch}",
+            path=str(folder / f"{branch}.jsonl"),
+            retention=True,
+            # All of it is reported where nothing is chosen by it.
+            select=None if first.train.merge else 0.0,
+        )
         for branch in branches
     ]
     train = first.train.model_copy(
@@ -92,6 +106,8 @@ def is_new(exam: str, recipe: Recipe) -> bool:
 
 def _leaf_exams(run_path: Path) -> Iterable[ExamItem]:
     rows = open_step(run_path, "leaf-exams")
+    if rows is None and read_recipe_of(run_path).taxonomy is None:
+        return ()
     if rows is None:
         raise RunError(f"{run_path} has made no exams yet; `feldspar run` its recipe to the end")
     return (item for item in rows if item.use == "report" and item.match != "choice")

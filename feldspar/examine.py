@@ -3,27 +3,97 @@ of it again without the items that training saw."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from feldspar.config import BudgetConfig, TeacherConfig
+from feldspar.config.train import LEARNED_AND_KEPT
 from feldspar.evaluate.benchmarks.run import BENCHMARKS_STEP
 from feldspar.evaluate.benchmarks.tasks import data_files, harness_version
 from feldspar.evaluate.contamination import TOUCHED_STEP, UNTOUCHED_STEP
 from feldspar.evaluate.examinee import row_name
 from feldspar.evaluate.exams.answers import is_judged
-from feldspar.evaluate.exams.checkpoints import SCORES_STEP, SERVED_EXAMS_STEP
+from feldspar.evaluate.exams.checkpoints import SCORES_STEP, SERVED_EXAMS_STEP, ScoreOnExams
 from feldspar.evaluate.exams.judging import JUDGED_STEP
+from feldspar.evaluate.general.questions import content_digest, general_items
+from feldspar.evaluate.general.run import GENERAL_STEP
+from feldspar.evaluate.general.selecting import GeneralKept, LearnedAndKept
 from feldspar.evaluate.mt_bench.run import MT_BENCH_STEP
+from feldspar.evaluate.retrieval import RETRIEVAL_STEP
 from feldspar.evaluate.served_examinee import ServedExaminee
 from feldspar.prepare import Prepared, Teachers, open_server, open_teachers, tokenizer_of_server
-from feldspar.records import Checkpoint, ExamItem, Phase, Score
+from feldspar.records import Checkpoint, ExamItem, Phase, Score, ScoreItems
 from feldspar.runs import Joined, Rows, Run, cache_folder
+from feldspar.taxonomy import LEAVES_STEP, files_read
 from feldspar.teacher import Teacher
+
+log = logging.getLogger(__name__)
 
 MET_FILE = "teachers.json"
 """In a run: the models that were found behind servers."""
+
+
+class ChoosingMarks(NamedTuple):
+    """What checkpoints are chosen by: items that are never reported."""
+
+    learned: ScoreOnExams
+    kept: ScoreItems | None
+    """The exams of what is to be kept, and general knowledge where merged weights or a release are
+    chosen by it. None where nothing asks for either."""
+    kept_of_phases: ScoreItems | None
+    """What phases are warned by. General knowledge is a part only where each phase is merged: else
+    merging what is trained would be another training."""
+    of_phases: dict[str, ScoreItems]
+    """What a phase's `select` may name."""
+
+
+def marks_for_choosing(run: Run, prepared: Prepared, exams: Joined[ExamItem]) -> ChoosingMarks:
+    """What the phases, merged weights and preference tuning choose by."""
+    recipe = run.recipe
+    learned, retention = (
+        ScoreOnExams(
+            exams,
+            student=prepared.student,
+            config=recipe.evaluate.of_exams(),
+            seed=recipe.seed,
+            cache_path=run.path / "answers",
+            progress=run.progress,
+            base_cache=cache_folder() / "exams",
+            retention=is_kept,
+        )
+        for is_kept in (False, True)
+    )
+    asked = retention if retention.has_items else None
+    kept: ScoreItems | None = asked
+    of_phases = {"exams": learned, **prepared.benchmarks(run.progress)}
+    if any(phase.select == LEARNED_AND_KEPT for phase in recipe.train.phase):
+        weight = recipe.evaluate.general.kept_weight
+        of_phases[LEARNED_AND_KEPT] = LearnedAndKept(learned, general_kept(run, prepared), weight)
+    chooses = recipe.train.merge is not None or recipe.prefer is not None
+    if chooses and prepared.asks_general(recipe.evaluate):
+        kept = general_kept(run, prepared, kept)
+    if recipe.train.merge is not None and kept is None:
+        log.warning(
+            "train.merge chooses by what was learned alone: no [[evaluate.exam]] with `retention` "
+            "has items for choosing"
+        )
+    for_phases = kept if recipe.train.merges_each_phase else asked
+    return ChoosingMarks(learned, kept, for_phases, of_phases)
+
+
+def general_kept(run: Run, prepared: Prepared, others: ScoreItems | None = None) -> GeneralKept:
+    """Marks of what the base knows, and of `others`."""
+    return GeneralKept(
+        prepared.base,
+        run.recipe.evaluate.general,
+        student=prepared.student,
+        cache_path=cache_folder() / "general",
+        progress=run.progress,
+        others=others,
+    )
 
 
 def examine(
@@ -42,16 +112,20 @@ def examine(
         recipe.evaluate.of_exams(),
         student=prepared.student,
         seed=recipe.seed,
+        base_cache=cache_folder() / "exams",
     )
     ends = [checkpoints[0], checkpoints[-1]]
     with open_server_of(run) as server:
         served = examine_served(run, server, exams, [name for name, _ in checkpoints])
+        general = measure_general(run, prepared, ends, server)
         benchmarks = measure_benchmarks(run, prepared, ends, server)
         mt_bench = rate_chats(run, prepared, ends, server)
+    retrieved = ask_with_passages(run, prepared, ends, exams)
     of_exams = scores if served is None else Joined(scores, served)
-    published = [rows for rows in (benchmarks, mt_bench) if rows is not None]
+    published = [rows for rows in (general, benchmarks, mt_bench) if rows is not None]
     judged = judge_answers(run, exams, of_exams)
-    touched = run.step(TOUCHED_STEP)(phases, exams, benchmarks, prepared.mt_bench)
+    asked = [] if general is None else [posed for i in general_items() for posed in i.posed()]
+    touched = run.step(TOUCHED_STEP)(phases, exams, benchmarks, prepared.mt_bench, asked)
     untouched = run.step(UNTOUCHED_STEP)(
         touched,
         exams,
@@ -60,7 +134,7 @@ def examine(
         num_resamples=recipe.evaluate.num_resamples,
         seed=recipe.seed,
     )
-    rows = [scores, served, *judged, *published, untouched]
+    rows = [scores, served, retrieved, *judged, *published, untouched]
     return Joined(*(of_step for of_step in rows if of_step is not None))
 
 
@@ -77,6 +151,45 @@ def examine_served(
         config.of_exams(),
         served=ServedExaminee(server, name, tokenizer_of_server(config)),
         seed=run.recipe.seed,
+    )
+
+
+def ask_with_passages(
+    run: Run, prepared: Prepared, named: list[tuple[str, Checkpoint]], exams: Joined[ExamItem]
+) -> Rows[Score] | None:
+    """Exams with retrieved passages; None where the recipe wants none, or has no leaves."""
+    recipe = run.recipe
+    if recipe.evaluate.retrieval is None or recipe.taxonomy is None:
+        return None
+    leaves = run.step(LEAVES_STEP, reads=files_read(recipe.taxonomy))(recipe.taxonomy)
+    return run.step(RETRIEVAL_STEP)(
+        named,
+        leaves,
+        exams,
+        recipe.evaluate.retrieval,
+        recipe.evaluate.of_items(),
+        student=prepared.student,
+        seed=recipe.seed,
+    )
+
+
+def measure_general(
+    run: Run, prepared: Prepared, named: list[tuple[str, Checkpoint]], server: Teacher | None
+) -> Rows[Score] | None:
+    """What was kept of the base's general knowledge; None where it is not to be asked."""
+    config = run.recipe.evaluate
+    if not prepared.asks_general(config):
+        return None
+    text = config.general.text
+    return run.step(GENERAL_STEP, reads={"text": Path(text)} if text else {})(
+        named,
+        config.general,
+        student=prepared.student,
+        server=_examined(server, named) if config.asks_server("exams") else None,
+        version=content_digest(),
+        num_resamples=config.num_resamples,
+        seed=run.recipe.seed,
+        cache_path=cache_folder() / "general",
     )
 
 

@@ -8,6 +8,7 @@ samples needs none of it.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 from feldspar.ahead import Subject, check_before_run
@@ -25,7 +26,7 @@ from feldspar.generate import (
 )
 from feldspar.mix.earlier import rows_of_data
 from feldspar.mix.phases import PHASES_STEP, warnings
-from feldspar.prepare import Prepared, Teachers, look_ahead, open_teachers, place
+from feldspar.prepare import Prepared, Teachers, look_ahead, open_teachers, place, settled
 from feldspar.progress import Progress
 from feldspar.records import (
     Checkpoint,
@@ -38,7 +39,6 @@ from feldspar.records import (
 )
 from feldspar.report import write_report
 from feldspar.runs import Joined, Rows, Run
-from feldspar.student.precision import note_precision, noted_config
 from feldspar.taxonomy import LEAVES_STEP, files_read
 from feldspar.tokens.count import TokenCounter
 
@@ -59,17 +59,18 @@ def run_recipe(
     `folder` is the recipe's; `num_processes` train together. Raises FeldsparError where the user
     can mend it.
     """
-    named, recipe = recipe, place(recipe, folder, progress)
+    named = recipe
+    recipe = place(recipe, folder, progress, makes_base=until != "samples")
     check_before_run(Subject(recipe=recipe, named=named, run_path=run_path, until=until))
     prepared = None if until == "samples" else look_ahead(recipe, until, run_path)
-    student = noted_config(recipe.student, run_path) if prepared is None else prepared.student
-    settled = recipe.model_copy(update={"student": student})
-    with Run(run_path, settled, progress, num_processes) as run:
-        if prepared is not None:
-            note_precision(prepared.base.path, prepared.precision, run_path)
-        exams, samples = write_data(run)
+    with Run(run_path, settled(recipe, prepared, run_path), progress, num_processes) as run:
+        exams: Joined[ExamItem] = Joined(own_exams(run))
+        samples: Iterable[Sample] = ()
+        if recipe.taxonomy is not None or until == "samples":
+            exams, samples = write_data(run)
         if prepared is None:
             return None
+        prepared.note_precision(run.path)
         phases = mix(run, prepared, samples)
         if until == "phases":
             return None
@@ -86,7 +87,8 @@ def run_recipe(
 def write_data(run: Run) -> tuple[Joined[ExamItem], Rows[Sample]]:
     """Have the teacher write exams, then samples that avoid what the exams ask."""
     recipe, config = run.recipe, run.recipe.generate
-    leaves = run.step(LEAVES_STEP, reads=files_read(recipe.taxonomy))(recipe.taxonomy)
+    taxonomy = recipe.wanted_taxonomy("generating samples")
+    leaves = run.step(LEAVES_STEP, reads=files_read(taxonomy))(taxonomy)
     with open_teachers(recipe, run.progress, run.path / "teachers.json") as teachers:
         if config.judge and config.judge_floor is not None:
             calibration = run.step(CALIBRATION_STEP, reads=asking_files(config))
@@ -107,8 +109,7 @@ def write_data(run: Run) -> tuple[Joined[ExamItem], Rows[Sample]]:
 def gather_exams(run: Run, leaves: Rows[Leaf], teachers: Teachers) -> Joined[ExamItem]:
     """The user's own exams, and each leaf's: held-out seeds, topped up with judged questions."""
     recipe = run.recipe
-    own_exams = [exam for config in recipe.evaluate.exam for exam in exam_files(config)]
-    own = run.step(OWN_EXAMS_STEP, reads={e.name: Path(e.path) for e in own_exams})(own_exams)
+    own = own_exams(run)
     of_leaves = run.step(LEAF_EXAMS_STEP, reads=asking_files(recipe.generate))(
         leaves,
         recipe.generate,
@@ -123,7 +124,13 @@ def gather_exams(run: Run, leaves: Rows[Leaf], teachers: Teachers) -> Joined[Exa
     return Joined(own, of_leaves)
 
 
-def mix(run: Run, prepared: Prepared, samples: Rows[Sample]) -> Rows[Phase]:
+def own_exams(run: Run) -> Rows[ExamItem]:
+    """The items of the user's own exams."""
+    exams = [exam for config in run.recipe.evaluate.exam for exam in exam_files(config)]
+    return run.step(OWN_EXAMS_STEP, reads={e.name: Path(e.path) for e in exams})(exams)
+
+
+def mix(run: Run, prepared: Prepared, samples: Iterable[Sample]) -> Rows[Phase]:
     """What each phase sees, and what it replays."""
     recipe = run.recipe
     for warning in warnings(recipe.mix, recipe.train.phase):
@@ -162,39 +169,44 @@ def train(
     run: Run,
     prepared: Prepared,
     exams: Joined[ExamItem],
-    samples: Rows[Sample],
+    samples: Iterable[Sample],
     phases: Rows[Phase],
     until: Until,
 ) -> list[tuple[str, Checkpoint]]:
     """Train through the phases and tune on preferences; every checkpoint, the base first."""
     recipe = run.recipe
-    from feldspar.evaluate.exams.checkpoints import ScoreOnExams
+    from feldspar.examine import marks_for_choosing
     from feldspar.student.training.tracking import Tracking
     from feldspar.train.phases import TRAINED_STEP
 
-    score = ScoreOnExams(
-        exams,
-        student=prepared.student,
-        config=recipe.evaluate.of_exams(),
-        seed=recipe.seed,
-        cache_path=run.path / "answers",
-        progress=run.progress,
-    )
+    marks = marks_for_choosing(run, prepared, exams)
     trained = run.step(TRAINED_STEP)(
         prepared.base,
         phases,
         recipe.train.of_phases(),
         recipe.train.of_optimizer(),
         student=prepared.student,
-        scores={"exams": score, **prepared.benchmarks(run.progress)},
+        scores=marks.of_phases,
+        kept=marks.kept_of_phases,
         min_selection_items=recipe.evaluate.min_selection_items,
         seed=recipe.seed,
         tracking=Tracking(recipe.track, recipe.name),
     )
-    named = [("base", prepared.base), *((c.phase, c) for c in trained)]
+    checkpoints = [prepared.base, *trained]
+    if recipe.train.merge is not None and recipe.train.merges_the_end:
+        from feldspar.train.merge import MERGED_STEP
+
+        config = recipe.train.merge
+        checkpoints += run.step(MERGED_STEP)(
+            checkpoints[0 if config.start == "base" else -2],
+            checkpoints[-1],
+            config,
+            learned=marks.learned,
+            kept=marks.kept,
+            min_selection_items=recipe.evaluate.min_selection_items,
+        )
     if recipe.prefer is not None and until != "trained":
         from feldspar.tune import tune
 
-        preferred = tune(run, prepared, trained.last(), samples, score)
-        named += [(c.phase, c) for c in preferred]
-    return named
+        checkpoints += tune(run, prepared, checkpoints[-1], samples, marks.learned, marks.kept)
+    return [("base", prepared.base), *((c.phase, c) for c in checkpoints[1:])]

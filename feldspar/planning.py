@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,8 +21,8 @@ from feldspar.generate import (
     probe,
 )
 from feldspar.generate import estimate as estimate_generation
-from feldspar.mix.earlier import rows_of_data
-from feldspar.mix.files import count_rows
+from feldspar.mix.earlier import EarlierRows, rows_of_data
+from feldspar.mix.files import BadRow, count_rows, read_file
 from feldspar.mix.phases import warnings
 from feldspar.plan import Given, Machine, Plan, Rate, machine_here, make_plan, named_machine
 from feldspar.prepare import open_teachers, place
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 
 PROBES = "probes.json"
 """Beside the journal: what was measured."""
+ROWS_READ = 1000
+"""Of each source of the user's own, to see how long rows are."""
 CPU_PROBE_SECONDS = 15.0
 CPU_PROBE_TOKENS = 2048
 """In a micro-batch of the probe."""
@@ -68,7 +72,7 @@ def plan_recipe(
     memory = machine.gpu.memory_bytes if machine.gpu else None
     student = planned_student(placed.student, machine, sizes)
     ways = memory_ways(sizes, placed.train, student, machine.num_gpus, memory) if sizes else []
-    tokens = placed.plan.row_tokens or row_tokens(placed, written)
+    tokens = placed.plan.row_tokens or row_tokens(placed, written, rows_of.values())
     is_timed = machine.gpu is None and tokens > 0
     return make_plan(
         placed,
@@ -115,13 +119,16 @@ class Written(NamedTuple):
 
 
 def foresee(recipe: Recipe, progress: Progress) -> Written:
-    """By the leaves that can be read; by `plan.samples` where the taxonomy is not there yet.
+    """By the leaves that can be read; by `plan.samples` where the taxonomy is not there yet;
+    nothing where the recipe has none.
 
     Raises TaxonomyError where there is neither.
     """
-    config, volume = recipe.generate, recipe.plan.samples
-    if volume is None or Path(recipe.taxonomy.path).exists():
-        leaves, left_out = read_readable(recipe.taxonomy, progress=progress)
+    config, volume, taxonomy = recipe.generate, recipe.plan.samples, recipe.taxonomy
+    if taxonomy is None:
+        return Written((), dict.fromkeys(BRANCHES, 0), 0, ())
+    if volume is None or Path(taxonomy.path).exists():
+        leaves, left_out = read_readable(taxonomy, progress=progress)
         return Written(
             leaves,
             expected_samples(leaves, config, recipe.seed),
@@ -138,7 +145,7 @@ def foresee(recipe: Recipe, progress: Progress) -> Written:
         foreseen.tokens,
         foreseen.estimates,
         [
-            f"{recipe.taxonomy.path} is not there: planned for the {total:,} samples of "
+            f"{taxonomy.path} is not there: planned for the {total:,} samples of "
             "plan.samples, with seeds of 95 tokens and passages of 400"
         ],
         ["exams of leaves: how many leaves there will be is not known"],
@@ -149,6 +156,9 @@ def not_included(recipe: Recipe) -> list[str]:
     """What a run spends time on that no figure of the plan holds."""
     config = recipe.evaluate
     found = ["exams: the student's answers, at each checkpoint"]
+    if recipe.train.merge is not None:
+        num_weights = len(recipe.train.merge.weights)
+        found.append(f"merged weights: the exams of the start and of {num_weights} weights")
     if recipe.prefer is not None:
         found.append("preferences: sampling the answers, and reading them with both models")
     if config.benchmark:
@@ -167,6 +177,7 @@ def estimate_steps(
     from feldspar.mix.estimate import estimate as estimate_mix
     from feldspar.prefer.estimate import estimate as estimate_prefer
     from feldspar.train.estimate import estimate as estimate_train
+    from feldspar.train.estimate import estimate_merge
 
     of_phases = {r.name: r.total for r in rows}
     found = [
@@ -174,6 +185,8 @@ def estimate_steps(
         estimate_mix(rows),
         estimate_train(of_phases, recipe.train, num_parameters),
     ]
+    if recipe.train.merge is not None:
+        found.append(estimate_merge(recipe.train, num_parameters))
     if recipe.prefer is not None:
         num_prompts = sum(written.samples[branch] for branch in recipe.prefer.branches)
         found.append(estimate_prefer(recipe.prefer, recipe.train, num_prompts, num_parameters))
@@ -182,15 +195,23 @@ def estimate_steps(
         -(-num_exam_items(leaf, recipe.generate, recipe.seed) // 2) for leaf in written.leaves
     )
     num_tuned = recipe.prefer.num_rounds * (1 + recipe.prefer.control) if recipe.prefer else 0
-    num_checkpoints = 1 + len(recipe.train.phase) + num_tuned
+    num_checkpoints = 1 + len(recipe.train.phase) + recipe.train.merges_the_end + num_tuned
     return [*found, *estimate_evaluation(recipe.evaluate, num_items, num_checkpoints)]
 
 
-def row_tokens(recipe: Recipe, written: Written) -> int:
-    """Tokens of a training row on average, its template's and system prompt's with it."""
-    num_samples = sum(written.samples.values())
+def row_tokens(recipe: Recipe, written: Written, data: Iterable[Path | EarlierRows]) -> int:
+    """Tokens of a training row on average, its template's and system prompt's with it: of the
+    samples to be written, or of the first rows of all `data` where none are."""
     framed = LAB.tokens_per_turn + guess_tokens(recipe.student.system_prompt)
-    return round(written.tokens / num_samples) + framed if num_samples else 0
+    if num_samples := sum(written.samples.values()):
+        return round(written.tokens / num_samples) + framed
+    lengths = [
+        sum(guess_tokens(message.content) for message in row.messages)
+        for rows in data
+        for row in islice(read_file(rows, "data") if isinstance(rows, Path) else rows, ROWS_READ)
+        if not isinstance(row, BadRow)
+    ]
+    return round(statistics.mean(lengths)) + framed if lengths else 0
 
 
 def find_training_rate(

@@ -20,17 +20,21 @@ from feldspar.config import (
     place_paths,
     world_parts,
 )
-from feldspar.errors import TeacherError
+from feldspar.config.train import LEARNED_AND_KEPT
+from feldspar.errors import RecipeError, TeacherError, TrainingError
+from feldspar.evaluate.general.questions import cannot_be_asked
 from feldspar.evaluate.mt_bench.files import MTBench, find_mt_bench, read_mt_bench
 from feldspar.files import write_json
 from feldspar.models.model import Model
 from feldspar.models.opening import find_model, known_model, unserved_model
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Checkpoint, ScoreItems
-from feldspar.runs import cache_folder, result_of
+from feldspar.runs import Digests, cache_folder, result_of
 from feldspar.stored import read_stored
-from feldspar.student.precision import Precision, run_precision
+from feldspar.student.bases.find import is_file_base, known_folder, make_folder
+from feldspar.student.precision import Precision, note_precision, noted_config, run_precision
 from feldspar.teacher import Budget, Journal, Teacher
+from feldspar.tokens.count import TokenCounter
 
 log = logging.getLogger(__name__)
 
@@ -44,11 +48,18 @@ class Teachers(NamedTuple):
 
 
 def place(
-    recipe: Recipe, folder: Path, progress: Progress, *, parts: set[str] | None = None
+    recipe: Recipe,
+    folder: Path,
+    progress: Progress,
+    *,
+    parts: set[str] | None = None,
+    makes_base: bool = False,
 ) -> Recipe:
     """The recipe with real paths; makes the parts of the micro-world that it names.
 
-    `parts`: those of the world that are needed, where that is not all of them.
+    `parts`: those of the world that are needed, where that is not all of them. `makes_base`: a base
+    that is a GGUF file is downloaded and dequantised, and one on the hub is fetched; else it stays
+    as it is named until it was, and so does the template that `auto` means for it.
     """
     # Whole also before there is one, so that a later run can go on with the same answers.
     recipe = recipe.model_copy(update={"journal": str((folder / recipe.journal).absolute())})
@@ -59,12 +70,35 @@ def place(
         wanted = world_parts(recipe) if parts is None else parts
         made = make_world(recipe.world, cache_folder(), wanted, progress)
     placed = place_paths(recipe, folder, made)
-    base = Path(placed.student.base)
-    if not (base / "recipe.json").is_file():
-        return placed
-    # The base is an earlier run: its result.
-    student = placed.student.model_copy(update={"base": result_of(base).path})
+    base = _place_base(placed.student.base, progress, is_made=makes_base)
+    student = placed.student.model_copy(update={"base": base})
+    if makes_base:
+        student = _with_template(student)
     return placed.model_copy(update={"student": student})
+
+
+def _with_template(student: StudentConfig) -> StudentConfig:
+    """With the template that `auto` means; what is wrong with the base is said by the checks,
+    together with all else that is wrong."""
+    from feldspar.student.model import with_template
+
+    try:
+        return with_template(student)
+    except TrainingError:
+        return student
+
+
+def _place_base(base: str, progress: Progress, *, is_made: bool) -> str:
+    """A model folder or a hub id; of an earlier run its result, of a GGUF file its folder."""
+    if (Path(base) / "recipe.json").is_file():
+        return result_of(Path(base)).path
+    if not is_file_base(base) or Path(base).is_dir():
+        return base
+    cache = cache_folder()
+    digest_of = Digests(cache / "digests.json").of
+    if is_made:
+        return str(make_folder(base, cache, digest_of, progress))
+    return str(known_folder(base, cache, digest_of) or base)
 
 
 class Prepared(NamedTuple):
@@ -79,6 +113,17 @@ class Prepared(NamedTuple):
     """Those that phases choose their checkpoints by."""
     mt_bench: MTBench | None
     mt_bench_files: dict[str, Path]
+
+    def note_precision(self, run_path: Path) -> None:
+        """Write down what `auto` means in this run, so that it goes on in the same precision."""
+        note_precision(self.base.path, self.precision, run_path)
+
+    def asks_general(self, config: EvaluateConfig) -> bool:
+        """Whether the general-knowledge exam is asked: it says so where the base cannot be."""
+        why_not = cannot_be_asked(TokenCounter(self.base.path)) if config.general.enabled else ""
+        if why_not:
+            log.warning("%s; `[evaluate.general] enabled = false` says so too", why_not)
+        return config.general.enabled and not why_not
 
     def benchmarks(self, progress: Progress) -> dict[str, ScoreItems]:
         """What marks checkpoints by a benchmark, by task."""
@@ -95,6 +140,12 @@ class Prepared(NamedTuple):
         }
 
 
+def settled(recipe: Recipe, prepared: Prepared | None, run_path: Path) -> Recipe:
+    """The recipe in the precision that its run computes in, or has noted."""
+    student = prepared.student if prepared else noted_config(recipe.student, run_path)
+    return recipe.model_copy(update={"student": student})
+
+
 def look_ahead(recipe: Recipe, until: Until, run_path: Path) -> Prepared:
     """What training and scoring need, found before anything is paid for.
 
@@ -104,6 +155,7 @@ def look_ahead(recipe: Recipe, until: Until, run_path: Path) -> Prepared:
     """
     from feldspar.student.model import base_checkpoint, find_device
 
+    assert recipe.student.template != "auto", recipe.student
     config = recipe.evaluate
     selecting = {phase.select for phase in recipe.train.phase} if until != "phases" else set()
     files = [] if config.mt_bench is None else find_mt_bench(config.mt_bench)
@@ -119,6 +171,8 @@ def look_ahead(recipe: Recipe, until: Until, run_path: Path) -> Prepared:
         mt_bench_files={path.name: path for path in files},
     )
     prepared.benchmarks(SILENT)
+    if LEARNED_AND_KEPT in selecting and (why_not := cannot_be_asked(TokenCounter(base.path))):
+        raise RecipeError(f"{why_not}; select by `exams` instead of {LEARNED_AND_KEPT}")
     return prepared
 
 

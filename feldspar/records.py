@@ -207,7 +207,12 @@ class Checkpoint:
         return self.digest
 
 
-Match = Literal["final", "exact", "likelihood", "judge", "choice"]
+Form = Literal[
+    "final", "exact", "holds", "number", "upper", "lower", "words", "items", "starts", "ends",
+    "json", "refusal", "answered", "unknown",
+]  # fmt: skip
+"""What makes a text right by itself: see `evaluate/exams/match.py`."""
+Match = Form | Literal["likelihood", "judge", "choice"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,7 +233,8 @@ class ExamItem:
     accepted: tuple[str, ...] = ()
     match: Match = "final"
     choices: tuple[str, ...] = ()
-    """Wrong answers beside the reference, for `match="choice"`."""
+    """Wrong answers beside the reference, for `match="choice"`; with `match="holds"`, what must not
+    be said first."""
     context: str | None = None
     leaf: str = ""
     branch: Branch | None = None
@@ -262,6 +268,14 @@ class Interval(NamedTuple):
 
 JUDGE_ERRORS = "judge errors"
 """A metric: the share of a judge's replies that say nothing of use. They are no part of a score."""
+FLIPS = "share of answers"
+"""A metric: general answers that were right and are wrong, or the other way round."""
+AGREEMENT = "agreement of wordings"
+"""A metric: the share of items that are right in both wordings, or wrong in both."""
+PERPLEXITY = "perplexity"
+"""A metric: exp of the mean negative log-likelihood of a token; its items hold nats a token."""
+KL = "KL to the base"
+"""A metric: how far a model is from its base on what the base says, in nats a token."""
 UNTOUCHED = ": untouched"
 """Behind an exam's name: without the items that the training data holds."""
 
@@ -322,6 +336,12 @@ class ScoreItems(Protocol):
     def values(self, checkpoint: Checkpoint) -> dict[str, float]:
         """By item; greater is better. The same items for every checkpoint."""
         ...
+
+
+class RateCheckpoint(ScoreCheckpoint, Protocol):
+    """MT-Bench of one checkpoint after another, as a figure and question by question."""
+
+    def values(self, checkpoint: Checkpoint) -> dict[str, float]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@
       current.json          step name -> key
       steps/NAME/KEY8/      rows.jsonl.zst, what the step wrote beside it, and done.json, last
       lock                  one writer at a time
+      shared                only in an arm of a study: where steps lie, which are links here
 
 A step's key covers its name and version, what of its arguments decides its result (keys.py), and
 the content of the files it reads. Where files lie and how fast a step is done do not count.
@@ -48,6 +49,8 @@ R = TypeVar("R")
 ROWS = "rows.jsonl.zst"
 DONE = "done.json"
 CURRENT = "current.json"
+SHARED = "shared"
+"""In an arm of a study: a link to the folder whose steps all arms share."""
 FORMAT = 2
 """Of the run directory: raised when what an earlier version made would be misread."""
 _PLACE = "run_path"
@@ -127,15 +130,17 @@ def read_rows(path: Path, record: type[R]) -> Iterator[R]:
             raise damaged(path, "it holds more than was written")
 
 
-def write_rows(path: Path, rows: Iterable[object]) -> tuple[int, str | None]:
+def write_rows(
+    path: Path, rows: Iterable[object], *, is_shared: bool = False
+) -> tuple[int, str | None]:
     """Write records to a file that is there whole or not at all. Returns their number and their
-    type's name."""
+    type's name. `is_shared`: several processes may write the same at once."""
     adapter: TypeAdapter[Any] | None = None
     record: str | None = None
     num_rows = 0
     compressor = zstandard.ZstdCompressor(level=3, write_checksum=True)
     with (
-        whole_file(path) as beside,
+        whole_file(path, is_shared=is_shared) as beside,
         beside.open("wb") as raw,
         compressor.stream_writer(raw, closefd=False) as stream,
     ):
@@ -215,17 +220,31 @@ class Run:
         def rows(*args: P.args, **kwargs: P.kwargs) -> Rows[R]:
             files = {name: self._digests.of(existing(p)) for name, p in (reads or {}).items()}
             key = content_key(step.name, step.version, files, step.arguments(*args, **kwargs))
-            folder = self.path / "steps" / step.name / key[:8]
+            folder = self._step_folder(step.name, key[:8])
             if not (folder / DONE).exists():
                 folder.mkdir(parents=True, exist_ok=True)
                 work = Workspace(
-                    folder=folder, progress=self.progress, num_processes=self.num_processes
+                    folder=folder,
+                    progress=self.progress,
+                    num_processes=self.num_processes,
+                    answers=self.path / "answers",
                 )
                 self._finish(folder, key, lambda: step.run(work, *args, **kwargs))
             self._make_current(step.name, key)
             return Rows(folder)
 
         return rows
+
+    def _step_folder(self, name: str, key: str) -> Path:
+        """Where a step works; in an arm of a study a link to where all arms find it."""
+        folder, shared = self.path / "steps" / name / key, self.path / SHARED
+        if shared.is_dir() and not folder.exists():
+            home = shared.resolve() / "steps" / name / key
+            home.mkdir(parents=True, exist_ok=True)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            place = os.path.relpath(home, folder.parent.resolve())
+            folder.symlink_to(place, target_is_directory=True)
+        return folder
 
     def _finish(self, folder: Path, key: str, compute: Callable[[], Iterable[object]]) -> None:
         """Write a step's rows, and last that it is done."""
@@ -298,12 +317,13 @@ def read_recipe_of(run_path: Path) -> Recipe:
 
 
 def result_of(run_path: Path) -> records.Checkpoint:
-    """A run's result: the preference-tuned checkpoint, else the fine-tuned one.
+    """A run's result: the preference-tuned checkpoint, else the merged, else the fine-tuned one.
 
     Raises RunError when the run has not trained anything yet.
     """
-    wanted = ["trained"] if read_recipe_of(run_path).prefer is None else ["preferred", "trained"]
-    for name in wanted:
+    recipe = read_recipe_of(run_path)
+    made = {"preferred": recipe.prefer is not None, "merged": recipe.train.merges_the_end}
+    for name in (*(name for name, is_made in made.items() if is_made), "trained"):
         rows = open_step(run_path, name)
         if rows is not None and len(rows):
             checkpoint = rows.last()

@@ -29,6 +29,8 @@ class Workspace:
     progress: Progress = SILENT
     num_processes: int = 1
     """That train together."""
+    answers: Path | None = None
+    """Where answers lie that another step, or another run, may use again; None: nowhere."""
 
 
 class Step(Generic[P, R]):

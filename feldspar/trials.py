@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 def calibrate_judge(recipe: Recipe, folder: Path, progress: Progress) -> list[JudgeScore]:
     """How well the recipe's judge tells known good pairs from corrupted ones."""
     placed = place(recipe, folder, progress, parts=set())
-    leaves = list(read_taxonomy(placed.taxonomy, progress=progress))
+    taxonomy = placed.wanted_taxonomy("trying a judge on seeds")
+    leaves = list(read_taxonomy(taxonomy, progress=progress))
     with open_teachers(placed, progress) as teachers:
         return list(
             calibrate(
@@ -40,4 +41,10 @@ def agree_with_pairs(
     pairs = read_pairs(pairs_path)
     placed = place(recipe, folder, progress, parts=world_parts(recipe.prefer))
     assert placed.prefer is not None
-    return agree(pairs, placed.prefer, student=placed.student, progress=progress)
+    return agree(
+        pairs,
+        placed.prefer,
+        student=placed.student,
+        log_folder=Path(placed.journal).parent / "servers",
+        progress=progress,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from feldspar.prefer.prompts import PROMPTS_STEP
 from feldspar.prefer.reward import find_pair
 from feldspar.prefer.rounds import PREFERRED_STEP
 from feldspar.prepare import Prepared
-from feldspar.records import Checkpoint, Sample, ScoreCheckpoint
+from feldspar.records import Checkpoint, RateCheckpoint, Sample, ScoreCheckpoint, ScoreItems
 from feldspar.runs import Rows, Run
 
 
@@ -19,8 +20,9 @@ def tune(
     run: Run,
     prepared: Prepared,
     sft: Checkpoint,
-    samples: Rows[Sample],
+    samples: Iterable[Sample],
     score: ScoreCheckpoint,
+    kept: ScoreItems | None,
 ) -> Rows[Checkpoint]:
     """Answers picked by the log-ratio reward of two models, and fine-tuning on them, in rounds."""
     recipe = run.recipe
@@ -34,15 +36,16 @@ def tune(
             sft,
             prompts,
             recipe.prefer,
-            train=recipe.train.model_copy(update={"phase": ()}),
+            train=recipe.train.model_copy(update={"phase": (), "merge": None, "kl": None}),
             student=prepared.student,
             score=score,
+            kept=kept,
             rate=rounds_judge(run, prepared, stack),
             seed=recipe.seed,
         )
 
 
-def rounds_judge(run: Run, prepared: Prepared, stack: ExitStack) -> ScoreCheckpoint | None:
+def rounds_judge(run: Run, prepared: Prepared, stack: ExitStack) -> RateCheckpoint | None:
     """MT-Bench for each round's model, where the recipe has it run. `stack` closes its judge."""
     config = run.recipe.evaluate.mt_bench
     if config is None or prepared.mt_bench is None:

@@ -17,6 +17,8 @@ from feldspar.tokens import arrays
 
 _TOKENS = "tokens"
 """Folder beside a phase's rows."""
+_ASKING = ("calibration", "leaf-exams", "samples", "judged", "mt-bench", "served-exams")
+"""Steps that ask a teacher or a judge, whose answers the journal keeps."""
 
 
 class Checked(NamedTuple):
@@ -114,6 +116,8 @@ def _check_phases(step: Rows[object]) -> None:
 def _check_journal(run_path: Path) -> None:
     path = Path(read_recipe_of(run_path).journal)
     cure = "`sqlite3 FILE .recover` saves what can be saved; what is lost is asked for again"
+    if not path.is_file() and not any((run_path / "steps" / name).is_dir() for name in _ASKING):
+        return
     if not path.is_file():
         raise damaged(path, "the journal is gone", "put it back, or its answers are paid again")
     try:

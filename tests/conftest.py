@@ -4,6 +4,7 @@ import gc
 import os
 from pathlib import Path
 
+import filelock
 import pytest
 import tiny_run
 
@@ -21,18 +22,33 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model cache of this test session's own."""
-    return tmp_path_factory.mktemp("cache")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this test session, common to all workers of pytest-xdist."""
+    base = tmp_path_factory.getbasetemp()
+    folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    made = folder / "shared"
+    made.mkdir(exist_ok=True)
+    return made
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
-    """The folder of a tiny run that has finished; do not write into it."""
-    folder = tmp_path_factory.mktemp("tiny")
-    tiny_run.write_recipe(folder)
-    done = tiny_run.feldspar("run", "recipe.toml", cwd=folder, cache=cache)
-    assert done.returncode == 0, done.stderr
-    (folder / "stdout").write_text(done.stdout)
-    (folder / "stderr").write_text(done.stderr)
+def cache(shared: Path) -> Path:
+    """A model cache of this test session's own; the package locks what it makes there."""
+    return shared / "cache"
+
+
+@pytest.fixture(scope="session")
+def tiny(shared: Path, cache: Path) -> Path:
+    """The folder of a tiny run that has finished; do not write into it.
+
+    The first worker that needs it makes it, and the others wait.
+    """
+    folder = shared / "tiny"
+    with filelock.FileLock(shared / "tiny.lock"):
+        if not (folder / "stderr").exists():
+            tiny_run.write_recipe(folder)
+            done = tiny_run.feldspar("run", "recipe.toml", cwd=folder, cache=cache)
+            assert done.returncode == 0, done.stderr
+            (folder / "stdout").write_text(done.stdout)
+            (folder / "stderr").write_text(done.stderr)
     return folder / "runs" / "tiny"

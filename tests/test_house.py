@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,11 @@ EXCEPT: tuple[str, ...] = ()
 MAX_FUNCTION_LINES = 60
 MAX_FILE_LINES = 435
 
-TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(ROOT.rglob("*.py"))}
+
+@cache
+def trees() -> dict[Path, ast.Module]:
+    """Every file of the package, parsed."""
+    return {p: ast.parse(p.read_text(encoding="utf-8")) for p in sorted(ROOT.rglob("*.py"))}
 
 
 def name_of(path: Path) -> str:
@@ -66,10 +71,10 @@ def circle(graph: dict[str, set[str]]) -> list[str]:
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
-    modules = {name_of(path) for path in TREES}
+    modules = {name_of(path) for path in trees()}
     graph = {
         name_of(path): set(imported(tree, modules)) - {name_of(path)}
-        for path, tree in TREES.items()
+        for path, tree in trees().items()
     }
     assert len(graph) > 200
     assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["a", "b", "c"]
@@ -79,19 +84,19 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 def test_no_function_is_longer_than_a_screen_and_no_file_than_its_reader() -> None:
     long = [
         where(path, node)
-        for path, tree in TREES.items()
+        for path, tree in trees().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and (node.end_lineno or 0) - node.lineno + 1 > MAX_FUNCTION_LINES
     ]
-    sizes = {path: path.read_text(encoding="utf-8").count("\n") for path in TREES}
+    sizes = {path: path.read_text(encoding="utf-8").count("\n") for path in trees()}
     long += [str(path.relative_to(ROOT)) for path, size in sizes.items() if size > MAX_FILE_LINES]
     assert long == []
 
 
 def test_a_class_has_a_name_of_its_own() -> None:
     places: defaultdict[str, list[str]] = defaultdict(list)
-    for path, tree in TREES.items():
+    for path, tree in trees().items():
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef) and not is_excepted(path):
                 places[node.name].append(where(path, node))
@@ -100,7 +105,7 @@ def test_a_class_has_a_name_of_its_own() -> None:
 
 def calls(name: str) -> Iterator[tuple[Path, ast.Call]]:
     """Calls of a method of a name."""
-    for path, tree in TREES.items():
+    for path, tree in trees().items():
         for node in ast.walk(tree):
             is_call = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
             if is_call and node.func.attr == name:
@@ -121,7 +126,7 @@ def test_one_file_alone_moves_what_is_written_to_its_place(name: str) -> None:
 
 def test_children_import_nothing_from_the_working_directory() -> None:
     open_to_all = []
-    for path, tree in TREES.items():
+    for path, tree in trees().items():
         for node in ast.walk(tree):
             if (
                 isinstance(node, ast.List)

@@ -80,6 +80,7 @@ num_answers = 2
 max_new_tokens = 8
 
 [evaluate]
+general = { enabled = false }
 max_new_tokens = 8
 num_resamples = 50
 min_selection_items = 4

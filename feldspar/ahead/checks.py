@@ -10,6 +10,8 @@ from typing import Literal
 from feldspar.config import Recipe
 from feldspar.errors import FeldsparError
 
+NOTICES = "feldspar.notices"
+"""Name of the logger of what a run says of itself as it starts."""
 Until = Literal["samples", "phases", "trained", "preferred", "scores"]
 """How far a run goes."""
 UNTIL: tuple[Until, ...] = ("samples", "phases", "trained", "preferred", "scores")

@@ -9,12 +9,14 @@ from pathlib import Path
 from feldspar.ahead.checks import Note, Subject
 from feldspar.errors import RecipeError
 from feldspar.evaluate.exams.read import exam_files, read_exams
+from feldspar.evaluate.general.questions import cannot_be_asked, general_items, general_text
 from feldspar.evaluate.mt_bench.files import find_mt_bench, read_answers, read_mt_bench
 from feldspar.mix.earlier import rows_of_data
 from feldspar.mix.files import BadRow, read_file
 from feldspar.mix.phases import check_phases
 from feldspar.runs import existing, open_step
 from feldspar.taxonomy import find_leaves, read_readable
+from feldspar.tokens.count import TokenCounter
 
 _ROWS_READ = 1000
 
@@ -31,9 +33,12 @@ def names(subject: Subject) -> str | None:
 
 def taxonomy(subject: Subject) -> str | None:
     """Leaves that can be read; a run reads them first of all itself."""
+    config = subject.recipe.taxonomy
+    if config is None:
+        return None
     if subject.is_run:
-        return f"{len(find_leaves(subject.recipe.taxonomy))} leaves"
-    found = read_readable(subject.recipe.taxonomy)
+        return f"{len(find_leaves(config))} leaves"
+    found = read_readable(config)
     says = f"{len(found.leaves)} leaves"
     if found.left_out:
         return Note(f"{says}; {len(found.left_out)} cannot be read: {found.left_out[0]}")
@@ -66,6 +71,19 @@ def own_exams(subject: Subject) -> str | None:
         return None
     files = [file for config in exams for file in exam_files(config)]
     return f"{sum(1 for _ in read_exams(files))} items in {len(files)} exams"
+
+
+def general(subject: Subject) -> str | None:
+    """The general-knowledge exam, and whether the base's tokenizer can write it."""
+    config, base = subject.recipe.evaluate.general, Path(subject.recipe.student.base)
+    if not config.enabled or not subject.reaches("scores"):
+        return None
+    general_text(None if config.text is None else Path(config.text))
+    says = f"{len(general_items())} general questions in two wordings; half of them are reported"
+    if not (base / "tokenizer.json").is_file():
+        return says
+    why_not = cannot_be_asked(TokenCounter(base))
+    return Note(why_not) if why_not else says
 
 
 def benchmarks(subject: Subject) -> str | None:

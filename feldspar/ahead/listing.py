@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 
 from feldspar.ahead import inputs, machine, models, servers
-from feldspar.ahead.checks import Check, Look, Subject, found_by
+from feldspar.ahead.checks import NOTICES, Check, Look, Subject, found_by
 
 log = logging.getLogger(__name__)
+notice = logging.getLogger(NOTICES)
 
 LOOKS: tuple[tuple[str, Look], ...] = (
     ("python", machine.python),
@@ -16,6 +17,7 @@ LOOKS: tuple[tuple[str, Look], ...] = (
     ("taxonomy", inputs.taxonomy),
     ("data", inputs.data),
     ("exams", inputs.own_exams),
+    ("general knowledge", inputs.general),
     ("benchmarks", inputs.benchmarks),
     ("mt-bench", inputs.mt_bench),
     ("device", machine.device),
@@ -44,11 +46,13 @@ def check_all(subject: Subject) -> list[Check]:
 
 def check_before_run(subject: Subject) -> None:
     """Raise what the first wrong check says, with how many more there are; notes are logged, but
-    for those that are said elsewhere."""
+    for those that are said elsewhere. What the base is and how it is spoken to is always said."""
     checks = check_all(subject)
     for check in checks:
         if check.state == "note" and check.name in ("evaluate.server", "reward servers"):
             log.warning("%s: %s", check.name, check.says)
+        elif check.state == "ok" and check.name == "base":
+            notice.info("%s: %s", check.name, check.says)
     wrong = [check.error for check in checks if check.error is not None]
     if not wrong:
         return

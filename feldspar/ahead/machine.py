@@ -14,6 +14,7 @@ from typing import NamedTuple
 from feldspar.ahead.checks import Note, Subject
 from feldspar.config import Recipe
 from feldspar.errors import DiskError, RecipeError
+from feldspar.student.bases.find import is_file_base
 from feldspar.student.model_sizes import find_config, num_weights, read_architecture
 from feldspar.student.precision import run_precision
 
@@ -106,8 +107,12 @@ def _needed(subject: Subject) -> Iterator[_Extra]:
     recipe = subject.recipe
     if recipe.student.lora is not None and subject.reaches("trained"):
         yield _Extra("peft", "lora", "student.lora")
+    if is_file_base(recipe.student.base) and not Path(recipe.student.base).is_dir():
+        yield _Extra("gguf", "gguf", "a GGUF base")
     if recipe.evaluate.benchmark and subject.reaches("scores"):
         yield _Extra("lm_eval", "eval", "evaluate.benchmark")
+    if recipe.evaluate.retrieval is not None and subject.reaches("scores"):
+        yield _Extra("bm25s", "retrieval", "evaluate.retrieval")
     for tracker in recipe.track.to if subject.reaches("trained") else ():
         extra = "tracking" if tracker == "tensorboard" else ""
         yield _Extra(tracker, extra, "track.to")
@@ -128,7 +133,7 @@ def _least_copies(recipe: Recipe) -> float:
 def _num_parameters(subject: Subject) -> int:
     base = subject.recipe.student.base
     config = find_config(base)
-    found = num_weights(config.parent) if config else 0
+    found = num_weights(config.parent if config else Path(base))
     sizes = read_architecture(base) or subject.recipe.plan.architecture
     return found or (sizes.num_parameters if sizes else 0)
 

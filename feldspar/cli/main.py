@@ -63,6 +63,7 @@ def _options(
     form = "%(levelname)s %(name)s: %(message)s" if debug else "%(levelname)s: %(message)s"
     handler.setFormatter(_PrintableFormatter(form))
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, handlers=[handler])
+    logging.getLogger("feldspar.notices").setLevel(logging.INFO)
     for noisy in (
         "matplotlib",
         "httpx",
@@ -101,6 +102,8 @@ def _add_commands() -> None:
         compare,
         doctor,
         export_data,
+        frontier,
+        gate,
         init,
         journal,
         learn,
@@ -124,6 +127,8 @@ def _add_commands() -> None:
     for name, command in run.STEPS.items():
         app.command(name)(command)
     app.command("compare")(compare.compare)
+    app.command("frontier")(frontier.frontier)
+    app.command("gate")(gate.gate)
     app.command("agree")(agree.agree)
     app.command("report")(report.report)
     app.command("chat")(talk.chat)

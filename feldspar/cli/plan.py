@@ -77,7 +77,8 @@ def _print(made: Plan, name: str, checks: Sequence[Check]) -> None:
     console.print(
         f"\n[bold]{escaped(name)}[/bold]  on {escaped(str(made.machine))}\n", highlight=False
     )
-    tables = [_calls_table(made), _steps_table(made)]
+    tables = [_calls_table(made)] if made.calls else []
+    tables.append(_steps_table(made))
     tables += [_memory_table(made)] if made.memory else []
     for table in tables:
         print_table(console, table)
@@ -170,9 +171,9 @@ def _closing_table(made: Plan) -> Table:
     from rich.table import Table
 
     table = Table.grid(padding=(0, 2))
-    if made.rate is None:
+    if made.rate is None and made.calls:
         table.add_row("teacher", "time unknown: --probe 32 times 32 of the run's own calls")
-    else:
+    elif made.rate is not None:
         speed = f"{made.rate.tokens_per_second:,.0f} tokens/s written ({made.rate.known_by})"
         table.add_row("teacher", f"{_time(made.teacher_hours)} at {speed}")
     if made.training_hours is None:
@@ -190,6 +191,8 @@ def _closing_table(made: Plan) -> Table:
         if e.step == "preferred":
             hours = f", {_time(made.preference_hours)}" if made.preference_hours else ""
             table.add_row("preferences", f"{e.optimizer_steps:,} steps{hours}; {e.note}")
+        if e.step == "general":
+            table.add_row("general", e.note)
         if e.step == "benchmarks":
             table.add_row("benchmark", e.note)
     gigabytes = f"{made.disk_bytes / 1e9:,.2f} GB of {made.free_bytes / 1e9:,.1f} GB free"

@@ -27,13 +27,15 @@ def publish(
 ) -> None:
     """Write the result as a Hugging Face directory with its cards, and check that it loads."""
     from feldspar.publish.directory import publish_run, write_checksums
-    from feldspar.publish.push import find_converter, push_to_hub, write_gguf
+    from feldspar.publish.push import check_hub, find_converter, push_to_hub, write_gguf
     from feldspar.runs import find_run
     from feldspar.text.printable import printable
 
     path = find_run(run, runs)
     if gguf:
         find_converter()
+    if push:
+        check_hub(push)
     folder = publish_run(path, out or path / "published")
     made = {"folder": str(folder)}
     if gguf:

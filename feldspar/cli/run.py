@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import shlex
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -60,9 +64,10 @@ def _run_here(wanted: _Wanted, num_processes: int) -> None:
     from rich.console import Console
 
     from feldspar.cli.progress import make_progress
-    from feldspar.cli.tables import score_tables
+    from feldspar.cli.tables import merge_table, score_tables
     from feldspar.config import read_recipe
     from feldspar.flow import run_recipe
+    from feldspar.report.merges import read_merges
     from feldspar.runs import claim_run
 
     folder, until = wanted.recipe_path.parent, wanted.until
@@ -75,7 +80,14 @@ def _run_here(wanted: _Wanted, num_processes: int) -> None:
     if wanted.as_json:
         rows = [dataclasses.asdict(score) for score in scores or ()]
         report = None if scores is None else str(path / "report.html")
-        told = {"run": str(path), "until": until, "report": report, "scores": rows}
+        merges = [dataclasses.asdict(merge) for merge in read_merges(path)]
+        told = {
+            "run": str(path),
+            "until": until,
+            "report": report,
+            "scores": rows,
+            "merges": merges,
+        }
         typer.echo(json.dumps(told, indent=1))
         return
     console = Console()
@@ -83,11 +95,26 @@ def _run_here(wanted: _Wanted, num_processes: int) -> None:
         found = list(scores)
         left_out = [phase.name for phase in recipe.train.phase[:-1]]
         left_out += [s.checkpoint for s in found if s.checkpoint.startswith("control-")]
-        for table in score_tables(found, left_out):
+        for table in [*map(merge_table, read_merges(path)), *score_tables(found, left_out)]:
             print_table(console, table)
         console.print(escaped(f"report: {path / 'report.html'}"), soft_wrap=True)
+        console.print(escaped(f"talk to it: {_chat_command(wanted, recipe.name)}"), soft_wrap=True)
     else:
         console.print(escaped(f"done up to {until}: {path}"), soft_wrap=True)
+
+
+def _chat_command(wanted: _Wanted, name: str) -> str:
+    """What shows the result's answers next to its base's, some questions of its exams first."""
+    root = "" if wanted.runs == RUNS else f" --runs {shlex.quote(str(wanted.runs))}"
+    return f"{_own_command()} chat {shlex.quote(name)} --beside-base --try 6{root}"
+
+
+def _own_command() -> str:
+    """As it can be pasted, also where it is not on the path: `.venv/bin/feldspar`."""
+    called = Path(sys.argv[0])
+    if called.name != "feldspar" or shutil.which("feldspar"):
+        return "feldspar"
+    return shlex.quote(os.path.relpath(called))
 
 
 def _step_command(until: Until, what: str) -> Callable[..., None]:

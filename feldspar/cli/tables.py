@@ -9,8 +9,9 @@ from rich import box
 from rich.table import Table
 
 from feldspar.cli.terminal import escaped
-from feldspar.records import JUDGE_ERRORS, UNTOUCHED, Score
+from feldspar.records import AGREEMENT, FLIPS, JUDGE_ERRORS, KL, PERPLEXITY, UNTOUCHED, Score
 from feldspar.report.grid import Grid, score_grid
+from feldspar.stats.merge_curve import MeanMark, MergeSelection
 
 OF_EXAMS = ("accuracy", "log-likelihood", "judged right")
 
@@ -27,14 +28,41 @@ def score_tables(scores: Sequence[Score], left_out: Sequence[str] = ()) -> list[
     unmatched = {exam for exam, n in num_all.items() if 2 * num_matched.get(exam, 0) < n}
     grids = {
         "Right answers": score_grid(shown, "accuracy"),
+        "General answers that changed": score_grid(shown, FLIPS),
         "Found right by the judge": score_grid(shown, "judged right"),
         "Log-likelihood of reference answers, nats a token": score_grid(
             (s for s in shown if s.exam in unmatched), "log-likelihood"
         ),
+        "Distance from the base": _named(shown, (PERPLEXITY, KL)),
         "Published benchmarks": _published(shown),
         "Judge errors, which count for nothing": _errors(shown),
     }
     return [_table(title, grid) for title, grid in grids.items() if grid.exams]
+
+
+def merge_table(selection: MergeSelection) -> Table:
+    """What was learned and kept by weight, on the items that choose; the chosen one is bold."""
+    title = f"Merged weights of {selection.phase}"
+    table = Table(
+        title=escaped(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD
+    )
+    for name in ("weight", "learned", "kept", "kept, to the largest"):
+        table.add_column(name, no_wrap=True)
+    for point in selection.curve:
+        change = "-"
+        if (d := point.kept_to_whole) is not None and point.weight:
+            change = f"{d.value:+.2f} [{d.interval.low:+.2f}, {d.interval.high:+.2f}]"
+        cells = (f"{point.weight:g}", _mark(point.learned), _mark(point.kept), change)
+        table.add_row(*cells, style="bold" if point.weight == selection.weight else None)
+    table.caption = "items that choose, none of which is reported; bold: chosen"
+    return table
+
+
+def _mark(mark: MeanMark | None) -> str:
+    if mark is None:
+        return "-"
+    half = max(mark.value - mark.interval.low, mark.interval.high - mark.value)
+    return f"{mark.value:.2f} [dim]±{half:.2f}[/dim]"
 
 
 def _is_whole(score: Score) -> bool:
@@ -45,9 +73,15 @@ def _is_whole(score: Score) -> bool:
 
 def _published(shown: Sequence[Score]) -> Grid:
     """Benchmarks and MT-Bench, each by its own metric."""
-    found = [s for s in shown if s.metric not in (*OF_EXAMS, JUDGE_ERRORS)]
+    others = (*OF_EXAMS, JUDGE_ERRORS, FLIPS, AGREEMENT, PERPLEXITY, KL)
+    return _named(shown, [s.metric for s in shown if s.metric not in others])
+
+
+def _named(shown: Sequence[Score], metrics: Sequence[str]) -> Grid:
+    """Scores of several metrics, which stand behind their exams."""
+    found = [s for s in shown if s.metric in metrics]
     return score_grid(
-        (replace(s, exam=f"{s.exam}, {s.metric}", metric="published") for s in found), "published"
+        (replace(s, exam=f"{s.exam}, {s.metric}", metric="named") for s in found), "named"
     )
 
 

@@ -19,11 +19,15 @@ if TYPE_CHECKING:
     from feldspar.serve.chat import Conversationalist
 
 HELP = (
-    "Type a question. /why shows what taught the last answer, /base puts the base beside, /system "
-    "TEXT sets the system prompt, /reset forgets what was said, /quit or Ctrl-D ends; Ctrl-C stops "
-    "an answer."
+    "Type a question. /try asks a question of the run's exams, /why shows what taught the last "
+    "answer, /base puts the base beside, /system TEXT sets the system prompt, /reset forgets what "
+    "was said, /quit or Ctrl-D ends; Ctrl-C stops an answer."
 )
 
+NUM_EXAMPLES = 100
+"""Questions that `/try` has."""
+TRY_TOKENS = 80
+"""Room for an answer to one of them: exams ask for short ones."""
 _ROOM_FOR_CTRL_C = 2
 """Columns left free: a terminal echoes `^C`, which on a full line would begin another."""
 
@@ -35,19 +39,29 @@ def chat(
     beside_base: Annotated[
         bool, typer.Option("--beside-base", help="Show the base's answers beside.")
     ] = False,
+    num_tried: Annotated[
+        int,
+        typer.Option("--try", min=0, help="First ask so many questions of the run's exams."),
+    ] = 0,
     runs: RunsRoot = RUNS,
 ) -> None:
     """Talk to the result of a run."""
     from rich.console import Console
 
+    from feldspar.evaluate.examples import example_questions
     from feldspar.runs import find_run
     from feldspar.serve.chat import Conversationalist
 
     console = Console()
-    partner = Conversationalist(find_run(run, runs), max_tokens, temperature)
+    path = find_run(run, runs)
+    partner = Conversationalist(path, max_tokens, temperature)
     if beside_base:
         partner.bring_base()
+    tried = example_questions(path, num_tried)
+    for question in tried:
+        _try(question, partner, console)
     console.print(escaped(f"{partner.name}. {HELP}"), style="dim", highlight=False)
+    untried = (q for q in example_questions(path, NUM_EXAMPLES) if q not in tried)
     while True:
         try:
             line = console.input("[bold]> [/bold]").strip()
@@ -58,10 +72,29 @@ def chat(
             continue
         if line in ("/quit", "/exit"):
             return
-        if line.startswith("/"):
+        if line == "/try":
+            another = next(untried, None)
+            if another is None:
+                console.print("the exams' questions are used up", style="dim")
+            else:
+                _try(another, partner, console)
+        elif line.startswith("/"):
             _obey(line, partner, console)
         elif line:
             _answer(line, partner, console)
+
+
+def _try(question: str, partner: Conversationalist, console: Console) -> None:
+    """Ask it as a conversation of its own: what came before would change the answer."""
+    from rich.text import Text
+
+    room = partner.max_tokens
+    partner.forget()
+    partner.max_tokens = min(room, TRY_TOKENS)
+    console.print(Text(printable(f"> {question}"), style="bold"))
+    _answer(question, partner, console)
+    partner.max_tokens = room
+    partner.forget()
 
 
 def _obey(line: str, partner: Conversationalist, console: Console) -> None:
@@ -160,9 +193,9 @@ def _side_by_side(partner: Conversationalist, ours: str, base: str, width: int) 
 
     assert partner.base is not None
     table = Table(width=width)
-    for name in (partner.name, partner.base.name):
+    for name in (partner.base.name, partner.name):
         table.add_column(Text(on_one_line(name), style="dim"), ratio=1)
-    table.add_row(Text(printable(ours)), Text(printable(base)))
+    table.add_row(Text(printable(base)), Text(printable(ours)))
     return table
 
 

@@ -15,7 +15,10 @@ from feldspar.config.base import Share as Share
 from feldspar.config.evaluate import BenchmarkConfig as BenchmarkConfig
 from feldspar.config.evaluate import EvaluateConfig as EvaluateConfig
 from feldspar.config.evaluate import ExamConfig as ExamConfig
+from feldspar.config.evaluate import GeneralConfig as GeneralConfig
 from feldspar.config.evaluate import MTBenchConfig as MTBenchConfig
+from feldspar.config.evaluate import RetrievalConfig as RetrievalConfig
+from feldspar.config.gate import GateConfig as GateConfig
 from feldspar.config.generate import BudgetConfig as BudgetConfig
 from feldspar.config.generate import Criterion as Criterion
 from feldspar.config.generate import GenerateConfig as GenerateConfig
@@ -32,9 +35,7 @@ from feldspar.config.mix import DataConfig as DataConfig
 from feldspar.config.mix import MixConfig as MixConfig
 from feldspar.config.plan import ArchitectureConfig as ArchitectureConfig
 from feldspar.config.plan import PlanConfig as PlanConfig
-from feldspar.config.prefer import PolicyServerConfig as PolicyServerConfig
 from feldspar.config.prefer import PreferConfig as PreferConfig
-from feldspar.config.prefer import RewardServerConfig as RewardServerConfig
 from feldspar.config.publish import PublishConfig as PublishConfig
 from feldspar.config.recipe import Recipe as Recipe
 from feldspar.config.recipe import TaxonomyConfig as TaxonomyConfig
@@ -46,7 +47,9 @@ from feldspar.config.teacher import ErrorRates as ErrorRates
 from feldspar.config.teacher import TeacherConfig as TeacherConfig
 from feldspar.config.track import TrackConfig as TrackConfig
 from feldspar.config.train import DEFAULT_PHASES as DEFAULT_PHASES
+from feldspar.config.train import KlConfig as KlConfig
 from feldspar.config.train import LearnConfig as LearnConfig
+from feldspar.config.train import MergeConfig as MergeConfig
 from feldspar.config.train import PhaseConfig as PhaseConfig
 from feldspar.config.train import ReplayConfig as ReplayConfig
 from feldspar.config.train import TrainConfig as TrainConfig

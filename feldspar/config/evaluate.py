@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from feldspar.config.base import Count, OptionalPath, Part, PathText
+from feldspar.config.base import Count, Fraction, OptionalPath, Part, PathText, Share, SmallCount
 from feldspar.config.teacher import TeacherConfig
 from feldspar.keys import Place
 
@@ -20,9 +20,13 @@ class ExamConfig(Part):
     """JSONL with `question`, `answer`, and optionally `accepted` and `match`; a folder of such
     files, each an exam of its own name; or an earlier run's directory, whose leaf exams are one
     exam here: what was taught before, and may be forgotten now."""
-    retention: bool = False
+    retention: bool | tuple[str, ...] = False
     """The exam asks what the base can do and must keep: the report counts what each phase forgets
-    of it. Always so for an earlier run's exams."""
+    of it. Of a folder, also the names of those exams alone. Always so for an earlier run's
+    exams."""
+    select: Share | None = None
+    """Part of its items that is set apart for choosing (checkpoints, merged weights, releases) and
+    is not reported. None: half of an exam of what is to be kept, else nothing."""
 
 
 class BenchmarkConfig(Part):
@@ -72,6 +76,32 @@ class MTBenchConfig(Part):
         return self.model_copy(update={"fetch": False, "home": "", "judge": None, "data": None})
 
 
+class RetrievalConfig(Part):
+    """Retrieval as the rival of training: needs `pip install 'feldspar[retrieval]'`."""
+
+    num_passages: SmallCount = 3
+    """Passages that BM25 finds and a question shows."""
+    exams: tuple[str, ...] = ()
+    """Exams of your own, by name, that are asked with passages besides the knowledge leaves'."""
+
+
+class GeneralConfig(Part):
+    """What the base knows and can do, and must keep: an exam in free generation that is part of the
+    package, some 680 short questions in two wordings each."""
+
+    enabled: bool = True
+    """Ask it of base and result. It is left out, with a word, where the student's tokenizer
+    cannot write its questions."""
+    max_new_tokens: SmallCount = 24
+    """Longest answer in tokens."""
+    text: OptionalPath = None
+    """A text file whose perplexity is told next to the exam, in passages with empty lines between
+    them. None: some 1,200 words of our own."""
+    kept_weight: Fraction = 0.5
+    """What the kept items weigh where a phase selects by `learned-and-kept`; the leaves' exams
+    weigh the rest."""
+
+
 class EvaluateConfig(Part):
     """What is measured, and how."""
 
@@ -92,6 +122,12 @@ class EvaluateConfig(Part):
     """Published benchmarks, run before and after."""
     mt_bench: MTBenchConfig | None = None
     """MT-Bench, before and after. None: not run."""
+    retrieval: RetrievalConfig | None = None
+    """Ask base and result the knowledge exams alone, with passages found by BM25, and with the
+    right passage: `compare` then says which leaves to teach and which to retrieve. None: not asked.
+    """
+    general: GeneralConfig = GeneralConfig()
+    """General knowledge in free generation: what was kept, and what was lost."""
     server: TeacherConfig | None = None
     """Another model that is put through the same exams, benchmarks and MT-Bench, for a row next to
     the run's own: an `endpoint`, a `command` or a `folder`."""
@@ -137,6 +173,8 @@ class EvaluateConfig(Part):
             update={
                 "benchmark": (),
                 "mt_bench": None,
+                "retrieval": None,
+                "general": GeneralConfig(),
                 "server": None,
                 "server_tasks": (),
                 "server_tokenizer": None,

@@ -19,6 +19,7 @@ from feldspar.config.base import (
 from feldspar.records import SampleKind
 
 Rendering = Literal["summary", "facts", "study"]
+WantedKind = Literal[SampleKind, "rendering"]
 Criterion = Literal["fit", "answer", "faithful", "relevant"]
 
 
@@ -61,15 +62,23 @@ class KnowledgeConfig(Part):
     """Forms in which the teacher rewrites each chunk, once each: a `summary`, its atomic `facts`,
     `study` notes. Each is asked about like the chunk, with `calls_per_chunk` calls, and judged
     against the chunk."""
-    kinds: Annotated[tuple[SampleKind, ...], Field(min_length=1)] = ("pair",)
+    kinds: Annotated[tuple[WantedKind, ...], Field(min_length=1)] = ("pair",)
     """`pair`: question and answer. `document`: each chunk's text, all of it trained on.
-    `retrieval`: pairs with their chunk shown among others; it costs no call if `pair` is in the
-    list."""
+    `rendering`: each of the `renderings` as such a text, judged against the chunk. `retrieval`:
+    pairs with their chunk shown among others; it costs no call if `pair` is in the list."""
     num_distractors: SmallCount = 3
     """Other chunks that a retrieval sample shows."""
     distractors: Literal["leaf", "taxonomy"] = "taxonomy"
     """Where the other chunks come from: `leaf`, the same leaf; `taxonomy`, half of them from other
     leaves."""
+
+    @model_validator(mode="after")
+    def _renderings_are_named(self) -> KnowledgeConfig:
+        if "rendering" in self.kinds and not self.renderings:
+            raise ValueError(
+                'generate.knowledge.kinds has "rendering": name `renderings`, such as ["facts"]'
+            )
+        return self
 
 
 class GenerateConfig(Part):

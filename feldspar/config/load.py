@@ -113,7 +113,14 @@ def lay_settings(recipe: Recipe, settings: Sequence[str]) -> Recipe:
 P = TypeVar("P", bound=Part)
 
 MAX_SHOWN_BITS = 1000
+PACKAGE = "package:"
+"""What begins the name of a file in a package, which lies nowhere before it is fetched."""
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+BANK = "bank:general"
+"""The package's own questions for base replay, where a recipe names `prompts`."""
+_BANK_PATH = Path(__file__).parents[1] / "mix" / "bank" / "questions.jsonl"
 
 
 def place_paths(part: P, folder: Path, world: Mapping[str, str]) -> P:
@@ -168,6 +175,10 @@ class _Recorder(dict[str, str]):
 
 
 def _place(value: str, folder: Path, world: Mapping[str, str], name: str) -> str:
+    if value.startswith(PACKAGE):
+        return value
+    if name == "prompts" and value == BANK:
+        return str(_BANK_PATH)
     if value.startswith("world:"):
         try:
             return world[value.removeprefix("world:")]

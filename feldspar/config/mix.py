@@ -19,13 +19,15 @@ class BaseReplayConfig(Part):
     )
     """`file`: rows of `source`. `base`: the base model's own answers, sampled once."""
     prompts: OptionalPath = None
-    """For `from = "base"`: a file of questions, one a line. None: the base asks itself."""
+    """For `from = "base"`: a file of questions, one a line, or `bank:general`: the package's own
+    short questions and requests of many kinds. None: the base asks itself."""
     num_rows: Count = 2000
-    """For `from = "base"`: answers to sample."""
+    """For `from = "base"`: answers to sample; at temperature 0 each prompt is answered once."""
     temperature: Temperature = 1.0
-    """For `from = "base"`."""
+    """For `from = "base"`. 0: the base's likeliest answer."""
     max_new_tokens: Count = 256
-    """For `from = "base"`: longest question, and longest answer."""
+    """For `from = "base"`: longest question, and longest answer. An answer that is longer ends
+    after its last whole sentence, or line, where it has one."""
     share: Share = 0.25
     """Share of each phase's rows."""
 

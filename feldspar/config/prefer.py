@@ -5,11 +5,10 @@ from __future__ import annotations
 import shlex
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from feldspar.config.base import (
     Count,
-    Endpoint,
     LearningRate,
     Part,
     PathText,
@@ -18,76 +17,10 @@ from feldspar.config.base import (
     SmallCount,
     Temperature,
 )
-from feldspar.keys import Place, Speed
+from feldspar.config.teacher import TeacherConfig
 from feldspar.records import Branch
 
-
-class RewardServerConfig(Part):
-    """A server that computes one model of the reward pair: vLLM, `feldspar serve`, or another whose
-    `/v1/completions` takes token ids and returns the log-probabilities of a prompt."""
-
-    endpoint: Place[Endpoint]
-    """A URL that ends in /v1."""
-    model: str | None = None
-    """None takes the first model that the server lists."""
-    revision: str = ""
-    """Change it when the weights behind the name change: rewards are then computed again."""
-    key_variable: Place[str] = "OPENAI_API_KEY"
-    """Environment variable that holds the key. Keys never stand in a recipe."""
-    concurrency: Speed[Count] = 16
-    """Answers in flight at once."""
-    timeout_seconds: Speed[Positive] = 300.0
-    """Longest wait for one answer."""
-    max_retries: Speed[Annotated[int, Field(ge=0)]] = 8
-    """Attempts after the first, with growing pauses, at a server that is busy or gone."""
-
-    @property
-    def key(self) -> str:
-        """Of what answers, wherever it is served; without a name there is only the place."""
-        return f"{self.model or self.endpoint}@{self.revision}"
-
-
-class PolicyServerConfig(Part):
-    """A server that samples the answers. It is started for each model that must answer and stopped
-    before anything else is computed, so that both can use the same device."""
-
-    command: Place[str]
-    """Serves the model folder `{model}` at `http://127.0.0.1:{port}/v1` until it is stopped: `vllm
-    serve {model} --port {port} --generation-config vllm`, `feldspar serve {model} --port {port}`,
-    or a script of yours. It does not go through a shell and runs in the working directory."""
-    model: str = "{model}"
-    """The model's name on the server. A server without that model is not used, so that it cannot be
-    the last round's."""
-    start_seconds: Speed[Positive] = 900.0
-    """Longest wait for the server to start."""
-    key_variable: Place[str] = "OPENAI_API_KEY"
-    """Environment variable that holds the key, where it wants one."""
-    concurrency: Speed[Count] = 16
-    """Prompts under way at once, each with `num_answers` answers."""
-    timeout_seconds: Speed[Positive] = 600.0
-    """Longest wait for the answers to one prompt."""
-    max_retries: Speed[Annotated[int, Field(ge=0)]] = 8
-    """Attempts after the first, with growing pauses, at a server that is busy."""
-
-    @model_validator(mode="after")
-    def _command_names_model_and_port(self) -> PolicyServerConfig:
-        try:
-            words = shlex.split(self.command)
-        except ValueError as error:
-            raise ValueError(f"prefer.policy_server.command cannot be read: {error}") from None
-        for name in ("{model}", "{port}"):
-            if not any(name in word for word in words):
-                raise ValueError(
-                    f"prefer.policy_server.command has no {name}: each round's model is served "
-                    "from its own folder, at a port that is free then"
-                )
-        return self
-
-    @property
-    def key(self) -> str:
-        """That a server draws. How it is started does not count: a run whose command was mended
-        goes on with the answers it has."""
-        return "a server"
+ReleaseMeasure = Literal["reward", "mt-bench"]
 
 
 class PreferConfig(Part):
@@ -98,13 +31,18 @@ class PreferConfig(Part):
     """Model directory of the aligned model."""
     base: PathText
     """Model directory of the base it was aligned from."""
-    aligned_server: RewardServerConfig | None = None
-    """Server that computes the aligned model. `aligned` then names the folder, or hub id, of its
-    tokenizer and chat template only. None: computed locally."""
-    base_server: RewardServerConfig | None = None
+    aligned_server: TeacherConfig | None = None
+    """What computes the aligned model: an `endpoint`, a `command` or a `folder`, whose completions
+    take token ids and return the log-probabilities of a prompt (vLLM, `feldspar serve`). `aligned`
+    then names the folder, or hub id, of its tokenizer and chat template only. None: computed
+    locally."""
+    base_server: TeacherConfig | None = None
     """The same for the base."""
-    policy_server: PolicyServerConfig | None = None
-    """Server that samples the answers. None: sampled locally."""
+    policy_server: TeacherConfig | None = None
+    """A `command` that samples the answers; `{model}` is the folder of each round's model. It is
+    started for each model that must answer and stopped before anything else is computed. `model`
+    is the name that the server has for it, `{model}` by default; a server without it is not used,
+    so that it cannot be the last round's. None: sampled locally."""
     num_prompts: Count = 30_000
     """Most prompts to tune on, drawn uniformly over leaves; a tenth of them is held out."""
     round_prompts: Count | None = None
@@ -125,6 +63,10 @@ class PreferConfig(Part):
     """Longest answer in tokens."""
     num_rounds: SmallCount = 1
     """Most rounds; `stop_at_plateau` may end them earlier."""
+    release: Annotated[tuple[ReleaseMeasure, ...], Field(min_length=1)] = ("reward",)
+    """What a round must be better at than the SFT start to be released: `reward` on held-out
+    prompts, `mt-bench`, or both. Of several, the highest by the first. Where none is, or all have
+    lost what exams of `retention` ask for, the start is released again."""
     stop_at_plateau: bool = True
     """Stop after a round that did not raise the mean reward on held-out prompts."""
     restart: Literal["last", "sft"] = "last"
@@ -145,6 +87,52 @@ class PreferConfig(Part):
     known already, sixteen answers are the same answer. None: all leaves."""
     control: bool = True
     """Also train on a random answer instead of the best, and report it for comparison."""
+
+    @field_validator("aligned_server", "base_server")
+    @classmethod
+    def _tells_log_probabilities(
+        cls, server: TeacherConfig | None, info: ValidationInfo
+    ) -> TeacherConfig | None:
+        if server is None:
+            return None
+        if server.is_embedded:
+            raise ValueError(
+                f"prefer.{info.field_name} needs an `endpoint` (a URL that ends in /v1), a "
+                "`command` or a `folder`"
+            )
+        if server.protocol != "openai":
+            raise ValueError(
+                f"prefer.{info.field_name} needs log-probabilities of token ids, which the "
+                f'protocol "{server.protocol}" does not have; use a server that speaks "openai"'
+            )
+        return server
+
+    @field_validator("policy_server", mode="before")
+    @classmethod
+    def _policy_is_called_by_its_folder(cls, given: object) -> object:
+        return {"model": "{model}", **given} if isinstance(given, dict) else given
+
+    @field_validator("policy_server")
+    @classmethod
+    def _policy_changes_each_round(cls, server: TeacherConfig | None) -> TeacherConfig | None:
+        if server is None:
+            return None
+        if server.command is None:
+            raise ValueError(
+                "prefer.policy_server needs a `command`: each round's model is served from its own "
+                "folder; leave the table out and it is computed locally"
+            )
+        if not any("{model}" in word for word in shlex.split(server.command)):
+            raise ValueError(
+                "prefer.policy_server.command has no {model}: each round's model is served "
+                "from its own folder"
+            )
+        if server.protocol != "openai":
+            raise ValueError(
+                f"prefer.policy_server is asked by token ids, which the protocol "
+                f'"{server.protocol}" does not have; use a server that speaks "openai"'
+            )
+        return server
 
     @model_validator(mode="after")
     def _tops_up_what_is_parted(self) -> PreferConfig:

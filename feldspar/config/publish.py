@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import field_validator
 
 from feldspar.config.base import Count, Part
@@ -14,6 +16,12 @@ class PublishConfig(Part):
 
     licence: str = ""
     """Licence of the result, by the hub's short name (`apache-2.0`). Empty: the base's."""
+    base_model: str = ""
+    """The base's id on the hub, where the base is a folder: for the model card. Empty: what the
+    folder says of it, if anything."""
+    dtype: Literal["base", "float32", "bfloat16", "float16"] = "base"
+    """Precision of the published weights; checkpoints of a run are in float32. base: the base's
+    own."""
     max_shard_mb: Speed[Count] = 5000
     """Weights are split into files of at most this many million bytes."""
     compare_with: tuple[str, ...] = ()

@@ -6,6 +6,7 @@ from pydantic import field_validator, model_validator
 
 from feldspar.config.base import Count, OptionalPath, Part, PathText, Positive, Seed, Share
 from feldspar.config.evaluate import EvaluateConfig
+from feldspar.config.gate import GateConfig
 from feldspar.config.generate import GenerateConfig
 from feldspar.config.mix import DataConfig, MixConfig
 from feldspar.config.plan import PlanConfig
@@ -15,7 +16,8 @@ from feldspar.config.serve import ServeConfig
 from feldspar.config.student import StudentConfig
 from feldspar.config.teacher import TeacherConfig
 from feldspar.config.track import TrackConfig
-from feldspar.config.train import SELECT, LearnConfig, TrainConfig
+from feldspar.config.train import LEARNED_AND_KEPT, SELECT, LearnConfig, TrainConfig
+from feldspar.errors import RecipeError
 from feldspar.keys import Place
 from feldspar.records import Branch
 
@@ -82,8 +84,9 @@ class Recipe(Part):
     world: WorldConfig | None = None
     """The embedded micro-world, for trying things out without a teacher or a model. Only with
     `[world]` can `world:NAME` be used."""
-    taxonomy: TaxonomyConfig
-    """What is taught: the folder of leaves."""
+    taxonomy: TaxonomyConfig | None = None
+    """What is taught: the folder of leaves. None: nothing is generated, and every phase trains on
+    `[[data]]` alone."""
     teacher: TeacherConfig = TeacherConfig()
     """The model that writes the samples."""
     judge: TeacherConfig | None = None
@@ -104,6 +107,8 @@ class Recipe(Part):
     """Preference tuning after the phases. None: no preference tuning."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """Which exams and benchmarks score the model."""
+    gate: GateConfig = GateConfig()
+    """What `feldspar gate` asks of the result."""
     plan: PlanConfig = PlanConfig()
     """What `feldspar plan` needs to know and cannot measure."""
     learn: LearnConfig = LearnConfig()
@@ -121,6 +126,34 @@ class Recipe(Part):
             raise ValueError(f"name must be a plain folder name, got {name!r}")
         return name
 
+    def wanted_taxonomy(self, what: str) -> TaxonomyConfig:
+        """The taxonomy, for `what` needs leaves. Raises RecipeError where the recipe has none."""
+        if self.taxonomy is None:
+            raise RecipeError(f"{what} needs leaves, and the recipe has no [taxonomy]; add one")
+        return self.taxonomy
+
+    @model_validator(mode="after")
+    def _ready_rows_need_no_leaves(self) -> Recipe:
+        if self.taxonomy is not None:
+            return self
+        either = "add [taxonomy], or"
+        for phase in self.train.phase:
+            if phase.branches or phase.whole_branches or not phase.data:
+                raise ValueError(
+                    f"phase {phase.name!r} trains on samples of leaves, and there is no [taxonomy];"
+                    f" {either} write [[train.phase]] tables that name `data` and no branches"
+                )
+            if phase.select == "exams":
+                raise ValueError(
+                    f"phase {phase.name!r} selects by exams, which are made of leaves; {either} "
+                    'write select = "log-likelihood" or "last"'
+                )
+        if self.prefer is not None:
+            raise ValueError(
+                f"[prefer] asks the questions of generated samples; {either} take [prefer] out"
+            )
+        return self
+
     @model_validator(mode="after")
     def _data_names_exist(self) -> Recipe:
         names = {d.name for d in self.data}
@@ -131,6 +164,24 @@ class Recipe(Part):
         return self
 
     @model_validator(mode="after")
+    def _kl_has_rows(self) -> Recipe:
+        if self.train.kl is not None and self.mix.base_replay is None:
+            raise ValueError(
+                "train.kl holds the student to the base on rows of base replay, and there are "
+                "none: add [mix.base_replay], or take train.kl out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _release_is_measured(self) -> Recipe:
+        if self.prefer and "mt-bench" in self.prefer.release and self.evaluate.mt_bench is None:
+            raise ValueError(
+                'prefer.release names "mt-bench", and the recipe does not run it: add '
+                "[evaluate.mt_bench], or take it out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _phases_select_by_what_there_is(self) -> Recipe:
         tasks = [benchmark.task for benchmark in self.evaluate.benchmark]
         for phase in self.train.phase:
@@ -138,5 +189,10 @@ class Recipe(Part):
                 raise ValueError(
                     f"phase {phase.name!r} selects by {phase.select!r}; there are "
                     f"{', '.join((*SELECT, *tasks))}, and any task of an [[evaluate.benchmark]]"
+                )
+            if phase.select == LEARNED_AND_KEPT and not self.evaluate.general.enabled:
+                raise ValueError(
+                    f"phase {phase.name!r} selects by {LEARNED_AND_KEPT}, which needs "
+                    "evaluate.general.enabled = true"
                 )
         return self

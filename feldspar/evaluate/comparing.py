@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,13 +10,15 @@ from pathlib import Path
 from feldspar.config import Recipe
 from feldspar.errors import RunError
 from feldspar.evaluate.contamination import read_items
-from feldspar.evaluate.mt_bench.judging import ComparedAnswers, Rated
+from feldspar.evaluate.mt_bench.scores import values_of_questions
 from feldspar.evaluate.scores import Comparison, answers_paths, compare
-from feldspar.records import JUDGE_ERRORS, Answer, ExamItem, Score
+from feldspar.records import JUDGE_ERRORS, PERPLEXITY, Answer, ExamItem, Score
 from feldspar.runs import open_step, read_recipe_of, read_rows, result_of
 from feldspar.stats.intervals import paired_difference
 
 BASE = "base"
+ITEM_METRICS = {PERPLEXITY: "negative log-likelihood, nats a token"}
+"""What the items of a score are measured in, where that is not its metric."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,28 +97,20 @@ def compare_scored(before: Scored, after: Scored, run_path: Path) -> list[Compar
 def _published(run_path: Path) -> defaultdict[str, list[Score]]:
     """Scores of whole benchmarks by checkpoint, a served model among them."""
     found: defaultdict[str, list[Score]] = defaultdict(list)
-    for step in ("benchmarks", "mt-bench", "judged"):
+    for step in ("general", "benchmarks", "mt-bench", "judged"):
         for score in open_step(run_path, step) or ():
             is_whole = step == "judged" or ": " not in score.exam
-            if is_whole and not score.leaf and score.metric != JUDGE_ERRORS:
+            has_items = bool(score.answers_path)
+            if is_whole and has_items and not score.leaf and score.metric != JUDGE_ERRORS:
                 found[score.checkpoint].append(score)
     return found
 
 
 def _values(score: Score) -> dict[str, float]:
-    path = Path(score.answers_path)
-    of_questions: defaultdict[str, list[float]] = defaultdict(list)
-    if score.metric == "rating":
-        for rated in read_rows(path, Rated):
-            if rated.rating is not None:
-                of_questions[str(rated.question)].append(rated.rating)
-    elif score.metric == "win rate":
-        for compared in read_rows(path, ComparedAnswers):
-            if compared.won is not None:
-                of_questions[str(compared.question)].append(compared.won)
-    if of_questions:
-        return {question: statistics.fmean(values) for question, values in of_questions.items()}
-    return {item.id: item.value for item in read_items(path) if item.value is not None}
+    if of_questions := values_of_questions(score):
+        return of_questions
+    items = read_items(Path(score.answers_path))
+    return {item.id: item.value for item in items if item.value is not None}
 
 
 def _compare_published(before: Scored, after: Scored, config: Recipe) -> Iterator[Comparison]:
@@ -129,7 +122,7 @@ def _compare_published(before: Scored, after: Scored, config: Recipe) -> Iterato
         if old is not None and items:
             yield Comparison(
                 exam=new.score.exam,
-                metric=new.score.metric,
+                metric=ITEM_METRICS.get(new.score.metric, new.score.metric),
                 difference=paired_difference(
                     [old.values[item] for item in items],
                     [new.values[item] for item in items],

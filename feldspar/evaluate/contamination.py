@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from feldspar.evaluate.benchmarks.scores import BenchmarkItem
+from feldspar.evaluate.general.questions import EXAM, item_of
+from feldspar.evaluate.general.scores import KEPT
 from feldspar.evaluate.mt_bench.files import MTBench
 from feldspar.evaluate.mt_bench.judging import Rated
 from feldspar.evaluate.mt_bench.scores import EXAM as MT_BENCH
@@ -56,9 +58,18 @@ def find_touched(
     exams: Iterable[ExamItem],
     benchmarks: Rows[Score] | None = None,
     mt_bench: MTBench | None = None,
+    general: Sequence[ExamItem] = (),
 ) -> Iterator[Touched]:
-    """Each touched item once, by the first training row that touches it."""
-    asked = [*_of_exams(exams), *_of_benchmarks(benchmarks), *_of_mt_bench(mt_bench)]
+    """Each touched item once, by the first training row that touches it.
+
+    `general`: the wordings of the general-knowledge exam; either of them touches its item.
+    """
+    asked = [
+        *_of_exams(exams),
+        *_of_benchmarks(benchmarks),
+        *_of_mt_bench(mt_bench),
+        *(ScoredText(item_of(one.id), one.exam, one.question) for one in general),
+    ]
     index = _Index(asked)
     seen: set[tuple[str, str]] = set()
     paths = dict.fromkeys((s.path, s.name) for phase in phases for s in phase.sources)
@@ -77,7 +88,7 @@ def find_touched(
                     )
 
 
-TOUCHED_STEP = Step.pure("touched", find_touched, version=1)
+TOUCHED_STEP = Step.pure("touched", find_touched, version=2)
 
 
 def scores_without(
@@ -101,11 +112,12 @@ def scores_without(
         yield from (_renamed(score) for score in found if not score.leaf)
     for rows in published:
         for score in rows:
-            if ": " not in score.exam and score.exam in by_exam:
-                yield from _published_without(score, by_exam[score.exam], num_resamples, seed)
+            exam = EXAM if score.exam == KEPT else score.exam
+            if ": " not in score.exam and score.answers_path and exam in by_exam:
+                yield from _published_without(score, by_exam[exam], num_resamples, seed)
 
 
-UNTOUCHED_STEP = Step.pure("untouched", scores_without, version=1)
+UNTOUCHED_STEP = Step.pure("untouched", scores_without, version=2)
 
 
 class _Index:

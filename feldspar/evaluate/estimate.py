@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from feldspar.config import BenchmarkConfig, EvaluateConfig, MTBenchConfig
+from feldspar.evaluate.general.questions import NUM_WORDINGS, general_items, halves
 from feldspar.evaluate.mt_bench.files import find_mt_bench, read_mt_bench, temperature_of
 from feldspar.records import Estimate
+from feldspar.student.template.tokens import LAB
 from feldspar.tokens.count import CHARACTERS_PER_TOKEN
 
 NUM_ITEMS = {
@@ -41,7 +43,8 @@ def estimate(
     `num_leaf_items` of the leaves' exams are reported on, on `num_checkpoints`; at most all of them
     are too long to match.
     """
-    found = list(_benchmarks(config))
+    found = list(_general(config)) if config.general.enabled else []
+    found += _benchmarks(config)
     if config.asks_server("exams") and num_leaf_items:
         found.append(
             Estimate(
@@ -80,6 +83,32 @@ def num_items(config: BenchmarkConfig) -> int | None:
     if known is None or config.limit is None:
         return known
     return min(known, config.limit * NUM_TASKS.get(config.task, 1))
+
+
+def _general(config: EvaluateConfig) -> Iterator[Estimate]:
+    """Of the half that is reported: both wordings, on base and result, then the base's own answers
+    and what each finds of them. A base that was asked before is found in the cache."""
+    items = halves(general_items())["report"]
+    longest, num_asked = config.general.max_new_tokens, NUM_WORDINGS * len(items)
+    num_characters = sum(len(question) for item in items for question in item.ask)
+    asked_tokens = num_characters // CHARACTERS_PER_TOKEN
+    num_answers = NUM_CHECKPOINTS * num_asked + len(items)
+    read = NUM_CHECKPOINTS * 2 * (asked_tokens + num_asked * LAB.tokens_per_turn)
+    yield Estimate(
+        step="general",
+        prompt_tokens=read,
+        completion_tokens=num_answers * longest,
+        note=f"{len(items)} general questions in two wordings, {NUM_CHECKPOINTS} times: up to "
+        f"{num_answers * longest:,} tokens to write",
+    )
+    if config.asks_server("exams"):
+        yield Estimate(
+            step="general",
+            stage="general-answer",
+            calls=num_asked,
+            prompt_tokens=asked_tokens + num_asked * EXAM_TOKENS,
+            completion_tokens=num_asked * longest,
+        )
 
 
 def _benchmarks(config: EvaluateConfig) -> Iterator[Estimate]:

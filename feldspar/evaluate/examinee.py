@@ -17,7 +17,12 @@ from feldspar.progress import SILENT, Progress
 from feldspar.records import Checkpoint, Message
 from feldspar.student.inference.sample import sample_answers
 from feldspar.student.model import Student, load_to_answer
-from feldspar.student.scoring.log_probs import AnswerLogProb, AnswerRow, answer_log_probs
+from feldspar.student.scoring.log_probs import (
+    AnswerLogProb,
+    AnswerRow,
+    answer_log_probs,
+    text_log_probs,
+)
 
 
 class PosedQuestion(NamedTuple):
@@ -128,6 +133,12 @@ class CheckpointExaminee:
         self, rows: Sequence[AnswerRow], progress: Progress = SILENT
     ) -> list[AnswerLogProb]:
         return answer_log_probs(self._loaded, rows, progress=progress)
+
+    def text_log_probs(
+        self, texts: Sequence[str], progress: Progress = SILENT
+    ) -> list[AnswerLogProb]:
+        """How likely it finds texts without any template, each given its first token."""
+        return text_log_probs(self._loaded, texts, progress)
 
     def lm(self, config: BenchmarkConfig, progress: Progress = SILENT) -> Any:
         from feldspar.evaluate.benchmarks.student_lm import StudentLM

@@ -12,7 +12,7 @@ from feldspar.generate.choices import CHOICE_STAGES, choice_request
 from feldspar.generate.draft import SampleRequest
 from feldspar.generate.pipelines import planned_calls
 from feldspar.generate.prompting import Prompts, Value, read_prompts
-from feldspar.generate.requests import exam_draw, exam_requests, num_exam_items, sample_requests
+from feldspar.generate.requests import counted_requests, exam_draw, exam_requests, num_exam_items
 from feldspar.generate.stages import STAGE_OF_RENDERING, STAGES, Blocks, StageName, Text
 from feldspar.records import Branch, Estimate, Leaf, SampleKind
 from feldspar.tokens.count import CHARACTERS_PER_TOKEN, guess_tokens
@@ -49,8 +49,8 @@ def estimate(leaves: Iterable[Leaf], config: GenerateConfig, seed: int = 1) -> l
     samples: _Costs = {}
     for leaf in leaves:
         costs: dict[_Key, _Costs] = {}
-        for request in sample_requests(leaf, config, seed, borrowed):
-            _add(samples, _cost_once(request, config, prompts, costs))
+        for request, times in counted_requests(leaf, config, seed, borrowed):
+            _add(samples, _cost_once(request, config, prompts, costs), times)
         lacking = num_exam_items(leaf, config, seed) - len(leaf.exam_seeds)
         costs = {}
         for request in exam_requests(leaf, config, seed, 0, -(-lacking // config.pairs_per_call)):
@@ -75,7 +75,7 @@ def expected_samples(
     """Samples that will be asked for, by branch: as many are kept when none is rejected."""
     counts: Counter[Branch] = Counter()
     for leaf in leaves:
-        counts[leaf.branch] += sum(w.count for w in sample_requests(leaf, config, seed))
+        counts[leaf.branch] += sum(w.count * n for w, n in counted_requests(leaf, config, seed))
     return counts
 
 
@@ -87,16 +87,14 @@ def expected_tokens(
     leaves = list(leaves)
     borrowed = gather_borrowed(leaves, config, seed)
     for leaf in leaves:
-        for request in sample_requests(leaf, config, seed, borrowed):
+        for request, times in counted_requests(leaf, config, seed, borrowed):
             question, answer, context = _typical(request)
             shown = "" if leaf.branch == "knowledge" else context or ""
             row = shown + question + answer
             if request.chunk and request.kind != "pair":
                 row = request.chunk.text if request.kind == "document" else request.chunk.text + row
-            tokens[leaf.branch] += request.count * guess_tokens(row)
-            tokens[leaf.branch] += request.count * sum(
-                guess_tokens(chunk.text) for chunk in request.others
-            )
+            size = guess_tokens(row) + sum(guess_tokens(chunk.text) for chunk in request.others)
+            tokens[leaf.branch] += request.count * times * size
     return tokens
 
 
@@ -113,7 +111,7 @@ def _cost_once(
 ) -> _Costs:
     """The cost of a call and all that follows, from the first of its chunk, form and size.
 
-    A rendering is paid with the first call about it.
+    A rendering is paid once, with the first request that needs it.
     """
     key = (
         request.chunk.id if request.chunk else "",
@@ -122,10 +120,13 @@ def _cost_once(
         request.kind,
     )
     total: _Costs = {}
+    # No request is for no samples: this key stands for the rendering itself.
+    written: _Key = (key[0], 0, request.rendering, "document")
+    if request.rendering and written not in costs:
+        stage = STAGE_OF_RENDERING[request.rendering]
+        total = _call(request, prompts, stage, _typical(request))
+        costs[written] = {}
     if key not in costs:
-        if request.rendering and not _is_asked_as_pairs(request, config):
-            stage = STAGE_OF_RENDERING[request.rendering]
-            total = _call(request, prompts, stage, _typical(request))
         costs[key] = _cost(request, config, prompts)
     _add(total, costs[key])
     return total
@@ -138,7 +139,7 @@ def _cost(request: SampleRequest, config: GenerateConfig, prompts: Prompts) -> _
         num_calls = calls * request.count
         tokens = num_calls * guess_tokens(text), num_calls * guess_tokens(_typical(request)[1])
         return {"own pipeline": _Cost(num_calls, *tokens)}
-    if request.kind == "document" or _is_asked_as_pairs(request, config):
+    if _is_asked_as_pairs(request, config):
         return {}
     texts = _typical(request)
     if request.leaf.branch == "knowledge":

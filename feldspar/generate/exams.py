@@ -59,7 +59,7 @@ def make_exams(
     write_funnel(workspace.folder / FUNNEL_FILE, funnels, teacher.budget.spent)
 
 
-LEAF_EXAMS_STEP = Step("leaf-exams", make_exams, version=2)
+LEAF_EXAMS_STEP = Step("leaf-exams", make_exams, version=3)
 
 
 async def _make_all(

@@ -5,21 +5,31 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from feldspar.errors import RunError
 from feldspar.files import whole_folder
 from feldspar.records import Leaf, Sample, user_turn
+from feldspar.table_files import Column, Format, Row, write_table
+from feldspar.text.licence_names import UNKNOWN, hub_names
 
-Format = Literal["jsonl", "parquet"]
-Row = dict[str, object]
 CARD_FILE = "README.md"
-UNKNOWN = "unknown"
-ROWS_PER_GROUP = 5000
-"""Of a Parquet file: what is held in memory at a time."""
+COLUMNS: dict[str, Column] = {
+    "messages": "messages",
+    "unmask": "flag",
+    "metadata": "text",
+    "id": "text",
+    "leaf": "text",
+    "branch": "text",
+    "kind": "text",
+    "licence": "text",
+    "attribution": "text",
+    "document": "text",
+    "seeds": "texts",
+    "teacher": "text",
+}
 
 
 class Exported(NamedTuple):
@@ -55,7 +65,7 @@ def export_samples(
     teachers: set[str] = set()
     file_name = f"train.{form}"
     with whole_folder(out) as beside:
-        with _WRITERS[form](beside / file_name) as write:
+        with write_table(beside / file_name, COLUMNS, form) as write:
             for sample in samples:
                 if sample.is_kept:
                     leaf = by_path[sample.leaf]
@@ -78,6 +88,7 @@ def data_card(
     lines = [
         "---",
         f"pretty_name: {json.dumps(name)}",
+        f"license: [{', '.join(hub_names(licences))}]",
         f"configs: [{{config_name: default, data_files: {file_name}}}]",
         "tags: [synthetic, LAB, feldspar]",
         "---",
@@ -137,48 +148,3 @@ def _row(
         "seeds": list(sample.seeds),
         "teacher": sample.teacher,
     }
-
-
-@contextmanager
-def _write_jsonl(path: Path) -> Iterator[Callable[[Row], None]]:
-    with path.open("w", encoding="utf-8") as file:
-
-        def write(row: Row) -> None:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-        yield write
-
-
-@contextmanager
-def _write_parquet(path: Path) -> Iterator[Callable[[Row], None]]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ModuleNotFoundError:
-        raise RunError("Parquet needs pyarrow: pip install 'feldspar[parquet]'") from None
-    text = pyarrow.string()
-    message = pyarrow.struct([("role", text), ("content", text)])
-    kinds = {"messages": pyarrow.list_(message), "unmask": pyarrow.bool_()}
-    kinds |= dict.fromkeys(("metadata", "id", "leaf", "branch", "kind", "licence"), text)
-    kinds |= {"attribution": text, "document": text, "seeds": pyarrow.list_(text), "teacher": text}
-    schema = pyarrow.schema(list(kinds.items()))
-    group: list[Row] = []
-    with pyarrow.parquet.ParquetWriter(path, schema) as writer:
-
-        def flush() -> None:
-            writer.write_table(pyarrow.Table.from_pylist(group, schema))
-            group.clear()
-
-        def write(row: Row) -> None:
-            group.append(row)
-            if len(group) == ROWS_PER_GROUP:
-                flush()
-
-        yield write
-        flush()
-
-
-_WRITERS: dict[Format, Callable[[Path], AbstractContextManager[Callable[[Row], None]]]] = {
-    "jsonl": _write_jsonl,
-    "parquet": _write_parquet,
-}

@@ -43,6 +43,10 @@ def open_pipelines(teacher: Teacher, judge: Teacher, config: GenerateConfig) -> 
     return Pipelines(writers, CustomPipelines(config))
 
 
+SAYS_WHAT = "What does the document say?"
+"""A rendering is judged as the answer to it."""
+
+
 class PlannedCall(NamedTuple):
     stage: StageName
     num_calls: int
@@ -54,7 +58,9 @@ def planned_calls(request: SampleRequest, config: GenerateConfig) -> Iterator[Pl
     """What a request takes where nothing is rejected on the way, without its chunk's rendering."""
     count = request.count
     criteria: tuple[Criterion, ...]
-    if request.leaf.branch == "knowledge":
+    if request.kind == "document":
+        criteria = ("faithful",) if request.rendering else ()
+    elif request.leaf.branch == "knowledge":
         yield PlannedCall("knowledge-pairs", 1, count)
         criteria = ("faithful", "relevant")
     else:
@@ -108,6 +114,9 @@ async def _answer_skill(draft: Draft, writers: Writers) -> None:
 
 async def _write_knowledge(request: SampleRequest, writers: Writers) -> list[Sample]:
     assert request.chunk is not None, request
+    if request.kind == "document" and request.rendering:
+        draft = Draft(request=request, index=0, context=request.chunk.text)
+        return [await writers.finish(draft, _write_rendering)]
     if request.kind == "document":
         # The text is no teacher's.
         return [Draft(request=request, index=0, answer=request.chunk.text).finish("", None)]
@@ -121,6 +130,14 @@ async def _write_knowledge(request: SampleRequest, writers: Writers) -> list[Sam
     ]
     stages = (_judge_pair, _show_among) if request.kind == "retrieval" else (_judge_pair,)
     return list(await asyncio.gather(*(writers.finish(draft, *stages) for draft in drafts)))
+
+
+async def _write_rendering(draft: Draft, writers: Writers) -> None:
+    """A text about the chunk, judged as an answer to what the chunk says."""
+    draft.answer = await writers.render_chunk(draft.request)
+    draft.question = SAYS_WHAT
+    await writers.judge("judge-faithful", draft)
+    draft.question, draft.context = "", None
 
 
 async def _judge_pair(draft: Draft, writers: Writers) -> None:

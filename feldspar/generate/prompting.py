@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
@@ -139,7 +140,13 @@ def read_prompts(config: GenerateConfig) -> Prompts:
     for path in sorted(folder.rglob("*" + PROMPT_SUFFIX)) if folder else []:
         if path.name not in known and not path.name.startswith("_"):
             raise RecipeError(f"{path}: no stage of this name; there are: {', '.join(STAGES)}")
-    return Prompts(folder) if folder else Prompts()
+    return Prompts(folder) if folder else package_prompts()
+
+
+@cache
+def package_prompts() -> Prompts:
+    """The package's own prompts, compiled once per process."""
+    return Prompts()
 
 
 def asking_files(config: GenerateConfig) -> dict[str, Path]:

@@ -59,6 +59,29 @@ def read_blocks(text: str, fields: tuple[Field, ...], limit: int) -> Blocks:
     return []
 
 
+def read_whole(text: str) -> str | None:
+    """A reply that is one text, without the markers of an answer where a model put them around it.
+
+    None where it has markers and it is not clear which part is meant.
+
+    >>> read_whole("[Answer]\\n4\\n[End]")
+    '4'
+    """
+    first = _BRACKETS.search(text)
+    if first is None and _CLOSING.search(text) is None:
+        return unquote_sections(text)
+    is_opened = first is not None and first["name"].lower() == "answer"
+    if first is not None and is_opened and text[: first.start()].strip():
+        return None
+    marked = text if is_opened else f"[Answer]\n{text}"
+    others = list(_BRACKETS.finditer(marked))[1:]
+    is_ended = len(others) == 1 and others[0]["name"].lower() == "end"
+    if others and not (is_ended and not marked[others[0].end() :].strip()):
+        return None
+    blocks = _read_marked(marked, ("answer",), _BRACKETS)
+    return blocks[0][0] if blocks else None
+
+
 def _read_marked(text: str, fields: tuple[Field, ...], pattern: re.Pattern[str]) -> Blocks:
     blocks: Blocks = []
     block: dict[str, str] = {}
@@ -72,9 +95,9 @@ def _read_marked(text: str, fields: tuple[Field, ...], pattern: re.Pattern[str])
         if name in fields:
             found = _cleaned(text[mark.end() : end])
             if pattern is not _BRACKETS:
-                # "Answer:" within a worked answer looks like a second one: which is meant?
-                found = "" if name in block else _without_divider(found, len(blocks) + 2)
-            block[name] = found
+                found = _without_divider(found, len(blocks) + 2)
+            # "Answer:" within a worked answer looks like a second one: which is meant?
+            block[name] = "" if name in block else found
     _close(block, fields, blocks)
     return blocks
 
@@ -84,7 +107,12 @@ def _cleaned(text: str) -> str:
     closing = _CLOSING.search(text)
     if closing is not None:
         text = "" if closing["behind"].strip(" \t\r*_") else text[: closing.start()]
-    return unquote_sections(text).strip()
+    return _unmarked(text)
+
+
+def _unmarked(text: str) -> str:
+    """A text; nothing where a marker is left in it, so that it is no text of its own."""
+    return "" if _BRACKETS.search(text.strip()) else unquote_sections(text).strip()
 
 
 def _without_divider(text: str, next_number: int) -> str:
@@ -157,7 +185,7 @@ def _text(value: object) -> str:
         return str(value)
     if not isinstance(value, str) or any("\ud800" <= letter <= "\udfff" for letter in value):
         return ""
-    return unquote_sections(value).strip()
+    return _unmarked(value)
 
 
 _OTHER_FORMS: tuple[Callable[[str, tuple[Field, ...]], Blocks], ...] = (

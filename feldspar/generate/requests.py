@@ -39,6 +39,30 @@ def sample_requests(
         yield from _skill_requests(leaf, config, seed, borrowed)
 
 
+class Counted(NamedTuple):
+    """A call, and how many calls there are that cost the same: its like with other draws."""
+
+    request: SampleRequest
+    times: int
+
+
+def counted_requests(
+    leaf: Leaf, config: GenerateConfig, seed: int, borrowed: Borrowed = NOTHING_BORROWED
+) -> Iterator[Counted]:
+    """What `sample_requests` gives, for counting: calls of a skill that differ only in their draw
+    and in which seeds they show are one, so that a million take no longer than one."""
+    if leaf.branch == "knowledge" or note_on(leaf):
+        for request in sample_requests(leaf, config, seed, borrowed):
+            yield Counted(request, 1)
+        return
+    num_full, rest = divmod(num_asked(leaf, config), config.pairs_per_call)
+    if num_full:
+        first = _skill_request(leaf, config, seed, 0, config.pairs_per_call, borrowed)
+        yield Counted(first, num_full)
+    if rest:
+        yield Counted(_skill_request(leaf, config, seed, num_full, rest, borrowed), 1)
+
+
 def num_asked(leaf: Leaf, config: GenerateConfig) -> int:
     """Training samples that will be asked for in a leaf, at least."""
     if config.target is not None:
@@ -48,7 +72,10 @@ def num_asked(leaf: Leaf, config: GenerateConfig) -> int:
         kinds = config.knowledge.kinds
         num_calls = len(_forms(config)) * config.calls_per_chunk
         of_pairs = num_calls * config.pairs_per_call * len(_pair_kinds(config))
-        return len(chunks_of(leaf)) * (of_pairs + ("document" in kinds))
+        num_texts = ("document" in kinds) + ("rendering" in kinds) * len(
+            config.knowledge.renderings
+        )
+        return len(chunks_of(leaf)) * (of_pairs + num_texts)
     if not leaf.seeds:
         return 0
     return config.samples_per_leaf or config.samples_per_seed * len(leaf.seeds)
@@ -99,7 +126,9 @@ def num_exam_items(leaf: Leaf, config: GenerateConfig, seed: int) -> int:
     if main is None:
         return config.exam_items
     asked = sum(
-        request.count for request in sample_requests(leaf, config, seed) if request.kind == main
+        request.count * times
+        for request, times in counted_requests(leaf, config, seed)
+        if request.kind == main
     )
     return min(config.exam_items, asked // 4)
 
@@ -173,11 +202,15 @@ def _pair_kinds(config: GenerateConfig) -> list[SampleKind]:
 def _documents(
     leaf: Leaf, config: GenerateConfig, seed: int, chunk: int
 ) -> Iterator[SampleRequest]:
-    if "document" in config.knowledge.kinds:
-        text = chunks_of(leaf)[chunk]
-        yield SampleRequest(
-            leaf=leaf, seeds=(), count=1, draw=_draw(seed, 0), chunk=text, kind="document"
-        )
+    """A chunk's texts that are trained on as they are: its own, and its renderings."""
+    kinds, text = config.knowledge.kinds, chunks_of(leaf)[chunk]
+    own = SampleRequest(
+        leaf=leaf, seeds=(), count=1, draw=_draw(seed, 0), chunk=text, kind="document"
+    )
+    if "document" in kinds:
+        yield own
+    for form in config.knowledge.renderings if "rendering" in kinds else ():
+        yield replace(own, rendering=form)
 
 
 def _pair_requests(

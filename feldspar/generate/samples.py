@@ -95,7 +95,7 @@ def generate_samples(
         )
 
 
-SAMPLES_STEP = Step("samples", generate_samples, version=2)
+SAMPLES_STEP = Step("samples", generate_samples, version=3)
 
 
 class _Making(NamedTuple):

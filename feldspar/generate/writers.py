@@ -9,6 +9,7 @@ from feldspar.config import GenerateConfig
 from feldspar.generate.draft import Draft, Rejected, SampleRequest
 from feldspar.generate.prompting import Prompts, Value
 from feldspar.generate.quoting import unquote_sections
+from feldspar.generate.replies import read_whole
 from feldspar.generate.stages import (
     STAGE_OF_RENDERING,
     STAGES,
@@ -161,6 +162,10 @@ class Writers:
         # Set first: what was cut off is kept too, to be seen with its reason.
         draft.answer = unquote_sections(reply.text)
         _whole_text(reply)
+        answer = read_whole(reply.text)
+        if answer is None:
+            raise Rejected("format: markers in the answer", reply.text)
+        draft.answer = answer
 
     async def judge(self, name: StageName, draft: Draft, **values: Value) -> None:
         """Ask the judge by a stage's criterion, where the recipe does not leave it out.

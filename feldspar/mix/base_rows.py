@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from feldspar.config import BaseReplayConfig, StudentConfig
 from feldspar.errors import RecipeError
+from feldspar.keys import content_key
 from feldspar.records import Checkpoint, Conversation, Message
+from feldspar.runs import cache_folder, read_rows, write_rows
 from feldspar.steps import Step, Workspace
 from feldspar.student.inference.sample import sample_answers, sample_questions
 from feldspar.student.model import load_to_answer
@@ -30,8 +33,35 @@ def sample_base(
     """Answers of the base to the prompts of a file, or to questions of its own.
 
     Its own questions are what it writes after the template's opening of a user's turn. Questions
-    and answers without text are left out and counted. Raises RecipeError where nothing is left.
+    and answers without text are left out and counted; an answer that was cut off ends with its last
+    whole sentence. What a base said once is kept for other runs. Raises RecipeError where nothing
+    is left.
     """
+    path = _kept_path(base, config, student, seed)
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_rows(path, _sample(workspace, base, config, student=student, seed=seed))
+    yield from read_rows(path, Conversation)
+
+
+def _kept_path(
+    base: Checkpoint, config: BaseReplayConfig, student: StudentConfig, seed: int
+) -> Path:
+    """By what decides what the base says: how much of it a phase takes does not."""
+    asked = config.model_copy(update={"share": 0.0})
+    prompts = read_prompts(Path(config.prompts)) if config.prompts else None
+    key = content_key(BASE_REPLAY_STEP.version, base, asked, prompts, student, seed)
+    return cache_folder() / "base-replay" / f"{key[:32]}.jsonl.zst"
+
+
+def _sample(
+    workspace: Workspace,
+    base: Checkpoint,
+    config: BaseReplayConfig,
+    *,
+    student: StudentConfig,
+    seed: int,
+) -> Iterator[Conversation]:
     model = load_to_answer(base.path, student)
     keys = [f"{_SOURCE} {number}" for number in range(config.num_rows)]
     longest = config.max_new_tokens
@@ -46,8 +76,10 @@ def sample_base(
         )
     else:
         given = read_prompts(Path(config.prompts))
+        # The likeliest answer is the same each time.
+        num_asked = min(config.num_rows, len(given)) if not config.temperature else config.num_rows
         # Where there are fewer prompts than rows, each is answered several times.
-        asked = [given[number % len(given)] for number in range(config.num_rows)]
+        asked = [given[number % len(given)] for number in range(num_asked)]
     questions = [question for question in asked if question.strip()]
     drawn = sample_answers(
         model,
@@ -59,15 +91,28 @@ def sample_base(
         progress=workspace.progress,
     )
     rows = [
-        _row(number, question, answer.text)
+        _row(number, question, text)
         for number, (question, (answer,)) in enumerate(zip(questions, drawn, strict=True))
-        if answer.text.strip()
+        if (text := answer.text if answer.ended else _whole_sentences(answer.text)).strip()
     ]
-    _tell(len(rows), config.num_rows, base)
+    _tell(len(rows), len(asked), base)
     yield from rows
 
 
-BASE_REPLAY_STEP = Step("base-replay", sample_base, version=1)
+BASE_REPLAY_STEP = Step("base-replay", sample_base, version=2)
+
+
+def _whole_sentences(text: str) -> str:
+    """What of a cut answer stands before the end of its last whole sentence, else of its last
+    whole line; all of it where it has neither.
+
+    >>> _whole_sentences("It rains. The sun is")
+    'It rains.'
+    """
+    # A list's number is no sentence: `1. Wash the rice. 2. Boil`.
+    ends = [m.end() for m in re.finditer(r"(?<!\b\d)(?<!\b\d\d)[.!?][\"')]?(?=\s|$)", text)]
+    ends = ends or [m.start() for m in re.finditer("\n", text)]
+    return text[: ends[-1]] if ends else text
 
 
 def read_prompts(path: Path) -> list[str]:

@@ -30,6 +30,8 @@ _COUNTED_TOGETHER = 4096
 
 BASE_REPLAY = "base replay"
 """Name of the source that every phase draws its general data from."""
+DOCUMENTS = "documents"
+"""Name of the source of a phase's texts, where it says how many of its rows they are."""
 
 
 @dataclass
@@ -84,7 +86,7 @@ def mix_phases(
         if general and config.base_replay and config.base_replay.share:
             rows = replace(general.rows, share=config.base_replay.share)
             splits.append(general._replace(rows=rows))
-        yield _as_phase(phase, splits)
+        yield _as_phase(phase, [_as_wanted(split, phase, splits) for split in splits])
 
 
 PHASES_STEP = Step("phases", mix_phases, version=2)
@@ -109,7 +111,7 @@ def warnings(config: MixConfig, phases: Sequence[PhaseConfig]) -> list[str]:
 
 
 def check_phases(phases: Sequence[PhaseConfig], config: MixConfig) -> None:
-    taken = {BASE_REPLAY, *(phase.name for phase in phases)}
+    taken = {BASE_REPLAY, DOCUMENTS, *(phase.name for phase in phases)}
     base_share = config.base_replay.share if config.base_replay else 0.0
     for phase in phases:
         total = base_share + sum(replay.share or 0.0 for replay in phase.replay)
@@ -122,7 +124,7 @@ def check_phases(phases: Sequence[PhaseConfig], config: MixConfig) -> None:
             raise RecipeError(f"phase {phase.name!r} names neither branches nor data; add one")
         if clash := taken & set(phase.data):
             raise RecipeError(
-                f"[[data]] {clash.pop()!r} is called as a phase is; give it another name"
+                f"[[data]] {clash.pop()!r} is called as a phase or source is; give it another name"
             )
 
 
@@ -139,22 +141,53 @@ def _write_samples(
     mixing = [(n, phase) for n, phase in enumerate(phases, start=1) if _all_branches(phase)]
     with ExitStack() as stack:
         writers = {
-            phase.name: stack.enter_context(
-                SplitWriter(phase.name, _rows_path(folder, f"phase-{number}", phase.name), held_out)
-            )
+            phase.name: _PhaseWriter(phase, number, folder, held_out, stack)
             for number, phase in mixing
         }
         for sample, length in _with_lengths(samples, seen):
-            for _, phase in mixing:
-                if _is_of(sample, length, phase):
-                    writers[phase.name].write(_as_conversation(sample, phase.name, config))
-        for _, phase in mixing:
-            if not writers[phase.name].num_rows:
-                raise RecipeError(_why_empty(phase, seen))
-    return {
-        phase.name: (writers[phase.name].split(),) if phase.name in writers else ()
-        for phase in phases
-    }
+            for writer in writers.values():
+                writer.write(sample, length, config)
+        for writer in writers.values():
+            writer.check(seen)
+    return {p.name: writers[p.name].splits() if p.name in writers else () for p in phases}
+
+
+class _PhaseWriter:
+    """The taxonomy's rows of a phase; texts in a file of their own where it says how many."""
+
+    def __init__(
+        self, phase: PhaseConfig, number: int, folder: Path, held_out: float, stack: ExitStack
+    ) -> None:
+        def open_rows(name: str, kind: str) -> SplitWriter:
+            path = _rows_path(folder, f"{kind}-{number}", phase.name)
+            return stack.enter_context(SplitWriter(name, path, held_out))
+
+        self._phase = phase
+        self._rows = open_rows(phase.name, "phase")
+        self._texts = open_rows(DOCUMENTS, "documents") if phase.documents else None
+
+    def write(
+        self, sample: Sample, length: Literal["short", "long", "all"], config: MixConfig
+    ) -> None:
+        """Write a sample where it belongs, if it is of this phase."""
+        is_apart = sample.kind == "document" and self._phase.documents is not None
+        writer = self._texts if is_apart else self._rows
+        if writer and _is_of(sample, "all" if is_apart else length, self._phase):
+            source = DOCUMENTS if is_apart else self._phase.name
+            writer.write(_as_conversation(sample, source, config))
+
+    def check(self, seen: _SeenSamples) -> None:
+        """Raises RecipeError where there is nothing of what the phase wants."""
+        if not self._rows.num_rows:
+            raise RecipeError(_why_empty(self._phase, seen))
+        if self._texts and not self._texts.num_rows:
+            raise RecipeError(
+                f"phase {self._phase.name!r} wants documents and there are none; add "
+                '`kinds = ["pair", "document"]` to [generate.knowledge], or set `documents = 0`'
+            )
+
+    def splits(self) -> tuple[Split, ...]:
+        return tuple(writer.split() for writer in (self._rows, self._texts) if writer)
 
 
 def _held_out(config: MixConfig, phases: Sequence[PhaseConfig]) -> float:
@@ -206,8 +239,26 @@ def _with_lengths(
             yield sample, "all"
 
 
+def _as_wanted(split: Split, phase: PhaseConfig, splits: Sequence[Split]) -> Split:
+    """A phase's texts as a share of all its rows, such that they are the part of its taxonomy rows
+    that it wants; other sources as they are."""
+    if split.rows.name != DOCUMENTS or not phase.documents:
+        return split
+    others = [other.rows for other in splits if other is not split]
+    questions = next(rows.num_samples for rows in others if rows.name == phase.name)
+    wanted = questions * phase.documents / (1 - phase.documents)
+    fixed = [rows for rows in others if rows.share is None]
+    num_fixed = sum(
+        r.num_samples if r.fraction is None else r.fraction * r.num_samples for r in fixed
+    )
+    left = 1 - sum(rows.share or 0 for rows in others)
+    return split._replace(rows=replace(split.rows, share=wanted * left / (num_fixed + wanted)))
+
+
 def _is_of(sample: Sample, half: str, phase: PhaseConfig) -> bool:
-    is_of_half = sample.branch in phase.branches and phase.length in ("all", half)
+    is_of_half = sample.branch in phase.branches and (
+        phase.length in ("all", half) or half == "all"
+    )
     return is_of_half or sample.branch in phase.whole_branches
 
 

@@ -11,7 +11,7 @@ from feldspar.endpoint.models_list import ListedModel
 from feldspar.errors import TeacherError
 from feldspar.models.launched import LaunchedModel, Start
 from feldspar.models.local import LocalModel
-from feldspar.models.served import NotFound, ServedModel, Wanted, find_served
+from feldspar.models.served import NotFound, ServedModel, Wanted, find_served, model_key
 from feldspar.progress import SILENT, Progress
 
 
@@ -79,3 +79,14 @@ def unserved_model(
         )
         return LaunchedModel(start, access, config.revision, progress)
     return None
+
+
+def identity_of(config: TeacherConfig, who: str) -> str:
+    """The key of what answers, by name or content and never by address. A server is asked only
+    where the recipe names no model. Raises TeacherError where it then does not answer."""
+    model = unserved_model(config, Path(), who)
+    if model is not None:
+        return model.key
+    if config.model is not None:
+        return model_key(config.model, config.revision, {})
+    return find_model(config, config.endpoint, who=who).key

@@ -123,7 +123,7 @@ def make_plan(recipe: Recipe, given: Given) -> Plan:
         )
     return Plan(
         calls=calls,
-        estimates=tuple(e for e in given.estimates if not e.calls),
+        estimates=tuple(_with_time(e, given) for e in given.estimates if not e.calls),
         phases=phases,
         row_tokens=given.row_tokens,
         num_parameters=given.num_parameters,
@@ -166,12 +166,22 @@ def training_flops(sizes: ArchitectureConfig, num_tokens: float, row_tokens: flo
     return 6.0 * num_tokens * (matrices + attention)
 
 
+def _with_time(estimate: Estimate, given: Given) -> Estimate:
+    """What the student itself reads and writes, in minutes where its speed was measured. A token
+    that is read takes a third of a trained one's work; one that is written about as long."""
+    if given.training_rate is None or not estimate.completion_tokens:
+        return estimate
+    work = estimate.prompt_tokens / 3 + estimate.completion_tokens
+    minutes = work / given.training_rate.tokens_per_second / 60
+    return estimate._replace(note=f"{estimate.note}; about {minutes:.1f} minutes here")
+
+
 def _call_plan(estimate: Estimate, recipe: Recipe) -> CallPlan:
     is_judge = estimate.stage.startswith("judge")
     asked: TeacherConfig = (recipe.judge or recipe.teacher) if is_judge else recipe.teacher
     if estimate.step == "mt-bench" and recipe.evaluate.mt_bench is not None and is_judge:
         asked = recipe.evaluate.mt_bench.judge or asked
-    elif estimate.step in ("mt-bench", "served-exams"):
+    elif estimate.step in ("mt-bench", "served-exams", "general"):
         asked = recipe.evaluate.server or asked
     cost = estimate.prompt_tokens * asked.prompt_price
     cost += estimate.completion_tokens * asked.completion_price

@@ -20,6 +20,7 @@ from feldspar.errors import RecipeError
 from feldspar.prefer.reward import (
     ROLES,
     Scorer,
+    close_scorer,
     find_pair,
     free_memory,
     log_ratio,
@@ -91,10 +92,12 @@ def agree(
     config: PreferConfig,
     *,
     student: StudentConfig,
+    log_folder: Path,
     progress: Progress = SILENT,
 ) -> list[Agreement]:
     """Agreement by category, in the order of the file, then over all; one model is in memory at a
-    time. Pairs longer than a model reads are left out with a warning, for nothing is cut.
+    time. Servers that are started log to `log_folder`. Pairs longer than a model reads are left
+    out with a warning: nothing is cut.
 
     Raises as `find_pair` and `score_answers` do.
     """
@@ -102,11 +105,14 @@ def agree(
     kept = list(pairs)
     found: list[dict[tuple[int, bool], AnswerLogProb]] = []
     for role in ROLES:
-        scorer = open_scorer(role, models, student)
-        kept = _read_by(scorer, kept)
-        rows = [row for pair in kept for row in _rows(pair)]
-        found.append(dict(zip(_keys(kept), score_answers(scorer, rows, progress), strict=True)))
-        del scorer
+        scorer = open_scorer(role, models, student, log_folder)
+        try:
+            kept = _read_by(scorer, kept)
+            rows = [row for pair in kept for row in _rows(pair)]
+            found.append(dict(zip(_keys(kept), score_answers(scorer, rows, progress), strict=True)))
+        finally:
+            close_scorer(scorer)
+            del scorer
         free_memory()
     if len(kept) < len(pairs):
         log.warning(

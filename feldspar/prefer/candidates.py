@@ -2,6 +2,7 @@
 
     FOLDER/drawn/00000.jsonl.zst     texts of 64 prompts
     FOLDER/server.log                what the server said that drew them, where one did
+    FOLDER/aligned_server.log        the same of a command that computed the aligned model
     FOLDER/aligned/00000.jsonl.zst   their log-probabilities; FOLDER/base/... alike
     FOLDER/candidates.jsonl.zst      all with their rewards, last
 
@@ -15,15 +16,28 @@ from pathlib import Path
 
 from feldspar.config import PreferConfig, StudentConfig, TrainConfig
 from feldspar.prefer.methods import PreferenceMethod, method_of
-from feldspar.prefer.reward import RewardPair, Role, free_memory, open_scorer, score_answers
+from feldspar.prefer.reward import (
+    RewardPair,
+    Role,
+    close_scorer,
+    free_memory,
+    open_scorer,
+    score_answers,
+)
 from feldspar.prefer.served_policy import ServedPolicy, launched_policy
 from feldspar.progress import Progress
-from feldspar.records import Candidate, Checkpoint, Prompt, ScoreCheckpoint
+from feldspar.records import (
+    Candidate,
+    Checkpoint,
+    Prompt,
+    RateCheckpoint,
+    ScoreCheckpoint,
+    ScoreItems,
+)
 from feldspar.runs import read_rows, write_rows
 from feldspar.student.inference.sample import Sampled, sample_answers
 from feldspar.student.model import load_to_answer
 from feldspar.student.scoring.log_probs import AnswerLogProb, AnswerRow
-from feldspar.student.training.phase_trainer import PhaseTrainer
 
 PROMPTS_PER_SHARD = 64
 
@@ -54,12 +68,12 @@ class RoundContext:
     score: ScoreCheckpoint
     seed: int
     progress: Progress
-    rate: ScoreCheckpoint | None = None
+    rate: RateCheckpoint | None = None
     """MT-Bench, where a judge is given."""
+    kept: ScoreItems | None = None
+    """What is to be kept, where exams ask for that."""
     num_processes: int = 1
     """That share each step of fine-tuning."""
-    trainer: PhaseTrainer | None = None
-    """Who fine-tunes; None: the package's own loop."""
 
     @property
     def method(self) -> PreferenceMethod:
@@ -173,19 +187,22 @@ def _score(
     missing = _missing(len(shards), folder / role)
     if not missing:
         return
-    model = open_scorer(role, context.pair, context.student)
+    model = open_scorer(role, context.pair, context.student, folder)
     total = len(shards)
     name = f"{folder.name}: {role} model's reading"
-    with context.progress.task(name, total, "shards", done=total - len(missing)) as task:
-        for number in missing:
-            asked = {prompt.id: prompt.messages for prompt in shards[number]}
-            rows = [
-                AnswerRow(messages=asked[draw.prompt], answer=draw.text, ended=draw.ended)
-                for draw in read_rows(_shard(folder / "drawn", number), Draw)
-            ]
-            write_rows(_shard(folder / role, number), score_answers(model, rows))
-            task.advance()
-    del model
+    try:
+        with context.progress.task(name, total, "shards", done=total - len(missing)) as task:
+            for number in missing:
+                asked = {prompt.id: prompt.messages for prompt in shards[number]}
+                rows = [
+                    AnswerRow(messages=asked[draw.prompt], answer=draw.text, ended=draw.ended)
+                    for draw in read_rows(_shard(folder / "drawn", number), Draw)
+                ]
+                write_rows(_shard(folder / role, number), score_answers(model, rows))
+                task.advance()
+    finally:
+        close_scorer(model)
+        del model
     free_memory()
 
 

@@ -15,9 +15,10 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from feldspar.config import PreferConfig, RewardServerConfig, StudentConfig
+from feldspar.config import PreferConfig, StudentConfig, TeacherConfig
 from feldspar.errors import RecipeError, TrainingError
-from feldspar.prefer.served_scorer import ServedScorer, connect
+from feldspar.models.opening import identity_of
+from feldspar.prefer.served_scorer import Logged, ServedScorer, connect
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Checkpoint
 from feldspar.student.lm_head import check_head
@@ -82,28 +83,28 @@ class RewardPair(NamedTuple):
 
     aligned: Checkpoint
     base: Checkpoint
-    aligned_server: RewardServerConfig | None = None
-    base_server: RewardServerConfig | None = None
+    aligned_server: TeacherConfig | None = None
+    base_server: TeacherConfig | None = None
 
 
 def find_pair(config: PreferConfig) -> RewardPair:
     """Find both models. Raises where one is missing, or where both are one and the same.
 
-    No server is asked here.
+    A server is asked only where the recipe does not name its model.
     """
     found = []
     servers = (config.aligned_server, config.base_server)
     for role, server in zip(ROLES, servers, strict=True):
         path = getattr(config, role)
         try:
-            found.append(base_checkpoint(path) if server is None else _served(path, server))
+            found.append(base_checkpoint(path) if server is None else _served(path, server, role))
         except TrainingError as error:
             raise TrainingError(
                 f"prefer.{role}: {error}; the reward needs both models: without its reference it "
                 "collapses to the shortest answers"
             ) from error
     pair = RewardPair(found[0], found[1], *servers)
-    places = {server.endpoint if server else "" for server in servers}
+    places = {server and (server.endpoint, server.command, server.folder) for server in servers}
     if pair.aligned.digest == pair.base.digest and len(places) == 1:
         raise RecipeError(
             f"prefer.aligned and prefer.base are the same model ({config.aligned}), so every "
@@ -117,22 +118,33 @@ def find_pair(config: PreferConfig) -> RewardPair:
     return pair
 
 
-def _served(path: str, server: RewardServerConfig) -> Checkpoint:
-    """A model by its tokenizer's files and its server's name for it."""
+def _served(path: str, server: TeacherConfig, role: Role) -> Checkpoint:
+    """A model by its tokenizer's files, and by its name or content."""
     words = words_checkpoint(path)
-    digest = hashlib.sha256(f"{words.digest} {server.key}".encode()).hexdigest()
+    identity = identity_of(server, f"prefer.{role}_server")
+    digest = hashlib.sha256(f"{words.digest} {identity}".encode()).hexdigest()
     return replace(words, digest=digest)
 
 
-def open_scorer(role: Role, pair: RewardPair, student: StudentConfig) -> Scorer:
-    """One model of the pair, ready to score. Raises as `load_scorer` and `connect` do."""
+def open_scorer(role: Role, pair: RewardPair, student: StudentConfig, log_folder: Path) -> Scorer:
+    """One model of the pair, ready to score. Raises as `load_scorer` and `connect` do.
+
+    Give it to `close_scorer` at last; servers that are started for it log to `log_folder`.
+    """
     model: Checkpoint = getattr(pair, role)
-    server: RewardServerConfig | None = getattr(pair, f"{role}_server")
+    server: TeacherConfig | None = getattr(pair, f"{role}_server")
     if server is None:
         copies = load_copies(model, pair, student, _devices(model, student))
         return copies[0] if len(copies) == 1 else SpreadModel(copies)
     tokenizer, template = _words(model, pair)
-    return connect(server, tokenizer, template, _longest_of(Path(model.path)))
+    logged = Logged(folder=log_folder, role=f"{role}_server")
+    return connect(server, logged, tokenizer, template, _longest_of(Path(model.path)))
+
+
+def close_scorer(scorer: Scorer) -> None:
+    """End the servers that were started for it."""
+    if isinstance(scorer, ServedScorer):
+        scorer.close()
 
 
 def load_scorer(model: Checkpoint, pair: RewardPair, student: StudentConfig) -> Student:

@@ -20,14 +20,17 @@ from feldspar.files import write_text_whole
 from feldspar.prefer.candidates import Reward, RoundContext, draw_candidates
 from feldspar.prefer.picks import Figures, mean_by_prompt, survey
 from feldspar.prefer.prompts import Drawn, draw_prompts, prompts_of_round, with_headroom
+from feldspar.prefer.release import SFT, Release, Standing, choose_release, kept_change
 from feldspar.prefer.reward import find_pair, log_ratio
 from feldspar.prefer.tuning import tune
 from feldspar.records import (
     Candidate,
     Checkpoint,
     Prompt,
+    RateCheckpoint,
     Score,
     ScoreCheckpoint,
+    ScoreItems,
 )
 from feldspar.runs import read_rows
 from feldspar.stats.intervals import NUM_RESAMPLES, paired_difference
@@ -47,7 +50,9 @@ class Round:
 
     phase: str
     released: bool
-    """The round whose policy has the highest mean reward on held-out prompts."""
+    """The one round that `prefer.release` chose; of none where the start is released again."""
+    withheld: str
+    """Why it may not be released; empty where it may."""
     held_out_before: float
     """Mean reward of the policy's own answers, not of the best of N, to held-out prompts."""
     held_out_after: float
@@ -58,6 +63,11 @@ class Round:
     """The same after tuning on a random pick; None where the control is off."""
     held_out_tokens_before: float
     held_out_tokens_after: float
+    kept_change: float | None
+    kept_low: float | None
+    kept_high: float | None
+    """Change of what is to be kept since the SFT start, paired, with its 95 % interval; None where
+    no exam asks for that."""
     num_again: int
     """Prompts that an earlier round asked too, of a recipe with `round_prompts`."""
     figures: Figures
@@ -82,6 +92,7 @@ class _Outcome:
     checkpoint: Checkpoint
     control: Checkpoint | None
     after: _HeldOut
+    standing: Standing
 
 
 class _Models(NamedTuple):
@@ -100,17 +111,18 @@ def tune_preferences(
     train: TrainConfig,
     student: StudentConfig,
     score: ScoreCheckpoint,
-    rate: ScoreCheckpoint | None = None,
+    rate: RateCheckpoint | None = None,
+    kept: ScoreItems | None = None,
     reward: Reward | None = None,
     seed: int,
 ) -> Iterator[Checkpoint]:
     """Tune on answers picked by the log-ratio reward (docs/preference.md).
 
-    Gives the controls and the rounds in order, the released one last: the peak by the policy's mean
-    reward on held-out prompts, among the rounds; whether it beats the SFT start is in rounds.jsonl.
-    What an earlier try finished in the workspace is used again. `rate` judges the start and each
-    round's model, as `score` examines them, but no controls. `reward` takes the place of the log
-    ratio, for studies of what another would do.
+    Gives the controls and the rounds in order, the released one last (release.py); where no round
+    may be released, the start itself comes last, called `sft`. What an earlier try finished in the
+    workspace is used again. `rate` judges the start and each round's model, as `score` examines
+    them, but no controls; `kept` marks what is to be kept, by which a round is refused. `reward`
+    takes the place of the log ratio, for studies of what another would do.
     """
     context = RoundContext(
         config=config,
@@ -120,6 +132,7 @@ def tune_preferences(
         reward=reward or partial(log_ratio, normalise=config.normalise),
         score=score,
         rate=rate,
+        kept=kept,
         seed=seed,
         progress=workspace.progress,
         num_processes=workspace.num_processes,
@@ -128,7 +141,7 @@ def tune_preferences(
         prompts = with_headroom(prompts, score(sft), config.headroom)
     drawn = draw_prompts(prompts, config.num_prompts, seed)
     policy, before = sft, _measure(sft, drawn.held_out, workspace.folder / "start", context)
-    highest = before.mean
+    highest, first = before.mean, _standing(sft, before, context)
     outcomes: list[_Outcome] = []
     for number in range(1, config.num_rounds + 1):
         start = sft if config.restart == "sft" else policy
@@ -141,18 +154,47 @@ def tune_preferences(
             break
         highest = max(highest, outcome.after.mean)
         policy, before = outcome.checkpoint, outcome.after
-    peak = max(outcomes, key=lambda outcome: outcome.after.mean)
-    _write(workspace.folder, outcomes, released=peak)
-    _warn(outcomes, peak)
+    chosen = choose_release(first, [o.standing for o in outcomes], config.release)
+    outcomes = _judged(outcomes, first, chosen)
+    released = None if chosen.round is None else outcomes[chosen.round]
+    _write(workspace.folder, outcomes, released)
+    _warn(outcomes, released)
+    yield from _in_order(outcomes, released)
+    yield released.checkpoint if released else replace(sft, phase=SFT)
+
+
+PREFERRED_STEP = Step("preferred", tune_preferences, version=2)
+
+
+def _in_order(outcomes: Sequence[_Outcome], released: _Outcome | None) -> Iterator[Checkpoint]:
+    """All checkpoints but the one that is released."""
     for outcome in outcomes:
         if outcome.control is not None:
             yield outcome.control
-        if outcome is not peak:
+        if outcome is not released:
             yield outcome.checkpoint
-    yield peak.checkpoint
 
 
-PREFERRED_STEP = Step("preferred", tune_preferences, version=1)
+def _standing(policy: Checkpoint, held_out: _HeldOut, context: RoundContext) -> Standing:
+    """A model's marks by what decides on the release."""
+    measures = {"reward": held_out.by_prompt}
+    if "mt-bench" in context.config.release:
+        assert context.rate is not None, "the recipe was checked"
+        measures["mt-bench"] = context.rate.values(policy)
+    kept = {} if context.kept is None else context.kept.values(policy)
+    return Standing(measures=measures, kept=kept)
+
+
+def _judged(outcomes: Sequence[_Outcome], first: Standing, chosen: Release) -> list[_Outcome]:
+    """The outcomes with what was found of them beside the start."""
+    judged = []
+    for outcome, why in zip(outcomes, chosen.withheld, strict=True):
+        line = replace(outcome.line, withheld=why)
+        if (kept := kept_change(first, outcome.standing)) is not None:
+            low, high = kept.interval
+            line = replace(line, kept_change=kept.value, kept_low=low, kept_high=high)
+        judged.append(replace(outcome, line=line))
+    return judged
 
 
 def _do_round(
@@ -189,7 +231,10 @@ def _do_round(
         scores[control.phase] = context.score(control)
     line = _line(folder.name, before, after, control_after, figures, scores, context.seed)
     line = replace(line, num_again=num_again)
-    return _Outcome(line=line, checkpoint=checkpoint, control=control, after=after)
+    standing = _standing(checkpoint, after, context)
+    return _Outcome(
+        line=line, checkpoint=checkpoint, control=control, after=after, standing=standing
+    )
 
 
 def _rated(checkpoint: Checkpoint, context: RoundContext) -> list[Score]:
@@ -225,6 +270,7 @@ def _line(
     return Round(
         phase=phase,
         released=False,
+        withheld="",
         held_out_before=before.mean,
         held_out_after=after.mean,
         change_low=change.interval.low,
@@ -232,6 +278,9 @@ def _line(
         held_out_control=control,
         held_out_tokens_before=before.mean_tokens,
         held_out_tokens_after=after.mean_tokens,
+        kept_change=None,
+        kept_low=None,
+        kept_high=None,
         num_again=0,
         figures=figures,
         scores=scores,
@@ -247,13 +296,10 @@ def _write(root: Path, outcomes: Sequence[_Outcome], released: _Outcome | None) 
     write_text_whole(root / "rounds.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
 
 
-def _warn(outcomes: Sequence[_Outcome], peak: _Outcome) -> None:
-    start = outcomes[0].line.held_out_before
-    if peak.after.mean <= start:
-        log.warning(
-            "no round raised the policy's mean reward on held-out prompts: %.3f at the SFT start, "
-            "%.3f after %s, which is released", start, peak.after.mean, peak.line.phase,
-        )  # fmt: skip
+def _warn(outcomes: Sequence[_Outcome], released: _Outcome | None) -> None:
+    if released is None:
+        why = "; ".join(f"{o.line.phase}: {o.line.withheld}" for o in outcomes)
+        log.warning("no round is released, the SFT start is: %s", why)
     for outcome in outcomes:
         line = outcome.line
         grew = line.held_out_tokens_after / line.held_out_tokens_before

@@ -15,12 +15,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from feldspar.config import PolicyServerConfig, PreferConfig, StudentConfig
+from feldspar.config import PreferConfig, StudentConfig, TeacherConfig
 from feldspar.endpoint.calls import Completion, PromptCall
-from feldspar.endpoint.endpoint import Access
 from feldspar.endpoint.faults import NoAnswers, Refused
 from feldspar.errors import TrainingError
 from feldspar.models.launched import LaunchedModel, Start
+from feldspar.models.opening import access_of
 from feldspar.records import Message
 from feldspar.stored import reading
 from feldspar.student.counter_rng import key_of
@@ -36,26 +36,22 @@ _KEPT = "then run again: what there is so far is kept"
 
 @contextmanager
 def launched_policy(
-    config: PolicyServerConfig, model_path: str, log_path: Path
+    config: TeacherConfig, model_path: str, log_path: Path
 ) -> Iterator[LaunchedModel]:
     """The recipe's command for a model folder, begun with the first draw and ended with the block;
     what it says goes to `log_path`."""
+    assert config.command is not None
     start = Start(
         command=config.command,
         model=model_path,
         called=config.model,
+        num_replicas=config.replicas,
         seconds=config.start_seconds,
         log_folder=log_path.parent,
         log_name=log_path.stem,
         cure=f"mend prefer.policy_server, {_KEPT}",
     )
-    access = Access(
-        key_variable=config.key_variable,
-        timeout_seconds=config.timeout_seconds,
-        max_retries=config.max_retries,
-        concurrency=config.concurrency,
-    )
-    model = LaunchedModel(start, access)
+    model = LaunchedModel(start, access_of(config))
     try:
         yield model
     finally:
@@ -99,7 +95,8 @@ class ServedPolicy:
         journal: _Journal,
     ) -> list[list[Sampled]]:
         # A prompt is done before the next one is begun, also where it takes several requests.
-        room = asyncio.Semaphore(self._model.access.concurrency)
+        access = self._model.access
+        room = asyncio.Semaphore(access.concurrency or access.max_concurrency)
 
         async def answer(messages: Sequence[Message], key: tuple[str, int]) -> list[Sampled]:
             async with room:

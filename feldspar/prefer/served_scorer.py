@@ -1,8 +1,8 @@
-"""A model of the reward pair that a server computes: vLLM, `feldspar serve`, or another that takes
-token ids and tells the log-probabilities of a prompt.
+"""A model of the reward pair by `[prefer.aligned_server]` or `[prefer.base_server]`.
 
-Text is put into turns and tokens here, as for a local model, and sent as ids: the server's own
-template and tokenizer are never used.
+It is an endpoint, a command that the run starts, or a folder; it takes token ids and gives their
+log-probabilities. Text is put into turns and tokens by the run, as for a local model, and sent as
+ids: the server's own template and tokenizer are never used.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from feldspar.config import RewardServerConfig
-from feldspar.endpoint.endpoint import Access
+from feldspar.config import TeacherConfig
 from feldspar.endpoint.faults import NoAnswers, Refused
 from feldspar.errors import TrainingError
+from feldspar.models.launched import LaunchedModel
+from feldspar.models.local import LocalModel
 from feldspar.models.model import CannotScore, Continuations, LogProb
+from feldspar.models.opening import access_of, unserved_model
 from feldspar.models.served import NotFound, ServedModel, Wanted, find_served
 from feldspar.progress import SILENT, Progress
 from feldspar.student.scoring.log_probs import AnswerLogProb
@@ -29,9 +32,10 @@ _KEPT = "then run again: what there is so far is kept"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedScorer:
-    """One model of the pair behind a URL; its tokenizer and template are local."""
+    """One model of the pair; its tokenizer and template are local. `close` ends what was started
+    for it."""
 
-    served: ServedModel
+    served: ServedModel | LaunchedModel | LocalModel
     tokenizer: Any
     template: Template
     longest: float
@@ -68,55 +72,79 @@ class ServedScorer:
             raise TrainingError(f"{self.name} {error}; see its log, {_KEPT}") from error
         return [AnswerLogProb(*one) for of_row in scored for one in of_row]
 
+    def close(self) -> None:
+        if not isinstance(self.served, ServedModel):
+            self.served.close()
+
     async def _read(self, rows: Sequence[Continuations], progress: Progress) -> list[list[LogProb]]:
         async with self.served:
             return await self.served.score(rows, progress)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Logged:
+    """What the servers of a role say is written to `folder/role.log`."""
+
+    folder: Path
+    role: str
+
+
 def connect(
-    config: RewardServerConfig, tokenizer: Any, template: Template, longest: float
+    config: TeacherConfig, logged: Logged, tokenizer: Any, template: Template, longest: float
 ) -> ServedScorer:
-    """Find the model behind a URL, and how it tells log-probabilities.
+    """Find or start the model, and find out how it returns log-probabilities.
 
     Raises TrainingError where nobody answers, where there is no such model, where it tells none of
     a prompt given as ids, and where it reads these ids as another text.
     """
-    access = Access(
-        key_variable=config.key_variable,
-        timeout_seconds=config.timeout_seconds,
-        max_retries=config.max_retries,
-        concurrency=config.concurrency,
-    )
-    wanted = Wanted(urls=(config.endpoint,), model=config.model, revision=config.revision)
     ids = tokenizer(_TRIAL, add_special_tokens=False)["input_ids"]
+    served = unserved_model(config, logged.folder, logged.role) or _find(config)
+    scorer = ServedScorer(
+        served=served, tokenizer=tokenizer, template=template, longest=_longest(served, longest)
+    )
     try:
-        served = find_served(wanted, access)
-        texts = asyncio.run(_try(served, ids))
+        _check_text(scorer, _try_out(scorer, ids), tokenizer.decode(ids[1:]))
+    except BaseException:
+        scorer.close()
+        raise
+    return scorer
+
+
+def _find(config: TeacherConfig) -> ServedModel:
+    wanted = Wanted(
+        urls=(config.endpoint, *config.endpoints), model=config.model, revision=config.revision
+    )
+    try:
+        return find_served(wanted, access_of(config))
     except NotFound as error:
         raise TrainingError(str(error)) from error
     except NoAnswers as error:
         raise _no_answers(error) from error
+
+
+def _longest(served: ServedModel | LaunchedModel | LocalModel, longest: float) -> float:
+    most = served.card.max_model_len if isinstance(served, ServedModel) else None
+    return longest if most is None else min(longest, most)
+
+
+def _try_out(scorer: ServedScorer, ids: list[int]) -> str:
+    try:
+        return asyncio.run(_try(scorer, ids))
+    except NoAnswers as error:
+        raise _no_answers(error) from error
     except Refused as error:
-        raise _gave_up(f"at {config.endpoint}", error.reason) from error
+        raise _gave_up(scorer.served.place, error.reason) from error
     except CannotScore as error:
         raise TrainingError(
-            f"the server at {config.endpoint} {error}, or leave the server out and the model is "
-            "computed here"
+            f"the server {scorer.served.place} {error}, or leave the server out and the model is "
+            "computed locally"
         ) from error
-    _check_text(config, texts, tokenizer.decode(ids[1:]))
-    most = served.card.max_model_len
-    return ServedScorer(
-        served=served,
-        tokenizer=tokenizer,
-        template=template,
-        longest=longest if most is None else min(longest, most),
-    )
 
 
-async def _try(served: ServedModel, ids: list[int]) -> str:
+async def _try(scorer: ServedScorer, ids: list[int]) -> str:
     """What the server reads these ids as, from the second on; empty where it does not say."""
-    async with served:
-        tokens = await served.prompt_tokens(ids)
+    async with scorer.served:
+        tokens = await scorer.served.prompt_tokens(ids)
     return "".join(token.text or "" for token in tokens)
 
 
@@ -133,12 +161,12 @@ def _gave_up(place: str, reason: str) -> TrainingError:
     )
 
 
-def _check_text(config: RewardServerConfig, read: str, expected: str) -> None:
+def _check_text(scorer: ServedScorer, read: str, expected: str) -> None:
     if read and _letters(read) != _letters(expected):
         raise TrainingError(
-            f"the server at {config.endpoint} reads the tokens of {expected!r} as {read!r}: its "
-            "tokenizer is another than the one named here; name the folder of the tokenizer that "
-            "the served model has"
+            f"the server {scorer.served.place} reads the tokens of {expected!r} as {read!r}: its "
+            "tokenizer is another than the one that the recipe names; name the folder of the "
+            "tokenizer that the served model has"
         )
 
 

@@ -18,7 +18,7 @@ from feldspar.student.training.lora import load_to_train
 from feldspar.student.training.phase_trainer import PhaseSteps, PhaseTrainer, SaveCheckpoint
 from feldspar.student.training.process_group import LaunchSettings
 from feldspar.student.training.schedule import Schedule, SourceRows
-from feldspar.student.training.settings import FitSettings
+from feldspar.student.training.settings import FitSettings, settings_of
 
 
 def tune(
@@ -43,13 +43,13 @@ def tune(
     def save(step: int, save_to: SaveCheckpoint) -> None:
         write_json(done, asdict(save_to(folder / "checkpoint")))
 
-    trainer = context.trainer or _own_trainer(context)
+    trainer = _trainer(context)
     trainer.train(steps, save)
     trainer.forget(folder)
     return read_stored(done, Checkpoint)
 
 
-def _own_trainer(context: RoundContext) -> PhaseTrainer:
+def _trainer(context: RoundContext) -> PhaseTrainer:
     launch = LaunchSettings(
         num_processes=context.num_processes,
         config=context.student,
@@ -134,16 +134,10 @@ def _schedule(num_rows: int, phase: str, context: RoundContext) -> Schedule:
 
 def _settings(num_steps: int, context: RoundContext) -> FitSettings:
     train = context.train
-    return FitSettings(
+    return settings_of(
+        train,
         learning_rate=context.config.learning_rate or train.learning_rate,
         # A warm-up that runs on across phases is over when the phases are.
         warmup_steps=train.warmup_steps if train.warmup == "per-phase" else 0,
-        betas=train.betas,
-        weight_decay=train.weight_decay,
-        max_grad_norm=train.max_grad_norm,
-        tokens_per_micro_batch=train.tokens_per_micro_batch,
-        packing=train.packing,
-        optimizer_states=train.optimizer_states,
-        activation_checkpointing=train.recompute,
         checkpoint_steps=(num_steps,),
     )

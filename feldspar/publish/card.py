@@ -10,37 +10,49 @@ from typing import NamedTuple
 import jinja2
 
 from feldspar.config import Recipe
+from feldspar.publish.base_facts import hub_id_of
 from feldspar.publish.chain import Chain
 from feldspar.publish.licence import Licence
 from feldspar.records import Checkpoint, Leaf, Score, Source
 from feldspar.reference_scores import COLUMNS, FOOTNOTES, PUBLISHED_ROWS, own_rows, own_settings
 from feldspar.runs import open_step
+from feldspar.text.licence_names import hub_names
 
 CARD = """\
 ---
 library_name: transformers
 pipeline_tag: text-generation
-{%- if "/" in base %}
-base_model: {{ base }}
+{%- if base_model %}
+base_model: {{ base_model }}
 {%- endif %}
-license: {{ licence.name }}
+license: {{ hub_licence }}
+{%- if hub_licence == "other" and licence.name != "other" %}
+license_name: {{ licence.name }}
+{%- endif %}
 tags: [LAB, feldspar]
 ---
 
 # {{ recipe.name }}
 
+{% if is_generated -%}
 Made with [LAB](https://arxiv.org/abs/2403.01081) (Large-scale Alignment for chatBots) by Feldspar:
 a taxonomy of examples, data written and judged by a teacher model, training in phases with
 replay{% if recipe.prefer %}, and preference tuning with a log-ratio reward{% endif %}.
+{%- else -%}
+Trained by Feldspar on rows that were given: no teacher wrote any of them.
+{%- endif %}
 
 | | |
 |---|---|
 | base | `{{ base }}` |
+{% if is_generated -%}
 | teacher | `{{ teacher }}` |
 | judge | `{{ judge }}` |
+{% endif -%}
 | result of | phase `{{ checkpoint.phase }}`, step {{ checkpoint.step }} |
 | digest of the run's checkpoint | `{{ checkpoint.digest[:16] }}` |
 | made with | feldspar {{ version }}, seed {{ recipe.seed }} |
+| weights | {{ dtype }}{% if dtype != "float32" %}; the run's checkpoint is in float32{% endif %} |
 | licence | {{ licence.name }} |
 {% for warning in licence.warnings %}
 **Licence: {{ warning }}.**
@@ -88,6 +100,7 @@ How they were measured:
 {%- endif %}
 ## Data
 
+{% if is_generated -%}
 | branch | leaves | samples kept | rejected | licences of the leaves |
 |---|---:|---:|---:|---|
 {% for row in branches -%}
@@ -96,6 +109,9 @@ How they were measured:
 {% endfor %}
 The teacher wrote them from the leaves' seeds and documents. `DATA.md` has every leaf, its licence,
 attribution and author, why samples were rejected, and examples.
+{%- else -%}
+Rows of {{ data }}, as they were given; nobody stated their licences here.
+{%- endif %}
 
 ## Training
 
@@ -135,13 +151,17 @@ System prompt: "{{ recipe.student.system_prompt }}"
 {% endif %}
 ## Provenance
 
+{% if is_generated -%}
 `DATA.md` says what the data was made of, leaf by leaf, with licences and attribution.
+{% endif -%}
 `CHECKSUMS.sha256` lists every file (`sha256sum -c CHECKSUMS.sha256`). Before this directory was
 written, plain transformers was seen to give the same greedy text from it as Feldspar's own sampler.
 
 ## Limits
 
+{% if is_generated -%}
 The training data was written by a model and judged by a model; what they get wrong can be learned.
+{% endif -%}
 The model has had no safety evaluation beyond the judging of its data. Scores hold for the exams
 above and say nothing of other uses. Intervals are of the sampling of items, not of training again.
 """
@@ -167,9 +187,17 @@ class BranchData(NamedTuple):
     licences: str
 
 
-def model_card(chain: Chain, recipe: Recipe, checkpoint: Checkpoint, licence: Licence) -> str:
+def model_card(
+    chain: Chain,
+    recipe: Recipe,
+    checkpoint: Checkpoint,
+    licence: Licence,
+    *,
+    dtype: str = "float32",
+) -> str:
     """The card as Markdown, of the last run of a chain, with the data of all of it.
 
+    `dtype`: of the published weights.
     Raises nothing for a run without samples or scores: it says less.
     """
     run_path = chain.runs[-1]
@@ -193,6 +221,9 @@ def model_card(chain: Chain, recipe: Recipe, checkpoint: Checkpoint, licence: Li
     return environment.from_string(CARD).render(
         recipe=recipe,
         base=name_of(recipe.student.base),
+        base_model=recipe.publish.base_model or hub_id_of(chain.base),
+        dtype=dtype,
+        hub_licence=hub_names([licence.name])[0],
         teacher=teacher,
         judge=judge or teacher,
         question=question,
@@ -200,6 +231,8 @@ def model_card(chain: Chain, recipe: Recipe, checkpoint: Checkpoint, licence: Li
         version=version("feldspar"),
         checkpoint=checkpoint,
         exams=_exams(scores),
+        is_generated=chain.is_generated,
+        data=", ".join(f"`{given.name}`" for given in recipe.data),
         branches=_branches(chain.leaves(), kept, rejected),
         phases=list(open_step(run_path, "phases") or ()),
         trained={training.name: training for training in recipe.train.of_phases()},

@@ -21,6 +21,11 @@ class Chain(NamedTuple):
         """The model that all began from, by directory or hub id."""
         return read_recipe_of(self.runs[0]).student.base
 
+    @property
+    def is_generated(self) -> bool:
+        """Whether any of its rows were written from a taxonomy."""
+        return any(read_recipe_of(run).taxonomy is not None for run in self.runs)
+
     def leaves(self) -> list[Leaf]:
         """Of all runs, each once: what the latest run knows of it."""
         found = {leaf.path: leaf for run in self.runs for leaf in open_step(run, "leaves") or ()}

@@ -14,6 +14,9 @@ NUM_EXAMPLES = 3
 CARD = """\
 # Data of {{ name }}
 
+{% if not is_generated -%}
+No samples were generated: all rows were given.
+{% else -%}
 {{ "{:,}".format(kept.total()) }} of {{ "{:,}".format(kept.total() + rejected.total()) }} samples \
 were kept.
 {%- if teachers %} All were written by {{ teachers }} from the seeds and
@@ -35,7 +38,8 @@ documents of the leaves below; exams and held-out seeds were never shown to it.{
 {% for sample in examples -%}
 - `{{ sample.leaf }}`: {{ sample.question | replace("\\n", " ") }} \
 → {{ sample.answer | replace("\\n", " ") }}
-{% endfor %}"""
+{% endfor %}
+{%- endif %}"""
 
 
 def data_card(chain: Chain, name: str) -> str:
@@ -58,6 +62,7 @@ def data_card(chain: Chain, name: str) -> str:
     environment = jinja2.Environment(autoescape=False, undefined=jinja2.StrictUndefined)
     return environment.from_string(CARD).render(
         name=name,
+        is_generated=chain.is_generated,
         leaves=chain.leaves(),
         kept=kept,
         rejected=rejected,

@@ -11,9 +11,12 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from feldspar.config import Recipe
 from feldspar.errors import RunError
 from feldspar.files import whole_folder
+from feldspar.publish.base_facts import dtype_of
 from feldspar.publish.card import model_card
 from feldspar.publish.chain import runs_behind
 from feldspar.publish.data_card import data_card
@@ -48,6 +51,8 @@ def publish_run(run_path: Path, out: Path) -> Path:
     for warning in licence.warnings:
         log.warning("licence: %s", warning)
     student = load_student(checkpoint.path, recipe.student)
+    dtype = published_dtype(recipe, chain.base)
+    student.model.to(getattr(torch, dtype))
     with whole_folder(out) as beside:
         save_checkpoint(
             student,
@@ -57,13 +62,28 @@ def publish_run(run_path: Path, out: Path) -> Path:
             max_shard_mb=recipe.publish.max_shard_mb,
         )
         check_with_transformers(beside, recipe, _prompts(run_path))
-        card = model_card(chain, recipe, checkpoint, licence)
+        card = model_card(chain, recipe, checkpoint, licence, dtype=dtype)
         (beside / "README.md").write_text(card, encoding="utf-8")
         (beside / "DATA.md").write_text(data_card(chain, recipe.name), encoding="utf-8")
         for path in beside.iterdir():
             path.chmod(0o644)
         write_checksums(beside)
     return out
+
+
+def published_dtype(recipe: Recipe, base: str) -> str:
+    """Of the published weights: as the recipe says, or the precision of the model that all began
+    from."""
+    if recipe.publish.dtype != "base":
+        return recipe.publish.dtype
+    of_base = dtype_of(base)
+    if of_base is None:
+        log.warning(
+            "%s does not say its precision, or is gone: the weights are written in float32; "
+            "publish.dtype names another",
+            base,
+        )
+    return of_base or "float32"
 
 
 def write_checksums(folder: Path) -> None:
@@ -74,10 +94,8 @@ def write_checksums(folder: Path) -> None:
 
 
 def check_with_transformers(path: Path, recipe: Recipe, prompts: list[str]) -> None:
-    """Compare greedy answers of plain transformers with ours; raises RunError where they differ.
-
-    Both in float32, as the weights are: bfloat16 may round to another word.
-    """
+    """Compare greedy answers of plain transformers with ours, both computed in float32 whatever the
+    weights are stored in; raises RunError where they differ."""
     conversations = [[Message(role="user", content=prompt)] for prompt in prompts]
     student = load_student(str(path), recipe.student.model_copy(update={"dtype": "float32"}))
     ours = sample_answers(
@@ -102,7 +120,7 @@ def _plain_answers(path: Path, system_prompt: str, prompts: list[str]) -> list[s
 
     disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(path)
-    model: Any = AutoModelForCausalLM.from_pretrained(path).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
     answers = []
     for prompt in prompts:
         turns = [{"role": "user", "content": prompt}]

@@ -10,13 +10,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
+from feldspar.publish.base_facts import front_matter
+from feldspar.text.licence_names import UNKNOWN, short_name
 
 _PERMISSIVE = re.compile(
     r"(apache|mit|bsd|cc0|cc-by(-\d|$)|cdla-permissive|unlicense|public-domain|pddl|odc-by|isc)"
 )
 _SHARE_ALIKE = re.compile(r"(cc-by-sa|cc-by-nc-sa|gpl|lgpl|agpl|gfdl|odbl|cdla-sharing)")
-_UNKNOWN = "unknown"
 
 
 class Licence(NamedTuple):
@@ -29,9 +29,9 @@ class Licence(NamedTuple):
 def find_licence(stated: str, base: str, of_data: Iterable[str]) -> Licence:
     """`stated` by the recipe, else that of the `base`, else `unknown`; checked against both and the
     licences of all data. Empty names are licences that nobody stated."""
-    name = short_name(stated or base) or _UNKNOWN
+    name = short_name(stated or base) or UNKNOWN
     warnings = []
-    if name == _UNKNOWN:
+    if name == UNKNOWN:
         warnings.append("the base states no licence; set publish.licence")
     if stated and base and not _may_become(short_name(base), name):
         warnings.append(f"the base is under {short_name(base)}, the result would be under {name}")
@@ -43,23 +43,8 @@ def find_licence(stated: str, base: str, of_data: Iterable[str]) -> Licence:
 
 def licence_of_base(base: str) -> str:
     """What the base's own README says of its licence; empty where it says nothing."""
-    try:
-        text = (Path(base) / "README.md").read_text(encoding="utf-8")
-    except OSError:
-        return ""
-    front = re.match(r"---\n(.*?)\n---", text, re.DOTALL)
-    try:
-        fields = yaml.safe_load(front.group(1)) if front else None
-    except yaml.YAMLError:
-        return ""
-    licence = fields.get("license") if isinstance(fields, dict) else None
+    licence = front_matter(Path(base)).get("license")
     return licence if isinstance(licence, str) else ""
-
-
-def short_name(licence: str) -> str:
-    """`CC BY-SA 4.0` as `cc-by-sa-4.0`."""
-    name = re.sub(r"[\s_]+", "-", licence.strip().casefold())
-    return re.sub(r"^creative-commons-|-licen[cs]e$|^the-", "", name)
 
 
 def _may_become(part: str, whole: str) -> bool:

@@ -30,15 +30,18 @@ from feldspar.reference_scores import (
     own_settings,
 )
 from feldspar.report.changes import CheckpointChanges, find_turns
-from feldspar.report.figures import loss_figure
+from feldspar.report.figures import loss_figure, merge_figure
 from feldspar.report.grid import Grid, markdown_table, score_grid
+from feldspar.report.merges import read_merges
 from feldspar.runs import Rows, open_step, read_recipe_of
 from feldspar.stats.intervals import FEWEST_TO_TELL
+from feldspar.stats.merge_curve import MergeSelection
 from feldspar.stored import read_stored, reading
 
 STEPS = (
-    *("leaves", "leaf-exams", "own-exams", "samples", "phases", "trained", "preferred", "scores"),
-    *("served-exams", "benchmarks", "mt-bench", "judged", "touched", "untouched"),
+    *("leaves", "leaf-exams", "own-exams", "samples", "phases", "trained", "merged", "preferred"),
+    "scores",
+    *("served-exams", "general", "benchmarks", "mt-bench", "judged", "touched", "untouched"),
 )
 MAX_TOUCHED = 100
 EXAM_METRICS = ("accuracy", "log-likelihood")
@@ -51,6 +54,14 @@ MAX_EXAMPLES = 60
 class ShownSample:
     sample: Sample
     seed_questions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownMerge:
+    """What was chosen between two checkpoints, and the curve behind it."""
+
+    selection: MergeSelection
+    figure: Markup
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +98,7 @@ class Page:
     early: dict[str, dict[str, float]]
     """Phase name -> mean loss and gradient norm of its first steps, and how many these are."""
     loss_figure: Markup | None
+    merges: tuple[ShownMerge, ...]
     rounds: tuple[dict[str, object], ...]
     funnels: tuple[FunnelRow, ...]
     examples: tuple[ShownSample, ...]
@@ -140,11 +152,15 @@ def gather(run_path: Path) -> Page:
     published = [s for step in ("benchmarks", "mt-bench") for s in steps.get(step, ())]
     untouched: list[Score] = list(steps.get("untouched", ()))
     of_exams = [s for s in untouched if s.metric in EXAM_METRICS]
+    general: list[Score] = list(steps.get("general", ()))
+    is_first = {id(s): s.metric in EXAM_METRICS and ": " not in s.exam for s in general}
+    of_exams = [*(s for s in general if is_first[id(s)]), *of_exams]
     served: list[Score] = list(steps.get("served-exams", ()))
     grids = [score_grid([*scores, *served, *of_exams], metric) for metric in EXAM_METRICS]
     judged: list[Score] = list(steps.get("judged", ()))
     grids += [score_grid(judged, metric) for metric in dict.fromkeys(s.metric for s in judged)]
-    of_published = [*published, *(s for s in untouched if s.metric not in EXAM_METRICS)]
+    in_parts = [s for s in general if not is_first[id(s)]]
+    of_published = [*in_parts, *published, *(s for s in untouched if s.metric not in EXAM_METRICS)]
     metrics_of_published = dict.fromkeys(s.metric for s in of_published)
     touched: list[Touched] = list(steps.get("touched", ()))
     metrics = _json_lines(steps.get("trained"), "metrics.jsonl")
@@ -166,6 +182,10 @@ def gather(run_path: Path) -> Page:
         choices=_choices(selections),
         early={s["phase"]: s["early"] for s in selections if s.get("early")},
         loss_figure=Markup(loss_figure(metrics)) if metrics else None,
+        merges=tuple(
+            ShownMerge(selection=m, figure=Markup(merge_figure(m.curve, m.weight)))
+            for m in read_merges(run_path)
+        ),
         rounds=tuple(_flat(r) for r in _json_lines(steps.get("preferred"), "rounds.jsonl")),
         funnels=tuple(_funnels(steps.get("samples"))),
         examples=examples,

@@ -32,6 +32,12 @@ from feldspar.student.model_files import (
     quiet_transformers,
 )
 from feldspar.student.precision import Dtype, find_precision, size_of_model
+from feldspar.student.template.choose import (
+    TemplateName,
+    choose_template,
+    has_chat_template,
+    writes_lab,
+)
 from feldspar.student.template.layout import (
     TEMPLATE_DATE,
     Layout,
@@ -45,6 +51,8 @@ from feldspar.student.template.tokens import LAB
 log = logging.getLogger(__name__)
 
 DTYPES: dict[Dtype, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_TILE_ROWS = 64
+"""A vocabulary of a multiple of so many rows keeps one when tokens are added."""
 _ONE_THREAD_PARAMETERS = 5_000_000
 """Below this, threads wait for each other longer than they compute (benchmarks/LOG.md)."""
 _CONTENT = (
@@ -202,7 +210,7 @@ def load_template(path: str, config: StudentConfig) -> Template:
 
     Raises TrainingError where it cannot be read, or lacks a token that a student is given.
     """
-    return _make_template(None, _load_tokenizer(path), config)
+    return _make_template(None, load_tokenizer(path), config)
 
 
 def save_checkpoint(
@@ -240,10 +248,13 @@ def check_base(path: str, config: StudentConfig) -> str:
     """
     folder = find_model(path)
     num_tensors = check_weights(folder)
-    tokenizer = _load_tokenizer(str(folder))
-    if config.template == "lab":
+    tokenizer = load_tokenizer(str(folder))
+    is_lab = (choose_template(tokenizer) if config.template == "auto" else config.template) == "lab"
+    if is_lab:
         check_token_rows(folder, tokenizer, ())
-        return f"{num_tensors} tensors, all finite; the lab template"
+        is_other = tokenizer.chat_template and not writes_lab(tokenizer)
+        instead = " in place of the base's own" if is_other else ""
+        return f"{num_tensors} tensors, all finite; the lab template{instead}"
     template = _make_template(None, tokenizer, config)
     chat = [Message(role="user", content="?"), Message(role="assistant", content="!")]
     turn = template.render(Conversation(id="", source="", messages=tuple(chat)))
@@ -274,7 +285,7 @@ def words_checkpoint(path: str) -> Checkpoint:
     return Checkpoint(path=str(folder), digest=digest_checkpoint(folder, _WORDS))
 
 
-def _load_tokenizer(path: str) -> Any:
+def load_tokenizer(path: str) -> Any:
     try:
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
@@ -313,6 +324,18 @@ def find_dtype(config: StudentConfig, device: torch.device, model: Any) -> torch
     return DTYPES[found.dtype]
 
 
+def with_template(config: StudentConfig) -> StudentConfig:
+    """The same with the template that `auto` means for its base: it decides results, so keys must
+    hold it. A hub id is fetched. Raises TrainingError."""
+    if config.template != "auto":
+        return config
+    folder = find_model(config.base)
+    name: TemplateName = "lab"
+    if has_chat_template(folder):
+        name = choose_template(load_tokenizer(str(folder)))
+    return config.model_copy(update={"template": name})
+
+
 def find_model(path: str) -> Path:
     """The folder of a directory or hub id, which is fetched. Raises TrainingError."""
     folder = Path(path)
@@ -342,7 +365,8 @@ def _download(name: str, patterns: Sequence[str] = _CONTENT) -> Path:
 
 def _make_template(model: Any, tokenizer: Any, config: StudentConfig) -> Template:
     has_bos = uses_bos(tokenizer)
-    if config.template == "lab":
+    name = choose_template(tokenizer) if config.template == "auto" else config.template
+    if name == "lab":
         _add_tokens(model, tokenizer, LAB.trained)
         tokenizer.eos_token = LAB.stop
         tokenizer.chat_template = lab_chat_template(bos=has_bos, system_prompt=config.system_prompt)
@@ -353,7 +377,7 @@ def _make_template(model: Any, tokenizer: Any, config: StudentConfig) -> Templat
             raise TrainingError('the base has no chat template of its own; use template = "lab"')
         layout = own = OwnLayout(tokenizer)
         stop_id = tokenizer.convert_tokens_to_ids(own.stop_text)
-    if config.template == "own":
+    if name == "own":
         # Padding is never looked at, so a row of its own would change the vocabulary for nothing.
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = own.stop_text
@@ -395,11 +419,19 @@ def _add_tokens(model: Any, tokenizer: Any, tokens: tuple[str, ...]) -> None:
         )
     log.info("added tokens %s", ", ".join(t for t in tokens if t not in vocabulary))
     with quiet_transformers(), torch.no_grad():
-        if max(added) >= model.get_input_embeddings().weight.shape[0]:
-            model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        num_rows = model.get_input_embeddings().weight.shape[0]
+        if max(added) >= num_rows:
+            # Matrices of whole tiles are faster, and servers split them evenly: it stays so.
+            tile = _TILE_ROWS if num_rows % _TILE_ROWS == 0 else None
+            model.resize_token_embeddings(
+                len(tokenizer), pad_to_multiple_of=tile, mean_resizing=False
+            )
         layers = [model.get_input_embeddings(), model.get_output_embeddings()]
         tensors = [layer.weight for layer in layers]
         if getattr(layers[1], "bias", None) is not None:
             tensors.append(layers[1].bias)
         for tensor in {id(t): t for t in tensors}.values():
-            tensor[added] = tensor[:known].mean(dim=0)
+            mean = tensor[:known].mean(dim=0)
+            tensor[added] = mean
+            # Rows without a token are not left to chance either.
+            tensor[max(num_rows, len(tokenizer)) :] = mean

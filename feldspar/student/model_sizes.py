@@ -10,6 +10,9 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from feldspar.config import ArchitectureConfig
+from feldspar.errors import TrainingError
+from feldspar.student.bases.gguf_families import model_of
+from feldspar.student.bases.gguf_header import SUFFIX, read_header
 
 _SUMMED = (
     *("llama", "mistral", "granite", "qwen2", "qwen3"),
@@ -20,11 +23,10 @@ _SUMMED = (
 
 def read_architecture(base: str) -> ArchitectureConfig | None:
     """Of a model folder or a hub id; None where it is not at hand or of another kind."""
-    path = find_config(base)
-    if path is None:
-        return None
     try:
-        given: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        given = _read_config(base)
+        if given is None:
+            return None
         given = given.get("text_config", given)
         kind = str(given.get("model_type"))
         if kind not in _SUMMED:
@@ -45,9 +47,27 @@ def read_architecture(base: str) -> ArchitectureConfig | None:
         return None
 
 
+def _read_config(base: str) -> dict[str, Any] | None:
+    if base.endswith(SUFFIX) and Path(base).is_file():
+        try:
+            return dict(model_of(read_header(Path(base))).config)
+        except TrainingError:
+            return None
+    path = find_config(base)
+    if path is None:
+        return None
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
 def num_weights(folder: Path) -> int:
-    """Values in a model's safetensors files, from their headers; 0 where there are none, or where
-    one cannot be read."""
+    """Values in a model's safetensors files, or in a GGUF file, from their headers; 0 where there
+    are none, or where one cannot be read."""
+    if folder.suffix == SUFFIX and folder.is_file():
+        try:
+            return read_header(folder).num_values
+        except TrainingError:
+            return 0
     total = 0
     for path in sorted(folder.glob("*.safetensors")):
         try:

@@ -52,6 +52,18 @@ class TokenCounter:
         encoded = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [len(e.ids) for e in encoded]
 
+    def cannot_write(self, texts: Sequence[str]) -> list[str]:
+        """Those texts that do not come back from their tokens, case and spacing aside."""
+        if self._tokenizer is None:
+            return []
+        encoded = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        back = self._tokenizer.decode_batch([e.ids for e in encoded])
+        return [a for a, b in zip(texts, back, strict=True) if _letters(a) != _letters(b)]
+
+
+def _letters(text: str) -> str:
+    return "".join(text.split()).casefold()
+
 
 def _read(path: Path) -> Tokenizer:
     from tokenizers import Tokenizer

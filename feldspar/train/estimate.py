@@ -36,6 +36,16 @@ def estimate(
     )
 
 
+def estimate_merge(config: TrainConfig, num_parameters: int) -> Estimate:
+    """Disk of merged weights: those that are chosen, and those that are tried just now."""
+    num_kept = len(config.phase) if config.merges_each_phase else 1
+    return Estimate(
+        step="merged",
+        disk_bytes=(num_kept + 1) * _FLOAT_BYTES * num_parameters,
+        note="the weights chosen, and those that are tried at the time",
+    )
+
+
 def schedule_of(
     phase: Phase, training: PhaseTraining, num_rows: Iterable[int], seed: int
 ) -> Schedule:

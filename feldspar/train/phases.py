@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -13,27 +14,32 @@ from feldspar.errors import DiskError, TrainingError
 from feldspar.keys import content_key
 from feldspar.records import Checkpoint, Conversation, Phase, PhaseTraining, ScoreItems
 from feldspar.runs import read_rows
+from feldspar.stats.intervals import NUM_RESAMPLES, Difference, paired_difference
 from feldspar.steps import Step, Workspace
 from feldspar.stored import read_whole_lines
 from feldspar.student.fit import LoopTrainer
 from feldspar.student.model import Student
 from feldspar.student.token_rows import Kept, TokenRows, tokenise_once
 from feldspar.student.training.lora import load_to_train
+from feldspar.student.training.objective import Objective
 from feldspar.student.training.phase_trainer import PhaseSteps, PhaseTrainer, SaveCheckpoint
 from feldspar.student.training.process_group import LaunchSettings
 from feldspar.student.training.resume_state import state_bytes
 from feldspar.student.training.schedule import Schedule, checkpoint_steps
-from feldspar.student.training.settings import FitSettings
+from feldspar.student.training.settings import FitSettings, settings_of
 from feldspar.student.training.tracking import NOWHERE, Tracking
 from feldspar.train.early import early_signs
 from feldspar.train.estimate import disk_bytes, schedule_of
 from feldspar.train.held_out import HeldOut
+from feldspar.train.kept_to_base import held_to_base
+from feldspar.train.merge import MERGED, Examiners, merge
 from feldspar.train.select import (
     PhaseCandidate,
     Selection,
     append_line,
     choose,
     chosen_checkpoint,
+    costs_more_than_it_taught,
     delete_others,
     kept_steps,
     step_folder,
@@ -55,6 +61,7 @@ def train_phases(
     *,
     student: StudentConfig,
     scores: Mapping[str, ScoreItems],
+    kept: ScoreItems | None = None,
     min_selection_items: int,
     seed: int,
     tracking: Tracking = NOWHERE,
@@ -64,11 +71,13 @@ def train_phases(
 
     `trainings` say how each phase is trained, `config` what all of them share. `scores` mark
     candidates, and the start of each phase, by what its `select` names; rows that the phase sets
-    apart are marked by their log-likelihood. With fewer than `min_selection_items` items a phase's
-    last checkpoint is taken. The workspace's folder gets selections.jsonl, candidates.jsonl,
-    metrics.jsonl, a folder per phase, and the state of the one in training; its processes share
-    each step, while the first alone scores and chooses. `tracking` shows the figures elsewhere too.
-    `trainer` takes the place of the package's own loop.
+    apart are marked by their log-likelihood. `kept` marks what is to be kept: where a phase is
+    scored, its start and its choice are; with `config.merge` after each phase the merged checkpoint
+    is what it gives (merge.py), by `scores["exams"]` and `kept`. With fewer than
+    `min_selection_items` items a phase's last checkpoint is taken. The workspace's folder gets
+    selections.jsonl, candidates.jsonl, metrics.jsonl, a folder per phase, and the state of the one
+    in training; its processes share each step, while the first alone scores and chooses. `tracking`
+    shows the figures elsewhere too. `trainer` takes the place of the package's own loop.
     Raises TrainingError, and DiskError before anything is trained where there is no room.
     """
     if trainer is None:
@@ -76,9 +85,8 @@ def train_phases(
             num_processes=workspace.num_processes, config=student, shard=config.shard, seed=seed
         )
         trainer = LoopTrainer(launch=launch, progress=workspace.progress)
-    phase_loop = _Phases(
-        workspace.folder, config, student, scores, min_selection_items, seed, trainer
-    )
+    marks = _Marks(scores=scores, kept=kept, min_items=min_selection_items)
+    phase_loop = _Phases(workspace, base, config, student, marks, seed, trainer)
     listed = list(zip(phases, trainings, strict=True))
     start, earlier_steps = base, 0
     with tracking.following(workspace.folder / "metrics.jsonl"):
@@ -86,11 +94,21 @@ def train_phases(
             selection = phase_loop.train(start, listed, number, earlier_steps)
             log.info("phase %s: step %d is %s", phase.name, selection.step, selection.reason)
             earlier_steps += selection.num_steps
-            start = chosen_checkpoint(workspace.folder, selection)
+            end = chosen_checkpoint(workspace.folder, selection)
+            start = phase_loop.merge(base, start, end, number) if config.merge else end
             yield start
 
 
 TRAINED_STEP = Step("trained", train_phases, version=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Marks:
+    """What checkpoints are marked by."""
+
+    scores: Mapping[str, ScoreItems]
+    kept: ScoreItems | None
+    min_items: int
 
 
 class _Phases:
@@ -98,17 +116,17 @@ class _Phases:
 
     def __init__(
         self,
-        folder: Path,
+        workspace: Workspace,
+        base: Checkpoint,
         config: TrainConfig,
         student: StudentConfig,
-        scores: Mapping[str, ScoreItems],
-        min_items: int,
+        marks: _Marks,
         seed: int,
         trainer: PhaseTrainer,
     ) -> None:
-        self.folder, self.trainer = folder, trainer
-        self.config, self.student, self.scores = config, student, scores
-        self.min_items, self.seed = min_items, seed
+        self.folder, self.progress, self.trainer = workspace.folder, workspace.progress, trainer
+        self.base, self.config, self.student, self.marks = base, config, student, marks
+        self.min_items, self.seed = marks.min_items, seed
 
     def train(
         self,
@@ -129,7 +147,7 @@ class _Phases:
         if not schedule.num_steps:
             raise TrainingError(f"phase {phase.name}: it has no rows to train on; see `mix`")
         self._check_disk(loaded, phases[number:])
-        folder = self.folder / f"{number + 1}-{quote(phase.name, safe=' ')}"
+        folder = self.folder_of(phase.name, number)
         trial = _Trial(self, self.score_of(phase, training), key, folder, phase.name)
         trial.mark_start(start)
         steps = PhaseSteps(
@@ -139,11 +157,42 @@ class _Phases:
             schedule=schedule,
             settings=self._settings(training, schedule, earlier_steps),
             folder=self.folder,
+            objective=self._objective(loaded, phase, rows),
         )
         self.trainer.train(steps, trial.add)
         selection = trial.decide(schedule.num_steps, rows)
         self.trainer.forget(self.folder)
         return selection
+
+    def _objective(self, loaded: Student, phase: Phase, rows: TokenRows) -> Objective | None:
+        """Cross-entropy, with `train.kl` held to the base."""
+        if self.config.kl is None:
+            return None
+        return held_to_base(
+            self.base, loaded, phase, rows, self.config.kl, self.student, self.folder, self.progress
+        )
+
+    def folder_of(self, phase: str, number: int) -> Path:
+        return self.folder / f"{number + 1}-{quote(phase, safe=' ')}"
+
+    def merge(
+        self, base: Checkpoint, phase_start: Checkpoint, end: Checkpoint, number: int
+    ) -> Checkpoint:
+        """What of a phase's change is kept, by `[train.merge]`."""
+        config = self.config.merge
+        assert config is not None
+        examiners = Examiners(
+            learned=self.marks.scores["exams"], kept=self.marks.kept, min_items=self.min_items
+        )
+        return merge(
+            base if config.start == "base" else phase_start,
+            end,
+            config,
+            examiners,
+            self.folder,
+            self.folder_of(end.phase, number) / MERGED,
+            progress=self.progress,
+        )
 
     def score_of(self, phase: Phase, training: PhaseTraining) -> ScoreItems | None:
         """What a phase's checkpoint is chosen by; None where it takes the last."""
@@ -151,23 +200,17 @@ class _Phases:
             return None
         if training.select == "log-likelihood":
             return HeldOut(phase, self.student)
-        return self.scores[training.select]
+        return self.marks.scores[training.select]
 
     def _settings(
         self, training: PhaseTraining, schedule: Schedule, earlier_steps: int
     ) -> FitSettings:
         config = self.config
-        return FitSettings(
+        return settings_of(
+            config,
             learning_rate=training.learning_rate,
             warmup_steps=training.warmup_steps,
             earlier_steps=earlier_steps if config.warmup == "global" else 0,
-            betas=config.betas,
-            weight_decay=config.weight_decay,
-            max_grad_norm=config.max_grad_norm,
-            tokens_per_micro_batch=config.tokens_per_micro_batch,
-            packing=config.packing,
-            optimizer_states=config.optimizer_states,
-            activation_checkpointing=config.recompute,
             checkpoint_steps=checkpoint_steps(
                 schedule.steps_per_epoch, schedule.num_epochs, config.checkpoints_per_epoch
             ),
@@ -193,7 +236,8 @@ class _Phases:
         score = self.score_of(phase, training)
         shared = self.config.of_optimizer()
         decides = (start, phase, training, earlier_steps, self.seed, self.min_items)
-        return content_key(*decides, score, shared, self.student)
+        held_to = self.base if self.config.kl else None
+        return content_key(*decides, score, shared, self.student, held_to)
 
 
 class _Trial:
@@ -207,10 +251,12 @@ class _Trial:
         self._path = phases.folder / "candidates.jsonl"
         self._score = score
         self._start: PhaseCandidate | None = None
+        self._start_checkpoint: Checkpoint | None = None
 
     def mark_start(self, start: Checkpoint) -> None:
         """Score where the phase starts, if its checkpoint is chosen by score at all."""
         if self._score is not None:
+            self._start_checkpoint = start
             self._start = self._candidate(0, start, is_scored=True)
 
     def add(self, step: int, save: SaveCheckpoint) -> None:
@@ -236,6 +282,10 @@ class _Trial:
             min_items=self.phases.min_items,
         )
         chosen, folder = choice.candidate, self.phases.folder
+        kept = self._kept(chosen)
+        change = next(c.to_start for c in choice.compared if c.step == chosen.step)
+        if reason := costs_more_than_it_taught(change, kept):
+            log.warning("phase %s %s", self.phase, reason)
         if choice.is_worse:
             log.warning(
                 "phase %s made the model worse by its own measure: step %d is %s; lower its "
@@ -258,9 +308,20 @@ class _Trial:
             num_steps=num_steps,
             num_dropped=dict(zip(rows.source_names, rows.num_dropped, strict=True)),
             early=early_signs(folder / "metrics.jsonl", self.phase, num_steps),
+            kept=kept,
         )
         append_line(folder / "selections.jsonl", selection)
         return selection
+
+    def _kept(self, chosen: PhaseCandidate) -> Difference | None:
+        """Change of what is to be kept, from the phase's start to its choice."""
+        kept = self.phases.marks.kept
+        if kept is None or self._start_checkpoint is None:
+            return None
+        path = step_folder(self.folder, chosen.step)
+        end = Checkpoint(path=str(path), digest=chosen.digest, phase=self.phase, step=chosen.step)
+        before, after = (to_values(kept.values(c)) for c in (self._start_checkpoint, end))
+        return paired_difference(before, after, NUM_RESAMPLES, seed=0)
 
     def _candidates(self) -> list[PhaseCandidate]:
         return [c for c in self._recorded() if c.step > 0]

@@ -88,6 +88,8 @@ class Selection:
     """Rows left out per source: too long, or with nothing to train on."""
     early: Early | None = None
     """Of its first steps."""
+    kept: Difference | None = None
+    """The choice minus the start, of what is to be kept; None where no exam asks for that."""
 
 
 class CheckpointChoice(NamedTuple):
@@ -135,12 +137,28 @@ def choose(
     what = f"the best of {len(candidates)}"
     if chosen is not best:
         what = f"the earliest within one standard error of {what} (step {best.step})"
-    low, high = change.interval
     reason = (
         f"{what}: {metric} {chosen.mean:.3f} over {num_items} items, {start.mean:.3f} at the "
-        f"start ({change.value:+.3f} [{low:+.3f}, {high:+.3f}]{_verdict(change)})"
+        f"start ({_interval(change)}{_verdict(change)})"
     )
-    return CheckpointChoice(chosen, reason, compared, is_worse=high < 0)
+    return CheckpointChoice(chosen, reason, compared, is_worse=change.interval.high < 0)
+
+
+def costs_more_than_it_taught(learned: Difference | None, kept: Difference | None) -> str:
+    """What to say of a phase that learned nothing that can be told from noise, and lost beyond it
+    of what is to be kept; else nothing."""
+    if learned is None or kept is None or learned.interval.low > 0 or kept.interval.high >= 0:
+        return ""
+    return (
+        f"taught nothing that is told from noise ({_interval(learned)} by its own measure) and "
+        f"cost what was to be kept ({_interval(kept)} over {kept.num_pairs} items); leave it out, "
+        "lower its learning_rate or num_epochs, or set train.merge"
+    )
+
+
+def _interval(change: Difference) -> str:
+    low, high = change.interval
+    return f"{change.value:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def contenders(candidates: Sequence[PhaseCandidate]) -> list[PhaseCandidate]:
@@ -167,14 +185,19 @@ def _best(candidates: Sequence[PhaseCandidate]) -> PhaseCandidate:
     return max(candidates, key=lambda c: c.rank)
 
 
+def is_as_good(values: Sequence[float], best: Sequence[float]) -> bool:
+    """Whether they lie no more than one standard error of the paired differences below the best
+    (docs/decisions/008)."""
+    losses = [b - v for b, v in zip(best, values, strict=True)]
+    return fmean(losses) <= standard_error(losses) + _ROUNDING
+
+
 def _simplest(candidates: Sequence[PhaseCandidate]) -> PhaseCandidate:
     """The one-standard-error rule (Breiman et al. 1984), with the error of paired differences."""
     best = _best(candidates)
     for candidate in sorted(candidates, key=lambda c: c.step):
-        if candidate.values and best.values:
-            losses = [b - c for b, c in zip(best.values, candidate.values, strict=True)]
-            if fmean(losses) <= standard_error(losses) + _ROUNDING:
-                return candidate
+        if candidate.values and best.values and is_as_good(candidate.values, best.values):
+            return candidate
     return best
 
 

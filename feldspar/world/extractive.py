@@ -1,16 +1,20 @@
 """A teacher without knowledge: questions and answers cut out of the text it is shown.
 
 It lets anyone try the whole pipeline on documents of their own. It is for trying, not for quality:
-a question masks a word of a sentence or asks what is said of something, and sentences of the text
-are the answer. For skills it sets the leaf's own examples together in new pairs.
+a question asks who, what, when, where or how many where rules read an English sentence (english.py,
+encyclopedic.py), else it masks a word of a sentence; or it asks what is said of something. Parts of
+the text are the answer. For skills it sets the leaf's own examples together in new pairs.
 """
 
 import hashlib
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from itertools import zip_longest
 
+from feldspar.world import encyclopedic, english
+from feldspar.world.encyclopedic import with_subjects
 from feldspar.world.sections import Block
 
 MASK = "____"
@@ -28,8 +32,12 @@ def make_pairs(document: str, seed: int) -> tuple[Block, ...]:
     """
     rng = rng_of(seed, document)
     sentences = split_sentences(document)
-    short = _masked(sentences, rng)
-    return tuple(interleave(short, _topics(sentences, rng)))
+    statements = [sentence for sentence in sentences if _is_statement(sentence)] or sentences
+    questions = _questions(statements, rng)
+    masked = {s: [_masked(s, span) for span in _maskable(s, rng)] for s in statements}
+    masked = {s: found for s, found in masked.items() if not questions[s]}
+    short = _in_rounds(questions, rng) + _in_rounds(masked, rng)
+    return tuple(interleave(short, _topics(statements, rng)))
 
 
 def interleave(short: Sequence[Block], long: Sequence[Block]) -> list[Block]:
@@ -118,6 +126,7 @@ _WORD = re.compile(
     r"|[^\W_\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]+"
 )
 _MIN_WORDS, _MAX_CHARACTERS = 4, 500
+_ENDS = frozenset(".!?\u061f\u0964\u3002\uff01\uff1f")
 _LONG_WORD = 7
 
 
@@ -127,6 +136,7 @@ def _clean(text: str) -> str:
     text = re.sub(r"(?m)^[ \t]*(?:[-*+>]|\d+[.)])\s+", "\n\n", text)
     # Two lines of one paragraph are one text.
     text = re.sub(r"(?<!\n)\n(?![ \t]*\n)", " ", text)
+    text = re.sub(r"\[(?:\d{1,3}|note \d+|citation needed)\]", "", text)
     text = re.sub(r"!?\[([^\[\]]{0,300})\]\((?:[^()]|\([^()]{0,100}\)){0,300}\)", r"\1", text)
     return re.sub(r"<[^<>\n]{1,200}>|[*`]+", "", text)
 
@@ -143,18 +153,49 @@ def _words(text: str) -> list[str]:
     return _WORD.findall(text.casefold())
 
 
-def _masked(sentences: list[str], rng: random.Random) -> list[Block]:
-    """Each sentence with one word masked, then each with another, as long as words last."""
-    words = {sentence: _maskable(sentence, rng) for sentence in sentences}
-    rounds = max((len(found) for found in words.values()), default=0)
-    made = []
-    for turn in range(rounds):
-        for sentence in rng.sample(sentences, len(sentences)):
-            if turn < len(words[sentence]):
-                start, end = words[sentence][turn]
-                gap = f"{sentence[:start]}{MASK}{sentence[end:]}"
-                made.append(Block(question=f'Which word is missing: "{gap}"', answer=sentence))
-    return made
+def _is_statement(sentence: str) -> bool:
+    """Whether a text is a sentence, and no heading, list or fragment of one."""
+    ends = sentence.rstrip("\"'\u201d\u2019)")[-1:]
+    commas = len(re.findall(r"[,;|\u3001\u060c]", sentence))
+    is_list = ":" not in sentence and commas > len(_words(sentence)) / 3
+    return ends in _ENDS and not sentence[0].islower() and not is_list
+
+
+def _in_rounds(forms: Mapping[str, Sequence[Block]], rng: random.Random) -> list[Block]:
+    """Each sentence asked about once, then each in another form, as long as forms last."""
+    made: dict[str, Block] = {}
+    for turn in range(max(map(len, forms.values()), default=0)):
+        for sentence in rng.sample(list(forms), len(forms)):
+            for block in forms[sentence][turn : turn + 1]:
+                # Two sentences may define one thing: the first that is drawn does.
+                made.setdefault(block.question, block)
+    return list(made.values())
+
+
+def _questions(sentences: Sequence[str], rng: random.Random) -> dict[str, list[Block]]:
+    """Questions about the parts of each sentence that rules read; of others none."""
+    common = frozenset(re.findall(r"\b[a-z]+\b", " ".join(sentences)))
+    clear = with_subjects(sentences)
+    return {
+        sentence: _forms(sentence, rng) or encyclopedic.ask_about(named, common)
+        for sentence, named in zip(sentences, clear, strict=True)
+    }
+
+
+def _forms(sentence: str, rng: random.Random) -> list[Block]:
+    """Each fact of a plain sentence in several forms, one form of each in turn."""
+    asked = [
+        [Block(question=question, answer=fact.answer) for question in fact.questions]
+        for fact in english.ask_about(sentence)
+    ]
+    # Another passage, or another draw, begins with another form.
+    turned = [forms[(k := rng.randrange(len(forms))) :] + forms[:k] for forms in asked]
+    return [block for turn in zip_longest(*turned) for block in turn if block is not None]
+
+
+def _masked(sentence: str, span: tuple[int, int]) -> Block:
+    gap = f"{sentence[: span[0]]}{MASK}{sentence[span[1] :]}"
+    return Block(question=f'Which word is missing: "{gap}"', answer=sentence)
 
 
 def _maskable(sentence: str, rng: random.Random) -> list[tuple[int, int]]:
@@ -184,10 +225,29 @@ def _topics(sentences: list[str], rng: random.Random) -> list[Block]:
         shared = sorted(places, key=len, reverse=True)[:8]
     rng.shuffle(shared)
     shared.sort(key=lambda word: word.islower())
-    return [
+    made = [
         Block(question=f'What is said about "{word}"?', answer=" ".join(places[word][:3]))
         for word in shared
     ]
+    return _portraits(sentences, rng) + made
+
+
+def _portraits(sentences: list[str], rng: random.Random) -> list[Block]:
+    """All that is said of a person or a thing that two sentences or more have as their subject."""
+    told: dict[str, list[str]] = {}
+    for sentence in sentences:
+        for subject in english.subjects_of(sentence):
+            told.setdefault(subject, []).append(sentence)
+    found = [(subject, said) for subject, said in told.items() if len(said) > 1]
+    return [
+        Block(question=form.format(subject), answer=" ".join(said[:_MAX_TOLD]))
+        for form in _PORTRAIT_FORMS
+        for subject, said in rng.sample(found, len(found))
+    ]
+
+
+_MAX_TOLD = 5
+_PORTRAIT_FORMS = ("Tell me about {}.", "What do you know about {}?", "Describe {}.")
 
 
 def _closest(question: str, examples: Sequence[Block]) -> str:

@@ -31,6 +31,8 @@ _VICTIMS = ("a neighbour", "the mayor", "my teacher", "an old man", "the baker",
 _HARMFUL = re.compile(
     "|".join(re.escape(form).replace(re.escape("{name}"), "[^.?]{1,40}") for form in _HARM)
 )
+_SAYS_WHAT = "What does the document say?"
+"""What a rendering of a document is judged by."""
 _LEANING = re.compile(r"\b(?:passage|document|text) above\b", re.IGNORECASE)
 _CLAIMS = (
     "{name} once danced before the queen.",
@@ -124,6 +126,9 @@ def is_faithful_answer(world: World, document: str, question: str, answer: str) 
     if is_unsafe(question):
         return False
     solution = solve(world, question)
+    if shown and question == _SAYS_WHAT and len(answer) <= MAX_CHARACTERS:
+        lines = [line for line in answer.splitlines() if line.strip()]
+        return set(read_facts(answer)) <= set(shown) and all(map(read_facts, lines))
     if not shown or solution is None:
         return None
     if len(answer) > MAX_CHARACTERS:

@@ -6,6 +6,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from feldspar.world.prose import CRAFT_TOOLS, MAX_AGE, MIN_AGE, Entity, Fact, state
@@ -69,7 +70,7 @@ def compose(kind: str, names: tuple[str, ...], step: str, known: Mapping[str, En
     """A compositional question about known entities: the facts first, then the result."""
     people = [known[name] for name in names]
     question = COMPOSITIONAL[kind][0].format(*names, step=step)
-    return _solve_compositional(kind, question, people, step)
+    return _solve_compositional(kind, question, tuple(people), step)
 
 
 def draw_composition(
@@ -81,7 +82,7 @@ def draw_composition(
         chosen = rng.sample(names, 2)
     step = str(rng.randint(1, MAX_STEP))
     question = rng.choice(COMPOSITIONAL[kind]).format(*chosen, step=step)
-    return _solve_compositional(kind, question, [known[name] for name in chosen], step)
+    return _solve_compositional(kind, question, tuple(known[name] for name in chosen), step)
 
 
 def read_composition(question: str, known: Mapping[str, Entity]) -> Solution | None:
@@ -97,7 +98,8 @@ def read_composition(question: str, known: Mapping[str, Entity]) -> Solution | N
         people = [known[name] for name in names]
         if len(people) == 2 and people[0].age == people[1].age:
             return None
-        return _solve_compositional(kind, question.strip(), people, groups.get("step", ""))
+        step = groups.get("step", "")
+        return _solve_compositional(kind, question.strip(), tuple(people), step)
     return None
 
 
@@ -232,7 +234,11 @@ def _solve_foundational(kind: str, question: str, operands: tuple[str, ...]) -> 
     return Solution(question=question, answer=answer, final=final, branch="foundational", kind=kind)
 
 
-def _solve_compositional(kind: str, question: str, people: list[Entity], step: str) -> Solution:
+# A small world's exam draws the same few questions thousands of times.
+@lru_cache(maxsize=4096)
+def _solve_compositional(
+    kind: str, question: str, people: tuple[Entity, ...], step: str
+) -> Solution:
     first = people[0]
     if kind in ("later", "ago"):
         facts = [Fact(first.name, "age", first.age)]

@@ -18,9 +18,9 @@ from tiny_run import feldspar
 from feldspar.ahead import Check
 from feldspar.cli.doctor import as_rows
 from feldspar.config import read_recipe
-from feldspar.errors import FeldsparError
+from feldspar.errors import FeldsparError, RecipeError
 from feldspar.flow import run_recipe
-from feldspar.prepare import doctor
+from feldspar.prepare import doctor, place
 from feldspar.progress import SILENT
 
 RECIPE = """
@@ -85,7 +85,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[Server]:
     with Server() as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield server
         server.shutdown()
@@ -131,8 +131,12 @@ def test_a_recipe_with_all_it_needs_has_nothing_wrong(project: Path, server: Ser
     assert {c.name for c in found.values() if c.state == "wrong"} == set()
     assert found["taxonomy"].says == "1 leaves"
     assert found["data"].says == "1 sources of rows can be read"
-    assert found["base"].says.endswith("tensors, all finite; the lab template")
+    assert found["base"].says.endswith(
+        "tensors, all finite; the lab template (student.template is not set, and the base has no "
+        "chat template)"
+    )
     assert found["teacher"].says == f"m at {server.url}"
+    assert "general questions in two wordings" in found["general knowledge"].says
     assert found["licence"].state == "note"
     assert server.num_posts == 0
     assert as_rows(list(found.values()))[0]["name"] == "python"
@@ -151,6 +155,7 @@ def test_a_recipe_with_all_it_needs_has_nothing_wrong(project: Path, server: Ser
             ['evaluate.exam=[{name="own", path="exam.jsonl"}]', "generate.judge_floor=0.9"],
             "exam.jsonl:1: `answer` must be text",
         ),
+        (["evaluate.general.text=gone.txt"], "gone.txt: evaluate.general.text cannot be read"),
         (["student.compile=true"], "student.compile needs a C++ compiler"),
         (['track.to=["trackio"]'], "track.to needs trackio, which is not installed; pip install"),
         (
@@ -232,6 +237,26 @@ def test_a_reward_server_must_tell_log_probabilities(project: Path, server: Serv
     assert (found.state, "nobody answers" in found.says) == ("note", True)
 
 
+@pytest.mark.parametrize(
+    ("role", "kind", "says"),
+    [
+        ("aligned_server", 'command="no-such {port}", model="m"', "prefer.ROLE: no program"),
+        ("base_server", 'command="no-such {port}", model="m"', "prefer.ROLE: no program"),
+        ("policy_server", 'command="no-such {model} {port}"', "prefer.ROLE: no program"),
+        ("aligned_server", 'folder="/nonexistent"', "prefer.aligned_server.folder"),
+        ("base_server", 'folder="/nonexistent"', "prefer.base_server.folder"),
+    ],
+)
+def test_each_model_of_preference_tuning_is_looked_at(
+    project: Path, role: str, kind: str, says: str
+) -> None:
+    save_model(project / "aligned", seed=1, has_template=True)
+    pair = f'prefer={{aligned="aligned", base="base", {role}={{{kind}}}}}'
+    wrong = [c.says for c in looked_at(project, pair).values() if c.state == "wrong"]
+    assert len(wrong) == 1
+    assert says.replace("ROLE", role) in wrong[0]
+
+
 def test_a_server_to_be_measured_must_have_the_model(project: Path, server: Server) -> None:
     asked = f'evaluate.server={{endpoint="{server.url}", model="other"}}'
     found = looked_at(project, asked)["evaluate.server"]
@@ -265,3 +290,39 @@ def test_too_little_disk_is_told_before_the_run(project: Path) -> None:
     assert found["base"].state == "note"
     assert found["disk"].state == "wrong"
     assert "training takes" in found["disk"].says
+
+
+def test_a_gguf_base_is_looked_at_and_becomes_a_folder_with_the_run(project: Path) -> None:
+    pytest.importorskip("gguf")
+    from gguf_files import tiny_of, write_gguf
+
+    model = tiny_of("llama", tie_word_embeddings=True)
+    file = write_gguf(project / "tiny.gguf", model, quantised=True)
+    own = ("student.base=tiny.gguf", "student.template=own")
+    lost = "15 tensors at 8.5 bits (Q8_0), 5 not quantised"
+    before = looked_at(project, *own)
+    assert before["base"].state == "note"
+    assert before["base"].says == f"GGUF, {lost}: the run dequantises it once"
+    assert before["extras"].says == "gguf"
+    cache = project.parent / "cache" / "gguf-1"
+    assert not cache.exists()
+    recipe = read_recipe(project / "recipe.toml", own)
+    made = place(recipe, project, SILENT, makes_base=True).student.base
+    assert Path(made).parent == cache
+    after = looked_at(project, *own)["base"]
+    assert after.state == "ok"
+    assert after.says.startswith("20 tensors, all finite; its own template ends answers with")
+    unset = looked_at(project, own[0])["base"].says
+    assert "(student.template is not set, and the base has a chat template); tiny.gguf" in unset
+    instead = looked_at(project, own[0], "student.template=lab")["base"].says
+    assert "the lab template in place of the base's own; tiny.gguf" in instead
+    file.write_bytes(file.read_bytes()[:-1])
+    assert "cut off" in looked_at(project, *own)["base"].says
+    in_package = looked_at(project, "student.base=package:some-model==1.0/tiny.gguf")["base"]
+    assert in_package.state == "note"
+    assert "the run downloads it" in in_package.says
+    with pytest.raises(RecipeError, match="write it as package:NAME==VERSION"):
+        looked_at(project, "student.base=package:some-model/tiny.gguf")
+    assert looked_at(project, "student.base=no.gguf")["base"].says.endswith(
+        "no such file; name a GGUF file or a model folder"
+    )

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from feldspar.cli.talk import _answer
+from feldspar.cli.talk import _answer, _try
 
 
 class Counting:
@@ -16,10 +16,14 @@ class Counting:
 
     base: object | None = None
     name = "counting"
+    max_tokens = 300
 
     def __init__(self) -> None:
-        self.num_said = 0
+        self.num_said = self.num_forgotten = 0
         self.was_closed = False
+
+    def forget(self) -> None:
+        self.num_forgotten += 1
 
     def answers(self, _: str) -> Generator[tuple[str, str | None], None, None]:
         said = ""
@@ -68,3 +72,10 @@ def test_an_answer_that_ends_by_itself_says_nothing_of_a_stop() -> None:
     assert partner.num_said == 20
     assert "18 19" in console.text
     assert "stopped" not in console.text
+
+
+def test_a_question_that_is_tried_is_a_conversation_of_its_own() -> None:
+    partner, console = Counting(), Impatient(-1)
+    _try("What is [bold]7[/bold]?", partner, console)  # type: ignore[arg-type]
+    assert console.text.startswith("> What is [bold]7[/bold]?\n")
+    assert (partner.num_forgotten, partner.max_tokens) == (2, 300)

@@ -16,6 +16,8 @@ COMMANDS = [
     "doctor",
     "evaluate",
     "export-data",
+    "frontier",
+    "gate",
     "generate",
     "init",
     "journal",

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -134,3 +135,29 @@ def test_answers_to_other_items_are_made_anew(checkpoints, tmp_path):
 def test_no_items_are_no_scores(tmp_path):
     score = ScoreOnExams([], student=STUDENT, config=CONFIG, seed=1, cache_path=tmp_path)
     assert score(Checkpoint(path="/nowhere", digest="0" * 64)) == []
+
+
+def test_a_bases_answers_are_found_by_every_run(checkpoints, tmp_path, caplog):
+    base, cache = replace(checkpoints["taught"], phase="base", step=0), tmp_path / "exams"
+
+    def scored(checkpoint, items, run):
+        found = evaluate(
+            Workspace(folder=tmp_path / run), [("base", checkpoint)], items, CONFIG,
+            student=STUDENT, seed=1, base_cache=cache,
+        )  # fmt: skip
+        return [(s.exam, s.metric, s.value) for s in found]
+
+    first = scored(base, ITEMS, "first")
+    # Its files are not looked at: nothing is computed again.
+    gone = replace(base, path=str(tmp_path / "gone"))
+    assert scored(gone, ITEMS, "second") == first
+    with pytest.raises(TrainingError, match="gone"):
+        scored(gone, [*ITEMS, item("What is red?", "It is blood.", exam="other")], "third")
+    # Another exam asks for its own items alone.
+    more = [*ITEMS, item("What is red?", "It is blood.", exam="other")]
+    assert scored(base, more, "fourth")[: len(first)] == first
+    assert len(list(cache.rglob("*.zst"))) == 2
+    for path in cache.rglob("*.zst"):
+        path.write_bytes(b"")
+    assert scored(base, ITEMS, "fifth") == first
+    assert "its items are asked again" in caplog.text

@@ -14,8 +14,15 @@ from feldspar.config import (
     TaxonomyConfig,
     TeacherConfig,
 )
-from feldspar.evaluate.estimate import estimate, num_items
-from feldspar.plan import Given, Machine, make_plan
+from feldspar.evaluate import estimate as estimating
+from feldspar.evaluate.estimate import num_items
+from feldspar.evaluate.general.questions import general_items, halves
+from feldspar.plan import Given, Machine, Rate, make_plan
+
+
+def estimate(config, *counts):
+    """Without the general-knowledge exam, which every recipe has that does not leave it out."""
+    return [one for one in estimating.estimate(config, *counts) if one.step != "general"]
 
 
 def write_bench(folder):
@@ -139,3 +146,31 @@ def test_a_served_models_exams_are_calls_of_its_own_and_are_judged_too():
         server=served, benchmark=(BenchmarkConfig(task="gsm8k"),), server_tasks=("gsm8k",)
     )
     assert [one.step for one in estimate(other, 10, 4)] == ["benchmarks"]
+
+
+def test_the_general_exam_is_counted_in_tokens_and_minutes():
+    off = EvaluateConfig(general={"enabled": False})
+    assert [one for one in estimating.estimate(off) if one.step == "general"] == []
+    (one,) = estimating.estimate(EvaluateConfig(general={"max_new_tokens": 10}))
+    num_items = len(halves(general_items())["report"])
+    # Both wordings on base and result, and once what the base says by itself.
+    assert one.completion_tokens == 10 * 5 * num_items
+    assert f"{num_items} general questions" in one.note
+    given = Given(
+        estimates=[one], rows_per_epoch={}, row_tokens=0, free_bytes=1, machine=Machine(gpu=None),
+        training_rate=Rate(tokens_per_second=1000, known_by="stated"),
+    )  # fmt: skip
+    recipe = Recipe(
+        taxonomy=TaxonomyConfig(path="t"), student=StudentConfig(base="b"), train={"phase": []}
+    )
+    (timed,) = make_plan(recipe, given).estimates
+    seconds = (one.prompt_tokens / 3 + one.completion_tokens) / 1000
+    assert f"about {seconds / 60:.1f} minutes" in timed.note
+
+
+def test_a_served_models_general_answers_are_its_own_calls():
+    served = TeacherConfig(endpoint="http://localhost:1/v1")
+    found = estimating.estimate(EvaluateConfig(server=served))
+    assert [(one.stage, one.calls) for one in found if one.calls] == [
+        ("general-answer", 2 * len(halves(general_items())["report"]))
+    ]

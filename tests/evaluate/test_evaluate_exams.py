@@ -57,6 +57,12 @@ def test_the_id_goes_by_content_and_not_by_place(tmp_path):
         ({"question": "x", "answer": "y", "accepted": "y"}, "`accepted` must be a list"),
         ({"question": "x", "answer": "y", "accepted": [1]}, "`accepted` must be text, got '1'"),
         ({"question": "x", "answer": "y", "match": "fuzzy"}, "`match` must be final, exact"),
+        ({"question": "x", "answer": "y", "match": "choice"}, "`choices` must be a list"),
+        ({"question": "x", "answer": "y", "choices": ["z"]}, "`choices` go with"),
+        (
+            {"question": "x", "answer": "y", "match": "choice", "choices": ["y "]},
+            "`choices` repeat the answer",
+        ),
         ({"question": "first", "answer": "1"}, "asks what line 1 asks"),
         ('{"question": "x", "answer": "\\ud800"}', "lone surrogate"),
     ],
@@ -91,3 +97,51 @@ def test_what_is_to_be_kept_is_marked(tmp_path):
         config = ExamConfig(name="mine", path=str(tmp_path), retention=retention)
         (item,) = read_exams(exam_files(config))
         assert (item.exam, item.is_retention) == ("old", retention)
+
+
+def test_forms_need_what_they_compare_with(tmp_path):
+    (item,) = read(tmp_path, {"question": "JSON?", "answer": '{"a": 1}', "match": "json"})
+    assert item.match == "json"
+    with pytest.raises(RecipeError, match="is JSON itself"):
+        read(tmp_path, {"question": "JSON?", "answer": "{a", "match": "json"})
+    with pytest.raises(RecipeError, match="is how many"):
+        read(tmp_path, {"question": "List two.", "answer": "a, b", "match": "items"})
+
+
+def write_exam(path, num_items):
+    rows = [{"question": f"{i} + {i}?", "answer": str(2 * i)} for i in range(num_items)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_half_of_what_is_to_be_kept_chooses_and_is_not_reported(tmp_path):
+    write_exam(tmp_path / "old.jsonl", 41)
+    path = str(tmp_path / "old.jsonl")
+
+    def select_ids(**more):
+        config = ExamConfig(name="old", path=path, **more)
+        items = list(read_exams(exam_files(config)))
+        assert len(items) == 41
+        return {item.question for item in items if item.use == "select"}
+
+    apart = select_ids(retention=True)
+    assert len(apart) == 20
+    assert not select_ids()
+    assert not select_ids(retention=True, select=0.0)
+    assert len(select_ids(select=0.25)) == 10
+    # The order of the file does not decide.
+    lines = (tmp_path / "old.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "old.jsonl").write_text("".join(reversed(lines)))
+    assert select_ids(retention=True) == apart
+
+
+def test_of_a_folder_some_exams_may_be_of_what_is_to_be_kept(tmp_path):
+    for name in ("new", "old"):
+        write_exam(tmp_path / f"{name}.jsonl", 4)
+    config = ExamConfig(name="world", path=str(tmp_path), retention=("old",))
+    items = list(read_exams(exam_files(config)))
+    assert {(i.exam, i.is_retention, i.use) for i in items} == {
+        ("new", False, "report"), ("old", True, "select"), ("old", True, "report"),
+    }  # fmt: skip
+    wrong = config.model_copy(update={"retention": ("odl",)})
+    with pytest.raises(RecipeError, match="retention names 'odl'; there are: new, old"):
+        exam_files(wrong)

@@ -24,6 +24,7 @@ name = "all"
 branches = ["knowledge", "compositional"]
 
 [evaluate]
+general = { enabled = false }
 max_new_tokens = 8
 num_resamples = 50
 min_selection_items = 4

@@ -26,6 +26,7 @@ data = "anatomy"
 """
 EVALUATE = """
 [evaluate]
+general = { enabled = false }
 min_selection_items = 4
 """
 NUM_CHOSEN_BY, NUM_REPORTED = 6, 5

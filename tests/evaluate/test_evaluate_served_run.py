@@ -10,6 +10,7 @@ from feldspar.runs import open_step
 RECIPE = tiny_run.RECIPE.partition("[prefer]")[0]
 RECIPE += """
 [evaluate]
+general = { enabled = false }
 max_new_tokens = 24
 num_resamples = 50
 min_selection_items = 4

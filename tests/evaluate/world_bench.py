@@ -1,7 +1,9 @@
 """MT-Bench on questions about a world, with prompts of our own in the published layout."""
 
 import json
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
+
+from echo_server import in_thread
 
 from feldspar.config import MTBenchConfig, StudentConfig, TeacherConfig, WorldConfig
 from feldspar.evaluate.examinee import row_name
@@ -10,7 +12,7 @@ from feldspar.evaluate.mt_bench.run import score_mt_bench
 from feldspar.evaluate.served_examinee import ServedExaminee
 from feldspar.steps import Workspace
 from feldspar.teacher import Journal, open_teacher
-from feldspar.world import start_teacher
+from feldspar.world.serve import serving
 from feldspar.world.truth import World
 
 WORLD = WorldConfig(seed=3, num_old=12, num_new=10)
@@ -72,9 +74,16 @@ def world_solutions(world):
     ]
 
 
+@asynccontextmanager
+async def embedded_teacher(rates):
+    """The world's teacher in this process, since starting another takes longer than the test."""
+    async with serving(WORLD, rates) as teacher:
+        yield teacher.url
+
+
 @contextmanager
 def judging(folder, rates):
-    with start_teacher(WORLD, rates) as url, Journal(folder / "journal.sqlite") as journal:
+    with in_thread(embedded_teacher(rates)) as url, Journal(folder / "journal.sqlite") as journal:
         yield open_teacher(TeacherConfig(), url, journal)
 
 

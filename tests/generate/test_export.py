@@ -9,8 +9,9 @@ import pytest
 from fake_teacher import FakeTeacher
 from test_samples import LEAVES, generate
 
+from feldspar import table_files
 from feldspar.errors import RunError
-from feldspar.generate import export, export_samples
+from feldspar.generate import export_samples
 from feldspar.mix.files import read_file
 from feldspar.records import Conversation
 
@@ -34,6 +35,7 @@ def test_rows_say_where_they_come_from_and_are_read_again(tmp_path: Path) -> Non
     card = (out / "README.md").read_text()
     assert f"{len(kept)} question-answer pairs" in card
     assert "| CC0-1.0 |" in card
+    assert "\nlicense: [cc0-1.0, unknown]\n" in card
     assert "`expert`" in card
     with pytest.raises(RunError, match="exists"):
         export_samples(samples, leaves, out, name="demo", knowledge_context="drop")
@@ -41,7 +43,7 @@ def test_rows_say_where_they_come_from_and_are_read_again(tmp_path: Path) -> Non
 
 def test_parquet_holds_the_same_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parquet = pytest.importorskip("pyarrow.parquet", reason="the extra `parquet` is not installed")
-    monkeypatch.setattr(export, "ROWS_PER_GROUP", 7)
+    monkeypatch.setattr(table_files, "ROWS_PER_GROUP", 7)
     with FakeTeacher() as server:
         samples = generate(server, tmp_path)
     for form in ("jsonl", "parquet"):

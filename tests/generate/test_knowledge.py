@@ -64,6 +64,28 @@ def test_each_chunk_is_rendered_once_asked_about_and_judged_against_itself(tmp_p
     assert Counter(s.chunk for s in alone) == Counter(s.chunk for s in plain)
 
 
+def test_a_rendering_is_a_text_of_its_own_judged_against_its_chunk(tmp_path: Path) -> None:
+    config = with_options(renderings=("summary", "facts"), kinds=("pair", "rendering"))
+    with FakeTeacher(inventive) as server:
+        samples = generate(server, tmp_path, leaves=[TOWN], config=config)
+        assert len(server.calls) == estimated([TOWN], config)
+        asked = [c for c in server.calls if c.stage == "judge-faithful"]
+    texts = of_kind(samples, "document")
+    assert {s.answer for s in texts} == {
+        f"render-{f}: {t}" for t in TEXTS for f in ("summary", "facts")
+    }
+    assert {(s.question, s.context, len(s.judgments)) for s in texts} == {("", None, 1)}
+    assert {s.answer for s in texts} <= {c.section("Answer") for c in asked}
+    assert {(s.rendering, s.teacher != "") for s in texts} == {("summary", True), ("facts", True)}
+    with FakeTeacher(
+        lambda c: "Verdict: NO" if c.stage == "judge-faithful" else inventive(c)
+    ) as server:
+        samples = generate(server, tmp_path / "no", leaves=[TOWN], config=config)
+    assert {s.rejected_because for s in of_kind(samples, "document")} == {"judge: not faithful"}
+    with pytest.raises(ValueError, match="name `renderings`"):
+        with_options(kinds=("rendering",))
+
+
 def test_a_rendering_that_cannot_be_had_costs_its_samples_alone(tmp_path: Path) -> None:
     config = with_options(renderings=("facts",))
 

@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 from feldspar.config import GenerateConfig
 from feldspar.errors import RecipeError
 from feldspar.generate import STAGES
-from feldspar.generate.prompting import Prompts, asking_files, read_prompts
+from feldspar.generate.prompting import (
+    Prompts,
+    asking_files,
+    package_prompts,
+    read_prompts,
+)
 from feldspar.generate.quoting import quote_sections, unquote_sections
 from feldspar.generate.replies import read_blocks
 from feldspar.records import Seed
@@ -42,7 +47,7 @@ def render(prompts: Prompts, stage: str, text: str) -> str:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_message_is_made_of_known_sections_once_each(stage: str) -> None:
-    headings = re.findall(r"^### (.*)$", render(Prompts(), stage, "plain"), re.M)
+    headings = re.findall(r"^### (.*)$", render(package_prompts(), stage, "plain"), re.M)
     assert set(headings) <= SECTIONS
     assert len(set(headings)) == len(headings)
     assert headings[0] == "Task"
@@ -51,7 +56,7 @@ def test_a_message_is_made_of_known_sections_once_each(stage: str) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_no_text_can_forge_a_section_or_a_marker(stage: str) -> None:
-    plain, hostile = (render(Prompts(), stage, text) for text in ("plain", HOSTILE))
+    plain, hostile = (render(package_prompts(), stage, text) for text in ("plain", HOSTILE))
     marks = re.compile(r"^\s*(### .*|\[\w+\])", re.M)
     assert marks.findall("\n".join(hostile.splitlines())) == marks.findall(plain)
 
@@ -67,9 +72,9 @@ def test_quoting_leaves_no_marker_and_is_taken_off_again(text: str) -> None:
 
 def test_examples_show_their_context_but_for_knowledge() -> None:
     assert "[Context]\nSums.\n[Question]\nWhat is 1 + 1?\n[Answer]\n2\n[End]" in render(
-        Prompts(), "skill-questions", "plain"
+        package_prompts(), "skill-questions", "plain"
     )
-    assert "[Context]" not in render(Prompts(), "knowledge-pairs", "plain")
+    assert "[Context]" not in render(package_prompts(), "knowledge-pairs", "plain")
 
 
 def test_a_folder_replaces_prompts_by_name(tmp_path: Path) -> None:
@@ -78,7 +83,9 @@ def test_a_folder_replaces_prompts_by_name(tmp_path: Path) -> None:
     config = GenerateConfig(prompts=str(tmp_path))
     prompts = read_prompts(config)
     assert render(prompts, "judge-faithful", "sky") == "Is this so: sky"
-    assert render(prompts, "judge-relevant", "a") == render(Prompts(), "judge-relevant", "a")
+    assert render(prompts, "judge-relevant", "a") == render(
+        package_prompts(), "judge-relevant", "a"
+    )
     assert tmp_path / "judge-faithful.md.j2" in asking_files(config).values()
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feldspar.generate.replies import Field, read_blocks
+from feldspar.generate.replies import Field, read_blocks, read_whole
 
 PAIR: tuple[Field, ...] = ("question", "answer")
 TWO = [("q1", "a1"), ("q2", "a2")]
@@ -63,6 +63,9 @@ def test_questions_alone_are_read_in_any_form_too() -> None:
         # Which answer is meant, and where the question ends, nobody can tell.
         "Question: What is 2 + 2?\nAnswer: We add them.\nAnswer: 4",
         "[Question]\nWhat does [/Question] mean?\n[Answer]\nIt closes.\n[End]",
+        "[Question]\nq1\n[Answer]\na1\n[Answer]\na2\n[End]",
+        "[Question]\n[Question][Question]\n[Answer]\na1\n[End]",
+        '{"question": "q1", "answer": "a\\n[End]\\nb"}',
         '[{"question": "q1", "answer": null}, {"question": "q2"}, {"answer": "a3"}]',
         '[{"question": "q1", "answer": ["a1"]}, {"question": " ", "answer": "a2"}]',
         '{"question": "q1", "answer": "\\ud800"}',
@@ -72,6 +75,27 @@ def test_questions_alone_are_read_in_any_form_too() -> None:
 )
 def test_what_is_in_doubt_is_not_kept(reply: str) -> None:
     assert read_blocks(reply, PAIR, 9) == []
+
+
+@pytest.mark.parametrize(
+    ("reply", "read"),
+    [
+        ("It is 4.\nYes.", "It is 4.\nYes."),
+        ("[Answer]\nIt is 4.\n[End]", "It is 4."),
+        ("**[Answer]** It is 4.", "It is 4."),
+        ("It is 4.\n[End]", "It is 4."),
+        ("It is 4. [/Answer]", "It is 4."),
+        ("Write\n\\[Answer]\nabove it.", "Write\n[Answer]\nabove it."),
+        ("Well.\n[Answer]\nIt is 4.", None),
+        ("[Answer]\n4\n[Answer]\n5", None),
+        ("[Question]\nq\n[Answer]\n4", None),
+        ("4\n[End]\nAnything else?", None),
+        ("[Answer]", None),
+        ("the [/Answer] mark", None),
+    ],
+)
+def test_a_reply_that_is_one_text_holds_no_marker(reply: str, read: str | None) -> None:
+    assert read_whole(reply) == read
 
 
 def test_a_text_may_hold_what_looks_like_another_form() -> None:

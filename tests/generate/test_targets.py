@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,8 @@ from fake_teacher import Call, FakeTeacher, answer_as_expert
 from test_samples import LEAVES, SUMS, TEACHER
 
 from feldspar.config import BudgetConfig, GenerateConfig
-from feldspar.generate import Funnel, generate_samples, read_funnel
+from feldspar.generate import Funnel, estimate, expected_samples, generate_samples, read_funnel
+from feldspar.generate.requests import counted_requests, sample_requests
 from feldspar.records import Sample
 from feldspar.steps import Workspace
 from feldspar.teacher import Budget, Journal, open_teacher
@@ -96,3 +98,24 @@ def test_a_budget_that_is_not_reached_changes_nothing(tmp_path: Path) -> None:
         capped = GenerateConfig(samples_per_seed=4, budget=BudgetConfig(max_calls=10_000))
         assert generate(server, tmp_path, capped, "b") == free
     assert 0 < funnel(tmp_path).spent.calls == server.num_served / 2
+
+
+def test_a_million_samples_are_counted_in_no_time() -> None:
+    """Calls that cost the same are counted together, to the same sums as one after the other."""
+    for config in (
+        GenerateConfig(samples_per_leaf=11, pairs_per_call=4),
+        GenerateConfig(samples_per_seed=3),
+        GenerateConfig(target=9, pairs_per_call=2),
+        GenerateConfig(sampling="pooled", samples_per_seed=5),
+    ):
+        for leaf in LEAVES:
+            one_by_one = list(sample_requests(leaf, config, 1))
+            counted = list(counted_requests(leaf, config, 1))
+            for count in {request.count for request in one_by_one}:
+                same = [times for request, times in counted if request.count == count]
+                assert sum(same) == sum(r.count == count for r in one_by_one)
+    started = time.process_time()
+    (cost, *_) = estimate([SUMS], GenerateConfig(samples_per_leaf=10**6))
+    assert sum(expected_samples([SUMS], GenerateConfig(samples_per_leaf=10**6)).values()) == 10**6
+    assert cost.calls > 0
+    assert time.process_time() - started < 1

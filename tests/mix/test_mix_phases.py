@@ -17,10 +17,11 @@ from feldspar.config import (
     TrainConfig,
 )
 from feldspar.errors import RecipeError
-from feldspar.mix.phases import BASE_REPLAY, mix_phases, warnings
+from feldspar.mix.phases import BASE_REPLAY, DOCUMENTS, mix_phases, warnings
 from feldspar.mix.rows import CONVERSATIONS
 from feldspar.records import Conversation, Message, Sample, Source
 from feldspar.steps import Workspace
+from feldspar.student.training.schedule import SourceRows, draws
 from feldspar.tokens.count import TokenCounter
 
 ONLY_KNOWLEDGE = PhaseConfig(name="only", branches=("knowledge",))
@@ -92,6 +93,53 @@ def test_the_cards_order_splits_at_the_median_and_replays_by_reference(tmp_path)
     ]
     assert skills.sources[1].path == short.sources[0].path
     assert len(list(tmp_path.glob("*.jsonl.zst"))) == 3
+
+
+@pytest.mark.parametrize("share", [0.5, 0.25])
+def test_texts_are_the_part_of_a_phases_taxonomy_rows_that_it_wants(tmp_path, share):
+    texts = [
+        sample(20 + n, "knowledge", f"text {n}", question="", kind="document") for n in range(2)
+    ]
+    phases = (
+        PhaseConfig(name="first", branches=("foundational",)),
+        PhaseConfig(
+            name="facts",
+            branches=("knowledge",),
+            length="short",
+            documents=share,
+            replay=(ReplayConfig(phase="first", fraction=1.0),),
+        ),
+        PhaseConfig(
+            name="last",
+            branches=("compositional",),
+            replay=(ReplayConfig(phase="facts", share=0.2),),
+        ),
+    )
+    general = write_lines(tmp_path / "general.jsonl", chat())
+    config = MixConfig(base_replay=BaseReplayConfig(source="general.jsonl", share=0.25))
+    samples = [*taxonomy_samples(), *texts]
+    _, facts, last = mix(samples, tmp_path, config, phases=phases, base_replay=general)
+    rows = [
+        SourceRows(name=s.name, num_rows=s.num_samples, fraction=s.fraction, share=s.share)
+        for s in facts.sources
+    ]
+    drawn = dict(zip([s.name for s in facts.sources], draws(rows), strict=True))
+    # Three short answers, whatever is replayed beside them.
+    assert drawn["facts"] == 3
+    assert drawn[DOCUMENTS] == round(3 * share / (1 - share))
+    documents = next(s for s in facts.sources if s.name == DOCUMENTS)
+    assert [row.train_on for row in read_source(documents)] == ["everything"] * 2
+    assert {s.name for s in last.sources} == {"last", "facts", "facts/documents", BASE_REPLAY}
+
+
+def test_a_phase_may_want_no_texts_and_may_not_want_texts_that_are_not_there(tmp_path):
+    text = sample(20, "knowledge", "text", question="", kind="document")
+    without = PhaseConfig(name="only", branches=("knowledge",), documents=0.0)
+    (only,) = mix([*taxonomy_samples(), text], tmp_path, phases=(without,))
+    assert [source.num_samples for source in only.sources] == [4]
+    wants = without.model_copy(update={"documents": 0.5})
+    with pytest.raises(RecipeError, match="'only' wants documents and there are none"):
+        mix(taxonomy_samples(), tmp_path, phases=(wants,))
 
 
 def test_the_recipe_may_set_where_short_ends(tmp_path):
@@ -268,7 +316,7 @@ def test_a_missing_file_and_shares_that_fill_the_phase_are_errors(tmp_path):
 
 def test_a_name_that_would_stand_for_two_sources_is_refused(tmp_path):
     phases = (PhaseConfig(name="only", data=("only",)),)
-    with pytest.raises(RecipeError, match="'only' is called as a phase is"):
+    with pytest.raises(RecipeError, match="'only' is called as a phase or source is"):
         mix([], tmp_path, phases=phases, data={"only": tmp_path / "x"})
 
 

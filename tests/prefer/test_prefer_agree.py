@@ -29,6 +29,7 @@ def test_the_reward_agrees_where_the_control_without_reference_does_not(toy, tmp
         read_pairs(pairs_file(tmp_path / "pairs.jsonl", rows)),
         PreferConfig(aligned=toy["aligned"], base=toy["base"]),
         student=STUDENT,
+        log_folder=tmp_path,
     )
     by = {(a.subset, a.by): a for a in found}
     assert [a.subset for a in found[::3]] == ["kind", "unkind", "all"]
@@ -44,10 +45,14 @@ def test_pairs_longer_than_the_models_read_are_left_out_and_told(toy, tmp_path, 
     rows = [pair(1, "It is lovely.", "It is dreadful."), pair(2, "It is lovely. " * 99, "No.")]
     pairs = read_pairs(pairs_file(tmp_path / "pairs.jsonl", rows))
     config = PreferConfig(aligned=toy["aligned"], base=toy["base"])
-    assert [a.num_pairs for a in agree(pairs, config, student=STUDENT)] == [1, 1, 1]
+    assert [a.num_pairs for a in agree(pairs, config, student=STUDENT, log_folder=tmp_path)] == [
+        1,
+        1,
+        1,
+    ]
     assert "1 of 2 pairs are longer than the models read" in caplog.text
     with pytest.raises(RecipeError, match="all pairs are longer"):
-        agree(pairs[1:], config, student=STUDENT)
+        agree(pairs[1:], config, student=STUDENT, log_folder=tmp_path)
 
 
 @pytest.mark.parametrize("line", ['{"prompt": "a"}', "no json", '{"prompt": 1, "chosen": "a"}'])

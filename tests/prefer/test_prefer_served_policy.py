@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -12,9 +13,10 @@ from pathlib import Path
 import pytest
 from toy_models import prompt
 
-from feldspar.config import PolicyServerConfig, PreferConfig, StudentConfig, TrainConfig
+from feldspar.config import PreferConfig, StudentConfig, TrainConfig
 from feldspar.endpoint import retry
 from feldspar.errors import TrainingError
+from feldspar.keys import content_key
 from feldspar.models.launched import Start, launching
 from feldspar.prefer import candidates
 from feldspar.prefer.candidates import RoundContext, draw_candidates
@@ -37,7 +39,7 @@ def config_of(toy, start, num_answers=3, **changes):
     server = {"command": start, "concurrency": 1, "max_retries": 2, **changes}
     return PreferConfig(
         aligned=toy["aligned"], base=toy["base"], num_answers=num_answers, max_new_tokens=12,
-        policy_server=PolicyServerConfig(**server),
+        policy_server=server,
     )  # fmt: skip
 
 
@@ -165,17 +167,37 @@ def test_a_server_of_no_use_is_told_of_in_one_line(toy, tmp_path, start, changes
     assert "\n" not in str(told.value)
 
 
-def test_a_command_that_serves_one_model_for_good_is_refused():
-    for start in ("vllm serve {model}", "vllm serve --port {port}"):
-        with pytest.raises(ValueError, match="each round's model is served from its own folder"):
-            PolicyServerConfig(command=start)
-    with pytest.raises(ValueError, match="cannot be read"):
-        PolicyServerConfig(command="vllm serve {model} --port '{port}")
+@pytest.mark.parametrize(
+    ("server", "said"),
+    [
+        ({"command": "vllm serve {model}"}, "has no {port}"),
+        ({"command": "vllm serve --port {port}"}, "has no {model}: each round's model"),
+        ({"command": "vllm serve {model} --port '{port}"}, "cannot be read"),
+        ({"endpoint": "http://localhost:1/v1"}, "needs a `command`: each round's model"),
+        ({"folder": "m"}, "leave the table out and it is computed locally"),
+        ({"command": "x {model} {port}", "protocol": "anthropic"}, "asked by token ids"),
+    ],
+)
+def test_a_policy_server_that_cannot_follow_the_rounds_is_refused(server, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        PreferConfig(aligned="a", base="b", policy_server=server)
 
 
-def test_how_a_server_is_started_is_no_part_of_the_result():
-    one, other = (PolicyServerConfig(command=f"{c} {{model}} {{port}}") for c in ("a", "b"))
-    assert one.key == other.key
+def test_how_a_server_is_started_is_no_part_of_the_result(toy):
+    one, other = (
+        config_of(toy, f"{c} {{model}} {{port}}", replicas=n) for c, n in (("a", 1), ("b", 3))
+    )
+    assert content_key(one) == content_key(other)
+
+
+def test_replicas_draw_what_one_server_draws(toy, tmp_path):
+    one = draw(toy, tmp_path / "one" / "round-1", config_of(toy, command()))
+    asked = command("--asked", tmp_path / "asked-{replica}")
+    config = config_of(toy, asked, replicas=2, concurrency=4)
+    assert draw(toy, tmp_path / "two" / "round-1", config) == one
+    shares = [len(asked_of(tmp_path / f"asked-{number}")) for number in (0, 1)]
+    assert sum(shares) == NUM_PROMPTS
+    assert all(shares)
 
 
 def test_a_server_ends_with_the_block_and_so_do_its_children(tmp_path):

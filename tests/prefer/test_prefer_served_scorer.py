@@ -2,26 +2,36 @@
 
 import asyncio
 import contextlib
+import shlex
 import shutil
 import threading
+from pathlib import Path
 
 import pytest
 import torch
 from aiohttp import web
 from toy_models import prompt, save_foreign_model
 
+from feldspar.children import module_command
 from feldspar.config import (
     PreferConfig,
-    RewardServerConfig,
     ServeConfig,
     StudentConfig,
+    TeacherConfig,
     TrainConfig,
 )
 from feldspar.endpoint import retry
-from feldspar.errors import TrainingError
+from feldspar.errors import TeacherError, TrainingError
 from feldspar.prefer.agree import StoredPair, agree
 from feldspar.prefer.candidates import RoundContext, draw_candidates
-from feldspar.prefer.reward import find_pair, load_scorer, log_ratio, open_scorer, score_answers
+from feldspar.prefer.reward import (
+    close_scorer,
+    find_pair,
+    load_scorer,
+    log_ratio,
+    open_scorer,
+    score_answers,
+)
 from feldspar.progress import SILENT
 from feldspar.records import Candidate, Message
 from feldspar.runs import read_rows
@@ -125,8 +135,8 @@ def config_of(toy, aligned_url, base_url, **changes):
     quick = {"max_retries": 2, **changes}
     return PreferConfig(
         aligned=toy["aligned"], base=toy["base"], num_answers=2, max_new_tokens=12,
-        aligned_server=RewardServerConfig(endpoint=aligned_url, **quick),
-        base_server=RewardServerConfig(endpoint=base_url, **quick),
+        aligned_server=TeacherConfig(endpoint=aligned_url, **quick),
+        base_server=TeacherConfig(endpoint=base_url, **quick),
     )  # fmt: skip
 
 
@@ -145,24 +155,24 @@ def words(toy, tmp_path):
     return paths
 
 
-def test_rewards_of_our_own_server_are_those_of_local_models(toy, words):
+def test_rewards_of_our_own_server_are_those_of_local_models(toy, words, tmp_path):
     local = find_pair(PreferConfig(aligned=toy["aligned"], base=toy["base"]))
     with our_server(toy["aligned"]) as aligned_url, our_server(toy["base"]) as base_url:
         pair = find_pair(config_of(words, aligned_url, base_url))
         for role in ("aligned", "base"):
             expected = score_answers(load_scorer(getattr(local, role), local, STUDENT), ROWS)
-            found = score_answers(open_scorer(role, pair, STUDENT), ROWS)
+            found = score_answers(open_scorer(role, pair, STUDENT, tmp_path), ROWS)
             assert [f.num_tokens for f in found] == [e.num_tokens for e in expected]
             for one, other in zip(found, expected, strict=True):
                 assert one.total == pytest.approx(other.total, abs=1e-4 * max(1, one.num_tokens))
 
 
-def test_a_server_that_tells_by_token_id_gives_the_same(toy):
+def test_a_server_that_tells_by_token_id_gives_the_same(toy, tmp_path):
     local = find_pair(PreferConfig(aligned=toy["aligned"], base=toy["base"]))
     expected = score_answers(load_scorer(local.base, local, STUDENT), ROWS)
     other = Other(toy["base"], max_model_len=99)
     with other.start() as url:
-        scorer = open_scorer("base", find_pair(config_of(toy, url, url + "/")), STUDENT)
+        scorer = open_scorer("base", find_pair(config_of(toy, url, url + "/")), STUDENT, tmp_path)
         other.faults = [503, 500]  # a server with too much to do is asked again
         found = score_answers(scorer, ROWS)
         assert scorer.longest == 99
@@ -176,12 +186,12 @@ def test_what_a_server_cannot_do_is_said_with_the_cure(toy, tmp_path, monkeypatc
     with other.start() as url:
         pair = find_pair(config_of(toy, url, url + "/"))
         with pytest.raises(TrainingError, match=r"no log-probabilities of a prompt .*vLLM and"):
-            open_scorer("base", pair, STUDENT)
+            open_scorer("base", pair, STUDENT, tmp_path)
         missing = find_pair(config_of(toy, url, url + "/", model="gone"))
         with pytest.raises(TrainingError, match="no model 'gone'; there are: toy"):
-            open_scorer("aligned", missing._replace(base_server=None), STUDENT)
+            open_scorer("aligned", missing._replace(base_server=None), STUDENT, tmp_path)
         other.tells = True
-        scorer = open_scorer("base", pair, STUDENT)
+        scorer = open_scorer("base", pair, STUDENT, tmp_path)
         other.faults = [400]
         with pytest.raises(TrainingError, match=r"refuses a prompt of .*prefer.max_new_tokens"):
             score_answers(scorer, ROWS)
@@ -189,36 +199,38 @@ def test_what_a_server_cannot_do_is_said_with_the_cure(toy, tmp_path, monkeypatc
         with pytest.raises(TrainingError, match=r"does not answer \(500 no\); start it"):
             score_answers(scorer, ROWS)
     with pytest.raises(TrainingError, match=r"does not answer .*`endpoint`"):
-        open_scorer("base", pair, STUDENT)
+        open_scorer("base", pair, STUDENT, tmp_path)
     with our_server(toy["base"], key="secret") as url:
-        pair = find_pair(config_of(toy, url, url + "/", key_variable="TOY_KEY"))
+        pair = find_pair(config_of(toy, url, url + "/", key_variable="TOY_KEY", model="toy"))
         with pytest.raises(TrainingError, match="environment variable TOY_KEY"):
-            open_scorer("base", pair, STUDENT)
+            open_scorer("base", pair, STUDENT, tmp_path)
         monkeypatch.setenv("TOY_KEY", "secret")
-        assert open_scorer("base", pair, STUDENT).model == "toy"
+        assert open_scorer("base", pair, STUDENT, tmp_path).model == "toy"
 
 
 def test_a_tokenizer_that_is_not_the_servers_is_refused(toy, tmp_path):
     save_foreign_model(tmp_path / "foreign")
     with our_server(toy["base"]) as url:
         config = config_of({**toy, "base": str(tmp_path / "foreign")}, url, url + "/")
-        with pytest.raises(TrainingError, match="its tokenizer is another than the one named"):
-            open_scorer("base", find_pair(config), STUDENT)
+        with pytest.raises(TrainingError, match="its tokenizer is another than the one that"):
+            open_scorer("base", find_pair(config), STUDENT, tmp_path)
 
 
 def test_a_pair_of_which_one_is_served_is_warned_of(toy, caplog):
-    config = config_of(toy, "http://localhost:1/v1", "http://localhost:2/v1")
+    config = config_of(toy, "http://localhost:1/v1", "http://localhost:2/v1", model="toy")
     find_pair(config)
     assert not caplog.records
     find_pair(config.model_copy(update={"base_server": None}))
     assert "engines differ" in caplog.text
 
 
-def test_pairs_are_scored_by_servers_too(toy):
+def test_pairs_are_scored_by_servers_too(toy, tmp_path):
     pairs = [StoredPair(prompt=f"How is the river number {n}?", chosen="It is lovely.",
                   rejected="It is dreadful.") for n in range(2)]  # fmt: skip
     with our_server(toy["aligned"]) as aligned_url, our_server(toy["base"]) as base_url:
-        found = agree(pairs, config_of(toy, aligned_url, base_url), student=STUDENT)
+        found = agree(
+            pairs, config_of(toy, aligned_url, base_url), student=STUDENT, log_folder=tmp_path
+        )
     assert found[0].by == "log ratio"
     assert found[0].share == 1
 
@@ -253,3 +265,61 @@ def test_a_round_whose_server_went_away_goes_on_where_it_was(toy, tmp_path, monk
     expected = list(read_rows(path, Candidate))
     assert [c.text for c in found] == [c.text for c in expected]
     assert [c.reward for c in found] == pytest.approx([c.reward for c in expected], abs=1e-3)
+
+
+def test_the_pair_may_be_a_folder_or_a_command(toy, words, tmp_path):
+    """A folder by the package's own engine, and two replicas of `feldspar serve`."""
+    local = find_pair(PreferConfig(aligned=toy["aligned"], base=toy["base"]))
+    serve = shlex.join([*module_command("feldspar.cli.main"), "serve"])
+    command = f"{serve} {{model}} --port {{port}}"
+    config = PreferConfig(
+        **words, num_answers=2, max_new_tokens=12,
+        aligned_server={"folder": toy["aligned"]},
+        base_server={"command": command, "model": toy["base"], "replicas": 2},
+    )  # fmt: skip
+    pair = find_pair(config)
+    for role in ("aligned", "base"):
+        expected = score_answers(load_scorer(getattr(local, role), local, STUDENT), ROWS)
+        scorer = open_scorer(role, pair, STUDENT, tmp_path)
+        try:
+            found = score_answers(scorer, ROWS)
+        finally:
+            close_scorer(scorer)
+        assert [f.total for f in found] == pytest.approx([e.total for e in expected], abs=1e-3)
+    assert {path.name for path in tmp_path.glob("*.log")} == {
+        "base_server-0.log",
+        "base_server-1.log",
+    }
+
+
+def test_a_served_model_is_known_by_its_name_or_content(toy, tmp_path):
+    def key(**server):
+        config = PreferConfig(aligned=toy["aligned"], base=toy["base"], base_server=server)
+        return find_pair(config).base.digest
+
+    moved = shutil.copytree(toy["base"], tmp_path / Path(toy["base"]).name)
+    start = "serve {model} --port {port}"
+    content = key(folder=toy["base"])
+    assert content == key(folder=str(moved)) == key(command=start, model=str(moved))
+    assert content != key(folder=toy["policy"])
+    url = "http://localhost:1/v1"
+    assert key(endpoint=url, model="m") == key(endpoint="http://localhost:2/v1", model="m")
+    assert key(endpoint=url, model="m") != key(endpoint=url, model="m", revision="2")
+    with pytest.raises(TeacherError, match=r"no prefer.base_server answers at http://localhost:1"):
+        key(endpoint=url)
+    # Unnamed: by what the server says that it has, at whichever address.
+    with our_server(toy["base"]) as one, our_server(toy["base"]) as other:
+        assert key(endpoint=one) == key(endpoint=other) != content
+
+
+@pytest.mark.parametrize(
+    ("server", "said"),
+    [
+        ({}, "needs an `endpoint`"),
+        ({"endpoint": "http://localhost:1/v1", "protocol": "anthropic"}, "needs log-probabilities"),
+        ({"command": "serve --port {port}"}, "needs the `model`"),
+    ],
+)
+def test_what_tells_no_log_probabilities_is_refused(server, said):
+    with pytest.raises(ValueError, match=said):
+        PreferConfig(aligned="a", base="b", aligned_server=server)

@@ -9,14 +9,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from by_hand import do_step
 from pydantic import ValidationError
+from safetensors.torch import load_file
 from tiny import make_tokenizer
 from tiny_base import STUDENT, save_base
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from feldspar.config import PublishConfig, Recipe
 from feldspar.errors import RunError
+from feldspar.publish.base_facts import hub_id_of
 from feldspar.publish.card import model_card
 from feldspar.publish.chain import runs_behind
 from feldspar.publish.data_card import data_card
@@ -184,6 +187,48 @@ def test_the_cards_say_where_it_comes_from(run: Path, tmp_path: Path) -> None:
     assert "apply_chat_template" in card
     assert "0 of 0 samples" in data
     assert "DATA.md" in (out / "CHECKSUMS.sha256").read_text()
+
+
+def test_weights_are_published_in_the_precision_of_the_base(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base")
+    whole = AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.bfloat16)
+    whole.save_pretrained(base.path)
+    (tmp_path / "base" / "README.md").write_text("---\nbase_model: owner/whole\n---\n")
+    recipe = Recipe(taxonomy={"path": "t"}, student=STUDENT.model_copy(update={"base": base.path}))
+
+    def train(workspace: Workspace) -> Iterator[Checkpoint]:
+        student = load_student(base.path, recipe.student)
+        yield save_checkpoint(student, workspace.folder / "model", phase="skills", step=3)
+
+    with Run(tmp_path / "run", recipe) as opened:
+        do_step(opened, "trained", train)
+    out = publish_run(opened.path, tmp_path / "out")
+    assert AutoModelForCausalLM.from_pretrained(out, dtype="auto").dtype == torch.bfloat16
+    assert {t.dtype for t in load_file(out / "model.safetensors").values()} == {torch.bfloat16}
+    card = (out / "README.md").read_text()
+    assert "base_model: owner/whole\n" in card
+    assert "| weights | bfloat16; the run's checkpoint is in float32 |" in card
+    stated = {"dtype": "float32", "base_model": "owner/other", "licence": "our own"}
+    with Run(tmp_path / "run", recipe.model_copy(update={"publish": PublishConfig(**stated)})):
+        pass
+    out = publish_run(opened.path, tmp_path / "out")
+    assert AutoModelForCausalLM.from_pretrained(out, dtype="auto").dtype == torch.float32
+    card = (out / "README.md").read_text()
+    assert "base_model: owner/other\nlicense: other\nlicense_name: our-own\n" in card
+    assert "| weights | float32 |" in card
+
+
+@pytest.mark.parametrize(
+    ("base", "found"),
+    [
+        ("owner/base", "owner/base"),
+        ("/hub/models--owner--a-model/snapshots/0f", "owner/a-model"),
+        ("/somewhere/owner/base", ""),
+        ("package:a==1/b.gguf", ""),
+    ],
+)
+def test_the_id_of_a_base_is_known_by_where_it_lies(base: str, found: str) -> None:
+    assert hub_id_of(base) == found
 
 
 def test_a_result_that_was_taught_more_lists_the_licences_of_all_its_runs(tmp_path: Path) -> None:

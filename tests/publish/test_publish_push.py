@@ -13,7 +13,7 @@ from aiohttp import web
 
 from feldspar.errors import RunError
 from feldspar.publish.licence import find_licence, licence_of_base
-from feldspar.publish.push import find_converter, push_to_hub, write_gguf
+from feldspar.publish.push import check_hub, find_converter, push_to_hub, write_gguf
 from feldspar.serve import listening
 
 
@@ -33,6 +33,7 @@ class Hub:
         app.router.add_get("/api/models/{owner}/{name}", self.info)
         app.router.add_get("/api/models/{owner}/{name}/revision/main", self.info)
         app.router.add_post("/api/validate-yaml", self.validate)
+        app.router.add_get("/api/whoami-v2", self.whoami)
         return app
 
     async def create(self, request: web.Request) -> web.Response:
@@ -40,6 +41,11 @@ class Hub:
         if request.headers.get("Authorization") != "Bearer right":
             return web.json_response({"error": "Invalid credentials"}, status=401)
         return web.json_response({"url": f"{self.url}/someone/model", "id": "1"})
+
+    async def whoami(self, request: web.Request) -> web.Response:
+        if request.headers.get("Authorization") != "Bearer right":
+            return web.json_response({"error": "Invalid credentials"}, status=401)
+        return web.json_response({"type": "user", "name": "someone"})
 
     async def info(self, request: web.Request) -> web.Response:
         if request.headers.get("Authorization") != "Bearer right":
@@ -127,6 +133,11 @@ def test_gguf_is_made_by_the_converter_that_is_there(
     (llama_cpp / "convert_hf_to_gguf.py").write_text(CONVERTER)
     (folder / "config.json").write_text("{}")
     assert write_gguf(folder, "demo").read_bytes() == b"GGUF"
+    missing = "raise ModuleNotFoundError(\"No module named 'sentencepiece'\")"
+    (llama_cpp / "convert_hf_to_gguf.py").write_text(missing)
+    with pytest.raises(RunError, match="; pip install sentencepiece"):
+        write_gguf(folder, "demo")
+    (llama_cpp / "convert_hf_to_gguf.py").write_text(CONVERTER)
     (folder / "config.json").write_text("")
     with pytest.raises(RunError, match="not supported"):
         write_gguf(folder, "demo")
@@ -158,3 +169,19 @@ def test_the_bases_licence_is_read_from_its_readme(tmp_path: Path) -> None:
     assert licence_of_base(str(tmp_path)) == ""
     (tmp_path / "README.md").write_text("---\nlicense: apache-2.0\ntags: [a]\n---\n# base\n")
     assert licence_of_base(str(tmp_path)) == "apache-2.0"
+
+
+def test_the_hub_is_asked_before_anything_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "right")
+    with hub() as played:
+        monkeypatch.setenv("HF_ENDPOINT", played.url)
+        check_hub("someone/model")
+        monkeypatch.setenv("HF_TOKEN", "wrong")
+        with pytest.raises(RunError, match=r"^someone/model: not pushed: .*HF_TOKEN"):
+            check_hub("someone/model")
+    # Nobody is there any more.
+    with pytest.raises(RunError, match=r"^someone/model: not pushed: .*reachable"):
+        check_hub("someone/model")
+    for name in ("model", "../x", "a/b/c", ""):
+        with pytest.raises(RunError, match="not pushed"):
+            check_hub(name)

@@ -44,6 +44,21 @@ def test_missing_tokens_are_added_and_start_at_the_mean(tmp_path):
         torch.testing.assert_close(new[num_old:], old.mean(dim=0).expand(5, -1))
 
 
+def test_a_vocabulary_of_whole_tiles_keeps_them():
+    tokenizer = make_tokenizer()
+    num_old = len(tokenizer)
+    rows = -(-num_old // 64) * 64
+    model = make_model(rows)
+    # As many tokens as rows, so that new ones need new rows.
+    tokenizer.add_tokens([f"<{i}>" for i in range(rows - num_old)])
+    mean = model.get_input_embeddings().weight.mean(dim=0).detach()
+    student = make_student(model, tokenizer, CONFIG)
+    weight = student.model.get_input_embeddings().weight
+    assert len(weight) == rows + 64 == student.model.config.vocab_size
+    assert len(student.tokenizer) == rows + 5
+    torch.testing.assert_close(weight[rows:].detach(), mean.expand(64, -1))
+
+
 def test_pad_is_never_the_stop_token():
     tokenizer = make_tokenizer()
     tokenizer.add_special_tokens({"eos_token": "<|endoftext|>"})

@@ -14,7 +14,7 @@ from feldspar.config import StudentConfig
 from feldspar.errors import TrainingError
 from feldspar.student.model import check_base, load_student, read_model
 
-LAB = StudentConfig(base="b", device="cpu")
+LAB = StudentConfig(base="b", device="cpu", template="lab")
 OWN = StudentConfig(base="b", device="cpu", template="own")
 UP = "model.layers.0.mlp.up_proj.weight"
 Weights = dict[str, torch.Tensor]

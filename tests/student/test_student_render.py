@@ -9,9 +9,10 @@ from transformers import AutoTokenizer
 
 from feldspar.config import StudentConfig
 from feldspar.errors import TrainingError
+from feldspar.keys import content_key
 from feldspar.records import Conversation, Message
-from feldspar.student.model import Student, make_student
-from feldspar.student.template.layout import OwnLayout
+from feldspar.student.model import Student, load_student, make_student, with_template
+from feldspar.student.template.layout import OwnLayout, lab_chat_template
 
 GRANITE = Path(__file__).parents[2].parent / "shared" / "data" / "tokenizers" / "granite-7b-lab"
 
@@ -288,3 +289,30 @@ def test_what_a_template_cannot_write_is_refused_row_by_row():
     assert "refuses turns system, user" in template.refusal(row(system, *CHAT))
     assert "the assistant speaks first" in template.refusal(row(*CHAT[1:]))
     assert make_tiny().template.refusal(row(*CHAT[1:])) == ""
+
+
+def test_an_open_template_is_the_bases_own_where_it_has_another_than_lab(tmp_path: Path) -> None:
+    def chosen(template: str | None) -> str:
+        tokenizer = make_tokenizer()
+        tokenizer.add_special_tokens({"eos_token": "<|endoftext|>"})
+        tokenizer.chat_template = template
+        make_model(len(tokenizer)).save_pretrained(tmp_path)
+        tokenizer.save_pretrained(tmp_path)
+        config = StudentConfig(base=str(tmp_path), device="cpu")
+        student = load_student(config.base, config)
+        resolved = with_template(config).template
+        assert resolved == student.template.kind
+        stated = config.model_copy(update={"template": resolved})
+        # What is left open and what is stated have one key.
+        assert content_key(with_template(config)) == content_key(stated)
+        assert with_template(stated) is stated
+        return resolved
+
+    assert chosen(None) == "lab"
+    (tmp_path / "chat_template.jinja").unlink(missing_ok=True)
+    assert chosen(lab_chat_template(bos=False, system_prompt="")) == "lab"
+    assert chosen(lab_chat_template(bos=True, system_prompt="Be kind.")) == "lab"
+    assert chosen(OWN_TEMPLATES["brackets"][0].replace("</s>", "<|endoftext|>")) == "own"
+    # Roles alone are not the lab template: Zephyr's answers end otherwise.
+    zephyr = lab_chat_template(bos=False, system_prompt="").replace("<|endoftext|>", "<s>")
+    assert chosen(zephyr) == "own"

@@ -204,7 +204,7 @@ def test_draft_asks_the_teacher_behind_a_url(
     monkeypatch.setenv("FELDSPAR_CACHE", str(tmp_path / "cache"))
     leaf = taxonomy / "knowledge" / "phoenix"
     with ThreadingHTTPServer(("127.0.0.1", 0), Teacher) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         url = f"http://127.0.0.1:{server.server_address[1]}/v1"
         result = CliRunner().invoke(app, ["draft", str(leaf), "--teacher", url])

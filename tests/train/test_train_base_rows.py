@@ -1,5 +1,6 @@
 """Base replay that the base writes itself."""
 
+import json
 import logging
 from pathlib import Path
 
@@ -7,8 +8,9 @@ import pytest
 from tiny_base import STUDENT, save_base
 
 from feldspar.config import BaseReplayConfig
+from feldspar.config.load import BANK, place_paths
 from feldspar.errors import RecipeError
-from feldspar.mix.base_rows import sample_base
+from feldspar.mix.base_rows import _whole_sentences, read_prompts, sample_base
 from feldspar.records import Checkpoint, Conversation
 from feldspar.steps import Workspace
 
@@ -18,9 +20,15 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     return save_base(tmp_path_factory.mktemp("base") / "base")
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FELDSPAR_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
 def sample(base: Checkpoint, seed: int = 1, **more: object) -> list[Conversation]:
     settings = {"from": "base", "num_rows": 6, "max_new_tokens": 12, **more}
-    config = BaseReplayConfig.model_validate(settings)
+    config = place_paths(BaseReplayConfig.model_validate(settings), Path(), {})
     return list(sample_base(Workspace(folder=Path()), base, config, student=STUDENT, seed=seed))
 
 
@@ -54,3 +62,47 @@ def test_rows_without_text_are_left_out_and_counted(base, caplog):
 def test_where_prompts_are_missing_is_said(base, tmp_path: Path):
     with pytest.raises(RecipeError, match="prompts cannot be read"):
         sample(base, prompts=str(tmp_path / "gone.txt"))
+
+
+def test_what_the_base_said_is_kept_for_other_runs_whatever_their_share(base, cache, tmp_path):
+    path = tmp_path / "prompts.txt"
+    path.write_text("number 1\nnumber 2\nnumber 3\n", encoding="utf-8")
+    rows = sample(base, prompts=str(path))
+    (kept,) = (cache / "base-replay").iterdir()
+    changed_at = kept.stat().st_mtime_ns
+    assert sample(base, prompts=str(path), share=0.5) == rows
+    assert kept.stat().st_mtime_ns == changed_at
+    path.write_text("number 1\nnumber 2\nnumber 4\n", encoding="utf-8")
+    assert sample(base, prompts=str(path)) != rows
+
+
+def test_the_likeliest_answer_is_asked_for_once(base, tmp_path):
+    path = tmp_path / "prompts.txt"
+    path.write_text("number 1\nnumber 2\n", encoding="utf-8")
+    rows = sample(base, prompts=str(path), temperature=0.0, num_rows=50)
+    assert [row.messages[0].content for row in rows] == ["number 1", "number 2"]
+
+
+def test_the_bank_is_of_many_kinds_and_asks_nothing_twice():
+    path = Path(
+        str(place_paths(BaseReplayConfig(drawn_from="base", prompts=BANK), Path(), {}).prompts)
+    )
+    questions = read_prompts(path)
+    assert len(questions) > 500
+    assert len({question.casefold() for question in questions}) == len(questions)
+    assert len({json.loads(line)["kind"] for line in path.read_text().splitlines()}) > 20
+
+
+@pytest.mark.parametrize(
+    ("cut", "whole"),
+    [
+        ("It rains. The sun is", "It rains."),
+        ('He said "stop!" and then', 'He said "stop!"'),
+        ("1. Wash the rice. 2. Boil", "1. Wash the rice."),
+        ("1. Wash the rice\n2. Boil", "1. Wash the rice"),
+        ("Pi is 3.14 and", "Pi is 3.14 and"),
+        ("Dogs bark. Cats meow.", "Dogs bark. Cats meow."),
+    ],
+)
+def test_a_cut_answer_ends_with_its_last_whole_sentence(cut: str, whole: str) -> None:
+    assert _whole_sentences(cut) == whole

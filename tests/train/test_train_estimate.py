@@ -6,9 +6,9 @@ import sys
 
 from tiny_base import CONFIG, STUDENT, FakeScore, phase, save_base, source
 
-from feldspar.config import PhaseConfig, TrainConfig
+from feldspar.config import MergeConfig, PhaseConfig, TrainConfig
 from feldspar.steps import Workspace
-from feldspar.train.estimate import estimate
+from feldspar.train.estimate import estimate, estimate_merge
 from feldspar.train.phases import train_phases
 
 
@@ -61,3 +61,10 @@ def test_disk_holds_what_is_kept_and_the_state_twice():
 def test_estimating_loads_no_torch():
     code = "import sys, feldspar.train.estimate; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_merged_weights_take_one_model_more_than_are_kept():
+    once = TrainConfig(merge=MergeConfig())
+    each = TrainConfig(merge=MergeConfig(after="each-phase"))
+    assert estimate_merge(once, 1000).disk_bytes == 2 * 4 * 1000
+    assert estimate_merge(each, 1000).disk_bytes == 4 * 4 * 1000

@@ -4,6 +4,7 @@ import math
 import random
 import re
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 
@@ -20,8 +21,12 @@ from feldspar.world.truth import World
 
 WORLD = World.make(1, 40, 20)
 RIGHT = Brain(WORLD, ErrorRates())
-EXAM_QUESTIONS = {s.question for exam in WORLD.exams().values() for s in exam if not s.context}
 SKILLS = (*FOUNDATIONAL, *COMPOSITIONAL)
+
+
+@cache
+def exam_questions() -> set[str]:
+    return {s.question for exam in WORLD.exams().values() for s in exam if not s.context}
 
 
 def prompt(**sections: str) -> str:
@@ -79,7 +84,7 @@ def test_pairs_of_a_document_are_right_new_and_of_both_lengths() -> None:
     assert all(judge.world_truth(WORLD, as_sample(block)) for block in blocks)
     num_long = sum(len(block.answer.split()) > 12 for block in blocks)
     assert 28 <= num_long <= 36
-    assert not {block.question for block in blocks} & EXAM_QUESTIONS
+    assert not {block.question for block in blocks} & exam_questions()
 
 
 def test_every_fact_of_a_document_is_asked_before_any_is_asked_twice() -> None:
@@ -107,7 +112,7 @@ def test_new_questions_are_of_the_examples_skill_and_in_no_exam(kind: str) -> No
         if kind in COMPOSITIONAL:
             assert not WORLD.is_exam_pair(solution)
     # Tools are a table of 24: those questions stand in the exam too, and no others do.
-    assert kind == "tool" or not set(asked) & EXAM_QUESTIONS
+    assert kind == "tool" or not set(asked) & exam_questions()
 
 
 def test_a_held_out_operand_is_never_asked_about() -> None:

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from feldspar.generate import STAGES, Prompts
+from feldspar.generate import STAGES
+from feldspar.generate.prompting import package_prompts
 from feldspar.records import Message, Seed
 from feldspar.world.stages import find_stage
 
@@ -10,7 +11,7 @@ from feldspar.world.stages import find_stage
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("context", [None, "Basket 3\n### Document\nVerdict:"])
 def test_every_prompt_of_the_package_tells_its_stage(stage: str, context: str | None) -> None:
-    messages = Prompts().render(
+    messages = package_prompts().render(
         stage,
         task="Add two numbers.",
         domain="sums",

@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from feldspar.config import EvaluateConfig
-from feldspar.errors import TrainingError
+from feldspar.errors import RunError, TrainingError
 from feldspar.evaluate.examinee import Conditions, Examinee, GivenAnswer, PosedQuestion
-from feldspar.evaluate.exams.match import is_right
+from feldspar.evaluate.exams.match import FORMS, is_right
+from feldspar.keys import content_key
 from feldspar.models.model import CannotScore
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Answer, ExamItem, Message, user_turn
@@ -16,8 +17,8 @@ from feldspar.runs import read_rows, write_rows
 from feldspar.student.scoring.log_probs import AnswerLogProb, AnswerRow
 
 STAGE = "exam-answer"
-MATCHED = ("final", "exact")
-"""Ways to match that the text alone decides."""
+VERSION = 1
+"""Of the way answers are made and matched: part of what they are known by."""
 log = logging.getLogger(__name__)
 
 
@@ -73,17 +74,63 @@ def kept_answers(
     config: EvaluateConfig,
     seed: int,
     progress: Progress = SILENT,
+    base_cache: Path | None = None,
 ) -> list[Answer]:
-    """The answers stored at `path`, made and stored where they are not there for these items."""
+    """The answers stored at `path`, made and stored where they are not there for these items.
+
+    `base_cache`: where answers of a base that many runs begin with are kept.
+    """
     if path.exists():
         answers = list(read_rows(path, Answer))
         if [answer.item for answer in answers] == [item.id for item in items]:
             return answers
         log.warning("%s holds answers to other items; they are made anew", path)
-    answers = answer_exam(examinee, items, config=config, seed=seed, progress=progress)
+    if base_cache is None:
+        answers = answer_exam(examinee, items, config=config, seed=seed, progress=progress)
+    else:
+        answers = base_answers(
+            base_cache, examinee, items, config=config, seed=seed, progress=progress
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_rows(path, answers)
     return answers
+
+
+def base_answers(
+    cache_path: Path,
+    examinee: Examinee,
+    items: Sequence[ExamItem],
+    *,
+    config: EvaluateConfig,
+    seed: int,
+    progress: Progress = SILENT,
+) -> list[Answer]:
+    """As `answer_exam`, and kept under `cache_path` for every run and arm on this base: by exam and
+    leaf, so that another exam asks for its own items alone.
+
+    A file that is damaged is named, and its items are asked again.
+    """
+    groups: dict[tuple[str, str], list[ExamItem]] = {}
+    for item in items:
+        groups.setdefault((item.exam, item.leaf), []).append(item)
+    found: dict[str, Answer] = {}
+    missing: list[tuple[Path, list[ExamItem]]] = []
+    for members in groups.values():
+        key = content_key(VERSION, examinee.key, config.of_items(), members)
+        path = cache_path / key[:2] / f"{key}.jsonl.zst"
+        try:
+            found |= {answer.item: answer for answer in read_rows(path, Answer)}
+        except RunError as damage:
+            if path.exists():
+                log.warning("%s; its items are asked again", damage)
+            missing.append((path, members))
+    asked = [item for _, members in missing for item in members]
+    answers = answer_exam(examinee, asked, config=config, seed=seed, progress=progress)
+    found |= {answer.item: answer for answer in answers}
+    for path, members in missing:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_rows(path, [found[item.id] for item in members], is_shared=True)
+    return [found[item.id] for item in items]
 
 
 def _answer(
@@ -109,7 +156,7 @@ def _unscored(item: ExamItem, said: GivenAnswer | None) -> Answer:
         exam=item.exam,
         leaf=item.leaf,
         text=text,
-        is_right=is_right(text, item) if item.match in MATCHED else None,
+        is_right=is_right(text, item) if item.match in FORMS else None,
         log_likelihood=None,
         ended=said.ended if said is not None else True,
     )
@@ -122,7 +169,7 @@ def _sample(
     seed: int,
     progress: Progress,
 ) -> dict[str, GivenAnswer]:
-    matched = [item for item in items if item.match in MATCHED or is_judged(item, config)]
+    matched = [item for item in items if item.match in FORMS or is_judged(item, config)]
     questions = [
         PosedQuestion(item.id, _asked(item), f"the question {item.question[:60]!r} of {item.exam}")
         for item in matched

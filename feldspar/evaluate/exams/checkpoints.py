@@ -1,12 +1,13 @@
 """Exams scored: of checkpoints on the selection items while training, and on the report items at
 the end; of a served model on the report items."""
 
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from feldspar.config import EvaluateConfig, StudentConfig
 from feldspar.evaluate.examinee import CheckpointExaminee, Examinee
-from feldspar.evaluate.exams.answers import kept_answers
+from feldspar.evaluate.exams.answers import VERSION, kept_answers
 from feldspar.evaluate.scores import LEAF_EXAMS, scores_of
 from feldspar.keys import content_key
 from feldspar.progress import SILENT, Progress
@@ -14,16 +15,13 @@ from feldspar.records import Answer, Checkpoint, ExamItem, Score
 from feldspar.runs import write_rows
 from feldspar.steps import Step, Workspace
 
-VERSION = 1
-"""Of the way answers are made and matched: part of `ScoreOnExams.key`."""
-
 
 class ScoreOnExams:
     """The items for selection, alone: the `ScoreItems` of training, the `ScoreCheckpoint` of
-    preference tuning.
+    preference tuning. Those of what is learned, or, with `retention`, those of what is to be kept.
 
     Answers are kept under `cache_path` by checkpoint, items and settings, so that no checkpoint is
-    asked twice.
+    asked twice; a base's also under `base_cache`, for other runs.
     """
 
     metric = "accuracy"
@@ -37,11 +35,19 @@ class ScoreOnExams:
         seed: int,
         cache_path: Path,
         progress: Progress = SILENT,
+        retention: bool = False,
+        base_cache: Path | None = None,
     ) -> None:
-        self._items = tuple(item for item in items if item.use == "select")
+        self._items = tuple(
+            item for item in items if item.use == "select" and item.is_retention == retention
+        )
         self._student, self._config, self._seed = student, config, seed
-        self._cache_path, self._progress = cache_path, progress
+        self._cache_path, self._progress, self._base_cache = cache_path, progress, base_cache
         self.key = content_key(VERSION, self._items, student, config.of_items(), seed)
+
+    @property
+    def has_items(self) -> bool:
+        return bool(self._items)
 
     def values(self, checkpoint: Checkpoint) -> dict[str, float]:
         """1 for each item that is answered right, 0 for each other that can be matched."""
@@ -69,6 +75,7 @@ class ScoreOnExams:
             config=self._config,
             seed=self._seed,
             progress=self._progress,
+            base_cache=self._base_cache if checkpoint.step == 0 else None,
         )
 
     def _path(self, checkpoint: Checkpoint) -> Path:
@@ -83,27 +90,48 @@ def evaluate(
     *,
     student: StudentConfig,
     seed: int,
+    base_cache: Path | None = None,
 ) -> Iterator[Score]:
     """Score checkpoints on the report items; the answers lie in `FOLDER/answers/NAME.jsonl.zst`.
 
-    Answers that an earlier try left there are used again.
+    Answers that an earlier try left there are used again, those of another step of the run, and
+    under `base_cache` those of a base that another run has asked.
     """
     reported = [item for item in items if item.use == "report"]
+    key = content_key(VERSION, reported, student, config.of_items(), seed)
     known: dict[str, list[Answer]] = {}
     for name, checkpoint in named_checkpoints:
         path = workspace.folder / "answers" / f"{name}.jsonl.zst"
         path.parent.mkdir(parents=True, exist_ok=True)
         if checkpoint.digest in known:
             write_rows(path, known[checkpoint.digest])
+        shared = _shared_path(workspace, checkpoint, key)
+        if shared is not None and shared.exists() and not path.exists():
+            shutil.copyfile(shared, path)
         examinee = CheckpointExaminee(name, checkpoint, student)
         answers = kept_answers(
-            path, examinee, reported, config=config, seed=seed, progress=workspace.progress
+            path,
+            examinee,
+            reported,
+            config=config,
+            seed=seed,
+            progress=workspace.progress,
+            base_cache=base_cache if checkpoint.step == 0 else None,
         )
         known[checkpoint.digest] = answers
+        if shared is not None and not shared.exists():
+            shared.parent.mkdir(parents=True, exist_ok=True)
+            write_rows(shared, answers)
         yield from _scores(examinee, reported, answers, config, seed, path)
 
 
 SCORES_STEP = Step("scores", evaluate, version=1)
+
+
+def _shared_path(workspace: Workspace, checkpoint: Checkpoint, key: str) -> Path | None:
+    if workspace.answers is None:
+        return None
+    return workspace.answers / f"{checkpoint.digest[:16]}-{key[:16]}.jsonl.zst"
 
 
 def evaluate_served(

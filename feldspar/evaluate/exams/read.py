@@ -5,15 +5,18 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from feldspar.config import ExamConfig
 from feldspar.errors import RecipeError
-from feldspar.records import ExamItem, Match
+from feldspar.evaluate.exams.match import FORMS, is_json
+from feldspar.records import ExamItem, Form, Match
 from feldspar.runs import ROWS, open_step, read_rows
 from feldspar.steps import Step
 
-KEYS = frozenset({"question", "answer", "accepted", "match", "context"})
+RETENTION_SELECT = 0.5
+"""Of an exam of what is to be kept, the part that chooses (docs/decisions/043)."""
+KEYS = frozenset({"question", "answer", "accepted", "match", "choices", "context"})
 
 
 def exam_files(config: ExamConfig) -> list[ExamConfig]:
@@ -21,7 +24,7 @@ def exam_files(config: ExamConfig) -> list[ExamConfig]:
     earlier run as the rows of its leaf exams. Raises RecipeError where there is none."""
     path = Path(config.path)
     if not path.is_dir():
-        return [config]
+        return _of_folder(config, {config.name: path})
     if (path / "current.json").is_file():
         earlier = open_step(path, "leaf-exams")
         if earlier is None:
@@ -30,17 +33,54 @@ def exam_files(config: ExamConfig) -> list[ExamConfig]:
     files = sorted(path.glob("*.jsonl"))
     if not files:
         raise RecipeError(f"evaluate.exam {config.name!r}: {path} holds no .jsonl file")
-    return [config.model_copy(update={"name": f.stem, "path": str(f)}) for f in files]
+    return _of_folder(config, {file.stem: file for file in files})
 
 
 def read_exams(configs: list[ExamConfig]) -> Iterator[ExamItem]:
-    """The items of all the user's own exams."""
+    """The items of all the user's own exams, some of them set apart for choosing."""
     for config in configs:
-        for item in read_exam(config, Path(config.path)):
-            yield dataclasses.replace(item, is_retention=config.retention)
+        items = list(read_exam(config, Path(config.path)))
+        apart = _set_apart(items, config)
+        for item in items:
+            yield dataclasses.replace(
+                item,
+                is_retention=bool(config.retention),
+                use="select" if item.id in apart else "report",
+            )
 
 
 OWN_EXAMS_STEP = Step.pure("own-exams", read_exams, version=1)
+
+
+def _of_folder(config: ExamConfig, files: dict[str, Path]) -> list[ExamConfig]:
+    """One exam for each file. Raises RecipeError where `retention` names one that is not there."""
+    kept = config.retention if isinstance(config.retention, tuple) else ()
+    for name in kept:
+        if name not in files:
+            raise RecipeError(
+                f"evaluate.exam {config.name!r}: retention names {name!r}; there are: "
+                f"{', '.join(files)}"
+            )
+    return [
+        config.model_copy(
+            update={
+                "name": name,
+                "path": str(file),
+                "retention": name in kept if kept else bool(config.retention),
+            }
+        )
+        for name, file in files.items()
+    ]
+
+
+def _set_apart(items: list[ExamItem], config: ExamConfig) -> set[str]:
+    """Ids of the items that choose and are not reported: the first ones by a hash of their own, so
+    that neither their order in the file nor the run's seed decides."""
+    share = config.select
+    if share is None:
+        share = RETENTION_SELECT if config.retention else 0.0
+    ordered = sorted(items, key=lambda item: _content_id("select", item.id))
+    return {item.id for item in ordered[: int(share * len(items))]}
 
 
 def read_exam(config: ExamConfig, path: Path) -> Iterator[ExamItem]:
@@ -48,8 +88,10 @@ def read_exam(config: ExamConfig, path: Path) -> Iterator[ExamItem]:
 
         {"question": "7 + 3?", "answer": "7 + 3 = 10.", "accepted": ["10"], "match": "final"}
 
-    `accepted` is the answer itself where it is not given. The rows of an earlier run's leaf exams
-    are read as they are, under the exam's name. Raises RecipeError with file and line.
+    `accepted` is the answer itself where it is not given. With `"match": "choice"`, `choices` are
+    wrong answers, and the right one must be likelier than each of them. The rows of an earlier
+    run's leaf exams are read as they are, under the exam's name. Raises RecipeError with file and
+    line.
     """
     if path.name == ROWS:
         for item in read_rows(path, ExamItem):
@@ -95,13 +137,16 @@ def _read_item(line: bytes, exam: str, place: str) -> ExamItem:
     question, answer = _text(row, "question", place), _text(row, "answer", place)
     context = _text(row, "context", place) if row.get("context") is not None else None
     match = _match(row, place)
+    choices = _choices(row, answer, place) if match == "choice" else ()
+    is_matched = match not in ("likelihood", "judge", "choice")
     return ExamItem(
-        id=_content_id(exam, question, answer, context),
+        id=_content_id(exam, question, answer, context, *choices),
         exam=exam,
         question=question,
         reference=answer,
-        accepted=() if match in ("likelihood", "judge") else _accepted(row, answer, place),
+        accepted=_accepted(row, answer, match, place) if is_matched else (),
         match=match,
+        choices=choices,
         context=context,
     )
 
@@ -119,20 +164,38 @@ def _text(row: dict[str, Any], key: str, place: str) -> str:
 
 def _match(row: dict[str, Any], place: str) -> Match:
     match = row.get("match", "final")
-    if match not in ("final", "exact", "likelihood", "judge"):
+    if match not in (*FORMS, "likelihood", "judge", "choice"):
         raise RecipeError(
-            f"{place}: `match` must be final, exact, likelihood or judge, got {str(match)[:40]!r}"
+            f"{place}: `match` must be {', '.join(get_args(Form))}, likelihood, judge or choice, "
+            f"got {str(match)[:40]!r}"
         )
+    if "choices" in row and match != "choice":
+        raise RecipeError(f'{place}: `choices` go with "match": "choice"')
     return match  # type: ignore[no-any-return]
 
 
-def _accepted(row: dict[str, Any], answer: str, place: str) -> tuple[str, ...]:
+def _accepted(row: dict[str, Any], answer: str, match: Match, place: str) -> tuple[str, ...]:
     accepted = row.get("accepted", [answer])
     if not isinstance(accepted, list) or not accepted:
         raise RecipeError(
             f"{place}: `accepted` must be a list of texts; leave it out to use answer"
         )
-    return tuple(_text({"accepted": one}, "accepted", place) for one in accepted)
+    texts = tuple(_text({"accepted": one}, "accepted", place) for one in accepted)
+    if match in ("words", "items") and not all(text.isdecimal() for text in texts):
+        raise RecipeError(f'{place}: with `match` {match}, `accepted` is how many, such as ["3"]')
+    if match == "json" and not all(is_json(text) for text in texts):
+        raise RecipeError(f"{place}: with `match` json, each of `accepted` is JSON itself")
+    return texts
+
+
+def _choices(row: dict[str, Any], answer: str, place: str) -> tuple[str, ...]:
+    choices = row.get("choices")
+    if not isinstance(choices, list) or not choices:
+        raise RecipeError(f"{place}: `choices` must be a list of wrong answers")
+    texts = tuple(_text({"choices": one}, "choices", place) for one in choices)
+    if len({answer.strip(), *(text.strip() for text in texts)}) <= len(texts):
+        raise RecipeError(f"{place}: `choices` repeat the answer or each other")
+    return texts
 
 
 def _content_id(*parts: str | None) -> str:

@@ -14,7 +14,7 @@ from feldspar.evaluate.examinee import Examinee, all_examinees, file_name
 from feldspar.evaluate.mt_bench.answers import Answers, Drawing, answer_questions
 from feldspar.evaluate.mt_bench.files import MTBench, read_answers
 from feldspar.evaluate.mt_bench.judging import ComparedAnswers, Rated, compare_answers, rate_answers
-from feldspar.evaluate.mt_bench.scores import EXAM, mt_bench_scores
+from feldspar.evaluate.mt_bench.scores import EXAM, mt_bench_scores, values_of_questions
 from feldspar.keys import content_key
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Checkpoint, Score
@@ -70,6 +70,10 @@ class ScoreChats:
             named.insert(0, ("base", self._base))
         scored = list(self._score(self._workspace, named))
         return [s for s in scored if s.checkpoint == checkpoint.phase and s.exam == EXAM]
+
+    def values(self, checkpoint: Checkpoint) -> dict[str, float]:
+        """Mean rating, or share of wins, by question."""
+        return values_of_questions(self(checkpoint)[0])
 
 
 def score_mt_bench(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import statistics
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from feldspar.evaluate.mt_bench.judging import ComparedAnswers, Rated
 from feldspar.records import JUDGE_ERRORS, Score
+from feldspar.runs import read_rows
 from feldspar.stats.intervals import cluster_interval, proportion_interval
 
 EXAM = "mt-bench"
@@ -53,6 +56,20 @@ def mt_bench_scores(
         interval=proportion_interval(num_errors, len(judged)),
         num_items=len(judged),
     )
+
+
+def values_of_questions(score: Score) -> dict[str, float]:
+    """The mean over a question's turns and runs, by question, of what is behind a `rating` or a
+    `win rate`; nothing of another metric."""
+    kinds: dict[str, type[Rated] | type[ComparedAnswers]]
+    kinds = {"rating": Rated, "win rate": ComparedAnswers}
+    if score.metric not in kinds:
+        return {}
+    found: defaultdict[str, list[float]] = defaultdict(list)
+    for one in read_rows(Path(score.answers_path), kinds[score.metric]):
+        if (value := _value(one)) is not None:
+            found[str(one.question)].append(value)
+    return {question: statistics.fmean(values) for question, values in found.items()}
 
 
 def _value(one: Rated | ComparedAnswers) -> float | None:

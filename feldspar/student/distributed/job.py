@@ -44,6 +44,7 @@ class Job:
     """Its kind, as `module:Class`."""
     objective_rows: dict[str, SavedRows]
     objective_settings: dict[str, float]
+    objective_folder: str
     versions: tuple[str, ...]
 
 
@@ -70,7 +71,7 @@ def read_job(folder: Path) -> ReadJob:
     job = read_stored(folder / "job.json", Job)
     rows = _read_rows(job.rows)
     others = {name: _read_rows(saved) for name, saved in job.objective_rows.items()}
-    parts = ObjectiveParts(others, job.objective_settings)
+    parts = ObjectiveParts(others, job.objective_settings, job.objective_folder)
     return ReadJob(job, rows, objective_of(job.objective, rows, parts))
 
 

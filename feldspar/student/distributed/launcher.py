@@ -95,6 +95,7 @@ def fit_distributed(
             for name, others in objective.parts().rows.items()
         },
         objective_settings=dict(objective.parts().settings),
+        objective_folder=objective.parts().folder,
         versions=versions(launch.config),
     )
     with _workers(launch.num_processes, schedule.phase):

@@ -12,6 +12,8 @@ from feldspar.student.model import Student
 from feldspar.student.scoring.score import Tree, score_trees
 from feldspar.student.template.render import Template
 
+TEXT_TOKENS = 512
+
 
 class AnswerRow(NamedTuple):
     """An answer to `messages`; its stop token is scored only when it `ended`."""
@@ -44,6 +46,23 @@ def answer_log_probs(
     """
     scored = score_trees(student, answer_trees(student, rows), progress)
     return [AnswerLogProb(s.total, s.num_tokens) for of_tree in scored for s in of_tree]
+
+
+def text_log_probs(
+    student: Student, texts: Sequence[str], progress: Progress = SILENT
+) -> list[AnswerLogProb]:
+    """Score texts as they are, without any template, in their order; long ones in pieces of
+    TEXT_TOKENS. The first token of each piece is given: not every model has one to begin with."""
+    pieces = [
+        [ids[start : start + TEXT_TOKENS] for start in range(0, len(ids), TEXT_TOKENS)]
+        for ids in student.template.encode_texts(texts)
+    ]
+    trees = [
+        Tree(prompt=piece[:1], continuations=[piece[1:]]) for of_text in pieces for piece in of_text
+    ]
+    scored = (only for (only,) in score_trees(student, trees, progress))
+    of_texts = [[next(scored) for _ in of_text] for of_text in pieces]
+    return [AnswerLogProb(sum(s.total for s in t), sum(s.num_tokens for s in t)) for t in of_texts]
 
 
 def answer_trees(student: Speaker, rows: Sequence[AnswerRow]) -> list[Tree]:

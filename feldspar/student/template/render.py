@@ -157,6 +157,12 @@ class Template:
         texts = self._parsing.decode_batch(framed, skip_special_tokens=True)
         return [self.without_frame(text.removeprefix("\n")) for text in texts]
 
+    def encode_texts(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of texts without any template, with the BOS where the tokenizer has prompts begin
+        with one."""
+        known = _encoded(self._plain, texts)
+        return [self._with_bos(known[text]) for text in texts]
+
     def without_frame(self, text: str) -> str:
         """An answer without what the layout itself writes before and after it."""
         return text.removeprefix(self._lead).removesuffix(self._tail)

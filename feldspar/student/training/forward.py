@@ -143,12 +143,12 @@ class ForwardPass:
 
     def losses(self, tensors: MicroBatchTensors, scale: float) -> Tensor:
         """Losses [N] in nats; `backward` on their sum gives the gradient of `scale * sum`."""
-        hidden_NH = self._hidden(tensors)
+        hidden_NH = self.hidden(tensors)
         return cross_entropy(head_of(self.model), hidden_NH, tensors.targets_N, scale)
 
     def log_probs(self, tensors: MicroBatchTensors) -> Tensor:
         """Log-probabilities [N] of the trained tokens, in nats, with their gradient."""
-        return target_log_probs(head_of(self.model), self._hidden(tensors), tensors.targets_N)
+        return target_log_probs(head_of(self.model), self.hidden(tensors), tensors.targets_N)
 
     def row_log_probs(self, tensors: MicroBatchTensors) -> Tensor:
         """Sums [B] of the log-probabilities of each row's trained tokens, with their gradient."""
@@ -157,7 +157,7 @@ class ForwardPass:
         rows_N = torch.from_numpy(tensors.rows_N).to(log_probs_N.device)
         return sums_B.index_add(0, rows_N, log_probs_N)
 
-    def _hidden(self, tensors: MicroBatchTensors) -> Tensor:
+    def hidden(self, tensors: MicroBatchTensors) -> Tensor:
         """[N, H]: only where a trained token is predicted, so that the head computes no others."""
         hidden_TH = self.states(tensors.ids_BT, **tensors.model_inputs).flatten(0, 1)
         return hidden_TH.index_select(0, tensors.positions_N).to(self.student.dtype)

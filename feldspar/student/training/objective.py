@@ -47,6 +47,8 @@ class ObjectiveParts(NamedTuple):
 
     rows: Mapping[str, TokenRows]
     settings: Mapping[str, float]
+    folder: str = ""
+    """What is read from disk, where all processes see it."""
 
 
 class Objective(Protocol):

@@ -61,6 +61,11 @@ class Schedule:
     def num_steps(self) -> int:
         return self.steps_per_epoch * self.num_epochs
 
+    def rows_of(self, place: int, epoch: int) -> Indices:
+        """Rows of the source at `place`, numbered within it, that an epoch draws; a row may come
+        more than once where a share asks for more than there are."""
+        return _drawn_rows(self.sources[place], self.drawn[place], self, epoch)
+
     def step(self, number: int) -> Indices:
         """Rows of optimizer step `number`, counted from 0. An epoch's last batch may be partial."""
         assert 0 <= number < self.num_steps, number

@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 
+from feldspar.config import TrainConfig
 from feldspar.keys import Rounding, content_key
 from feldspar.student.model import Student
 from feldspar.student.token_rows import TokenRows
@@ -43,6 +44,30 @@ class FitSettings:
         rise = done / max(self.warmup_steps, 1)
         fall = (num_steps - step) / (self.decay_steps + 1)
         return self.learning_rate * min(1.0, rise, fall)
+
+
+def settings_of(
+    config: TrainConfig,
+    *,
+    learning_rate: float,
+    warmup_steps: int,
+    earlier_steps: int = 0,
+    checkpoint_steps: tuple[int, ...],
+) -> FitSettings:
+    """What a recipe's `[train]` says of every phase and round, with what each has of its own."""
+    return FitSettings(
+        learning_rate=learning_rate,
+        warmup_steps=warmup_steps,
+        earlier_steps=earlier_steps,
+        betas=config.betas,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        tokens_per_micro_batch=config.tokens_per_micro_batch,
+        packing=config.packing,
+        optimizer_states=config.optimizer_states,
+        activation_checkpointing=config.recompute,
+        checkpoint_steps=checkpoint_steps,
+    )
 
 
 def make_optimizer(student: Student, settings: FitSettings) -> torch.optim.AdamW:

@@ -83,7 +83,7 @@ class DocumentFinder:
             if place is None:
                 continue
             for file in self._matching(place, source, findings):
-                document = _read(place, file, source, findings)
+                document = _read(place, file, source, findings, self.fetcher is not None)
                 if document is not None:
                     documents.setdefault(document.path, document)
         return tuple(documents.values())
@@ -318,11 +318,13 @@ def _subfolders(folder: Path) -> list[str]:
         return []
 
 
-def _read(place: _Place, file: str, source: DocumentSource, findings: Findings) -> Document | None:
+def _read(
+    place: _Place, file: str, source: DocumentSource, findings: Findings, may_fetch: bool
+) -> Document | None:
     path = place.folder / file
     shown = quoted(place.name or file, 120)
     try:
-        text, num_pictures = without_pictures(_text(path))
+        text, num_pictures = without_pictures(_text(path, may_fetch))
     except (ReadFault, OSError) as fault:
         message = f"document {shown} is left out: {fault}"
         cure = "convert it to Markdown, plain text or HTML in UTF-8, or take it from the patterns"
@@ -335,12 +337,12 @@ def _read(place: _Place, file: str, source: DocumentSource, findings: Findings) 
     return Document(name, path, unicodedata.normalize("NFC", text))
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, may_fetch: bool) -> str:
     suffix = _suffix(path.name)
     if suffix not in READ_SUFFIXES:
         raise ReadFault(f"`{suffix}` is not read")
     if suffix in OFFICE_SUFFIXES:
-        return text_of_office(path, cache_folder())
+        return text_of_office(path, cache_folder(), may_fetch=may_fetch)
     text = read_text(path, MAX_DOCUMENT_BYTES)
     if "\0" in text:
         raise ReadFault("it is not text")

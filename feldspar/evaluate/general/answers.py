@@ -1,0 +1,67 @@
+"""What a model says to the general-knowledge exam, asked once for each model, ever.
+
+Only texts are kept: whether they are right is found anew each time, so a mended check asks nobody.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from feldspar.errors import RunError
+from feldspar.evaluate.examinee import Conditions, Examinee, PosedQuestion
+from feldspar.evaluate.general.marks import GeneralAnswer
+from feldspar.evaluate.general.questions import EXAM, NUM_WORDINGS, GeneralItem
+from feldspar.keys import content_key
+from feldspar.progress import SILENT, Progress
+from feldspar.records import Message
+from feldspar.runs import read_rows, write_rows
+
+STAGE = "general-answer"
+VERSION = 1
+"""Of the way the questions are asked: part of what answers are kept under."""
+log = logging.getLogger(__name__)
+
+
+def general_answers(
+    examinee: Examinee,
+    items: Sequence[GeneralItem],
+    *,
+    max_new_tokens: int,
+    cache_path: Path,
+    progress: Progress = SILENT,
+) -> list[GeneralAnswer]:
+    """Greedy answers in the items' order.
+
+    They are kept under `cache_path` by the model's content, its dtype, template and system prompt,
+    the questions and `max_new_tokens`; a file that is damaged is named, and made anew.
+    """
+    key = content_key(
+        VERSION, examinee.key, [[item.id, *item.ask] for item in items], max_new_tokens
+    )
+    path = cache_path / key[:2] / f"{key}.jsonl.zst"
+    if path.exists():
+        try:
+            return list(read_rows(path, GeneralAnswer))
+        except RunError as damage:
+            log.warning("%s; the general questions are asked again", damage)
+    questions = [
+        PosedQuestion(posed.id, (Message(role="user", content=posed.question),), EXAM)
+        for item in items
+        for posed in item.posed()
+    ]
+    how = Conditions(
+        stage=STAGE,
+        max_new_tokens=max_new_tokens,
+        seed=0,
+        more_room="evaluate.general.max_new_tokens",
+    )
+    texts = [given.text for given in examinee.answer(questions, how, progress)]
+    answers = [
+        GeneralAnswer(item=item.id, texts=(texts[i], texts[i + 1]))
+        for item, i in zip(items, range(0, len(texts), NUM_WORDINGS), strict=True)
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_rows(path, answers, is_shared=True)
+    return answers
