@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from feldspar.student.counter_rng import uniforms
+from feldspar.student.counter_rng import probe_tokens, uniforms
 from feldspar.student.inference.fallback_cache import FallbackCache
 from feldspar.student.inference.kv_cache import CacheSegment, KVCache, UnsupportedAttention
 from feldspar.student.inference.token_sampler import TokenLogProb, log_probs_of, sample_tokens
-from feldspar.student.model import Student, probe_tokens
+from feldspar.student.model import Student
 
 MAX_ROWS = 256
 """Rows computed at once. More bring little on any device, and cost memory."""
