@@ -286,12 +286,6 @@ def _check_fast(tokenizer: Any) -> None:
         raise TrainingError("the base has no tokenizer.json; save it with a fast tokenizer first")
 
 
-def probe_tokens(vocab_size: int) -> list[list[int]]:
-    """Draws of nine tokens, for comparing two ways of computing a model in low precision: what
-    is wrong is wrong for each, and some tokens make rounding ten times as large."""
-    return [[(1 + draw + i * 7919) % vocab_size for i in range(9)] for draw in (0, 613, 1229)]
-
-
 def find_device(wanted: str) -> torch.device:
     """The device named, or the best for `auto`. Raises TrainingError where there is none."""
     if wanted == "auto":
