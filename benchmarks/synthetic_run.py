@@ -28,15 +28,14 @@ from feldspar.stats.intervals import proportion_interval
 from feldspar.steps import Step, Workspace
 from feldspar.teacher.budget import Spent
 
-NUM_LEAVES = 200
 NUM_ITEMS = 30
 REASONS = ("judge: not faithful", "duplicate: same question", "format: cut off", "judge: not fit")
 WORDS = [f"{a}{b}" for a in ("stone", "river", "lamp", "copper", "winter") for b in range(400)]
 
 
-def leaves() -> Iterator[Leaf]:
+def leaves(num_leaves: int) -> Iterator[Leaf]:
     rng = random.Random(1)
-    for n in range(NUM_LEAVES):
+    for n in range(num_leaves):
         path = f"knowledge/field_{n % 10}/topic_{n % 40}/leaf_{n}"
         seeds = tuple(
             Seed(id=f"{n}s{k}", question=sentence(rng, 9), answer=sentence(rng, 14), line=5 + 3 * k)
@@ -155,11 +154,11 @@ def text(rng: random.Random, num_sentences: int) -> str:
     return " ".join(sentence(rng, 14) for _ in range(num_sentences))
 
 
-def make(path: Path, num_samples: int) -> None:
-    """A finished run of so many samples over NUM_LEAVES leaves."""
+def make(path: Path, num_samples: int, num_leaves: int) -> None:
+    """A finished run of so many samples over so many leaves."""
     tree = {"name": path.name, "taxonomy": {"path": "t"}, "student": {"base": "b"}}
     with Run(path, Recipe.model_validate(tree)) as run:
-        of = list(run.step(Step.pure("leaves", leaves, version=1))())
+        of = list(run.step(Step.pure("leaves", leaves, version=1))(num_leaves))
         run.step(Step("samples", samples, version=1))(of, num_samples)
         asked = list(run.step(Step.pure("leaf-exams", items, version=1))(of))
         trained = [Checkpoint(path="model", digest="0" * 16, phase="skills", step=900)]
@@ -171,5 +170,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("path", type=Path)
     parser.add_argument("--samples", type=int, default=100_000)
+    parser.add_argument("--leaves", type=int, default=200)
     arguments = parser.parse_args()
-    make(arguments.path, arguments.samples)
+    make(arguments.path, arguments.samples, arguments.leaves)

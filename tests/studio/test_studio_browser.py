@@ -31,10 +31,11 @@ WAIT_MS = 120_000
 
 @pytest.fixture(scope="module")
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a studio that shows a run of 2000 samples."""
+    """The address of a studio that shows a run of 600 samples."""
     folder = tmp_path_factory.mktemp("studio")
     environment = {**child_environment(), "FELDSPAR_CACHE": str(folder / "cache")}
-    making = [sys.executable, "-P", str(MAKER), str(folder / "runs" / "many"), "--samples", "2000"]
+    making = [sys.executable, "-P", str(MAKER), str(folder / "runs" / "many"), "--samples", "600"]
+    making += ["--leaves", "8"]
     subprocess.run(making, check=True, env=environment)
     command = [*module_command("feldspar.cli.main"), "studio", str(folder / "runs"), "--port", "0"]
     with subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, env=environment) as child:
