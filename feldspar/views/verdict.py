@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
+from feldspar.evaluate.general.scores import BEYOND_CHANCE, KEPT, TO_WRONG
 from feldspar.generate.funnel import LITTLE, LeafFunnel
 from feldspar.records import Checkpoint, Score
 from feldspar.runs import DONE
@@ -85,7 +86,7 @@ def verdict_of(run: RunFiles, samples: SampleSummary | None) -> Verdict:
     overall = overall_change(run)
     return Verdict(
         learned=_learned(overall),
-        lost=_lost(overall),
+        lost=_lost(run, overall),
         released=_released(run),
         taught=_taught(run, samples),
         next_steps=tuple(_next_steps(run, samples, overall))[:NUM_NEXT],
@@ -120,10 +121,10 @@ def _learned(overall: CheckpointChanges | None) -> VerdictLine:
     return _found("bad", "No, it got worse", sentence, taught)
 
 
-def _lost(overall: CheckpointChanges | None) -> VerdictLine:
+def _lost(run: RunFiles, overall: CheckpointChanges | None) -> VerdictLine:
     kept = overall.pooled(is_retention=True) if overall else None
     if kept is None:
-        return _lost_unmarked(overall)
+        return _lost_of_general(run) or _lost_unmarked(overall)
     d = kept.difference
     if d.is_beyond_noise and d.value < 0:
         sentence = f"Of what the base was to keep, the share right fell by {_points(d.value)}."
@@ -133,6 +134,24 @@ def _lost(overall: CheckpointChanges | None) -> VerdictLine:
         return _found("good", "Nothing", sentence, kept)
     sentence = "Of what the base was to keep, no loss is told from noise."
     return _found("good", "Nothing that shows", sentence, kept)
+
+
+def _lost_of_general(run: RunFiles) -> VerdictLine | None:
+    """By the general-knowledge exam: what the base has right, less what turns wrong by chance."""
+    last = run.first_and_last[1] if run.first_and_last else ""
+    found = {s.exam: s for s in run.steps.get("general", ()) if s.checkpoint == last}
+    kept, lost = found.get(KEPT), found.get(TO_WRONG + BEYOND_CHANCE)
+    if kept is None or lost is None:
+        return None
+    low, high = (100 * bound for bound in lost.interval)
+    sentence = (
+        f"Of {kept.num_items} general questions that the base has right in two wordings, "
+        f"{kept.value:.0%} are still right. {100 * lost.value:.0f} points [{low:.0f}, {high:.0f}] "
+        "of its right answers are lost beyond chance."
+    )
+    if lost.interval.low > 0:
+        return VerdictLine(mood="bad", word="Something", sentence=sentence)
+    return VerdictLine(mood="good", word="Nothing that shows", sentence=sentence)
 
 
 def _lost_unmarked(overall: CheckpointChanges | None) -> VerdictLine:

@@ -3,11 +3,21 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from by_hand import do_step
 
 from feldspar.config import Recipe
 from feldspar.generate.funnel import LeafFunnel, Reason, write_funnel
-from feldspar.records import Answer, Checkpoint, Chunk, ExamItem, Leaf, Sample, Score
+from feldspar.records import (
+    Answer,
+    Checkpoint,
+    Chunk,
+    ExamItem,
+    Interval,
+    Leaf,
+    Sample,
+    Score,
+)
 from feldspar.runs import Run, write_rows
 from feldspar.stats.intervals import proportion_interval
 from feldspar.steps import Workspace
@@ -33,7 +43,12 @@ LEAVES = [
 ]
 
 
-def make_run(path: Path, right: dict[str, dict[str, int]], retention: str = "old") -> RunFiles:
+def make_run(
+    path: Path,
+    right: dict[str, dict[str, int]],
+    retention: str = "old",
+    general: tuple[Score, ...] = (),
+) -> RunFiles:
     """`right`: exam -> checkpoint -> how many of its items are right, the first ones."""
     items = [
         ExamItem(
@@ -82,6 +97,8 @@ def make_run(path: Path, right: dict[str, dict[str, int]], retention: str = "old
         do_step(run, "samples", samples)
         do_step(run, "trained", lambda: [Checkpoint(path="p", digest="d", phase="skills", step=9)])
         do_step(run, "scores", scores)
+        if general:
+            do_step(run, "general", lambda: general)
     return RunFiles(path)
 
 
@@ -139,6 +156,23 @@ def test_an_exam_that_fell_is_named_where_none_is_marked_as_retention(tmp_path: 
     verdict = verdict_of(make_run(tmp_path / "r", right, retention=""), summary())
     assert verdict.lost.mood == "bad"
     assert verdict.lost.sentence.startswith("old fell by 40 points.")
+
+
+@pytest.mark.parametrize(("low", "mood"), [(0.02, "bad"), (-0.01, "good")])
+def test_without_an_exam_of_its_own_general_knowledge_says_what_was_lost(
+    tmp_path: Path, low: float, mood: str
+) -> None:
+    general = (
+        Score(checkpoint="skills", exam="general knowledge kept", metric="accuracy", value=0.69,
+              interval=Interval(0.59, 0.77), num_items=98),
+        Score(checkpoint="skills", exam="right to wrong beyond chance", metric="share of answers",
+              value=0.07, interval=Interval(low, 0.13), num_items=274),
+    )  # fmt: skip
+    right = {"new": {"base": 2, "skills": 36}}
+    verdict = verdict_of(make_run(tmp_path / "r", right, "", general), summary())
+    assert verdict.lost.mood == mood
+    assert "Of 98 general questions" in verdict.lost.sentence
+    assert "69% are still right. 7 points" in verdict.lost.sentence
 
 
 def test_the_next_steps_are_what_is_wrong_and_where(tmp_path: Path) -> None:
