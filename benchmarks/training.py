@@ -47,6 +47,7 @@ from feldspar.cli.main import WAITING
 from feldspar.student.token_rows import TokenRows, tokenise
 from feldspar.student.training.settings import FitSettings
 
+CPU_SIZES = ("1M", "12M", "60M", "135M")
 FEATURES = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_tile")
 
 
@@ -69,11 +70,13 @@ def flops_of(size: str, rows: TokenRows, indices: list[int]) -> float:
     """
     shape = SIZES[size]
     hidden, layers = shape["hidden_size"], shape["num_hidden_layers"]
-    linear = layers * (4 * hidden**2 + 3 * hidden * shape["intermediate_size"])
+    keys = 64 * shape.get("num_key_value_heads", hidden // 64)
+    linear = layers * hidden * (2 * hidden + 2 * keys + 3 * shape["intermediate_size"])
+    head = hidden * shape.get("vocab_size", VOCABULARY)
     total = 0.0
     for index in indices:
         ids, mask = rows.row(index)
-        total += 6 * linear * len(ids) + 6 * hidden * VOCABULARY * int(mask.sum())
+        total += 6 * linear * len(ids) + 6 * head * int(mask.sum())
         total += 6 * layers * hidden * len(ids) ** 2
     return total
 
@@ -235,7 +238,7 @@ def report(results: list[dict[str, Any]], options: argparse.Namespace) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Training speed on a CPU, against peers.")
-    parser.add_argument("--sizes", nargs="+", default=["12M", "60M"], choices=["1M", "12M", "60M"])
+    parser.add_argument("--sizes", nargs="+", default=["12M", "60M"], choices=CPU_SIZES)
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
     parser.add_argument("--rounds", type=int, default=3)

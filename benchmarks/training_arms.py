@@ -32,6 +32,14 @@ SIZES: dict[str, dict[str, Any]] = {
     "1M": {"hidden_size": 64, "intermediate_size": 172, "num_hidden_layers": 2},
     "12M": {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 5},
     "60M": {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 8},
+    # SmolLM2-135M's, with random weights.
+    "135M": {
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_key_value_heads": 3,
+        "vocab_size": 49152,
+    },
     "1B": {
         "hidden_size": 2048,
         "intermediate_size": 8192,

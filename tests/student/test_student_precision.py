@@ -109,7 +109,7 @@ def test_a_damaged_note_is_an_error_and_not_another_precision(tmp_path: Path) ->
 
 def test_what_a_run_computes_with_is_what_it_noted(tmp_path: Path) -> None:
     base = str(save_base(tmp_path / "base"))
-    student = StudentConfig(base=base, device="cpu")
+    student = StudentConfig(base=base, device="cpu", template="lab")
     recipe = Recipe(student=student, taxonomy=TaxonomyConfig(path="t"), evaluate=EvaluateConfig())
     assert look_ahead(recipe, "scores", tmp_path).student.dtype == "float32"
     note_precision(student.base, Precision("bfloat16", "noted"), tmp_path)

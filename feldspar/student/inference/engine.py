@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from feldspar.student.counter_rng import uniforms
+from feldspar.student.counter_rng import probe_tokens, uniforms
 from feldspar.student.inference.fallback_cache import FallbackCache
 from feldspar.student.inference.kv_cache import CacheSegment, KVCache, UnsupportedAttention
 from feldspar.student.inference.token_sampler import TokenLogProb, log_probs_of, sample_tokens
-from feldspar.student.model import Student, probe_tokens
+from feldspar.student.model import Student
 
 MAX_ROWS = 256
 """Rows computed at once. More bring little on any device, and cost memory."""
@@ -215,7 +215,13 @@ class Engine:
         return self._window is None or len(request.ids) + request.max_new_tokens <= self._window
 
     def _extend(self, rows: list[EngineRow], hidden_RH: Tensor) -> None:
-        """Give each row its next token."""
+        """Give each row its next token, by as many rows as have their logits held at once."""
+        at_once = self.student.head.chunk_rows
+        for start in range(0, len(rows), at_once):
+            part = slice(start, start + at_once)
+            self._extend_part(rows[part], hidden_RH[part])
+
+    def _extend_part(self, rows: list[EngineRow], hidden_RH: Tensor) -> None:
         logits_RV = self.student.head.logits(hidden_RH)
         requests = [row.request for row in rows]
         keys = np.array([r.request.keys[r.draw] for r in rows], dtype=np.uint64)

@@ -23,9 +23,10 @@ from torch import Tensor
 
 from feldspar.errors import TrainingError
 from feldspar.progress import SILENT, Progress
+from feldspar.student.counter_rng import probe_tokens
 from feldspar.student.layers import can_compile, layers_run
 from feldspar.student.lm_head import score_targets
-from feldspar.student.model import Student, probe_tokens
+from feldspar.student.model import Student
 from feldspar.student.scoring.prefix_attention import PackedTree, is_replaceable, prefix_attention
 from feldspar.student.token_rows import collate
 from feldspar.student.training.schedule import micro_batches
