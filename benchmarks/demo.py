@@ -26,7 +26,8 @@ TOKENS = 40
 
 def scores_of(run: Path) -> dict[tuple[str, str], Score]:
     """By (exam, checkpoint), `base` and `taught`: shares of right answers."""
-    rows = [s for s in open_step(run, "scores") or () if isinstance(s, Score)]
+    steps = [open_step(run, name) or () for name in ("scores", "general")]
+    rows = [s for step in steps for s in step if isinstance(s, Score)]
     accurate = [s for s in rows if s.metric == "accuracy" and not s.leaf]
     last = [s.checkpoint for s in accurate if s.checkpoint != "base"][-1]
     names = {"base": "base", last: "taught"}
@@ -115,9 +116,10 @@ def main() -> None:
     parser.add_argument("--svg", type=Path, help="where to draw the picture")
     options = parser.parse_args()
     runs = [scores_of(run) for run in options.runs]
-    print(exams_table(runs), kinds_table(runs), answers_table(options.runs[0]), sep="\n\n")
+    print(exams_table(runs), kinds_table(runs), sep="\n\n", flush=True)
     if options.svg:
         draw(runs, options.svg)
+    print("\n" + answers_table(options.runs[0]))
 
 
 if __name__ == "__main__":
