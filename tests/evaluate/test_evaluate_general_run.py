@@ -8,7 +8,6 @@ import pytest
 import tiny_run
 import torch
 from by_hand import do_step
-from feldspar.report import write_report
 from taught import STUDENT, make_checkpoints
 
 from feldspar.cli.tables import score_tables
@@ -23,6 +22,7 @@ from feldspar.records import KL, PERPLEXITY, Conversation, Message, Phase, Sourc
 from feldspar.runs import Run, open_step, write_rows
 from feldspar.student.model import load_student
 from feldspar.student.scoring.log_probs import TEXT_TOKENS, text_log_probs
+from feldspar.views import write_report
 
 RECIPE = Recipe.model_validate({"taxonomy": {"path": "t"}, "student": {"base": "b"}})
 TAUGHT = {"What is red?": "blood", "What is blue?": "sea", "And green?": "leaf"}
