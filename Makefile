@@ -41,7 +41,7 @@ $(GGUF): $(STAMP)
 
 $(DEV): $(STAMP)
 	@echo "installing the development tools and the extras that the tests use"
-	@$(PIP) -e '.[dev,eval,gguf,lora,parquet,tracking]'
+	@$(PIP) -e '.[dev,eval,gguf,lora,parquet,retrieval,tracking]'
 	@touch $(DEV) $(GGUF)
 
 # mypy runs next to the tests; if one part fails, the others still finish.

@@ -37,10 +37,10 @@ from feldspar.records import (
     Sample,
     Score,
 )
-from feldspar.report import write_report
 from feldspar.runs import Joined, Rows, Run
 from feldspar.taxonomy import LEAVES_STEP, files_read
 from feldspar.tokens.count import TokenCounter
+from feldspar.views import write_report
 
 log = logging.getLogger(__name__)
 

@@ -208,8 +208,8 @@ class Checkpoint:
 
 
 Form = Literal[
-    "final", "exact", "holds", "number", "upper", "lower", "words", "items", "starts", "ends",
-    "json", "refusal", "answered", "unknown",
+    "final", "exact", "holds", "number", "upper", "lower", "words", "items", "lines", "starts",
+    "ends", "json", "refusal", "answered", "unknown",
 ]  # fmt: skip
 """What makes a text right by itself: see `evaluate/exams/match.py`."""
 Match = Form | Literal["likelihood", "judge", "choice"]

@@ -38,6 +38,7 @@ from feldspar.errors import RecipeError, RunError
 from feldspar.files import ZstdReader, whole_file, write_json
 from feldspar.keys import content_key
 from feldspar.progress import SILENT, Progress
+from feldspar.progress_file import RecordedProgress
 from feldspar.steps import Step, Workspace
 from feldspar.stored import Done, check_file, damaged, mark_files, read_stored, reading
 
@@ -185,7 +186,7 @@ class Run:
     ) -> None:
         self.path = path
         self.recipe = recipe
-        self.progress = progress
+        self.progress: Progress = progress
         self.num_processes = num_processes
         self._digests = Digests(path / "digests.json")
         self._lock = FileLock(path / "lock")
@@ -203,9 +204,14 @@ class Run:
         recipe = self.recipe.model_dump(mode="json")
         place = {_PLACE: str(self.path.absolute()), _FORMAT: FORMAT}
         write_json(self.path / "recipe.json", recipe | place)
+        self._recorded = RecordedProgress(self.progress, self.path)
+        self.progress = self._recorded.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
+        self._recorded.__exit__(kind, error, trace)
         self._lock.release()
 
     def step(

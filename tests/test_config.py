@@ -1,13 +1,16 @@
 """Every shipped recipe parses; a wrong one is told its place and its cure."""
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
 
-from feldspar.config import Recipe, TrainConfig, place_paths, read_recipe, world_parts
+from feldspar.config import Part, Recipe, TrainConfig, place_paths, read_recipe, world_parts
 from feldspar.errors import RecipeError
 
 ROOT = Path(__file__).parents[1]
@@ -244,3 +247,50 @@ def test_a_path_that_cannot_be_one_is_told(tmp_path: Path, path: str) -> None:
     recipe = read_recipe(write_recipe(tmp_path, TINY), [f"taxonomy.path={path}"])
     with pytest.raises(RecipeError, match=r"path = .*no path"):
         place_paths(recipe, tmp_path, {})
+
+
+def numbers_of(part: type[Part], seen: set[type[Part]]) -> Iterator[tuple[str, object]]:
+    """Every number of a table and those within it, with its type."""
+    seen.add(part)
+    for name, kind in get_type_hints(part, include_extras=True).items():
+        if name in part.model_fields:
+            for inner in parts_in(kind):
+                if inner not in seen:
+                    yield from numbers_of(inner, seen)
+            if limits_of(schema_of(kind)):
+                yield f"{part.__name__}.{name}", kind
+
+
+def parts_in(kind: object) -> list[type[Part]]:
+    if isinstance(kind, type) and issubclass(kind, Part):
+        return [kind]
+    return [part for inner in get_args(kind) for part in parts_in(inner)]
+
+
+def schema_of(kind: object) -> dict[str, Any]:
+    return {} if parts_in(kind) else TypeAdapter(kind).json_schema()
+
+
+def limits_of(schema: dict[str, Any]) -> dict[str, Any]:
+    """The part of a type's schema that is of a number; empty where it is of none."""
+    found = [schema, *schema.get("anyOf", ()), *schema.get("prefixItems", ())]
+    return next((one for one in found if one.get("type") in ("integer", "number")), {})
+
+
+def test_every_number_has_limits_and_none_is_taken_outside_them() -> None:
+    numbers = dict(numbers_of(Recipe, set()))
+    assert len(numbers) > 80
+    for name, kind in numbers.items():
+        adapter = TypeAdapter(kind)
+        schema = schema_of(kind)
+        limits = limits_of(schema)
+        low = limits.get("minimum", limits.get("exclusiveMinimum"))
+        high = limits.get("maximum", limits.get("exclusiveMaximum"))
+        assert None not in (low, high), name
+        step = 1 if limits["type"] == "integer" else 1e-9
+        below = low if "exclusiveMinimum" in limits else low - step
+        above = high if "exclusiveMaximum" in limits else high * (1 + 1e-9) + step
+        for outside in (below, above, 10**30, -(10**30), float("nan"), float("inf")):
+            value = [outside] * len(schema["prefixItems"]) if "prefixItems" in schema else outside
+            with pytest.raises(ValidationError):
+                adapter.validate_python(value)

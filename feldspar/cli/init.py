@@ -139,7 +139,7 @@ Creator names: you
 def init(
     folder: Annotated[Path, typer.Argument(help="The project's folder; made if it is not there.")],
     base: Annotated[
-        str, typer.Option(help="The base model: a folder in Hugging Face format, or a hub id.")
+        str, typer.Option(help="The base model: a model folder, a hub id, or a GGUF file.")
     ] = "ibm-granite/granite-3.3-2b-base",
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:

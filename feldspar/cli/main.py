@@ -65,7 +65,6 @@ def _options(
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, handlers=[handler])
     logging.getLogger("feldspar.notices").setLevel(logging.INFO)
     for noisy in (
-        "matplotlib",
         "httpx",
         "httpx2",
         "httpcore",
@@ -112,6 +111,7 @@ def _add_commands() -> None:
         report,
         run,
         serve,
+        studio,
         talk,
         taxonomy,
         verify,
@@ -133,6 +133,7 @@ def _add_commands() -> None:
     app.command("report")(report.report)
     app.command("chat")(talk.chat)
     app.command("serve")(serve.serve)
+    app.command("studio")(studio.studio)
     app.command("verify")(verify.verify)
     app.command("learn")(learn.learn)
     app.command("export-data")(export_data.export_data)

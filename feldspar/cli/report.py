@@ -16,9 +16,9 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Write the run's page anew and print where it is. Works on an unfinished run too."""
-    from feldspar.report import write_report
     from feldspar.runs import find_run
     from feldspar.text.printable import printable
+    from feldspar.views import write_report
 
     path = write_report(find_run(run, runs))
     if as_json:

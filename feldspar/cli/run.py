@@ -67,8 +67,8 @@ def _run_here(wanted: _Wanted, num_processes: int) -> None:
     from feldspar.cli.tables import merge_table, score_tables
     from feldspar.config import read_recipe
     from feldspar.flow import run_recipe
-    from feldspar.report.merges import read_merges
     from feldspar.runs import claim_run
+    from feldspar.views.merges import read_merges
 
     folder, until = wanted.recipe_path.parent, wanted.until
     recipe = read_recipe(wanted.recipe_path, wanted.settings)

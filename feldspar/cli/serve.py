@@ -24,6 +24,10 @@ def serve(
         str, typer.Option(help=f"Any but this machine's own needs a key in {KEY_VARIABLE}.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(help="Another model of the run than its result: `base`, a phase, a round."),
+    ] = None,
     runs: RunsRoot = RUNS,
     as_json: Annotated[
         bool, typer.Option("--json", help="Say where it listens as one line of JSON.")
@@ -42,12 +46,14 @@ def serve(
             "that clients send as their API key"
         )
     is_folder = (Path(run) / "config.json").is_file()
+    if is_folder and checkpoint is not None:
+        raise RunError(f"{run} is a model folder and has no --checkpoint {checkpoint}; name a run")
     path = Path(run) if is_folder else find_run(run, runs)
     import asyncio
 
     from feldspar.serve.start import folder_to_serve, run_to_serve, serve_model
 
-    served = folder_to_serve(run) if is_folder else run_to_serve(path)
+    served = folder_to_serve(run) if is_folder else run_to_serve(path, checkpoint)
     say = partial(_say, as_json=as_json)
     try:
         asyncio.run(serve_model(served, host=host, port=port, key=key, say=say))

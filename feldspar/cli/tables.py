@@ -10,8 +10,8 @@ from rich.table import Table
 
 from feldspar.cli.terminal import escaped
 from feldspar.records import AGREEMENT, FLIPS, JUDGE_ERRORS, KL, PERPLEXITY, UNTOUCHED, Score
-from feldspar.report.grid import Grid, score_grid
 from feldspar.stats.merge_curve import MeanMark, MergeSelection
+from feldspar.views.grid import Grid, score_grid
 
 OF_EXAMS = ("accuracy", "log-likelihood", "judged right")
 

@@ -16,6 +16,8 @@ Rate = Annotated[float, Field(ge=0, le=1)]
 LearningRate = Annotated[float, Field(gt=0, le=1)]
 Temperature = Annotated[float, Field(ge=0, le=10)]
 Count = Annotated[int, Field(ge=1, le=10**12)]
+NoneOrMore = Annotated[int, Field(ge=0, le=10**12)]
+NonNegative = Annotated[float, Field(ge=0, le=1e12)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 SampleCount = Annotated[int, Field(ge=1, le=10**6)]
 """Samples, answers or calls for one leaf, seed or prompt."""

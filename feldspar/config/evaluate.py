@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import field_validator, model_validator
 
-from feldspar.config.base import Count, Fraction, OptionalPath, Part, PathText, Share, SmallCount
+from feldspar.config.base import (
+    Count,
+    Fraction,
+    NoneOrMore,
+    OptionalPath,
+    Part,
+    PathText,
+    Share,
+    SmallCount,
+)
 from feldspar.config.teacher import TeacherConfig
 from feldspar.keys import Place
 
@@ -35,7 +44,7 @@ class BenchmarkConfig(Part):
     task: str
     """A task or group of lm_eval, such as `mmlu`, `arc_challenge`, `hellaswag`, `winogrande` or
     `gsm8k`."""
-    num_fewshot: Annotated[int | None, Field(ge=0)] = None
+    num_fewshot: NoneOrMore | None = None
     """Examples shown in the prompt. None: as published (5, 25, 10, 5 and 5 for the tasks above),
     else the task's own number."""
     data: OptionalPath = None
@@ -94,6 +103,8 @@ class GeneralConfig(Part):
     cannot write its questions."""
     max_new_tokens: SmallCount = 24
     """Longest answer in tokens."""
+    items_per_kind: SmallCount | None = None
+    """At most so many items of each kind in either half, for a quick look. None: all."""
     text: OptionalPath = None
     """A text file whose perplexity is told next to the exam, in passages with empty lines between
     them. None: some 1,200 words of our own."""

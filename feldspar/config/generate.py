@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from feldspar.config.base import (
     Count,
+    NoneOrMore,
     OptionalPath,
     Part,
     PathText,
@@ -123,7 +124,7 @@ class GenerateConfig(Part):
     """Drop near-duplicates within a leaf and against its seeds; needs `duplicates`."""
     language: bool = True
     """Drop questions and answers in a language that none of the leaf's seeds has."""
-    min_answer_words: Annotated[int, Field(ge=0)] = 0
+    min_answer_words: NoneOrMore = 0
     """Drop shorter answers."""
     max_answer_words: Count | None = None
     """Drop longer answers."""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from feldspar.config.base import Count, Part, Positive
+from feldspar.config.base import Count, NoneOrMore, NonNegative, Part, Positive
 
 
 class ArchitectureConfig(Part):
@@ -58,11 +58,11 @@ class ArchitectureConfig(Part):
 class PlanSamplesConfig(Part):
     """Samples by branch to plan for where `taxonomy.path` is not there yet."""
 
-    knowledge: Annotated[int, Field(ge=0)] = 0
+    knowledge: NoneOrMore = 0
     """Of knowledge leaves."""
-    foundational: Annotated[int, Field(ge=0)] = 0
+    foundational: NoneOrMore = 0
     """Of foundational skills."""
-    compositional: Annotated[int, Field(ge=0)] = 0
+    compositional: NoneOrMore = 0
     """Of compositional skills."""
 
 
@@ -82,7 +82,7 @@ class PlanConfig(Part):
     teacher_tokens_per_second: Positive | None = None
     """Tokens the teacher writes per second over all calls, as its server logs them. None: what
     `feldspar plan --probe` measured."""
-    price_per_gpu_hour: Annotated[float, Field(ge=0)] = 0.0
+    price_per_gpu_hour: NonNegative = 0.0
     """In the currency of the teacher's prices."""
     reward_parameters: Positive | None = None
     """Parameters of the larger model of the reward pair, if it is missing."""

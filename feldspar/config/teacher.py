@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import math
 import shlex
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from feldspar.config.base import Count, Endpoint, OptionalPath, Part, Positive, Rate
+from feldspar.config.base import (
+    Count,
+    Endpoint,
+    NoneOrMore,
+    NonNegative,
+    OptionalPath,
+    Part,
+    Positive,
+    Rate,
+)
 from feldspar.keys import Place, Speed
 
 PARAMETERS = ("seed", "max_tokens", "temperature")
@@ -71,7 +80,7 @@ class TeacherConfig(Part):
     `protocol = "anthropic"` the default is ANTHROPIC_API_KEY."""
     errors: ErrorRates = ErrorRates()
     """Error rates of the embedded teacher; ignored for any other endpoint."""
-    concurrency: Speed[Annotated[int, Field(ge=0)]] = 0
+    concurrency: Speed[NoneOrMore] = 0
     """Calls in flight. 0 finds the server's limit."""
     max_concurrency: Speed[Count] = 256
     """Upper bound if `concurrency` is 0."""
@@ -82,11 +91,11 @@ class TeacherConfig(Part):
     it can use."""
     timeout_seconds: Speed[Positive] = 300.0
     """Longest wait for one answer, from the first byte sent to the last byte read."""
-    max_retries: Speed[Annotated[int, Field(ge=0)]] = 8
+    max_retries: Speed[NoneOrMore] = 8
     """Attempts after the first, with growing pauses, if a server is busy or unreachable."""
-    prompt_price: Speed[Annotated[float, Field(ge=0)]] = 0.0
+    prompt_price: Speed[NonNegative] = 0.0
     """Price of a million prompt tokens, in any currency."""
-    completion_price: Speed[Annotated[float, Field(ge=0)]] = 0.0
+    completion_price: Speed[NonNegative] = 0.0
     """Price of a million tokens written."""
     failure_budget: Speed[Rate] = 0.2
     """The run stops if more than this share of the last 200 calls failed for good."""

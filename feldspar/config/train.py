@@ -6,7 +6,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from feldspar.config.base import Count, Fraction, LearningRate, Part, Positive, Share, SmallCount
+from feldspar.config.base import (
+    Count,
+    Fraction,
+    LearningRate,
+    NoneOrMore,
+    NonNegative,
+    Part,
+    Positive,
+    Share,
+    SmallCount,
+)
 from feldspar.keys import Rounding, Speed
 from feldspar.records import Branch, PhaseTraining
 
@@ -151,13 +161,13 @@ class TrainConfig(Part):
     """Peak learning rate of AdamW, constant after warm-up."""
     batch_samples: Count = 3840
     """Samples per optimizer step, over all devices."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 385
+    warmup_steps: NoneOrMore = 385
     """Optimizer steps over which the learning rate rises linearly from zero."""
     warmup: Literal["global", "per-phase"] = "global"
     """`global`: one warm-up over all phases. `per-phase`: each phase has its own."""
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Share, Share] = (0.9, 0.95)
     """AdamW's decay rates of the first and second moment."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: NonNegative = 0.0
     """AdamW's weight decay, for matrices; biases and norms have none."""
     max_grad_norm: Positive = 1.0
     """Gradients with a larger norm are scaled down to it."""
@@ -251,5 +261,5 @@ class LearnConfig(Part):
     """None: `train.learning_rate`."""
     batch_samples: Count | None = None
     """None: `train.batch_samples`."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    warmup_steps: NoneOrMore = 0
     """Optimizer steps of warm-up."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from feldspar.config import BenchmarkConfig, EvaluateConfig, MTBenchConfig
-from feldspar.evaluate.general.questions import NUM_WORDINGS, general_items, halves
+from feldspar.evaluate.general.questions import NUM_WORDINGS, asked_half
 from feldspar.evaluate.mt_bench.files import find_mt_bench, read_mt_bench, temperature_of
 from feldspar.records import Estimate
 from feldspar.student.template.tokens import LAB
@@ -88,7 +88,7 @@ def num_items(config: BenchmarkConfig) -> int | None:
 def _general(config: EvaluateConfig) -> Iterator[Estimate]:
     """Of the half that is reported: both wordings, on base and result, then the base's own answers
     and what each finds of them. A base that was asked before is found in the cache."""
-    items = halves(general_items())["report"]
+    items = asked_half("report", config.general.items_per_kind)
     longest, num_asked = config.general.max_new_tokens, NUM_WORDINGS * len(items)
     num_characters = sum(len(question) for item in items for question in item.ask)
     asked_tokens = num_characters // CHARACTERS_PER_TOKEN

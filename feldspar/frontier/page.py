@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -14,9 +14,10 @@ from markupsafe import Markup
 from feldspar.files import write_text_whole
 from feldspar.frontier.figures import ArmFigures
 from feldspar.frontier.study import StudyResult
-from feldspar.report.figures import FrontPoint, front_figure
 from feldspar.stats.intervals import Difference
 from feldspar.stats.merge_curve import MeanMark
+from feldspar.views.charts import Row, measured
+from feldspar.views.pages import asset
 
 COLUMNS = ("arm", "learned", "to the first", "kept", "to the first", "trained tokens", "seconds")
 
@@ -72,12 +73,13 @@ def notes(result: StudyResult) -> list[str]:
     """What the table is of."""
     base = result.rows[0]
     kept = f", kept over {base.kept.num_items} answers" if base.kept else ""
-    seeds = f"{result.num_seeds} seeds" if result.num_seeds > 1 else "one seed"
+    seeds = "one seed"
+    if result.num_seeds > 1:
+        seeds = f"{result.num_seeds} seeds, each one's figure in brackets"
     equal = " All phases see as many trained tokens as the first arm's, to the nearest epoch."
     return [
         f"Learned: {', '.join(result.learned_exams)}, over {base.learned.num_items} answers{kept}; "
-        f"{seeds}, each seed's figure in brackets. Reported items, which nothing was chosen by; "
-        "intervals are 95 %.",
+        f"{seeds}. Reported items, which nothing was chosen by; intervals are 95 %.",
         "* on the front: no arm has learned and kept at least as much, and more of one. = has "
         "learned as much as the arm that has learned most (one standard error, paired): compare "
         "kept among these. Differences are paired with the first arm; ~ is not told from noise.",
@@ -103,11 +105,6 @@ def difference_text(difference: Difference | None) -> str:
 
 
 def _page(name: str, result: StudyResult) -> str:
-    points = [
-        FrontPoint(row.name, row.learned, row.kept, row.is_on_front)
-        for row in result.rows
-        if row.kept is not None
-    ]
     template = resources.files("feldspar.frontier").joinpath("page.html.j2").read_text("utf-8")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
@@ -119,5 +116,34 @@ def _page(name: str, result: StudyResult) -> str:
         runs=result.runs,
         exams=exam_table(result),
         notes=notes(result),
-        figure=Markup(front_figure(points)) if len(points) > 1 else None,
+        figure=front_chart(result.rows),
+        style=Markup(asset("page.css").decode()),
     )
+
+
+def front_chart(rows: Sequence[ArmFigures]) -> Markup | None:
+    """Kept against learned with 95 % intervals, the Pareto front joined by a line; None for fewer
+    than two arms that have both."""
+    points = sorted(_points(rows), key=lambda point: float(str(point["x"])))
+    if len(points) < 2:
+        return None
+    return measured(
+        points,
+        series=[str(point["series"]) for point in points],
+        x_title="learned, share right",
+        y_title="kept, share right",
+        marks=[],
+    )
+
+
+def _points(rows: Sequence[ArmFigures]) -> Iterator[Row]:
+    for row in rows:
+        if row.kept is not None:
+            learned, kept = row.learned, row.kept
+            yield {
+                **{"x": learned.value, "left": learned.interval.low},
+                **{"right": learned.interval.high, "value": kept.value},
+                **{"low": kept.interval.low, "high": kept.interval.high, "series": row.name},
+                **{"joined": row.is_on_front, "line": "front"},
+                "told": f"{row.name}: learned {mark_text(learned, ())}, kept {mark_text(kept, ())}",
+            }

@@ -277,6 +277,7 @@ class _Live:
             "kept": self.num_kept,
             "yield": f"{self.num_kept / self._num_asked:.0%}",
             "calls": sum(one.num_asked for one in people),
+            "tokens": tokens,
             "tokens/s": round(tokens / max(time.monotonic() - self._started, 1e-9)),
             "in_flight": self._writers.teacher.concurrency,
         }

@@ -23,8 +23,9 @@ from feldspar.publish.data_card import data_card
 from feldspar.publish.licence import find_licence, licence_of_base
 from feldspar.records import Message, Sample
 from feldspar.runs import open_step, read_recipe_of, result_of
+from feldspar.stored import damaged
 from feldspar.student.inference.sample import sample_answers
-from feldspar.student.model import load_student, save_checkpoint
+from feldspar.student.model import digest_checkpoint, load_student, save_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,8 @@ def publish_run(run_path: Path, out: Path) -> Path:
     )
     for warning in licence.warnings:
         log.warning("licence: %s", warning)
+    if digest_checkpoint(Path(checkpoint.path)) != checkpoint.digest:
+        raise damaged(Path(checkpoint.path), "the checkpoint's content was changed")
     student = load_student(checkpoint.path, recipe.student)
     dtype = published_dtype(recipe, chain.base)
     student.model.to(getattr(torch, dtype))

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
-from feldspar.config import ServeConfig, StudentConfig
+from feldspar.config import Recipe, ServeConfig, StudentConfig
 from feldspar.errors import RunError
-from feldspar.runs import read_recipe_of, result_of
+from feldspar.records import Checkpoint
+from feldspar.runs import open_step, read_recipe_of, result_of
 from feldspar.serve.app import listening, make_app
 from feldspar.serve.hosted_model import open_engine
 from feldspar.serve.protocol import ModelCard
@@ -39,12 +40,26 @@ class Serving(NamedTuple):
     """For people."""
 
 
-def run_to_serve(run_path: Path) -> ModelToServe:
-    """A run's result, under the run's name. Raises RunError where nothing is trained yet."""
-    recipe, checkpoint = read_recipe_of(run_path), result_of(run_path)
-    card = ModelCard(run_path.name, checkpoint.digest[:16])
+def run_to_serve(run_path: Path, name: str | None = None) -> ModelToServe:
+    """A run's result, under the run's name; or a checkpoint of its by the name that scores have for
+    it: `base`, a phase, a round. Raises RunError where there is none."""
+    recipe = read_recipe_of(run_path)
+    checkpoint = result_of(run_path) if name is None else _checkpoint(run_path, recipe, name)
+    shown = run_path.name if name is None else f"{run_path.name}:{name}"
+    card = ModelCard(shown, checkpoint.digest[:16])
     what = f"{checkpoint.phase}, step {checkpoint.step}"
     return ModelToServe(card, checkpoint.path, recipe.student, recipe.serve, what)
+
+
+def _checkpoint(run_path: Path, recipe: Recipe, name: str) -> Checkpoint:
+    if name == "base":
+        return base_checkpoint(recipe.student.base)
+    rows = [row for step in ("trained", "preferred") for row in open_step(run_path, step) or ()]
+    found = {row.phase: row for row in rows if isinstance(row, Checkpoint)}
+    if name not in found:
+        known = ", ".join(("base", *found))
+        raise RunError(f"{run_path} has no checkpoint {name!r}; there are: {known}")
+    return found[name]
 
 
 def folder_to_serve(path: str) -> ModelToServe:

@@ -26,6 +26,8 @@ from feldspar.student.answering_weights import hold_to_answer
 from feldspar.student.lm_head import Head, check_head, head_of
 from feldspar.student.merged_weights import merged_weights
 from feldspar.student.model_files import (
+    CONTENT,
+    WORDS,
     check_token_rows,
     check_weights,
     explain_loading,
@@ -55,23 +57,6 @@ _TILE_ROWS = 64
 """A vocabulary of a multiple of so many rows keeps one when tokens are added."""
 _ONE_THREAD_PARAMETERS = 5_000_000
 """Below this, threads wait for each other longer than they compute (benchmarks/LOG.md)."""
-_CONTENT = (
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "vocab.json",
-    "merges.txt",
-)
-"""The files that decide what a checkpoint says. Others (README, pickles) are not read."""
-_WORDS = tuple(pattern for pattern in _CONTENT if "safetensors" not in pattern)
-"""Those of them that decide how it is spoken to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,7 +214,7 @@ def save_checkpoint(
     return Checkpoint(path=str(path), digest=digest_checkpoint(path), phase=phase, step=step)
 
 
-def digest_checkpoint(path: Path, patterns: Sequence[str] = _CONTENT) -> str:
+def digest_checkpoint(path: Path, patterns: Sequence[str] = CONTENT) -> str:
     """sha256 of the names and contents of a checkpoint's weights, tokenizer and configuration."""
     files = sorted({file for pattern in patterns for file in path.glob(pattern)})
     digests = []
@@ -279,10 +264,10 @@ def words_checkpoint(path: str) -> Checkpoint:
     """
     folder = Path(path)
     if not folder.is_dir():
-        folder = _download(path, _WORDS)
+        folder = _download(path, WORDS)
     if not (folder / "tokenizer.json").is_file():
         raise TrainingError(f"{path}: no tokenizer.json; name the folder of the model's tokenizer")
-    return Checkpoint(path=str(folder), digest=digest_checkpoint(folder, _WORDS))
+    return Checkpoint(path=str(folder), digest=digest_checkpoint(folder, WORDS))
 
 
 def load_tokenizer(path: str) -> Any:
@@ -345,7 +330,7 @@ def find_model(path: str) -> Path:
     return folder
 
 
-def _download(name: str, patterns: Sequence[str] = _CONTENT) -> Path:
+def _download(name: str, patterns: Sequence[str] = CONTENT) -> Path:
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise TrainingError(f"{name}: no such model directory")
     try:

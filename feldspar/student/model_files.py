@@ -28,6 +28,24 @@ _FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 _FEW = 3
 """Names that an error shows."""
 
+CONTENT = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "vocab.json",
+    "merges.txt",
+)
+"""The files that decide what a checkpoint says. Others (README, pickles) are not read."""
+WORDS = tuple(pattern for pattern in CONTENT if "safetensors" not in pattern)
+"""Those of them that decide how it is spoken to."""
+
 
 def check_weights(folder: Path) -> int:
     """Compare what the files hold with what config.json asks for, then read all of it once.

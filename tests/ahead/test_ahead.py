@@ -150,7 +150,10 @@ def test_a_recipe_with_all_it_needs_has_nothing_wrong(project: Path, server: Ser
         (["data.0.path=gone.jsonl"], "gone.jsonl: no such file"),
         (["data.0.path=empty.jsonl"], "empty.jsonl: no rows"),
         (["data.0.path=bad.jsonl"], "bad.jsonl:1: no `messages` list and no `text`"),
-        (["data.0.name=p", 'train.phase.0.data=["p"]'], "[[data]] 'p' is called as a phase is"),
+        (
+            ["data.0.name=p", 'train.phase.0.data=["p"]'],
+            "'p' is called as a phase or source is",
+        ),
         (
             ['evaluate.exam=[{name="own", path="exam.jsonl"}]', "generate.judge_floor=0.9"],
             "exam.jsonl:1: `answer` must be text",

@@ -29,6 +29,7 @@ COMMANDS = [
     "report",
     "run",
     "serve",
+    "studio",
     "taxonomy",
     "train",
     "verify",

@@ -25,9 +25,9 @@ from feldspar.records import (
     Source,
     Touched,
 )
-from feldspar.report import write_report
 from feldspar.runs import Rows, Run, write_rows
 from feldspar.steps import Workspace
+from feldspar.views import write_report
 
 RECIPE = Recipe.model_validate({"taxonomy": {"path": "t"}, "student": {"base": "b"}})
 LONG = (

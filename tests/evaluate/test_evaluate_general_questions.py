@@ -6,7 +6,13 @@ import pytest
 
 from feldspar.evaluate.contamination import NEAR_DUPLICATE
 from feldspar.evaluate.exams.match import is_right
-from feldspar.evaluate.general.questions import GeneralItem, general_items, halves, kinds
+from feldspar.evaluate.general.questions import (
+    GeneralItem,
+    asked_half,
+    general_items,
+    halves,
+    kinds,
+)
 from feldspar.text.similarity import SimilarTexts
 from feldspar.text.words import normalise, numbers_and_names
 
@@ -61,6 +67,15 @@ def test_halves_are_of_one_size_in_every_kind_and_never_change():
     assert halves(ITEMS[::-1])["select"][::-1] == found["select"]
 
 
+def test_a_quick_look_asks_some_of_every_kind():
+    few, all_of = asked_half("report", 3), halves(ITEMS)["report"]
+    assert {len(items) for items in kinds(few).values()} == {3}
+    assert set(kinds(few)) == set(kinds(ITEMS))
+    assert set(few) < set(all_of)
+    assert set(few) < set(asked_half("report", 4))
+    assert asked_half("report", None) == all_of
+
+
 @pytest.mark.skipif(not BANK.is_file(), reason="there is no bank of questions for base replay")
 def test_the_replay_bank_holds_no_question_of_the_exam():
     similar = SimilarTexts()
@@ -84,6 +99,8 @@ def _written(item: GeneralItem, answer: str) -> str:
     """An answer that is written as its form wants it."""
     if item.match == "items":
         return ", ".join(["thing"] * int(answer))
+    if item.match == "lines":
+        return "\n".join(["- thing"] * int(answer))
     if item.match == "words":
         return " ".join(["thing"] * int(answer))
     if item.match == "starts":

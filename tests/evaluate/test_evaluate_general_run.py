@@ -8,6 +8,7 @@ import pytest
 import tiny_run
 import torch
 from by_hand import do_step
+from feldspar.report import write_report
 from taught import STUDENT, make_checkpoints
 
 from feldspar.cli.tables import score_tables
@@ -19,7 +20,6 @@ from feldspar.evaluate.general import run as general_run
 from feldspar.evaluate.general.questions import EXAM, GeneralItem, general_text, item_of
 from feldspar.evaluate.general.scores import KEPT
 from feldspar.records import KL, PERPLEXITY, Conversation, Message, Phase, Source
-from feldspar.report import write_report
 from feldspar.runs import Run, open_step, write_rows
 from feldspar.student.model import load_student
 from feldspar.student.scoring.log_probs import TEXT_TOKENS, text_log_probs
@@ -44,8 +44,7 @@ def checkpoints(tmp_path_factory):
 @pytest.fixture
 def scored(checkpoints, tmp_path, monkeypatch):
     """A run whose base is the taught model, and whose result has forgotten all."""
-    monkeypatch.setattr(general_run, "general_items", lambda: ITEMS)
-    monkeypatch.setattr(general_run, "halves", lambda items: {"report": list(items)})
+    monkeypatch.setattr(general_run, "asked_half", lambda use, items_per_kind: list(ITEMS))
     knowing, blank = checkpoints["taught"], checkpoints["base"]
     named = [("base", knowing), ("skills", replace(blank, phase="skills", step=3))]
     with Run(tmp_path / "run", RECIPE) as run:
@@ -66,7 +65,7 @@ def test_a_run_says_what_was_kept(scored):
     assert found["skills", KEPT, "accuracy"].value == 0
     assert found["base", EXAM, "accuracy"].value == 3 / 8
     assert "16 new tokens" in known.settings
-    assert "lab template" in known.settings
+    assert f"{STUDENT.template} template" in known.settings
 
 
 def test_what_was_kept_stands_in_the_first_table_and_kinds_do_not(scored):

@@ -181,7 +181,7 @@ def _accepted(row: dict[str, Any], answer: str, match: Match, place: str) -> tup
             f"{place}: `accepted` must be a list of texts; leave it out to use answer"
         )
     texts = tuple(_text({"accepted": one}, "accepted", place) for one in accepted)
-    if match in ("words", "items") and not all(text.isdecimal() for text in texts):
+    if match in ("words", "items", "lines") and not all(text.isdecimal() for text in texts):
         raise RecipeError(f'{place}: with `match` {match}, `accepted` is how many, such as ["3"]')
     if match == "json" and not all(is_json(text) for text in texts):
         raise RecipeError(f"{place}: with `match` json, each of `accepted` is JSON itself")

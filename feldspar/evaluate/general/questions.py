@@ -125,6 +125,19 @@ def halves(items: Sequence[GeneralItem]) -> dict[Use, list[GeneralItem]]:
     return found
 
 
+def asked_half(use: Use, items_per_kind: int | None) -> list[GeneralItem]:
+    """The items of one half that are asked: all, or the first of each kind in the halves' order."""
+    half = halves(general_items())[use]
+    if items_per_kind is None:
+        return half
+    chosen = {
+        item.id
+        for of_kind in kinds(half).values()
+        for item in sorted(of_kind, key=lambda item: _shuffled(item.id))[:items_per_kind]
+    }
+    return [item for item in half if item.id in chosen]
+
+
 def kinds(items: Sequence[GeneralItem]) -> dict[str, list[GeneralItem]]:
     """Items by kind, in the file's order."""
     found: dict[str, list[GeneralItem]] = {}

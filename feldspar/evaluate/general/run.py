@@ -20,9 +20,8 @@ from feldspar.evaluate.general.marks import GeneralAnswer, Marks, marks_of
 from feldspar.evaluate.general.questions import (
     EXAM,
     GeneralItem,
-    general_items,
+    asked_half,
     general_text,
-    halves,
 )
 from feldspar.evaluate.general.scores import (
     KEPT,
@@ -104,7 +103,7 @@ class _Asking(NamedTuple):
     progress: Progress
 
     def base(self, examinee: CheckpointExaminee) -> _Base:
-        items = halves(general_items())["report"]
+        items = asked_half("report", self.config.items_per_kind)
         marks = marks_of(items, self.answers(examinee, items))
         said = base_continuations(
             examinee,

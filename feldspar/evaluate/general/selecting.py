@@ -9,7 +9,7 @@ from feldspar.config import GeneralConfig, StudentConfig
 from feldspar.evaluate.examinee import CheckpointExaminee
 from feldspar.evaluate.general.answers import general_answers
 from feldspar.evaluate.general.marks import Marks, marks_of
-from feldspar.evaluate.general.questions import content_digest, general_items, halves
+from feldspar.evaluate.general.questions import asked_half, content_digest
 from feldspar.evaluate.general.scores import known_items
 from feldspar.keys import content_key
 from feldspar.progress import SILENT, Progress
@@ -36,7 +36,7 @@ class GeneralKept:
     ) -> None:
         self._base, self._config, self._others = base, config, others
         self._student, self._cache_path, self._progress = student, cache_path, progress
-        self._items = halves(general_items())["select"]
+        self._items = asked_half("select", config.items_per_kind)
         self.key = content_key(VERSION, base, config, student, content_digest(), others)
 
     def values(self, checkpoint: Checkpoint) -> dict[str, float]:

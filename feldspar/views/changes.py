@@ -4,7 +4,7 @@ checkpoint to the next, counted, and a few of them as text."""
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -54,6 +54,37 @@ class CheckpointChanges:
     changes: tuple[Change, ...]
     """A few of each exam: what was to be kept and is forgotten comes first."""
 
+    def pooled(self, *, is_retention: bool) -> ExamChange | None:
+        """All exams of what was taught, or of what was to be kept, as one; None without items.
+
+        Choice exams ask what leaf exams ask, again: they are left out where those are there.
+        """
+        of_kind = [e for e in self.exams if e.is_retention == is_retention]
+        if any(e.exam == LEAVES for e in of_kind):
+            of_kind = [e for e in of_kind if e.exam != CHOICES]
+        num_items = sum(e.difference.num_pairs for e in of_kind)
+        if not num_items:
+            return None
+        learned = sum(e.num_learned for e in of_kind)
+        forgotten = sum(e.num_forgotten for e in of_kind)
+        name = "all that is to be kept" if is_retention else "all that was taught"
+        return _change_of(name, is_retention, learned, forgotten, num_items)
+
+
+def exam_of_all_leaves(item: ExamItem) -> str:
+    """The exam of a file by its name; what the leaves ask as one exam."""
+    if item.origin == "file":
+        return item.exam
+    return CHOICES if item.match == "choice" else LEAVES
+
+
+def exam_of_leaf_group(item: ExamItem) -> str:
+    """What the leaves ask by the first two folders of their paths."""
+    if item.origin == "file" or not item.leaf:
+        return exam_of_all_leaves(item)
+    group = "/".join(item.leaf.split("/")[:2])
+    return f"{group} ({CHOICES})" if item.match == "choice" else group
+
 
 class _Pair(NamedTuple):
     item: ExamItem
@@ -66,11 +97,15 @@ class _Pair(NamedTuple):
 
 
 def find_turns(
-    folder: Path, checkpoints: Sequence[str], items: Iterable[ExamItem]
+    folder: Path,
+    checkpoints: Sequence[str],
+    items: Iterable[ExamItem],
+    exam_of: Callable[[ExamItem], str] = exam_of_all_leaves,
 ) -> tuple[CheckpointChanges, ...]:
     """Each phase against the one before; where there are several, also the last against the first.
 
     `folder` is that of the answers; controls are passed over, since nothing starts from them.
+    `exam_of` names the row an item counts in.
     """
     named = [name for name in checkpoints if not name.startswith("control")]
     steps = list(pairwise(named))
@@ -78,20 +113,23 @@ def find_turns(
         steps.append((named[0], named[-1]))
     items = list(items)
     said = {name: _answers(folder, name) for name in named}
-    return tuple(_turn(*step, items, said) for step in steps)
+    exams = {item.id: exam_of(item) for item in items}
+    return tuple(_turn(*step, items, said, exams) for step in steps)
 
 
 def _turn(
-    before: str, after: str, items: Sequence[ExamItem], said: dict[str, dict[str, Answer]]
+    before: str,
+    after: str,
+    items: Sequence[ExamItem],
+    said: dict[str, dict[str, Answer]],
+    exam_of: dict[str, str],
 ) -> CheckpointChanges:
     of_exams: defaultdict[str, list[_Pair]] = defaultdict(list)
     for item in items:
         first, second = said[before].get(item.id), said[after].get(item.id)
         if first is None or second is None or first.is_right is None or second.is_right is None:
             continue
-        of_leaves = CHOICES if item.match == "choice" else LEAVES
-        exam = item.exam if item.origin == "file" else of_leaves
-        of_exams[exam].append(_Pair(item, first, second))
+        of_exams[exam_of[item.id]].append(_Pair(item, first, second))
     exams = [_exam_change(exam, pairs) for exam, pairs in of_exams.items()]
     changes = [change for pairs in of_exams.values() for change in _some(pairs)]
     return CheckpointChanges(
@@ -105,15 +143,21 @@ def _turn(
 def _exam_change(exam: str, pairs: Sequence[_Pair]) -> ExamChange:
     learned = sum(pair.is_changed and bool(pair.after.is_right) for pair in pairs)
     forgotten = sum(pair.is_changed and bool(pair.before.is_right) for pair in pairs)
+    return _change_of(exam, pairs[0].item.is_retention, learned, forgotten, len(pairs))
+
+
+def _change_of(
+    exam: str, is_retention: bool, learned: int, forgotten: int, num_items: int
+) -> ExamChange:
     return ExamChange(
         exam=exam,
-        is_retention=pairs[0].item.is_retention,
+        is_retention=is_retention,
         num_learned=learned,
         num_forgotten=forgotten,
         difference=Difference(
-            value=(learned - forgotten) / len(pairs),
-            interval=paired_shares_interval(learned, forgotten, len(pairs)),
-            num_pairs=len(pairs),
+            value=(learned - forgotten) / num_items,
+            interval=paired_shares_interval(learned, forgotten, num_items),
+            num_pairs=num_items,
         ),
     )
 

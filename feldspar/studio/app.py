@@ -1,0 +1,259 @@
+"""The studio: a run's views live on this machine, a chat with its models, and who may use it.
+
+/                       the runs of a folder
+/runs/NAME/PAGE         verdict, leaves, leaf, samples, sample, training, exams, preference,
+                        live, chat, steps
+/runs/NAME/chat/WHO     POST: an answer of `base` or `taught`, as it comes
+/runs/NAME/report.html  the same views as one file
+/static/FILE            our style sheet and scripts
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from aiohttp import web
+from markupsafe import Markup
+
+from feldspar.errors import FeldsparError, RunError
+from feldspar.serve.guard import guard
+from feldspar.studio.access import only_with, with_headers
+from feldspar.studio.chat_models import ChatModels
+from feldspar.studio.chat_pages import ChatPages
+from feldspar.studio.run_cache import OpenRun, RunCache
+from feldspar.studio.shown import ShownPage
+from feldspar.views.charts import warm_up
+from feldspar.views.leaves import leaf_page_of
+from feldspar.views.links import Link, ViewPlace, studio_link
+from feldspar.views.pages import Pages, asset, render
+from feldspar.views.report import render_report
+from feldspar.views.sample_index import SampleQuery
+from feldspar.views.samples import SampleReader
+
+T = TypeVar("T")
+
+MAX_BODY_BYTES = 1 << 20
+MAX_QUERY_LETTERS = 500
+NUM_THREADS = 4
+LIVE_SECONDS = 1.0
+NAVIGATION = (
+    *(("verdict", "Verdict"), ("leaves", "Leaves"), ("samples", "Samples")),
+    *(("training", "Training"), ("exams", "Exams"), ("preference", "Preference")),
+    *(("live", "Live"), ("chat", "Chat"), ("steps", "Steps")),
+)
+_KINDS = {
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+    ".txt": "text/plain",
+}
+_FILES = ("page.css", "studio.js", "htmx.min.js", "icon.svg", "LICENSE-htmx.txt")
+_UNCHANGED_PAGES = ("verdict", "leaves", "training", "exams", "preference", "steps")
+"""That show nothing but finished steps: drawn once for each state of a run."""
+
+
+def make_studio(folder: Path, token: str, *, read_only: bool = False) -> web.Application:
+    """The app that serves the runs of `folder` to whoever has the token.
+
+    Errors: 403 without the token or from another site's page, 404 no such run or page, 413 a body
+    of more than MAX_BODY_BYTES, 415 a body that is not JSON.
+    """
+    studio = _Studio(RunCache(folder))
+    app = web.Application(
+        client_max_size=MAX_BODY_BYTES,
+        middlewares=[with_headers, guard(), only_with(token), _errors_as_pages],
+    )
+    models = ChatModels()
+    chat = ChatPages(studio.runs, models, read_only=read_only)
+    app.router.add_get("/", studio.home)
+    app.router.add_get("/static/{file}", _show_file)
+    app.router.add_get("/runs/{run}/report.html", studio.report)
+    app.router.add_get("/runs/{run}/chat", studio.around(chat.page, "chat"))
+    app.router.add_post("/runs/{run}/chat/why", chat.why)
+    app.router.add_post("/runs/{run}/chat/{who}", chat.answer)
+    app.router.add_get("/runs/{run}/{page}", studio.run_page)
+
+    async def running(_: web.Application) -> AsyncIterator[None]:
+        # The first chart of a process takes seconds: it is drawn before it is asked for.
+        studio.pool.submit(warm_up)
+        async with models:
+            yield
+        studio.pool.shutdown(wait=False, cancel_futures=True)
+
+    app.cleanup_ctx.append(running)
+    return app
+
+
+class _Studio:
+    def __init__(self, runs: RunCache) -> None:
+        self.runs = runs
+        self.pool = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="studio")
+        self._drawn_live: dict[str, tuple[OpenRun, float, ShownPage]] = {}
+        self._drawn: dict[tuple[str, str], tuple[OpenRun, ShownPage]] = {}
+
+    async def home(self, _: web.Request) -> web.Response:
+        cards = await self._in_thread(self.runs.cards)
+        shown = [
+            {**card._asdict(), "link": studio_link(card.name)(ViewPlace("verdict"))}
+            for card in cards
+        ]
+        body = render("home.html.j2", runs=shown, folder=str(self.runs.folder))
+        return _page(ShownPage("Runs", body))
+
+    async def run_page(self, request: web.Request) -> web.Response:
+        name, page = request.match_info["run"], request.match_info["page"]
+        asked = {key: value[:MAX_QUERY_LETTERS] for key, value in request.query.items()}
+        shown = await self._in_thread(lambda: self._shown(name, page, asked))
+        return _page(shown, name, page)
+
+    async def report(self, request: web.Request) -> web.Response:
+        run = self.runs.open(request.match_info["run"])
+        text = await self._in_thread(lambda: render_report(run.files))
+        return web.Response(
+            text=text,
+            content_type="text/html",
+            headers={"Content-Disposition": 'attachment; filename="report.html"'},
+        )
+
+    def around(
+        self, make: Callable[[web.Request], ShownPage], page: str
+    ) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def handler(request: web.Request) -> web.Response:
+            shown = await self._in_thread(lambda: make(request))
+            return _page(shown, request.match_info["run"], page)
+
+        return handler
+
+    def _shown(self, name: str, page: str, asked: dict[str, str]) -> ShownPage:
+        run = self.runs.open(name)
+        if page == "live":
+            return self._live(run)
+        is_counted = page != "verdict" or run.summary_by_now() is not None
+        if page not in _UNCHANGED_PAGES or not is_counted:
+            return _draw(run, page, asked)
+        known = self._drawn.get((name, page))
+        if known is None or known[0] is not run:
+            known = self._drawn[name, page] = (run, _draw(run, page, asked))
+        return known[1]
+
+    def _live(self, run: OpenRun) -> ShownPage:
+        """One drawing a second, however many look on."""
+        name, now = run.files.name, time.monotonic()
+        known = self._drawn_live.get(name)
+        if known is None or known[0] is not run or now - known[1] > LIVE_SECONDS:
+            known = self._drawn_live[name] = (run, now, _draw(run, "live", {}))
+        return known[2]
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self.pool, work)
+
+
+def _draw(run: OpenRun, page: str, asked: dict[str, str]) -> ShownPage:
+    """Raises web.HTTPNotFound where there is no such page."""
+    views = Pages(run.files, studio_link(run.files.name), is_live=True)
+    match page:
+        case "verdict":
+            return ShownPage(run.files.name, views.verdict(run.summary_by_now()))
+        case "leaves":
+            return ShownPage("Leaves", views.leaves())
+        case "leaf":
+            return _leaf(run, views, asked)
+        case "samples":
+            return _samples(run, views, asked)
+        case "sample":
+            return _sample(run, views, asked)
+        case "training":
+            return ShownPage("Training", views.training())
+        case "exams":
+            return ShownPage("Exams", views.exams())
+        case "preference":
+            return ShownPage("Preference", views.preference())
+        case "live":
+            return ShownPage("Live", views.live())
+        case "steps":
+            return ShownPage("Steps", views.cost())
+    raise web.HTTPNotFound(reason=f"no page {page!r}")
+
+
+def _leaf(run: OpenRun, views: Pages, asked: dict[str, str]) -> ShownPage:
+    path = asked.get("path", "")
+    page = leaf_page_of(run.files, path, run.summary())
+    if page is None:
+        raise web.HTTPNotFound(reason="the run has no such leaf")
+    return ShownPage(path, views.leaf(page))
+
+
+def _samples(run: OpenRun, views: Pages, asked: dict[str, str]) -> ShownPage:
+    index = run.index()
+    if index is None:
+        return ShownPage("Samples", Markup("<p>No samples are written yet.</p>"))
+    number = asked.get("page", "1")
+    query = SampleQuery(
+        words=asked.get("words", ""),
+        leaf=asked.get("leaf", ""),
+        state=asked.get("state", ""),
+        reason=asked.get("reason", ""),
+        chunk=asked.get("chunk", ""),
+        page=max(1, int(number)) if number.isascii() and number.isdigit() else 1,
+    )
+    return ShownPage("Samples", views.samples(index.find(query), run.reasons()))
+
+
+def _sample(run: OpenRun, views: Pages, asked: dict[str, str]) -> ShownPage:
+    index = run.index()
+    sample = index.get(asked.get("id", "")) if index else None
+    if sample is None:
+        raise web.HTTPNotFound(reason="the run has no such sample")
+    return ShownPage("Sample", views.sample(SampleReader(run.files).view(sample, index)))
+
+
+def _page(
+    shown: ShownPage, run_name: str = "", current: str = "", status: int = 200
+) -> web.Response:
+    link: Link = studio_link(run_name)
+    text = render(
+        "studio.html.j2",
+        title=shown.title,
+        body=shown.body,
+        run_name=run_name,
+        current={"leaf": "leaves", "sample": "samples"}.get(current, current),
+        nav=NAVIGATION,
+        link=link,
+    )
+    return web.Response(text=str(text), content_type="text/html", status=status)
+
+
+async def _show_file(request: web.Request) -> web.Response:
+    name = request.match_info["file"]
+    if name not in _FILES:
+        raise web.HTTPNotFound(reason="no such file")
+    kind = _KINDS[Path(name).suffix]
+    return web.Response(
+        body=asset(name),
+        content_type=kind,
+        charset="utf-8",
+        headers={"Cache-Control": "private, max-age=300"},
+    )
+
+
+@web.middleware
+async def _errors_as_pages(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except RunError as error:
+        return _problem("This cannot be shown", str(error), 404)
+    except FeldsparError as error:
+        return _problem("This cannot be shown", str(error), 500)
+    except web.HTTPNotFound as error:
+        return _problem("Not found", error.reason, 404)
+
+
+def _problem(title: str, message: str, status: int) -> web.Response:
+    return _page(ShownPage(title, render("problem.html.j2", message=message)), status=status)

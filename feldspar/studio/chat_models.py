@@ -1,0 +1,152 @@
+"""Models to chat with: `feldspar serve` in processes of their own, started when first asked.
+
+The studio computes nothing itself. A model ends when it was not asked for a while, or when the
+studio does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shlex
+import tempfile
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import aiohttp
+
+from feldspar.children import module_command
+from feldspar.endpoint.endpoint import Access
+from feldspar.endpoint.faults import NoAnswers
+from feldspar.errors import RunError
+from feldspar.models.launched import Start, launching
+from feldspar.records import Message
+
+Who = Literal["base", "taught"]
+IDLE_SECONDS = 600.0
+"""Without a question, after which a model is let go."""
+MAX_MODELS = 2
+MAX_TOKENS = 300
+START_SECONDS = 300.0
+KEY_VARIABLE = "FELDSPAR_API_KEY"
+"""What `feldspar serve` takes its key from, if there is one."""
+
+
+class _Model(NamedTuple):
+    url: str
+    name: str
+    stack: ExitStack
+    asked_at: list[float]
+    """When it was asked last: one time."""
+
+
+class ChatModels:
+    """The models that run now, by run and by who answers. Use it as an async context manager."""
+
+    def __init__(self) -> None:
+        self._models: dict[tuple[Path, Who], _Model] = {}
+        self._lock = asyncio.Lock()
+        self._access = Access(key_variable=KEY_VARIABLE)
+        self._session: aiohttp.ClientSession | None = None
+        self._sweeper: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> ChatModels:
+        timeout = aiohttp.ClientTimeout(total=None, sock_read=START_SECONDS)
+        self._session = aiohttp.ClientSession(timeout=timeout)
+        self._sweeper = asyncio.create_task(self._let_go_of_idle())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._session is not None
+        assert self._sweeper is not None
+        self._sweeper.cancel()
+        await self._session.close()
+        for key in list(self._models):
+            await self._let_go(key)
+
+    async def answer(
+        self, run_path: Path, who: Who, messages: Sequence[Message]
+    ) -> AsyncGenerator[str, None]:
+        """The answer, piece by piece. Raises RunError where the model cannot be started."""
+        model = await self._model(run_path, who)
+        body = {
+            "model": model.name,
+            "messages": [{"role": m.role, "content": m.content} for m in messages],
+            "temperature": 0,
+            "max_tokens": MAX_TOKENS,
+            "stream": True,
+        }
+        assert self._session is not None
+        url = f"{model.url}/chat/completions"
+        async with self._session.post(url, json=body, headers=self._access.headers) as reply:
+            if reply.status != 200:
+                told = (await reply.text())[:500]
+                raise RunError(f"the model's server refused the question: {told}")
+            async for line in reply.content:
+                model.asked_at[0] = time.monotonic()
+                if piece := _piece(line):
+                    yield piece
+
+    async def _model(self, run_path: Path, who: Who) -> _Model:
+        async with self._lock:
+            key = (run_path, who)
+            if key not in self._models:
+                while len(self._models) >= MAX_MODELS:
+                    await self._let_go(min(self._models, key=lambda k: self._models[k].asked_at[0]))
+                self._models[key] = await self._start(run_path, who)
+            self._models[key].asked_at[0] = time.monotonic()
+            return self._models[key]
+
+    async def _start(self, run_path: Path, who: Who) -> _Model:
+        command = [*module_command("feldspar.cli.main"), "serve", str(run_path.absolute())]
+        if who == "base":
+            command += ["--checkpoint", "base"]
+        stack = ExitStack()
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="feldspar-studio-"))
+        name = run_path.name if who == "taught" else f"{run_path.name}:base"
+        start = Start(
+            command=f"{shlex.join(command)} --port {{port}}",
+            model=name,
+            log_folder=Path(folder),
+            seconds=START_SECONDS,
+            called=name,
+            cure="see its words above",
+        )
+        try:
+            launched = stack.enter_context(launching(start))
+            await launched.wait(self._access)
+        except NoAnswers as error:
+            stack.close()
+            raise RunError(error.sentence("model")) from error
+        except BaseException:
+            stack.close()
+            raise
+        return _Model(launched.servers[0].url, name, stack, [time.monotonic()])
+
+    async def _let_go(self, key: tuple[Path, Who]) -> None:
+        model = self._models.pop(key)
+        await asyncio.to_thread(model.stack.close)
+
+    async def _let_go_of_idle(self) -> None:
+        while True:
+            await asyncio.sleep(IDLE_SECONDS / 10)
+            async with self._lock:
+                now = time.monotonic()
+                for key, model in list(self._models.items()):
+                    if now - model.asked_at[0] > IDLE_SECONDS:
+                        await self._let_go(key)
+
+
+def _piece(line: bytes) -> str:
+    """The text of one server-sent event; empty for any other line."""
+    if not line.startswith(b"data: {"):
+        return ""
+    event = json.loads(line[6:])
+    if "error" in event:
+        raise RunError(str(event["error"].get("message", "the model's server failed")))
+    choices = event.get("choices") or [{}]
+    text = choices[0].get("delta", {}).get("content")
+    return text if isinstance(text, str) else ""

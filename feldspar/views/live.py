@@ -1,0 +1,160 @@
+"""A run as it goes on: what it does now, how fast, how long still, and what it has spent."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from feldspar.config import Recipe
+from feldspar.progress_file import RunState, TaskState, read_run_state
+from feldspar.views.run_files import RunFiles
+
+SILENT_SECONDS = 120.0
+"""Without a word, after which a run that still lives is said to be silent."""
+TITLES = {
+    "leaves": "read the taxonomy",
+    "own-exams": "read your exams",
+    "leaf-exams": "write the leaves' exams",
+    "samples": "write and judge samples",
+    "phases": "mix the phases",
+    "trained": "train the phases",
+    "preferred": "tune on preferences",
+    "scores": "score every checkpoint",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveTask:
+    name: str
+    unit: str
+    done: float
+    total: float | None
+    share: float | None
+    rate: float
+    seconds_left: float | None
+    figures: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveStep:
+    title: str
+    state: str
+    """`done`, `now` or `to come`."""
+    num_rows: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveView:
+    state: str
+    """In a word: `running`, `ended`, `interrupted`, `failed`, `died`, or `not started`."""
+    why: str
+    seconds: float
+    silent_seconds: float
+    tasks: tuple[LiveTask, ...]
+    steps: tuple[LiveStep, ...]
+    spending: tuple[tuple[str, str], ...]
+    """What is spent, and of how much at most."""
+    warnings: tuple[str, ...]
+
+    @property
+    def is_running(self) -> bool:
+        return self.state == "running"
+
+    @property
+    def is_silent(self) -> bool:
+        return self.is_running and self.silent_seconds > SILENT_SECONDS
+
+
+def live_of(run: RunFiles, now: Callable[[], float] = time.time) -> LiveView:
+    """Of a run that may have ended, or that an earlier version made."""
+    said = read_run_state(run.path)
+    steps = tuple(_steps(run, said))
+    if said is None:
+        return LiveView(
+            state="ended" if run.is_scored else "not started",
+            why="",
+            seconds=0.0,
+            silent_seconds=0.0,
+            tasks=(),
+            steps=steps,
+            spending=(),
+            warnings=(),
+        )
+    moment = now()
+    is_dead = said.state == "running" and not is_alive(said.pid)
+    return LiveView(
+        state="died" if is_dead else said.state,
+        why=said.why,
+        seconds=(said.told_at if said.state != "running" else moment) - said.began_at,
+        silent_seconds=moment - said.told_at,
+        tasks=tuple(_task(task, said.told_at) for task in said.tasks if not is_dead),
+        steps=steps,
+        spending=tuple(_spending(run.recipe, said)),
+        warnings=tuple(said.warnings),
+    )
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of this machine has this number."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _task(task: TaskState, now: float) -> LiveTask:
+    return LiveTask(
+        name=task.name,
+        unit=task.unit,
+        done=task.done,
+        total=task.total,
+        share=min(1.0, task.done / task.total) if task.total else None,
+        rate=task.rate(now),
+        seconds_left=task.seconds_left(now),
+        figures=tuple((name, _text(value)) for name, value in task.figures.items()),
+    )
+
+
+def _text(value: float | str) -> str:
+    if isinstance(value, str):
+        return value
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def _steps(run: RunFiles, said: RunState | None) -> list[LiveStep]:
+    has_prefer = run.recipe.prefer is not None
+    wanted = [name for name in TITLES if name != "preferred" or has_prefer]
+    is_running = said is not None and said.state == "running"
+    found: list[LiveStep] = []
+    for name in wanted:
+        rows = run.steps.get(name)
+        is_next = rows is None and is_running and all(s.state == "done" for s in found)
+        state = "done" if rows is not None else "now" if is_next else "to come"
+        found.append(
+            LiveStep(
+                title=TITLES[name],
+                state=state,
+                num_rows=len(rows) if rows is not None else 0,
+                seconds=rows.seconds if rows is not None else 0.0,
+            )
+        )
+    return found
+
+
+def _spending(recipe: Recipe, said: RunState) -> list[tuple[str, str]]:
+    """Of the tasks' figures, those that the recipe's budget bounds."""
+    caps = recipe.generate.budget
+    most = {"calls": caps.max_calls, "tokens": caps.max_tokens, "cost": caps.max_cost}
+    found = []
+    for task in said.tasks:
+        for name, cap in most.items():
+            if name in task.figures:
+                bound = f" of at most {cap:,}" if cap is not None else ", no cap set"
+                found.append((name, f"{_text(task.figures[name])}{bound}"))
+    return found

@@ -1,0 +1,67 @@
+"""Preference tuning: each round's candidates and rewards, and whether the policy got better."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from feldspar.views.charts import Row, intervals
+from feldspar.views.run_files import RoundFigures, RunFiles
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundView:
+    figures: RoundFigures
+    judged: tuple[tuple[str, float], ...]
+    """MT-Bench of the round's model, where it was run."""
+
+    @property
+    def is_beyond_noise(self) -> bool:
+        return self.figures.change_low > 0 or self.figures.change_high < 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreferenceView:
+    rounds: tuple[RoundView, ...]
+    changes: Markup | None
+    method: str
+
+
+def preference_of(run: RunFiles) -> PreferenceView:
+    prefer = run.recipe.prefer
+    return PreferenceView(
+        rounds=tuple(_round(figures) for figures in run.rounds),
+        changes=_chart(run.rounds),
+        method=prefer.method if prefer is not None else "",
+    )
+
+
+def _round(figures: RoundFigures) -> RoundView:
+    judged = [
+        (score.metric, score.value)
+        for score in figures.scores.get(figures.phase, ())
+        if score.exam == "mt-bench"
+    ]
+    return RoundView(figures=figures, judged=tuple(judged))
+
+
+def _chart(rounds: tuple[RoundFigures, ...]) -> Markup | None:
+    rows: list[Row] = []
+    for r in rounds:
+        change = r.held_out_after - r.held_out_before
+        rows.append(
+            {
+                "name": r.phase,
+                "series": "released" if r.released else "passed over",
+                "value": change,
+                "low": r.change_low,
+                "high": r.change_high,
+                "told": f"{r.phase}: {change:+.2f} [{r.change_low:+.2f}, {r.change_high:+.2f}]",
+            }
+        )
+    if not rows:
+        return None
+    title = "mean reward of its own answers, minus before the round (nats)"
+    series = list(dict.fromkeys(str(row["series"]) for row in rows))
+    return intervals(rows, series=series, title=title, bounds=None)

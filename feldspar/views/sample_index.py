@@ -1,0 +1,303 @@
+"""An index of a run's samples, so that 100,000 of them can be searched and paged at once.
+
+It is made once per result of the samples step, in the cache, from the rows as they were written:
+SQLite, with its full-text search over question, answer and context. Readers may share it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import TypeAdapter
+
+from feldspar.files import whole_file
+from feldspar.keys import content_key
+from feldspar.records import Sample
+from feldspar.runs import Rows, cache_folder
+from feldspar.text import rouge_l
+from feldspar.text.words import normalise
+
+MAX_KEPT = 8
+"""Indices in the cache; the oldest are deleted."""
+PAGE_SIZE = 50
+NUM_NEAR = 200
+"""Samples that share words with a text and are compared with it."""
+MAX_NEAREST_WORDS = 64
+_BATCH = 2000
+_SAMPLE = TypeAdapter(Sample)
+_TABLE = """
+CREATE TABLE sample (place INTEGER PRIMARY KEY, id TEXT, leaf TEXT, kept INTEGER, reason TEXT,
+                     chunk TEXT, draw INTEGER, teacher TEXT);
+CREATE TABLE body (place INTEGER PRIMARY KEY, row TEXT);
+CREATE TABLE facet (leaf TEXT, reason TEXT, num INTEGER, kept INTEGER);
+CREATE VIRTUAL TABLE words USING fts5(question, answer, context, content='', prefix='2 3',
+                                      tokenize='unicode61 remove_diacritics 2');
+"""
+_INDICES = """
+CREATE INDEX by_id ON sample (id);
+CREATE INDEX by_leaf ON sample (leaf, kept, reason);
+CREATE INDEX by_reason ON sample (reason, leaf);
+CREATE INDEX by_kept ON sample (kept, leaf, reason);
+CREATE INDEX by_chunk ON sample (chunk, kept);
+CREATE INDEX by_teacher ON sample (teacher);
+INSERT INTO facet SELECT leaf, reason, count(*), sum(kept) FROM sample GROUP BY leaf, reason;
+"""
+
+
+class Facet(NamedTuple):
+    """A value that samples have, and how many have it."""
+
+    value: str
+    num_samples: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleQuery:
+    """Which samples are wanted; what is empty asks for all."""
+
+    words: str = ""
+    leaf: str = ""
+    """A leaf's path, or a folder above leaves."""
+    state: str = ""
+    """`kept`, `rejected`, or all."""
+    reason: str = ""
+    chunk: str = ""
+    page: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplePage:
+    """One page of what was asked for."""
+
+    query: SampleQuery
+    samples: tuple[Sample, ...]
+    num_found: int
+    leaves: tuple[Facet, ...]
+    reasons: tuple[Facet, ...]
+    num_kept: int
+
+    @property
+    def num_pages(self) -> int:
+        return max(1, -(-self.num_found // PAGE_SIZE))
+
+    @property
+    def first(self) -> int:
+        return (self.query.page - 1) * PAGE_SIZE + 1 if self.samples else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleSummary:
+    """Counts over all samples."""
+
+    num_samples: int
+    num_kept: int
+    teachers: tuple[str, ...]
+    chunks: frozenset[str] = field(default_factory=frozenset)
+    """Ids of the chunks that a kept sample is of."""
+
+
+def open_index(rows: Rows[Sample]) -> SampleIndex:
+    """The index of these rows, made where there is none yet. Raises RunError on damaged rows."""
+    path = index_path(rows)
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path, is_shared=True) as beside:
+            _fill(beside, rows)
+        _delete_oldest(path.parent)
+    return SampleIndex(path)
+
+
+def index_path(rows: Rows[Sample]) -> Path:
+    """Where the index of these rows lies, or will."""
+    made_as = content_key([_TABLE, _INDICES])
+    return cache_folder() / "samples" / f"{rows.key[:32]}-{made_as[:8]}.sqlite"
+
+
+class SampleIndex:
+    """Reads an index; one connection a question, so that threads may share it."""
+
+    def __init__(self, path: Path) -> None:
+        self._uri = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
+
+    def summary(self) -> SampleSummary:
+        with closing(self._connect()) as db:
+            num, kept = db.execute("SELECT count(*), coalesce(sum(kept), 0) FROM sample").fetchone()
+            teachers = [row[0] for row in db.execute("SELECT DISTINCT teacher FROM sample")]
+            chunks = db.execute(
+                "SELECT DISTINCT chunk FROM sample WHERE kept = 1 AND chunk IS NOT NULL"
+            )
+            return SampleSummary(
+                num_samples=num,
+                num_kept=kept,
+                teachers=tuple(sorted(filter(None, teachers))),
+                chunks=frozenset(row[0] for row in chunks),
+            )
+
+    def find(self, query: SampleQuery) -> SamplePage:
+        """A page of what `query` asks for, with counts by leaf and reason of all of it."""
+        with closing(self._connect()) as db:
+            rows_of, given = _rows_of(query)
+            counting = f"SELECT leaf, reason, count(*), sum(kept) {rows_of} GROUP BY leaf, reason"
+            # Of all samples it is counted already.
+            counted = db.execute(counting if given else "SELECT * FROM facet", given).fetchall()
+            # Searched words are found in this order, so no more of them is looked up than is shown.
+            order = "words.rowid" if query.words.strip() else "place"
+            start = (max(query.page, 1) - 1) * PAGE_SIZE
+            rows = db.execute(
+                f"SELECT row FROM body JOIN (SELECT place {rows_of} ORDER BY {order} "
+                "LIMIT ? OFFSET ?) USING (place) ORDER BY place",
+                (*given, PAGE_SIZE, start),
+            )
+            samples = tuple(_SAMPLE.validate_json(row[0]) for row in rows)
+        leaves: dict[str, int] = {}
+        reasons: dict[str, int] = {}
+        for leaf, reason, count, _ in counted:
+            leaves[leaf] = leaves.get(leaf, 0) + count
+            if reason:
+                reasons[reason] = reasons.get(reason, 0) + count
+        return SamplePage(
+            query=query,
+            samples=samples,
+            num_found=sum(leaves.values()),
+            leaves=_sorted(leaves),
+            reasons=_sorted(reasons),
+            num_kept=sum(kept for *_, kept in counted),
+        )
+
+    def get(self, sample_id: str) -> Sample | None:
+        with closing(self._connect()) as db:
+            row = db.execute(
+                "SELECT row FROM sample JOIN body USING (place) WHERE id = ?", (sample_id,)
+            ).fetchone()
+        return None if row is None else _SAMPLE.validate_json(row[0])
+
+    def of_one_call(self, sample: Sample) -> tuple[Sample, ...]:
+        """What the same call to the teacher gave, this sample among it."""
+        with closing(self._connect()) as db:
+            rows = db.execute(
+                "SELECT row FROM sample JOIN body USING (place) "
+                "WHERE leaf = ? AND draw = ? AND chunk IS ? ORDER BY place",
+                (sample.leaf, sample.draw, sample.chunk),
+            ).fetchall()
+        found = (_SAMPLE.validate_json(row[0]) for row in rows)
+        return tuple(s for s in found if s.seeds == sample.seeds)
+
+    def nearest(self, text: str, num: int) -> list[tuple[Sample, float]]:
+        """The `num` kept samples likest `text` by ROUGE-L, of those that share most words with it
+        (BM25)."""
+        wanted = sorted(set(normalise(text).split()))[:MAX_NEAREST_WORDS]
+        if not wanted:
+            return []
+        query = " OR ".join(f'"{word}"' for word in wanted if '"' not in word)
+        with closing(self._connect()) as db:
+            rows = db.execute(
+                "SELECT row FROM (SELECT rowid FROM words WHERE words MATCH ? "
+                "ORDER BY rank LIMIT ?) "
+                "JOIN sample ON place = rowid JOIN body USING (place) WHERE kept = 1",
+                (query, NUM_NEAR),
+            ).fetchall()
+        found = [_SAMPLE.validate_json(row[0]) for row in rows]
+        scored = [(s, rouge_l(f"{s.question} {s.answer}", text)) for s in found]
+        return sorted(scored, key=lambda pair: -pair[1])[:num]
+
+    def some(self, num_per_group: int) -> tuple[Sample, ...]:
+        """The first few kept and rejected samples of each leaf and reason, for a report."""
+        with closing(self._connect()) as db:
+            rows = db.execute(
+                "SELECT row FROM (SELECT place, row_number() OVER (PARTITION BY leaf, reason "
+                "ORDER BY place) AS nth FROM sample) JOIN body USING (place) WHERE nth <= ? "
+                "ORDER BY place",
+                (num_per_group,),
+            ).fetchall()
+        return tuple(_SAMPLE.validate_json(row[0]) for row in rows)
+
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(self._uri, uri=True)
+
+
+def reason_of(sample: Sample) -> str:
+    """Why it was rejected, without the detail in brackets; empty where it was kept."""
+    return (sample.rejected_because or "").partition(" (")[0]
+
+
+def _rows_of(query: SampleQuery) -> tuple[str, tuple[str | int, ...]]:
+    """`FROM` and `WHERE`, and what is asked for."""
+    source = "FROM sample"
+    parts: list[str] = []
+    given: list[str | int] = []
+    if query.leaf:
+        parts.append("(leaf = ? OR leaf GLOB ?)")
+        given += [query.leaf, _literal(query.leaf.rstrip("/")) + "/*"]
+    if query.state in ("kept", "rejected"):
+        parts.append("kept = ?")
+        given.append(int(query.state == "kept"))
+    if query.reason:
+        parts.append("reason = ?")
+        given.append(query.reason)
+    if query.chunk:
+        parts.append("chunk = ?")
+        given.append(query.chunk)
+    if wanted := _words(query.words):
+        # CROSS: words first; SQLite might else look each row up in them.
+        source = "FROM words CROSS JOIN sample ON place = words.rowid"
+        parts.append("words MATCH ?")
+        given.append(wanted)
+    return f"{source} WHERE {' AND '.join(parts)}" if parts else source, tuple(given)
+
+
+def _literal(text: str) -> str:
+    """For GLOB: its own signs stand for themselves."""
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in text)
+
+
+def _words(text: str) -> str:
+    """All the words, each as the beginning of one: `hom zor` finds "the home of Zorbo"."""
+    return " ".join('"' + word.replace('"', '""') + '"*' for word in text.split() if word.strip())
+
+
+def _sorted(counts: dict[str, int]) -> tuple[Facet, ...]:
+    return tuple(Facet(v, n) for v, n in sorted(counts.items(), key=lambda c: (-c[1], c[0])))
+
+
+def _delete_oldest(folder: Path) -> None:
+    found = sorted(folder.glob("*.sqlite"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in found[MAX_KEPT:]:
+        # Another process may have been quicker; one that reads it goes on reading.
+        path.unlink(missing_ok=True)
+
+
+def _fill(path: Path, rows: Rows[Sample]) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;" + _TABLE)
+        for batch in _batches(rows):
+            db.executemany("INSERT INTO sample VALUES (?,?,?,?,?,?,?,?)", map(_row, batch))
+            db.executemany(
+                "INSERT INTO body VALUES (?,?)",
+                [(place, _SAMPLE.dump_json(s).decode()) for place, s in batch],
+            )
+            db.executemany(
+                "INSERT INTO words (rowid, question, answer, context) VALUES (?,?,?,?)",
+                [(place, s.question, s.answer, s.context or "") for place, s in batch],
+            )
+        db.executescript(_INDICES)
+        db.commit()
+
+
+def _row(numbered: tuple[int, Sample]) -> tuple[str | int | None, ...]:
+    place, s = numbered
+    return place, s.id, s.leaf, int(s.is_kept), reason_of(s), s.chunk, s.draw, s.teacher
+
+
+def _batches(rows: Rows[Sample]) -> Iterator[Sequence[tuple[int, Sample]]]:
+    batch: list[tuple[int, Sample]] = []
+    for numbered in enumerate(rows, start=1):
+        batch.append(numbered)
+        if len(batch) == _BATCH:
+            yield batch
+            batch = []
+    yield batch

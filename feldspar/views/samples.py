@@ -1,0 +1,73 @@
+"""One sample with everything it was made of: seeds, passage with what supports it, judges, and what
+the same call gave besides."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from feldspar.records import Leaf, Sample, Seed
+from feldspar.text import rouge_l
+from feldspar.views.run_files import RunFiles
+from feldspar.views.sample_index import SampleIndex
+
+LIKE_ENOUGH = 0.2
+"""ROUGE-L with the question and answer below which no sentence is marked."""
+_SENTENCE = re.compile(r"[^.!?\n]+[.!?]*\s*|\n+")
+
+
+class Marked(NamedTuple):
+    """A passage in three parts; `supporting` is empty where no sentence is like the answer."""
+
+    before: str
+    supporting: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleView:
+    sample: Sample
+    seeds: tuple[Seed, ...]
+    passage: Marked | None
+    document: str
+    siblings: tuple[Sample, ...] = ()
+    """Others of the same call to the teacher."""
+
+    @property
+    def num_attempts(self) -> int:
+        return len(self.siblings) + 1
+
+
+class SampleReader:
+    """Shows samples of one run."""
+
+    def __init__(self, run: RunFiles) -> None:
+        self._leaves: dict[str, Leaf] = {leaf.path: leaf for leaf in run.leaves}
+
+    def view(self, sample: Sample, index: SampleIndex | None = None) -> SampleView:
+        """`index` also finds what the same call gave."""
+        leaf = self._leaves.get(sample.leaf)
+        seeds = {s.id: s for s in (*leaf.seeds, *leaf.exam_seeds)} if leaf else {}
+        chunk = next((c for c in leaf.chunks if c.id == sample.chunk), None) if leaf else None
+        passage = chunk.text if chunk else sample.context
+        siblings = index.of_one_call(sample) if index else ()
+        return SampleView(
+            sample=sample,
+            seeds=tuple(seeds[s] for s in sample.seeds if s in seeds),
+            passage=mark_support(passage, sample) if passage else None,
+            document=chunk.document if chunk else "",
+            siblings=tuple(s for s in siblings if s.id != sample.id),
+        )
+
+
+def mark_support(passage: str, sample: Sample) -> Marked:
+    """Mark the sentence that is likest the question and answer, by ROUGE-L."""
+    said = f"{sample.question} {sample.answer}"
+    spans = [m.span() for m in _SENTENCE.finditer(passage)]
+    if not spans:
+        return Marked(passage, "", "")
+    best = max(spans, key=lambda span: rouge_l(passage[slice(*span)], said))
+    if rouge_l(passage[slice(*best)], said) < LIKE_ENOUGH:
+        return Marked(passage, "", "")
+    return Marked(passage[: best[0]], passage[slice(*best)], passage[best[1] :])

@@ -1,0 +1,79 @@
+// Keys and the chat page. Everything else works without a script.
+"use strict";
+
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (/^(INPUT|TEXTAREA|SELECT)$/.test(document.activeElement.tagName)) return;
+  const search = document.querySelector("input[type=search]");
+  if (search) { event.preventDefault(); search.focus(); search.select(); }
+});
+
+const form = document.getElementById("chat-form");
+if (form) startChat(form);
+
+function startChat(form) {
+  const turns = document.getElementById("turns");
+  const template = document.getElementById("turn");
+  const stop = document.getElementById("chat-stop");
+  const question = document.getElementById("question");
+  let histories = { base: [], taught: [] };
+  let asking = null;
+
+  question.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && !event.shiftKey) { event.preventDefault(); form.requestSubmit(); }
+  });
+  stop.addEventListener("click", () => asking && asking.abort());
+  document.getElementById("chat-reset").addEventListener("click", () => {
+    if (asking) asking.abort();
+    histories = { base: [], taught: [] };
+    turns.replaceChildren();
+    question.focus();
+  });
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const text = question.value.trim();
+    if (!text || asking) return;
+    const turn = template.content.cloneNode(true);
+    turn.querySelector(".said").textContent = text;
+    const places = Object.fromEntries([...turn.querySelectorAll("[data-who]")].map((p) => [p.dataset.who, p]));
+    const details = turn.querySelector("details");
+    turns.append(turn);
+    question.value = "";
+    asking = new AbortController();
+    stop.hidden = false;
+    const ask = (who) => answer(form.dataset[who], histories[who], text, places[who], asking.signal);
+    await Promise.all([ask("base"), ask("taught")]);
+    asking = null;
+    stop.hidden = true;
+    const said = places.taught.textContent;
+    details.addEventListener("toggle", () => explain(form.dataset.why, `${text}\n${said}`, details), { once: true });
+    question.focus();
+  });
+}
+
+async function answer(url, history, text, place, signal) {
+  history.push({ role: "user", content: text });
+  place.textContent = "";
+  let said = "";
+  try {
+    const reply = await fetch(url, { method: "POST", signal, headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ messages: history }) });
+    if (!reply.ok) throw new Error(await reply.text());
+    const reader = reply.body.pipeThrough(new TextDecoderStream()).getReader();
+    for (let part = await reader.read(); !part.done; part = await reader.read()) {
+      said += part.value;
+      place.textContent = said;
+    }
+    if (!said) place.textContent = "(it said nothing)";
+  } catch (error) {
+    place.textContent = said + (signal.aborted ? " (stopped)" : ` (${error.message})`);
+  }
+  history.push({ role: "assistant", content: said });
+}
+
+async function explain(url, text, details) {
+  const place = details.querySelector(".why");
+  const reply = await fetch(url, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ text }) });
+  // The server's own page, everything in it escaped.
+  place.innerHTML = await reply.text();
+}

@@ -1,0 +1,216 @@
+"""The studio shows every page to whoever has its address, and nothing to anyone else."""
+
+import asyncio
+import io
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from aiohttp import ClientSession, CookieJar
+from aiohttp.test_utils import TestClient, TestServer
+from by_hand import do_step
+
+from feldspar.config import Recipe
+from feldspar.records import Answer, Checkpoint, ExamItem, Interval, Leaf, Sample, Score, Seed
+from feldspar.runs import Run, write_rows
+from feldspar.steps import Workspace
+from feldspar.studio.app import NAVIGATION, make_studio
+
+HOSTILE = "<script>alert('x')</script><img src=http://evil.example/x.png>"
+TOKEN = "the-token"
+PAGES = [page for page, _ in NAVIGATION]
+Client = TestClient
+
+
+def samples() -> list[Sample]:
+    return [
+        Sample(
+            id=str(n),
+            leaf=f"knowledge/{HOSTILE}",
+            branch="knowledge",
+            question=f"{HOSTILE} {n}",
+            answer=HOSTILE,
+            context=HOSTILE,
+            seeds=("s",),
+            rejected_because=None if n else f"judge: {HOSTILE}",
+        )
+        for n in range(3)
+    ]
+
+
+def scores(workspace: Workspace) -> list[Score]:
+    (workspace.folder / "answers").mkdir()
+    for name, is_right in (("base", False), ("skills", True)):
+        said = Answer(
+            item="i", exam=HOSTILE, leaf="", text=HOSTILE, is_right=is_right, log_likelihood=None
+        )
+        write_rows(workspace.folder / "answers" / f"{name}.jsonl.zst", [said])
+    return [
+        Score(
+            checkpoint=name,
+            exam=HOSTILE,
+            metric="accuracy",
+            value=value,
+            interval=Interval(value - 0.1, value + 0.1),
+            num_items=20,
+        )
+        for name, value in (("base", 0.2), ("skills", 0.9))
+    ]
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a run in which every text is hostile."""
+    monkeypatch.setenv("FELDSPAR_CACHE", str(tmp_path / "cache"))
+    recipe = Recipe.model_validate(
+        {"name": "r", "taxonomy": {"path": "t"}, "student": {"base": "b"}}
+    )
+    leaf = Leaf(
+        path=f"knowledge/{HOSTILE}",
+        branch="knowledge",
+        task_description=HOSTILE,
+        seeds=(Seed(id="s", question=HOSTILE, answer=HOSTILE),),
+    )
+    item = ExamItem(id="i", exam=HOSTILE, question=HOSTILE, reference=HOSTILE, accepted=("x",))
+    with Run(tmp_path / "runs" / "a & b", recipe) as run:
+        do_step(run, "leaves", lambda: [leaf])
+        do_step(run, "samples", samples)
+        do_step(run, "own-exams", lambda: [item])
+        do_step(run, "trained", lambda: [Checkpoint(path="p", digest="d", phase="skills")])
+        do_step(run, "scores", scores)
+    return tmp_path / "runs"
+
+
+def in_studio(
+    folder: Path, use: Callable[[Client], Awaitable[None]], *, read_only: bool = False
+) -> None:
+    async def main() -> None:
+        server = TestServer(make_studio(folder, TOKEN, read_only=read_only))
+        jar = CookieJar(unsafe=True)
+        async with TestClient(server, cookie_jar=jar) as client:
+            await use(client)
+
+    asyncio.run(main())
+
+
+async def enter(client: Client) -> None:
+    reply = await client.get("/", params={"token": TOKEN})
+    assert reply.status == 200
+    assert "token" not in str(reply.url)
+
+
+def test_every_page_is_there_and_takes_no_text_for_html(runs: Path) -> None:
+    async def use(client: Client) -> None:
+        await enter(client)
+        more = [f"leaf?path=knowledge/{HOSTILE}", "sample?id=0", "samples?words=script&state=x"]
+        for page in [*PAGES, *more]:
+            reply = await client.get(f"/runs/a%20%26%20b/{page.replace(' ', '%20')}")
+            text = await reply.text()
+            assert reply.status == 200, (page, text)
+            assert "<script>alert" not in text, page
+            assert "<img" not in text, page
+            assert "a &amp; b" in text
+            assert " style=" not in text
+            policy = reply.headers["Content-Security-Policy"]
+            assert "default-src 'none'" in policy
+            assert "unsafe" not in policy
+
+    in_studio(runs, use)
+
+
+def test_the_report_is_the_same_views_as_one_file(runs: Path) -> None:
+    async def use(client: Client) -> None:
+        await enter(client)
+        text = await (await client.get("/runs/a%20%26%20b/report.html")).text()
+        assert "Did it learn?" in text
+        assert "<script" not in text
+
+    in_studio(runs, use)
+
+
+def test_nobody_comes_in_without_the_token(runs: Path) -> None:
+    async def use(client: Client) -> None:
+        for address in ("/", "/runs/a%20%26%20b/verdict", "/static/page.css", "/?token=wrong"):
+            reply = await client.get(address)
+            assert reply.status == 403, address
+            assert "default-src 'none'" in reply.headers["Content-Security-Policy"]
+
+    in_studio(runs, use)
+
+
+def test_pages_of_other_sites_are_refused(runs: Path) -> None:
+    async def use(client: Client) -> None:
+        await enter(client)
+        evil = {"Origin": "http://evil.example"}
+        assert (await client.get("/", headers=evil)).status == 403
+        assert (await client.get("/", headers={"Host": "evil.example"})).status == 403
+        ask = "/runs/a%20%26%20b/chat/taught"
+        assert (await client.post(ask, data={"messages": "x"})).status == 415
+        body = json.dumps({"messages": []})
+        json_type = {"Content-Type": "application/json"}
+        assert (await client.post(ask, data=body, headers=json_type)).status == 422
+        large = io.BytesIO(b" " * (2 << 20))
+        assert (await client.post(ask, data=large, headers=json_type)).status == 413
+
+    in_studio(runs, use)
+
+
+@pytest.mark.parametrize("name", ["nothing", "..", "%2e%2e", "..%2f..", "a%20%26%20b%2f.."])
+def test_no_name_leads_out_of_the_folder(runs: Path, name: str) -> None:
+    async def use(client: Client) -> None:
+        await enter(client)
+        async with ClientSession(cookie_jar=client.session.cookie_jar) as session:
+            from yarl import URL
+
+            url = URL(f"{client.make_url('/')}runs/{name}/verdict", encoded=True)
+            reply = await session.get(url)
+            assert reply.status in (403, 404)
+
+    in_studio(runs, use)
+
+
+def test_what_is_not_there_is_said(runs: Path) -> None:
+    async def use(client: Client) -> None:
+        await enter(client)
+        for page in ("nonsense", "leaf?path=x", "sample?id=x"):
+            assert (await client.get(f"/runs/a%20%26%20b/{page}")).status == 404
+        assert (await client.get("/static/../app.py")).status == 404
+
+    in_studio(runs, use)
+
+
+def test_read_only_starts_no_model(runs: Path) -> None:
+    async def use(client: Client) -> None:
+        await enter(client)
+        reply = await client.post(
+            "/runs/a%20%26%20b/chat/base", json={"messages": [{"role": "user", "content": "hi"}]}
+        )
+        assert reply.status == 403
+        assert "only reads" in await (await client.get("/runs/a%20%26%20b/chat")).text()
+
+    in_studio(runs, use, read_only=True)
+
+
+def test_what_taught_an_answer_is_found(runs: Path) -> None:
+    async def use(client: Client) -> None:
+        await enter(client)
+        reply = await client.post("/runs/a%20%26%20b/chat/why", json={"text": "alert x 2"})
+        text = await reply.text()
+        assert "ROUGE-L" in text
+        assert "<script" not in text
+
+    in_studio(runs, use)
+
+
+def test_a_damaged_run_is_one_line(runs: Path) -> None:
+    for done in runs.glob("*/steps/scores/*/done.json"):
+        done.write_text("{")
+
+    async def use(client: Client) -> None:
+        await enter(client)
+        assert "damaged" in await (await client.get("/")).text()
+        text = await (await client.get("/runs/a%20%26%20b/exams")).text()
+        assert "done.json: damaged" in text
+
+    in_studio(runs, use)

@@ -1,0 +1,90 @@
+"""The studio in a real browser: no console error, no serious fault of axe, nothing wider than a
+phone, and keys that work. Skipped where there is no chromium or no playwright."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from feldspar.children import child_environment, module_command
+from feldspar.studio.app import NAVIGATION
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+axe = pytest.importorskip("axe_playwright_python", reason="axe-playwright-python is not installed")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium"),
+]
+MAKER = Path(__file__).parents[2] / "benchmarks" / "synthetic_run.py"
+PAGES = [page for page, _ in NAVIGATION]
+SIZES = [(1280, 900), (768, 1000), (360, 740)]
+RULES = """axe.run().then(found => found.violations
+  .filter(fault => ["serious", "critical"].includes(fault.impact))
+  .map(fault => `${fault.id}: ${fault.nodes[0].html.slice(0, 200)}`))"""
+WAIT_MS = 120_000
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a studio that shows a run of 2000 samples."""
+    folder = tmp_path_factory.mktemp("studio")
+    environment = {**child_environment(), "FELDSPAR_CACHE": str(folder / "cache")}
+    making = [sys.executable, "-P", str(MAKER), str(folder / "runs" / "many"), "--samples", "2000"]
+    subprocess.run(making, check=True, env=environment)
+    command = [*module_command("feldspar.cli.main"), "studio", str(folder / "runs"), "--port", "0"]
+    with subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, env=environment) as child:
+        try:
+            assert child.stdout is not None
+            yield json.loads(child.stdout.readline())["url"]
+        finally:
+            child.terminate()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["playwright.Browser"]:
+    with playwright.sync_playwright() as started:
+        launched = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield launched
+        launched.close()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+def test_every_page_is_sound(
+    studio: str, browser: "playwright.Browser", size: tuple[int, int], theme: str
+) -> None:
+    width, height = size
+    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme)
+    page = context.new_page()
+    page.set_default_timeout(WAIT_MS)
+    faults: list[str] = []
+    page.on("console", lambda told: faults.append(f"console: {told.text}"))
+    page.on("pageerror", lambda error: faults.append(f"error: {error}"))
+    page.goto(studio)
+    script = Path(axe.__file__).with_name("axe.min.js").read_text()
+    for name in PAGES:
+        page.goto(f"{studio.partition('/?')[0]}/runs/many/{name}")
+        found = page.evaluate(f"{script};{RULES}")
+        faults += [f"{name}: {fault}" for fault in found]
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        faults += [f"{name} is {wide} wide"] if wide > width else []
+    context.close()
+    assert faults == []
+
+
+def test_typing_narrows_the_samples_down(studio: str, browser: "playwright.Browser") -> None:
+    page = browser.new_context().new_page()
+    page.set_default_timeout(WAIT_MS)
+    page.goto(studio)
+    page.goto(f"{studio.partition('/?')[0]}/runs/many/samples")
+    before = page.locator("#found [role=status]").inner_text()
+    page.keyboard.press("/")
+    page.keyboard.type("zzzz")
+    page.get_by_text("0 samples").wait_for()
+    assert not before.startswith("0 ")
+    page.context.close()

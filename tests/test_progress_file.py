@@ -1,0 +1,80 @@
+"""How far a run is can be read from another process, and how it ended."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from feldspar.config import Recipe
+from feldspar.errors import RunError
+from feldspar.progress import SILENT
+from feldspar.progress_file import PROGRESS_FILE, RecordedProgress, read_run_state
+from feldspar.runs import Run
+from feldspar.views.live import live_of
+from feldspar.views.run_files import RunFiles
+
+RECIPE = Recipe.model_validate({"name": "r", "taxonomy": {"path": "t"}, "student": {"base": "b"}})
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("feldspar.progress_file.SECONDS_BETWEEN", 0.0)
+
+
+def test_tasks_and_warnings_are_told_while_it_runs(tmp_path: Path) -> None:
+    with Run(tmp_path / "r", RECIPE) as run:
+        with run.progress.task("samples", 40, "samples", done=10) as task:
+            logging.getLogger("feldspar.generate").warning("the teacher is slow")
+            task.advance(10, kept=7, calls=12)
+            view = live_of(RunFiles(run.path))
+        [shown] = view.tasks
+        assert (view.state, shown.name, shown.done, shown.share) == ("running", "samples", 20, 0.5)
+        assert shown.rate > 0
+        assert shown.seconds_left is not None
+        assert dict(shown.figures) == {"kept": "7", "calls": "12"}
+        assert view.warnings == ("warning: the teacher is slow",)
+        assert view.spending == (("calls", "12, no cap set"),)
+        assert not live_of(RunFiles(run.path)).tasks
+    assert live_of(RunFiles(run.path)).state == "ended"
+
+
+def test_the_rate_is_of_this_try_alone(tmp_path: Path) -> None:
+    with RecordedProgress(SILENT, tmp_path) as progress, progress.task("a", 100, "x", 90) as task:
+        task.advance(2)
+        state = read_run_state(tmp_path)
+    assert state is not None
+    [told] = state.tasks
+    assert told.rate(told.began_at + 4) == 0.5
+    assert told.seconds_left(told.began_at + 4) == 16
+
+
+@pytest.mark.parametrize(
+    ("error", "state"), [(RunError("no room"), "failed"), (KeyboardInterrupt(), "interrupted")]
+)
+def test_how_it_ended_is_told(tmp_path: Path, error: BaseException, state: str) -> None:
+    def fail() -> None:
+        with Run(tmp_path / "r", RECIPE):
+            raise error
+
+    with pytest.raises(type(error)):
+        fail()
+    view = live_of(RunFiles(tmp_path / "r"))
+    assert (view.state, view.why) == (state, str(error))
+
+
+def test_a_process_that_is_gone_is_not_taken_for_a_run(tmp_path: Path) -> None:
+    with Run(tmp_path / "r", RECIPE) as run:
+        said = (run.path / PROGRESS_FILE).read_text()
+    assert '"state": "running"' in said
+    gone = said.replace(f'"pid": {_pid(said)}', '"pid": 2147480000')
+    (run.path / PROGRESS_FILE).write_text(gone)
+    assert live_of(RunFiles(run.path)).state == "died"
+
+
+def test_a_cut_off_file_is_no_fault(tmp_path: Path) -> None:
+    (tmp_path / PROGRESS_FILE).write_text('{"pid"')
+    assert read_run_state(tmp_path) is None
+
+
+def _pid(said: str) -> str:
+    return said.partition('"pid": ')[2].partition(",")[0]

@@ -1,0 +1,193 @@
+"""The first screen says what the figures say, and no more."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from by_hand import do_step
+
+from feldspar.config import Recipe
+from feldspar.generate.funnel import LeafFunnel, Reason, write_funnel
+from feldspar.records import Answer, Checkpoint, Chunk, ExamItem, Leaf, Sample, Score
+from feldspar.runs import Run, write_rows
+from feldspar.stats.intervals import proportion_interval
+from feldspar.steps import Workspace
+from feldspar.teacher.budget import Spent
+from feldspar.views.leaves import leaf_page_of, tree_of
+from feldspar.views.run_files import RunFiles
+from feldspar.views.sample_index import SampleSummary
+from feldspar.views.verdict import verdict_of
+
+NUM_ITEMS = 40
+LEAVES = [
+    Leaf(
+        path=f"knowledge/stones/{name}",
+        branch="knowledge",
+        task_description="Stones.",
+        seeds=(),
+        chunks=tuple(
+            Chunk(id=f"{name}{n}", document="stones.md", text="A stone.", num_tokens=2)
+            for n in range(3)
+        ),
+    )
+    for name in ("feldspar", "quartz")
+]
+
+
+def make_run(path: Path, right: dict[str, dict[str, int]], retention: str = "old") -> RunFiles:
+    """`right`: exam -> checkpoint -> how many of its items are right, the first ones."""
+    items = [
+        ExamItem(
+            id=f"{exam} {n}",
+            exam=exam,
+            question=str(n),
+            reference="x",
+            accepted=("x",),
+            is_retention=exam == retention,
+        )
+        for exam in right
+        for n in range(NUM_ITEMS)
+    ]
+
+    def scores(workspace: Workspace) -> Iterator[Score]:
+        (workspace.folder / "answers").mkdir()
+        for name in ("base", "skills"):
+            said = [
+                Answer(
+                    item=item.id,
+                    exam=item.exam,
+                    leaf="",
+                    text="",
+                    is_right=int(item.question) < right[item.exam][name],
+                    log_likelihood=None,
+                )
+                for item in items
+            ]
+            write_rows(workspace.folder / "answers" / f"{name}.jsonl.zst", said)
+            for exam, counts in right.items():
+                yield Score(
+                    checkpoint=name,
+                    exam=exam,
+                    metric="accuracy",
+                    value=counts[name] / NUM_ITEMS,
+                    interval=proportion_interval(counts[name], NUM_ITEMS),
+                    num_items=NUM_ITEMS,
+                )
+
+    recipe = Recipe.model_validate(
+        {"name": "stones", "taxonomy": {"path": "t"}, "student": {"base": "b"}}
+    )
+    with Run(path, recipe) as run:
+        do_step(run, "leaves", lambda: LEAVES)
+        do_step(run, "own-exams", lambda: items)
+        do_step(run, "samples", samples)
+        do_step(run, "trained", lambda: [Checkpoint(path="p", digest="d", phase="skills", step=9)])
+        do_step(run, "scores", scores)
+    return RunFiles(path)
+
+
+def samples(workspace: Workspace) -> Iterator[Sample]:
+    """Of feldspar three quarters are kept, of quartz one in ten."""
+    funnels = [
+        LeafFunnel(
+            leaf=leaf.path,
+            asked=40,
+            answered=40,
+            parsed=40,
+            judged=kept,
+            distinct=kept,
+            clean=kept,
+            kept=kept,
+            reasons=(Reason(reason="judge: not faithful", count=40 - kept),),
+        )
+        for leaf, kept in zip(LEAVES, (30, 4), strict=True)
+    ]
+    write_funnel(workspace.folder / "funnel.json", funnels, Spent(80, 8000, 1.5))
+    yield Sample(id="1", leaf=LEAVES[0].path, branch="knowledge", question="q", answer="a")
+
+
+def summary(*chunks: str) -> SampleSummary:
+    return SampleSummary(num_samples=80, num_kept=34, teachers=("llama",), chunks=frozenset(chunks))
+
+
+def test_what_was_learned_and_what_was_lost_are_told_apart(tmp_path: Path) -> None:
+    run = make_run(
+        tmp_path / "r", {"new": {"base": 2, "skills": 36}, "old": {"base": 40, "skills": 24}}
+    )
+    verdict = verdict_of(run, summary())
+    assert (verdict.learned.mood, verdict.learned.word) == ("good", "Yes")
+    assert "rose by 85 points" in verdict.learned.sentence
+    assert verdict.learned.difference is not None
+    assert verdict.learned.difference.num_pairs == NUM_ITEMS
+    assert (verdict.lost.mood, verdict.lost.word) == ("bad", "Something")
+    assert "fell by 40 points" in verdict.lost.sentence
+    assert verdict.released is not None
+    assert verdict.released.checkpoint.phase == "skills"
+    assert [kind for kind, *_ in verdict.scores] == ["taught", "to be kept"]
+
+
+def test_a_small_change_is_not_told_from_noise(tmp_path: Path) -> None:
+    run = make_run(
+        tmp_path / "r", {"new": {"base": 20, "skills": 22}, "old": {"base": 40, "skills": 39}}
+    )
+    verdict = verdict_of(run, summary())
+    assert (verdict.learned.mood, verdict.learned.word) == ("unsure", "Not told")
+    assert (verdict.lost.mood, verdict.lost.word) == ("good", "Nothing that shows")
+
+
+def test_an_exam_that_fell_is_named_where_none_is_marked_as_retention(tmp_path: Path) -> None:
+    right = {"new": {"base": 2, "skills": 36}, "old": {"base": 40, "skills": 24}}
+    verdict = verdict_of(make_run(tmp_path / "r", right, retention=""), summary())
+    assert verdict.lost.mood == "bad"
+    assert verdict.lost.sentence.startswith("old fell by 40 points.")
+
+
+def test_the_next_steps_are_what_is_wrong_and_where(tmp_path: Path) -> None:
+    run = make_run(
+        tmp_path / "r", {"new": {"base": 2, "skills": 36}, "old": {"base": 40, "skills": 24}}
+    )
+    steps = verdict_of(run, summary("feldspar0", "feldspar1", "quartz0")).next_steps
+    assert [step.place.page for step in steps] == ["exams", "leaf", "leaf"]
+    assert "16 answers of old" in steps[0].title
+    assert steps[1].title == "Mend knowledge/stones/quartz: 10% of what was asked for was kept"
+    assert steps[2].title.startswith("3 of 6 passages have no kept sample")
+    assert steps[2].place.shown == {"path": "knowledge/stones/quartz"}
+
+
+def test_what_it_took_is_told(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "r", {"new": {"base": 2, "skills": 36}})
+    taught = verdict_of(run, summary()).taught
+    assert (taught.num_leaves, taught.num_documents) == (2, 1)
+    assert (taught.num_kept, taught.num_asked, taught.teacher) == (34, 80, "llama")
+    assert taught.spent == Spent(80, 8000, 1.5)
+
+
+def test_the_tree_adds_up(tmp_path: Path) -> None:
+    tree = tree_of(make_run(tmp_path / "r", {"new": {"base": 2, "skills": 36}}))
+    assert (tree.num_leaves, tree.kept, tree.asked) == (2, 34, 80)
+    [folder] = tree.children
+    assert folder.name == "knowledge/stones"
+    assert [(n.name, n.kept_grade) for n in folder.children] == [
+        ("feldspar", "high"),
+        ("quartz", "low"),
+    ]
+
+
+def test_a_leafs_page_tells_which_passages_nothing_teaches(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "r", {"new": {"base": 2, "skills": 36}})
+    page = leaf_page_of(run, "knowledge/stones/quartz", summary("quartz1"))
+    assert page is not None
+    assert [p.is_covered for p in page.passages] == [False, True, False]
+    assert [(s.name, s.count) for s in page.stages][::6] == [("asked", 40), ("kept", 4)]
+    assert leaf_page_of(run, "knowledge/none", None) is None
+
+
+def test_a_run_without_steps_has_a_verdict(tmp_path: Path) -> None:
+    recipe = Recipe.model_validate(
+        {"name": "x", "taxonomy": {"path": "t"}, "student": {"base": "b"}}
+    )
+    with Run(tmp_path / "empty", recipe) as run:
+        pass
+    verdict = verdict_of(RunFiles(run.path), None)
+    assert verdict.learned.mood == verdict.lost.mood == "none"
+    assert verdict.released is None
+    assert verdict.next_steps == ()
