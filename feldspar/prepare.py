@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -101,6 +102,15 @@ def _place_base(base: str, progress: Progress, *, is_made: bool) -> str:
     return str(known_folder(base, cache, digest_of) or base)
 
 
+@functools.cache
+def _can_be_asked(base: str) -> bool:
+    """Whether a base can be asked the general exam; what hinders it is said once."""
+    why_not = cannot_be_asked(TokenCounter(base))
+    if why_not:
+        log.warning("%s; `[evaluate.general] enabled = false` says so too", why_not)
+    return not why_not
+
+
 class Prepared(NamedTuple):
     """What a run looked at before anything was paid for."""
 
@@ -120,10 +130,7 @@ class Prepared(NamedTuple):
 
     def asks_general(self, config: EvaluateConfig) -> bool:
         """Whether the general-knowledge exam is asked: it says so where the base cannot be."""
-        why_not = cannot_be_asked(TokenCounter(self.base.path)) if config.general.enabled else ""
-        if why_not:
-            log.warning("%s; `[evaluate.general] enabled = false` says so too", why_not)
-        return config.general.enabled and not why_not
+        return config.general.enabled and _can_be_asked(self.base.path)
 
     def benchmarks(self, progress: Progress) -> dict[str, ScoreItems]:
         """What marks checkpoints by a benchmark, by task."""

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from feldspar.config import BaseReplayConfig, StudentConfig
 from feldspar.errors import RecipeError
+from feldspar.kept_rows import keep, read_kept
 from feldspar.keys import content_key
 from feldspar.records import Checkpoint, Conversation, Message
-from feldspar.runs import cache_folder, read_rows, write_rows
+from feldspar.runs import cache_folder
 from feldspar.steps import Step, Workspace
 from feldspar.student.inference.sample import sample_answers, sample_questions
 from feldspar.student.model import load_to_answer
@@ -38,10 +39,11 @@ def sample_base(
     is left.
     """
     path = _kept_path(base, config, student, seed)
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_rows(path, _sample(workspace, base, config, student=student, seed=seed))
-    yield from read_rows(path, Conversation)
+    rows = read_kept(path, Conversation, "the base is asked again")
+    if rows is None:
+        rows = list(_sample(workspace, base, config, student=student, seed=seed))
+        keep(path, rows)
+    yield from rows
 
 
 def _kept_path(

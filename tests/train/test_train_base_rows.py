@@ -64,6 +64,18 @@ def test_where_prompts_are_missing_is_said(base, tmp_path: Path):
         sample(base, prompts=str(tmp_path / "gone.txt"))
 
 
+def test_a_damaged_file_of_what_the_base_said_is_named_and_made_anew(base, cache, tmp_path, caplog):
+    path = tmp_path / "prompts.txt"
+    path.write_text("number 5\n", encoding="utf-8")
+    before = set((cache / "base-replay").iterdir()) if (cache / "base-replay").exists() else set()
+    rows = sample(base, prompts=str(path))
+    (kept,) = set((cache / "base-replay").iterdir()) - before
+    kept.write_bytes(kept.read_bytes()[:-9])
+    assert sample(base, prompts=str(path)) == rows
+    assert f"{kept}" in caplog.text
+    assert "the base is asked again" in caplog.text
+
+
 def test_what_the_base_said_is_kept_for_other_runs_whatever_their_share(base, cache, tmp_path):
     path = tmp_path / "prompts.txt"
     path.write_text("number 1\nnumber 2\nnumber 3\n", encoding="utf-8")

@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from feldspar.config import EvaluateConfig
-from feldspar.errors import RunError, TrainingError
+from feldspar.errors import TrainingError
 from feldspar.evaluate.examinee import Conditions, Examinee, GivenAnswer, PosedQuestion
 from feldspar.evaluate.exams.match import FORMS, is_right
+from feldspar.kept_rows import keep, kept_path, read_kept
 from feldspar.keys import content_key
 from feldspar.models.model import CannotScore
 from feldspar.progress import SILENT, Progress
@@ -117,19 +118,17 @@ def base_answers(
     missing: list[tuple[Path, list[ExamItem]]] = []
     for members in groups.values():
         key = content_key(VERSION, examinee.key, config.of_items(), members)
-        path = cache_path / key[:2] / f"{key}.jsonl.zst"
-        try:
-            found |= {answer.item: answer for answer in read_rows(path, Answer)}
-        except RunError as damage:
-            if path.exists():
-                log.warning("%s; its items are asked again", damage)
+        path = kept_path(cache_path, key)
+        kept = read_kept(path, Answer, "its items are asked again")
+        if kept is None:
             missing.append((path, members))
+        else:
+            found |= {answer.item: answer for answer in kept}
     asked = [item for _, members in missing for item in members]
     answers = answer_exam(examinee, asked, config=config, seed=seed, progress=progress)
     found |= {answer.item: answer for answer in answers}
     for path, members in missing:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_rows(path, [found[item.id] for item in members], is_shared=True)
+        keep(path, [found[item.id] for item in members])
     return [found[item.id] for item in items]
 
 

@@ -5,23 +5,20 @@ Only texts are kept: whether they are right is found anew each time, so a mended
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from feldspar.errors import RunError
 from feldspar.evaluate.examinee import Conditions, Examinee, PosedQuestion
 from feldspar.evaluate.general.marks import GeneralAnswer
 from feldspar.evaluate.general.questions import EXAM, NUM_WORDINGS, GeneralItem
+from feldspar.kept_rows import keep, kept_path, read_kept
 from feldspar.keys import content_key
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Message
-from feldspar.runs import read_rows, write_rows
 
 STAGE = "general-answer"
 VERSION = 1
 """Of the way the questions are asked: part of what answers are kept under."""
-log = logging.getLogger(__name__)
 
 
 def general_answers(
@@ -40,12 +37,10 @@ def general_answers(
     key = content_key(
         VERSION, examinee.key, [[item.id, *item.ask] for item in items], max_new_tokens
     )
-    path = cache_path / key[:2] / f"{key}.jsonl.zst"
-    if path.exists():
-        try:
-            return list(read_rows(path, GeneralAnswer))
-        except RunError as damage:
-            log.warning("%s; the general questions are asked again", damage)
+    path = kept_path(cache_path, key)
+    kept = read_kept(path, GeneralAnswer, "the general questions are asked again")
+    if kept is not None:
+        return kept
     questions = [
         PosedQuestion(posed.id, (Message(role="user", content=posed.question),), EXAM)
         for item in items
@@ -62,6 +57,5 @@ def general_answers(
         GeneralAnswer(item=item.id, texts=(texts[i], texts[i + 1]))
         for item, i in zip(items, range(0, len(texts), NUM_WORDINGS), strict=True)
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_rows(path, answers, is_shared=True)
+    keep(path, answers)
     return answers

@@ -3,29 +3,27 @@ general prompts."""
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from feldspar.errors import RunError
 from feldspar.evaluate.benchmarks.scores import BenchmarkItem
 from feldspar.evaluate.examinee import CheckpointExaminee, Conditions, PosedQuestion
 from feldspar.evaluate.general.answers import STAGE
 from feldspar.evaluate.general.questions import EXAM, GeneralItem
+from feldspar.kept_rows import keep, kept_path, read_kept
 from feldspar.keys import content_key
 from feldspar.progress import SILENT, Progress
 from feldspar.records import KL, PERPLEXITY, Interval, Message, Score
-from feldspar.runs import read_rows, write_rows
+from feldspar.runs import write_rows
 from feldspar.stats.intervals import cluster_interval
 from feldspar.student.scoring.log_probs import AnswerRow
 
 TEXT, PROMPTS = "general text", "general prompts"
 VERSION = 1
 """Of the way the base's answers are drawn: part of what they are kept under."""
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,12 +50,10 @@ def base_continuations(
     `cache_path` as the exam's answers are."""
     asked = [[item.id, item.ask[0]] for item in items]
     key = content_key("continuations", VERSION, base.key, asked, max_new_tokens)
-    path = cache_path / key[:2] / f"{key}.jsonl.zst"
-    if path.exists():
-        try:
-            return list(read_rows(path, BaseContinuation))
-        except RunError as damage:
-            log.warning("%s; the base is let answer again", damage)
+    path = kept_path(cache_path, key)
+    kept = read_kept(path, BaseContinuation, "the base is let answer again")
+    if kept is not None:
+        return kept
     questions = [PosedQuestion(item.id, _messages(item), EXAM) for item in items]
     how = Conditions(stage=STAGE, max_new_tokens=max_new_tokens, seed=0, temperature=1.0)
     given = base.answer(questions, how, progress)
@@ -75,8 +71,7 @@ def base_continuations(
         )
         for item, answer, log_prob in zip(items, given, base.log_probs(rows, progress), strict=True)
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_rows(path, found, is_shared=True)
+    keep(path, found)
     return found
 
 
