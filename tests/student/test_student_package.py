@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import threading
+import types
 import zipfile
 from pathlib import Path
 
@@ -27,6 +29,8 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    # Parts of torch import it; setuptools then warns whoever looks for pip's module.
+    monkeypatch.setitem(sys.modules, "distutils", types.ModuleType("distutils"))
     write_wheel(folder, {"some_model/tiny.gguf": CONTENT, "some_model/other.gguf": b""})
     return folder
 

