@@ -2,6 +2,7 @@
 
 /                       the runs of a folder, and the recipes beside it
 /plan                   a recipe: what its run costs; /plan/figures the figures
+/taxonomy, /leaf        the leaves, and the form of one; POST to check, save, add documents
 /runs                   POST: start a recipe's run; /runs/NAME/stop ends it
 /runs/NAME/PAGE         verdict, leaves, leaf, samples, sample, reviews, training, exams,
                         preference, live, chat, steps
@@ -23,11 +24,13 @@ from typing import TypeVar
 from aiohttp import web
 from markupsafe import Markup
 
-from feldspar.errors import FeldsparError, RunError
+from feldspar.errors import FeldsparError, RunError, TaxonomyError
 from feldspar.serve.guard import guard
 from feldspar.studio.access import only_with, with_headers
 from feldspar.studio.chat_models import ChatModels
 from feldspar.studio.chat_pages import ChatPages
+from feldspar.studio.leaf_files import LeafFiles
+from feldspar.studio.leaf_pages import LeafPages
 from feldspar.studio.plan_pages import PlanPages
 from feldspar.studio.plan_told import Planner
 from feldspar.studio.project import Project
@@ -62,7 +65,15 @@ _KINDS = {
     ".svg": "image/svg+xml",
     ".txt": "text/plain",
 }
-_FILES = ("page.css", "studio.js", "review.js", "htmx.min.js", "icon.svg", "LICENSE-htmx.txt")
+_FILES = (
+    "page.css",
+    "studio.js",
+    "review.js",
+    "author.js",
+    "htmx.min.js",
+    "icon.svg",
+    "LICENSE-htmx.txt",
+)
 _UNCHANGED_PAGES = ("verdict", "leaves", "training", "exams", "preference", "steps")
 """That show nothing but finished steps: drawn once for each state of a run."""
 
@@ -88,7 +99,13 @@ def make_studio(
     models = ChatModels()
     chat = ChatPages(studio.runs, models, read_only=read_only)
     plan = PlanPages(project, control, Planner(project.runs), read_only=read_only)
+    leaf = LeafPages(LeafFiles(project), reviewer)
     app.router.add_get("/", studio.home)
+    app.router.add_get("/taxonomy", studio.around(leaf.listing))
+    app.router.add_get("/leaf", studio.around(leaf.page))
+    app.router.add_post("/leaf/check", leaf.check)
+    app.router.add_post("/leaf/save", leaf.save)
+    app.router.add_post("/leaf/documents", leaf.document)
     app.router.add_get("/plan", studio.around(plan.page))
     app.router.add_get("/plan/figures", plan.figures)
     app.router.add_post("/runs", plan.start)
@@ -136,6 +153,7 @@ class _Studio:
             folder=str(self.runs.folder),
             recipes=await self._in_thread(self._project.recipes),
             project=str(self._project.folder),
+            read_only=self._control is None,
         )
         return _page(ShownPage("Runs", body))
 
@@ -289,7 +307,7 @@ async def _errors_as_pages(
 ) -> web.StreamResponse:
     try:
         return await handler(request)
-    except RunError as error:
+    except (RunError, TaxonomyError) as error:
         return _problem("This cannot be shown", str(error), 404)
     except FeldsparError as error:
         return _problem("This cannot be shown", str(error), 500)
