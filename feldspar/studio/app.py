@@ -5,7 +5,7 @@
 /taxonomy, /leaf        the leaves, and the form of one; POST to check, save, add documents
 /runs                   POST: start a recipe's run; /runs/NAME/stop ends it
 /runs/NAME/PAGE         verdict, leaves, leaf, samples, sample, reviews, training, exams,
-                        preference, live, chat, steps
+                        turned, preference, live, chat, steps
 /runs/NAME/chat/WHO     POST: an answer of `base` or `taught`, as it comes
 /runs/NAME/review       POST: a decision on a sample; gives the sample as it is then shown
 /runs/NAME/report.html  the same views as one file
@@ -39,6 +39,7 @@ from feldspar.studio.run_cache import OpenRun, RunCache
 from feldspar.studio.run_control import RunControl
 from feldspar.studio.shown import ShownPage
 from feldspar.views.charts import warm_up
+from feldspar.views.exams import turned_of
 from feldspar.views.leaves import leaf_page_of
 from feldspar.views.links import Link, ViewPlace, studio_link
 from feldspar.views.pages import REVIEW_STATES, Pages, asset, render
@@ -229,11 +230,23 @@ def _draw(run: OpenRun, page: str, asked: dict[str, str], reviewer: str = "") ->
             return ShownPage("Training", views.training())
         case "exams":
             return ShownPage("Exams", views.exams())
+        case "turned":
+            return _turned(run, views, asked)
         case "preference":
             return ShownPage("Preference", views.preference())
         case "steps":
             return ShownPage("Steps", views.cost())
     raise web.HTTPNotFound(reason=f"no page {page!r}")
+
+
+def _turned(run: OpenRun, views: Pages, asked: dict[str, str]) -> ShownPage:
+    step = (asked.get("before", ""), asked.get("after", ""))
+    page = turned_of(
+        run.files, step, asked.get("exam", ""), asked.get("way", ""), _number(asked.get("page"))
+    )
+    if page is None:
+        raise web.HTTPNotFound(reason="the run has not scored these two checkpoints")
+    return ShownPage("Answers that turned", views.turned(page))
 
 
 def _leaf(run: OpenRun, views: Pages, asked: dict[str, str]) -> ShownPage:
@@ -248,7 +261,6 @@ def _samples(run: OpenRun, views: Pages, asked: dict[str, str], reviewer: str) -
     index = run.index()
     if index is None:
         return ShownPage("Samples", Markup("<p>No samples are written yet.</p>"))
-    number = asked.get("page", "1")
     query = SampleQuery(
         words=asked.get("words", ""),
         leaf=asked.get("leaf", ""),
@@ -256,11 +268,17 @@ def _samples(run: OpenRun, views: Pages, asked: dict[str, str], reviewer: str) -
         reason=asked.get("reason", ""),
         chunk=asked.get("chunk", ""),
         review=next((state for state, _ in REVIEW_STATES if state == asked.get("review")), ""),
-        page=max(1, int(number)) if number.isascii() and number.isdigit() else 1,
+        page=_number(asked.get("page")),
     )
     reviews = run.reviews()
     found = index.find(query, reviews)
     return ShownPage("Samples", views.samples(found, run.reasons(), reviews, reviewer))
+
+
+def _number(asked: str | None) -> int:
+    """Of a page; the first where it is none."""
+    is_one = asked is not None and asked.isascii() and asked.isdigit() and len(asked) < 10
+    return max(1, int(asked or 1)) if is_one else 1
 
 
 def _sample(run: OpenRun, views: Pages, asked: dict[str, str], reviewer: str) -> ShownPage:
@@ -268,7 +286,7 @@ def _sample(run: OpenRun, views: Pages, asked: dict[str, str], reviewer: str) ->
     sample = index.get(asked.get("id", "")) if index else None
     if sample is None:
         raise web.HTTPNotFound(reason="the run has no such sample")
-    view = SampleReader(run.files).view(sample, index)
+    view = SampleReader(run.files).view(sample, index, has_nearest=True)
     return ShownPage("Sample", views.sample(view, run.reviews(), reviewer))
 
 
@@ -281,7 +299,7 @@ def _page(
         title=shown.title,
         body=shown.body,
         run_name=run_name,
-        current={"leaf": "leaves", "sample": "samples"}.get(current, current),
+        current={"leaf": "leaves", "sample": "samples", "turned": "exams"}.get(current, current),
         nav=NAVIGATION,
         link=link,
     )

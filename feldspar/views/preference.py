@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby, islice
 
 from markupsafe import Markup
 
+from feldspar.records import Candidate, Prompt
+from feldspar.runs import open_step, read_rows
 from feldspar.views.charts import Row, intervals
 from feldspar.views.run_files import RoundFigures, RunFiles
+
+PROMPTS_PER_ROUND = 8
+"""That are shown with all their answers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,8 +29,19 @@ class RoundView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PromptView:
+    """A prompt of a round and the policy's answers to it, the best reward first."""
+
+    round: str
+    question: str
+    candidates: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PreferenceView:
     rounds: tuple[RoundView, ...]
+    prompts: tuple[PromptView, ...]
+    """A few of each round."""
     changes: Markup | None
     method: str
 
@@ -32,6 +50,7 @@ def preference_of(run: RunFiles) -> PreferenceView:
     prefer = run.recipe.prefer
     return PreferenceView(
         rounds=tuple(_round(figures) for figures in run.rounds),
+        prompts=tuple(_prompts(run)),
         changes=_chart(run.rounds),
         method=prefer.method if prefer is not None else "",
     )
@@ -44,6 +63,27 @@ def _round(figures: RoundFigures) -> RoundView:
         if score.exam == "mt-bench"
     ]
     return RoundView(figures=figures, judged=tuple(judged))
+
+
+def _prompts(run: RunFiles) -> Iterator[PromptView]:
+    """The first prompts of each round that is finished."""
+    preferred = run.steps.get("preferred")
+    if preferred is None:
+        return
+    prompts: Iterable[Prompt] = open_step(run.path, "prompts") or ()
+    asked = {p.id: p.messages[-1].content for p in prompts}
+    for figures in run.rounds:
+        path = preferred.file(f"{figures.phase}/candidates.jsonl.zst")
+        if not path.exists():
+            continue
+        groups = groupby(read_rows(path, Candidate), key=lambda candidate: candidate.prompt)
+        for prompt, group in islice(groups, PROMPTS_PER_ROUND):
+            best_first = sorted(group, key=lambda candidate: -candidate.reward)
+            yield PromptView(
+                round=figures.phase,
+                question=asked.get(prompt, prompt),
+                candidates=tuple(best_first),
+            )
 
 
 def _chart(rounds: tuple[RoundFigures, ...]) -> Markup | None:
