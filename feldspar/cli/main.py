@@ -106,6 +106,7 @@ def _add_commands() -> None:
         journal,
         learn,
         plan,
+        preview,
         publish,
         quickstart,
         report,
@@ -124,6 +125,7 @@ def _add_commands() -> None:
     app.add_typer(taxonomy.app, name="taxonomy")
     app.command("doctor")(doctor.doctor)
     app.command("plan")(plan.plan)
+    app.command("preview")(preview.preview)
     app.command("calibrate")(calibrate.calibrate)
     app.command("run")(run.run)
     for name, command in run.STEPS.items():

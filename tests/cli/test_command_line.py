@@ -26,6 +26,7 @@ COMMANDS = [
     "mix",
     "plan",
     "prefer",
+    "preview",
     "publish",
     "quickstart",
     "report",
