@@ -34,8 +34,8 @@ SMALL = (
     *("evaluate.max_new_tokens=8", "evaluate.num_resamples=50"),
 )
 EXTRAS = ("documents", "eval", "gguf", "lora", "parquet", "retrieval", "tracking")
-EXEMPT = {"torch"}
-"""Not tried at their lowest: a build for another machine takes several gigabytes."""
+TESTED = ("dev", *(extra for extra in EXTRAS if extra != "documents"))
+"""What the tests use."""
 READ_DOCUMENT = """
 import sys
 from pathlib import Path
@@ -120,22 +120,19 @@ def build(folder: Path) -> list[object]:
 
 
 def lowest(folder: Path) -> list[Row]:
-    """The lower bounds of what the package and its tests need, installed and tested."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"]]
-    for extra in ("dev", "eval", "gguf", "lora", "parquet", "retrieval", "tracking"):
-        wanted += extras[extra]
-    pins = [pin for requirement in wanted if (pin := lowest_pin(requirement))]
+    """The lowest direct versions that pyproject.toml allows, installed and tested. torch is exempt:
+    another build than the one at hand is several gigabytes."""
     torch = next(p for p in CONSTRAINTS.read_text().splitlines() if p.startswith("torch=="))
-    constraints = folder / "lowest.txt"
-    constraints.write_text("\n".join([torch, *pins]) + "\n", encoding="utf-8")
-    print(constraints.read_text(encoding="utf-8"))
+    constraints = folder / "torch.txt"
+    constraints.write_text(f"{torch}\n", encoding="utf-8")
+    tools = environment(folder / "tools")
+    subprocess.run([tools, "-m", "pip", "install", "-q", "uv"], check=True)
     python = environment(folder / "lowest")
-    extra = "dev,eval,gguf,lora,parquet,retrieval,tracking"
-    install = [python, "-m", "pip", "install", "-q", "-c", constraints, "-e", f"{ROOT}[{extra}]"]
-    rows = [timed("lowest: pip install", install)]
+    install = [tools.with_name("uv"), "pip", "install", "-q", "--python", python]
+    install += ["--resolution", "lowest-direct", "-c", constraints]
+    rows = [timed("lowest: uv pip install", [*install, "-e", f"{ROOT}[{','.join(TESTED)}]"])]
     rows.append(Row("lowest: installed", 0, installed(python)))
+    rows.append(Row("lowest: versions", 0, versions(python)))
     tests = [python, "-m", "pytest", "-m", "not slow and not gpu", "-n", "2", "--dist", "loadfile"]
     # What such old versions warn of is theirs.
     tests += ["-W", "default", "-p", "no:cacheprovider"]
@@ -143,11 +140,19 @@ def lowest(folder: Path) -> list[Row]:
     return rows
 
 
-def lowest_pin(requirement: str) -> str | None:
-    """`numpy>=2.0` to `numpy==2.0`."""
-    found = re.fullmatch(r"([\w.-]+)(?:\[[\w,]+\])?>=([\w.]+)(?:,.*)?", requirement)
-    assert found, requirement
-    return None if found[1] in EXEMPT else f"{found[1]}=={found[2]}"
+def versions(python: Path) -> str:
+    """Of what pyproject.toml names."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"]]
+    wanted += [r for extra in TESTED for r in project["optional-dependencies"][extra]]
+    site = next((python.parents[1] / "lib").glob("python*/site-packages"))
+    found = {
+        re.sub(r"[-_.]+", "-", d.metadata["Name"]).lower(): d.version
+        for d in importlib.metadata.distributions(path=[str(site)])
+    }
+    names = [re.match(r"[\w.-]+", requirement) for requirement in wanted]
+    plain = [re.sub(r"[-_.]+", "-", name[0]).lower() for name in names if name]
+    return ", ".join(f"{name} {found.get(name, 'missing')}" for name in plain)
 
 
 def document(folder: Path, path: Path) -> list[Row]:
