@@ -9,10 +9,18 @@ from typing import TYPE_CHECKING, NamedTuple
 from feldspar.config import Recipe, world_parts
 from feldspar.errors import RecipeError
 from feldspar.evaluate.exams.read import exam_files, read_exams
-from feldspar.generate import LeafPreview, calibrate, preview_leaves
+from feldspar.generate import (
+    JudgeAndPeople,
+    LeafPreview,
+    calibrate,
+    judge_and_people,
+    preview_leaves,
+)
 from feldspar.prepare import open_teachers, place
 from feldspar.progress import Progress
 from feldspar.records import JudgeScore
+from feldspar.reviews import read_reviews
+from feldspar.runs import open_step
 from feldspar.taxonomy import read_taxonomy
 from feldspar.teacher import Spent
 
@@ -62,6 +70,12 @@ def calibrate_judge(recipe: Recipe, folder: Path, progress: Progress) -> list[Ju
                 leaves, placed.generate, judge=teachers.judge, seed=placed.seed, progress=progress
             )
         )
+
+
+def judge_and_people_of(run_path: Path) -> JudgeAndPeople | None:
+    """Where a run's judge and its reviewers disagree; None where nobody reviewed its samples."""
+    samples = open_step(run_path, "samples")
+    return None if samples is None else judge_and_people(samples, read_reviews(run_path))
 
 
 def agree_with_pairs(
