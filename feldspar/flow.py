@@ -70,7 +70,7 @@ def run_recipe(
             exams, samples = write_data(run)
         if prepared is None:
             return None
-        prepared.note_precision(run.path)
+        prepared.note(run.path)
         phases = mix(run, prepared, samples)
         if until == "phases":
             return None
