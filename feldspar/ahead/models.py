@@ -13,6 +13,7 @@ from feldspar.files import write_json
 from feldspar.runs import cache_folder
 from feldspar.student.bases.find import file_at_hand, is_file_base, look_into
 from feldspar.student.bases.origin import says_of_origin
+from feldspar.student.hub import hub_name
 from feldspar.student.model_sizes import find_config
 from feldspar.student.template.choose import has_chat_template
 
@@ -121,8 +122,7 @@ def _folder(subject: Subject, path: str, named: str, *, has_weights: bool = True
             return Note(_WORLD)
         config = find_config(path)
         if config is None or not any(config.parent.glob("*.safetensors")):
-            is_hub_id = path.count("/") == 1 and not path.startswith((".", "/", "~"))
-            if is_hub_id:
+            if hub_name(path) is not None:
                 return Note(_ON_HUB)
             raise TrainingError(f"{named}: no such model directory")
         return config.parent
