@@ -1,9 +1,9 @@
 """Wheel and sdist, built, installed and run in environments of their own.
 
-    python benchmarks/wheel_and_sdist.py                  # wheel, sdist, uvx, all extras; prints a table
-    python benchmarks/wheel_and_sdist.py --full           # the quickstart as it is, not in small
+    python benchmarks/wheel_and_sdist.py          # wheel, sdist, uvx, all extras; prints a table
+    python benchmarks/wheel_and_sdist.py --full   # the quickstart as it is, not in small
     python benchmarks/wheel_and_sdist.py --lowest         # the lower bounds of pyproject.toml, with the
-                                                    # fast tests in that environment
+                                                        # fast tests in that environment
     python benchmarks/wheel_and_sdist.py --document FILE  # and a PDF read with the extra `documents`
 
 Every environment is fresh, lies in a temporary folder and takes what constraints.txt pins. Commands
