@@ -1,6 +1,8 @@
 """The studio: a run's views live on this machine, a chat with its models, and who may use it.
 
-/                       the runs of a folder
+/                       the runs of a folder, and the recipes beside it
+/plan                   a recipe: what its run costs; /plan/figures the figures
+/runs                   POST: start a recipe's run; /runs/NAME/stop ends it
 /runs/NAME/PAGE         verdict, leaves, leaf, samples, sample, reviews, training, exams,
                         preference, live, chat, steps
 /runs/NAME/chat/WHO     POST: an answer of `base` or `taught`, as it comes
@@ -26,8 +28,12 @@ from feldspar.serve.guard import guard
 from feldspar.studio.access import only_with, with_headers
 from feldspar.studio.chat_models import ChatModels
 from feldspar.studio.chat_pages import ChatPages
+from feldspar.studio.plan_pages import PlanPages
+from feldspar.studio.plan_told import Planner
+from feldspar.studio.project import Project
 from feldspar.studio.review_pages import ReviewPages
 from feldspar.studio.run_cache import OpenRun, RunCache
+from feldspar.studio.run_control import RunControl
 from feldspar.studio.shown import ShownPage
 from feldspar.views.charts import warm_up
 from feldspar.views.leaves import leaf_page_of
@@ -72,14 +78,23 @@ def make_studio(
     of more than MAX_BODY_BYTES, 415 a body that is not JSON.
     """
     reviewer = "" if read_only else reviewer
-    studio = _Studio(RunCache(folder), reviewer)
+    project = Project(folder)
+    control = RunControl(project)
+    studio = _Studio(RunCache(folder), reviewer, project, None if read_only else control)
     app = web.Application(
         client_max_size=MAX_BODY_BYTES,
         middlewares=[with_headers, guard(), only_with(token), _errors_as_pages],
     )
     models = ChatModels()
     chat = ChatPages(studio.runs, models, read_only=read_only)
+    plan = PlanPages(project, control, Planner(project.runs), read_only=read_only)
     app.router.add_get("/", studio.home)
+    app.router.add_get("/plan", studio.around(plan.page))
+    app.router.add_get("/plan/figures", plan.figures)
+    app.router.add_post("/runs", plan.start)
+    app.router.add_post("/runs/{run}/stop", plan.stop)
+    app.router.add_get("/runs/{run}/starting", studio.around(plan.starting))
+    app.router.add_get("/runs/{run}/starting/state", plan.state)
     app.router.add_get("/static/{file}", _show_file)
     app.router.add_get("/runs/{run}/report.html", studio.report)
     app.router.add_get("/runs/{run}/chat", studio.around(chat.page, "chat"))
@@ -100,9 +115,11 @@ def make_studio(
 
 
 class _Studio:
-    def __init__(self, runs: RunCache, reviewer: str) -> None:
+    def __init__(
+        self, runs: RunCache, reviewer: str, project: Project, control: RunControl | None
+    ) -> None:
         self.runs = runs
-        self._reviewer = reviewer
+        self._reviewer, self._project, self._control = reviewer, project, control
         self.pool = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="studio")
         self._drawn_live: dict[str, tuple[OpenRun, float, ShownPage]] = {}
         self._drawn: dict[tuple[str, str], tuple[OpenRun, ShownPage]] = {}
@@ -113,7 +130,13 @@ class _Studio:
             {**card._asdict(), "link": studio_link(card.name)(ViewPlace("verdict"))}
             for card in cards
         ]
-        body = render("home.html.j2", runs=shown, folder=str(self.runs.folder))
+        body = render(
+            "home.html.j2",
+            runs=shown,
+            folder=str(self.runs.folder),
+            recipes=await self._in_thread(self._project.recipes),
+            project=str(self._project.folder),
+        )
         return _page(ShownPage("Runs", body))
 
     async def run_page(self, request: web.Request) -> web.Response:
@@ -132,11 +155,11 @@ class _Studio:
         )
 
     def around(
-        self, make: Callable[[web.Request], ShownPage], page: str
+        self, make: Callable[[web.Request], ShownPage], page: str = ""
     ) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def handler(request: web.Request) -> web.Response:
             shown = await self._in_thread(lambda: make(request))
-            return _page(shown, request.match_info["run"], page)
+            return _page(shown, request.match_info["run"] if page else "", page)
 
         return handler
 
@@ -157,7 +180,10 @@ class _Studio:
         name, now = run.files.name, time.monotonic()
         known = self._drawn_live.get(name)
         if known is None or known[0] is not run or now - known[1] > LIVE_SECONDS:
-            known = self._drawn_live[name] = (run, now, _draw(run, "live", {}))
+            controls = self._control.controls(name) if self._control else None
+            views = Pages(run.files, studio_link(name), is_live=True)
+            shown = ShownPage("Live", views.live(controls))
+            known = self._drawn_live[name] = (run, now, shown)
         return known[2]
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
@@ -187,8 +213,6 @@ def _draw(run: OpenRun, page: str, asked: dict[str, str], reviewer: str = "") ->
             return ShownPage("Exams", views.exams())
         case "preference":
             return ShownPage("Preference", views.preference())
-        case "live":
-            return ShownPage("Live", views.live())
         case "steps":
             return ShownPage("Steps", views.cost())
     raise web.HTTPNotFound(reason=f"no page {page!r}")

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tiny_run import write_recipe
 
 from feldspar.children import child_environment, module_command
 from feldspar.studio.app import NAVIGATION
@@ -23,6 +24,8 @@ pytestmark = [
 MAKER = Path(__file__).parents[2] / "benchmarks" / "synthetic_run.py"
 PAGES = [page for page, _ in NAVIGATION]
 MORE = ["samples?page=2", "sample?id=0000000000000001"]
+OTHERS = ["", "plan?recipe=recipe.toml"]
+"""Pages of no run."""
 SIZES = [(1280, 900), (768, 1000), (360, 740)]
 RULES = """axe.run().then(found => found.violations
   .filter(fault => ["serious", "critical"].includes(fault.impact))
@@ -38,6 +41,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     making = [sys.executable, "-P", str(MAKER), str(folder / "runs" / "many"), "--samples", "600"]
     making += ["--leaves", "8"]
     subprocess.run(making, check=True, env=environment)
+    write_recipe(folder)
     command = [*module_command("feldspar.cli.main"), "studio", str(folder / "runs"), "--port", "0"]
     command += ["--reviewer", "anna", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as child:
@@ -70,8 +74,8 @@ def test_every_page_is_sound(
     page.on("pageerror", lambda error: faults.append(f"error: {error}"))
     page.goto(studio)
     script = Path(axe.__file__).with_name("axe.min.js").read_text()
-    for name in [*PAGES, *MORE]:
-        page.goto(f"{studio.partition('/?')[0]}/runs/many/{name}")
+    for name in [*(f"runs/many/{page}" for page in (*PAGES, *MORE)), *OTHERS]:
+        page.goto(f"{studio.partition('/?')[0]}/{name}")
         found = page.evaluate(f"{script};{RULES}")
         faults += [f"{name}: {fault}" for fault in found]
         wide = page.evaluate("document.documentElement.scrollWidth")
