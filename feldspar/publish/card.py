@@ -30,7 +30,7 @@ CARD = """\
 {% if is_generated -%}
 Made with [LAB](https://arxiv.org/abs/2403.01081) (Large-scale Alignment for chatBots) by Feldspar:
 a taxonomy of examples, data written and judged by a teacher model, training in phases with
-replay{% if recipe.prefer %}, and preference tuning with a log-ratio reward{% endif %}.
+replay{% if recipe.prefer %}, and preference tuning{% endif %}.
 {%- else -%}
 Trained by Feldspar on rows that were given: no teacher wrote any of them.
 {%- endif %}
@@ -157,8 +157,11 @@ Rows of {{ data }}, as they were given; nobody stated their licences here.
 {%- if recipe.prefer %}
 Then preference tuning ({{ recipe.prefer.method }}): up to \
 {{ "{:,}".format(recipe.prefer.num_prompts) }} prompts with \
-{{ recipe.prefer.num_answers }} answers each, rewarded by the log-ratio of
+{{ recipe.prefer.num_answers }} answers each, rewarded by \
+{% if recipe.prefer.reward == "log-ratio" %}the log-ratio of
 `{{ name_of(recipe.prefer.aligned) }}` to `{{ name_of(recipe.prefer.base) }}`, \
+{% else %}the reward model
+`{{ name_of(recipe.prefer.reward_model) }}`, {% endif -%}
 in at most {{ recipe.prefer.num_rounds }} round{{ "s" if recipe.prefer.num_rounds > 1 }}.
 {% endif %}
 ## How to prompt
