@@ -19,6 +19,7 @@ from feldspar.publish.machine_files import front_matter
 from feldspar.records import Checkpoint, Leaf, PairedShares, Score, Source
 from feldspar.reference_scores import COLUMNS, FOOTNOTES, PUBLISHED_ROWS, own_rows, own_settings
 from feldspar.runs import open_step
+from feldspar.student.hub import hub_name
 
 CARD = """\
 ---
@@ -171,6 +172,9 @@ its own; the stop token is in generation_config.json. No code of this repository
 {%- if modelfiles %} With Ollama:
 `ollama create {{ recipe.name }} -f {{ modelfiles[0] }}`.
 {%- endif %}
+{%- if has_adapter %} The folder `adapter/` holds the un-merged LoRA adapter for peft:
+`PeftModel.from_pretrained(base, "PATH", subfolder="adapter")`.
+{%- endif %}
 
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -237,6 +241,7 @@ class Extras(NamedTuple):
     files: Sequence[tuple[GgufFile, Sequence[PairedShares]]] = ()
     """GGUF files, and what the run's exams say of each."""
     modelfiles: Sequence[str] = ()
+    has_adapter: bool = False
 
 
 def model_card(
@@ -263,7 +268,7 @@ def model_card(
     environment = jinja2.Environment(autoescape=False, undefined=jinja2.StrictUndefined)
     front = front_matter(
         licence,
-        base_model=recipe.publish.base_model or hub_id_of(chain.base),
+        base_model=_base_model(recipe.publish.base_model) or hub_id_of(chain.base),
         has_gguf=bool(extras.files),
     )
     return environment.from_string(CARD).render(
@@ -293,6 +298,12 @@ def model_card(
         verdict=_verdict,
         **_beside_published(scores, recipe),
     )
+
+
+def _base_model(stated: str) -> str:
+    """Without its revision, which the hub does not take there."""
+    name = hub_name(stated)
+    return stated if name is None else name.id
 
 
 def published_scores(run_path: Path, checkpoint: Checkpoint) -> Iterator[Score]:
