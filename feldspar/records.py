@@ -398,6 +398,24 @@ class Estimate(NamedTuple):
     note: str = ""
 
 
+class PreferenceVolume(NamedTuple):
+    """How much preference tuning draws, as far as it is known before it starts."""
+
+    num_rounds: int
+    prompts: int
+    """Of one round."""
+    answers: int
+    """To each of them."""
+    held_out_prompts: int
+    """Answered by the start, and by each model that a round makes."""
+    held_out_answers: int
+    """To each of them."""
+    models_per_round: int
+    """2 with a control, else 1."""
+    answer_tokens: int
+    """Most tokens of an answer."""
+
+
 class MemoryEstimate(NamedTuple):
     """Bytes that training takes on one device at its peak, under named options."""
 

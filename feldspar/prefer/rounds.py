@@ -19,7 +19,13 @@ from feldspar.errors import TrainingError
 from feldspar.files import write_text_whole
 from feldspar.prefer.candidates import Reward, RoundContext, draw_candidates
 from feldspar.prefer.picks import Figures, mean_by_prompt, survey
-from feldspar.prefer.prompts import Drawn, draw_prompts, prompts_of_round, with_headroom
+from feldspar.prefer.prompts import (
+    HELD_OUT_ANSWERS,
+    Drawn,
+    draw_prompts,
+    prompts_of_round,
+    with_headroom,
+)
 from feldspar.prefer.release import SFT, Release, Standing, choose_release, kept_change
 from feldspar.prefer.reward import find_pair, log_ratio
 from feldspar.prefer.tuning import tune
@@ -38,8 +44,6 @@ from feldspar.steps import Step, Workspace
 
 log = logging.getLogger(__name__)
 
-HELD_OUT_ANSWERS = 4
-"""Answers drawn per held-out prompt."""
 LENGTH_DRIFT = 1.2
 """Growth of the mean answer that is warned of while the reward rises."""
 

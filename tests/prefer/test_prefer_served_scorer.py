@@ -268,6 +268,7 @@ def test_a_round_whose_server_went_away_goes_on_where_it_was(toy, tmp_path, monk
     assert [c.reward for c in found] == pytest.approx([c.reward for c in expected], abs=1e-3)
 
 
+@pytest.mark.slow
 def test_the_pair_may_be_a_folder_or_a_command(toy, words, tmp_path):
     """A folder by the package's own engine, and two replicas of `feldspar serve`."""
     local = find_pair(PreferConfig(aligned=toy["aligned"], base=toy["base"]))

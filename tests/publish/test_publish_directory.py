@@ -32,6 +32,7 @@ from feldspar.publish.directory import publish_run
 from feldspar.publish.licence import Licence
 from feldspar.publish.machine_files import front_matter, write_citation, write_eval_results
 from feldspar.records import Checkpoint, Interval, Leaf, PairedShares, Score
+from feldspar.reviews import ReviewCounts, note_honoured
 from feldspar.runs import Run, result_of
 from feldspar.serve.chat import Conversationalist
 from feldspar.steps import Workspace
@@ -268,7 +269,9 @@ def test_a_result_that_was_taught_more_lists_the_licences_of_all_its_runs(tmp_pa
     assert [run.name for run in chain.runs] == ["first", "second", "third"]
     assert chain.base == "owner/base"
     assert [leaf.licence for leaf in chain.leaves()] == ["CC-BY-SA-4.0", "GPL-3.0", "MIT"]
+    note_honoured(second, ReviewCounts(reviewers=("anna",), num_reviewed=4, num_left_out=1))
     card = data_card(chain, "third")
+    assert "Before training, anna reviewed 4 samples: 1 left out." in card
     assert all(f"| `k/{name}` |" in card for name in "abc")
     (first / "recipe.json").unlink()
     assert runs_behind(third).missing == [str(first)]

@@ -22,6 +22,7 @@ pytestmark = [
 ]
 MAKER = Path(__file__).parents[2] / "benchmarks" / "synthetic_run.py"
 PAGES = [page for page, _ in NAVIGATION]
+MORE = ["samples?page=2", "sample?id=0000000000000001"]
 SIZES = [(1280, 900), (768, 1000), (360, 740)]
 RULES = """axe.run().then(found => found.violations
   .filter(fault => ["serious", "critical"].includes(fault.impact))
@@ -38,7 +39,8 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     making += ["--leaves", "8"]
     subprocess.run(making, check=True, env=environment)
     command = [*module_command("feldspar.cli.main"), "studio", str(folder / "runs"), "--port", "0"]
-    with subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, env=environment) as child:
+    command += ["--reviewer", "anna", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as child:
         try:
             assert child.stdout is not None
             yield json.loads(child.stdout.readline())["url"]
@@ -68,7 +70,7 @@ def test_every_page_is_sound(
     page.on("pageerror", lambda error: faults.append(f"error: {error}"))
     page.goto(studio)
     script = Path(axe.__file__).with_name("axe.min.js").read_text()
-    for name in PAGES:
+    for name in [*PAGES, *MORE]:
         page.goto(f"{studio.partition('/?')[0]}/runs/many/{name}")
         found = page.evaluate(f"{script};{RULES}")
         faults += [f"{name}: {fault}" for fault in found]
@@ -88,4 +90,29 @@ def test_typing_narrows_the_samples_down(studio: str, browser: "playwright.Brows
     page.keyboard.type("zzzz")
     page.get_by_text("0 samples").wait_for()
     assert not before.startswith("0 ")
+    page.context.close()
+
+
+def test_samples_are_reviewed_by_keys_alone(studio: str, browser: "playwright.Browser") -> None:
+    page = browser.new_context().new_page()
+    page.set_default_timeout(WAIT_MS)
+    page.goto(studio)
+    page.goto(f"{studio.partition('/?')[0]}/runs/many/samples")
+    for key in "ja":
+        page.keyboard.press(key)
+    page.locator("#found li").nth(0).get_by_text("✓ accepted by anna").wait_for()
+    page.keyboard.press("r")
+    page.keyboard.type("of no use")
+    page.keyboard.press("Enter")
+    page.locator("#found li").nth(1).get_by_text("✕ rejected by anna: of no use").wait_for()
+    page.keyboard.press("e")
+    page.keyboard.press("Control+a")
+    page.keyboard.type("Who lives here?")
+    page.get_by_role("button", name="Save").click()
+    page.locator("#found li").nth(2).get_by_text("Who lives here?").wait_for()
+    page.keyboard.press("k")
+    page.keyboard.press("u")
+    page.locator("#found li").nth(2).get_by_text("✎ edited").wait_for(state="detached")
+    page.goto(f"{studio.partition('/?')[0]}/runs/many/reviews")
+    assert "anna reviewed 2 samples" in page.locator("main").inner_text()
     page.context.close()
