@@ -32,6 +32,9 @@ def publish(
             "q4_k_m, ...; alone: f16. May be repeated.",
         ),
     ] = None,
+    adapter: Annotated[
+        bool, typer.Option("--adapter", help="The un-merged LoRA adapter too, in `adapter/`.")
+    ] = False,
     runs: RunsRoot = RUNS,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
@@ -46,7 +49,8 @@ def publish(
     if push:
         check_hub(push)
     folder = out or path / "published"
-    files = publish_result(path, folder, types=gguf or (), progress=make_progress())
+    progress = make_progress()
+    files = publish_result(path, folder, types=gguf or (), adapter=adapter, progress=progress)
     made: dict[str, object] = {"folder": str(folder), "gguf": [str(file.path) for file in files]}
     if push:
         private = read_recipe_of(path).publish.private

@@ -96,6 +96,7 @@ def find_pair(config: PreferConfig) -> RewardPair:
     servers = (config.aligned_server, config.base_server)
     for role, server in zip(ROLES, servers, strict=True):
         path = getattr(config, role)
+        assert path is not None, config.reward
         try:
             found.append(base_checkpoint(path) if server is None else _served(path, server, role))
         except TrainingError as error:

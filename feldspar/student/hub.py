@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from feldspar.errors import TrainingError
 from feldspar.files import write_json
@@ -48,7 +48,9 @@ def hub_name(text: str) -> HubName | None:
     return HubName(id_, revision or None)
 
 
-def download(name: HubName, patterns: Sequence[str]) -> Path:
+def download(
+    name: HubName, patterns: Sequence[str], kind: Literal["model", "dataset"] = "model"
+) -> Path:
     """Fetch the files that match into the hub's cache; gives their folder, named by the commit.
 
     Raises TrainingError with the cure.
@@ -66,6 +68,7 @@ def download(name: HubName, patterns: Sequence[str]) -> Path:
         return Path(
             snapshot_download(
                 name.id,
+                repo_type=kind,
                 revision=name.revision,
                 allow_patterns=list(patterns),
                 endpoint=os.environ.get("HF_ENDPOINT"),
