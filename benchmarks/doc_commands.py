@@ -23,8 +23,9 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 PROGRAMS = (
-    "feldspar make pip uvx podman python torchrun srun export .venv/bin/feldspar vllm llama-server"
-).split()
+    *("feldspar", ".venv/bin/feldspar", "make", "pip", "uvx", "podman", "python"),
+    *("torchrun", "srun", "export", "vllm", "llama-server"),
+)
 BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```|((?:^    \S[^\n]*\n)+)", re.DOTALL | re.MULTILINE)
 SHELL = {"", "sh", "bash"}
 TIMEOUT_SECONDS = 300
@@ -39,7 +40,7 @@ WHY_NOT = {
     r"feldspar .*--install-completion": "changes the user's shell: tests/cli/test_quickstart.py",
     r"feldspar .*--show-completion": "depends on the user's shell: tests/cli/test_quickstart.py",
     r"feldspar taxonomy diff": "needs a repository: tests/taxonomy/test_taxonomy_diff.py",
-    r"feldspar taxonomy draft": "needs a teacher: tests/taxonomy/test_taxonomy_draft.py",
+    r"feldspar taxonomy draft": "needs a teacher: tests/taxonomy/test_taxonomy_commands.py",
     r"feldspar learn": "needs a base that can learn: tests/test_add_leaf.py",
     r".*(models/some-model|@MODEL)": "needs a model that is served or stands elsewhere",
     r"vllm|llama-server": "another program",
