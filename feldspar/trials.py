@@ -9,10 +9,18 @@ from typing import TYPE_CHECKING, NamedTuple
 from feldspar.config import Recipe, world_parts
 from feldspar.errors import RecipeError
 from feldspar.evaluate.exams.read import exam_files, read_exams
-from feldspar.generate import LeafPreview, calibrate, preview_leaves
+from feldspar.generate import (
+    JudgeAndPeople,
+    LeafPreview,
+    calibrate,
+    judge_and_people,
+    preview_leaves,
+)
 from feldspar.prepare import open_teachers, place
 from feldspar.progress import Progress
 from feldspar.records import JudgeScore
+from feldspar.reviews import read_reviews
+from feldspar.runs import open_step
 from feldspar.taxonomy import read_taxonomy
 from feldspar.teacher import Spent
 
@@ -64,15 +72,28 @@ def calibrate_judge(recipe: Recipe, folder: Path, progress: Progress) -> list[Ju
         )
 
 
+def judge_and_people_of(run_path: Path) -> JudgeAndPeople | None:
+    """Where a run's judge and its reviewers disagree; None where nobody reviewed its samples."""
+    samples = open_step(run_path, "samples")
+    return None if samples is None else judge_and_people(samples, read_reviews(run_path))
+
+
 def agree_with_pairs(
-    recipe: Recipe, folder: Path, pairs_path: Path, progress: Progress
+    recipe: Recipe, folder: Path, source: str, progress: Progress
 ) -> list[Agreement]:
-    """How often the recipe's reward prefers the chosen answers of stored pairs."""
-    from feldspar.prefer.agree import agree, read_pairs
+    """How often the recipe's reward prefers the chosen answers of stored pairs, in a file or in a
+    data set of the hub."""
+    from feldspar.prefer.agree import agree
+    from feldspar.prefer.pairs import find_pairs
 
     if recipe.prefer is None:
         raise RecipeError("the recipe has no [prefer] table, so it names no models to agree with")
-    pairs = read_pairs(pairs_path)
+    if recipe.prefer.reward != "log-ratio":
+        raise RecipeError(
+            'prefer.reward = "reward-model": `agree` sets a reward model beside a pair; name the '
+            "pair with `--set prefer.reward=log-ratio` and prefer.aligned and prefer.base"
+        )
+    pairs = find_pairs(source)
     placed = place(recipe, folder, progress, parts=world_parts(recipe.prefer))
     assert placed.prefer is not None
     return agree(

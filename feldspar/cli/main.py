@@ -141,7 +141,7 @@ def _add_commands() -> None:
     app.command("verify")(verify.verify)
     app.command("learn")(learn.learn)
     app.command("export-data")(export_data.export_data)
-    app.command("publish")(publish.publish)
+    app.command("publish", cls=publish.PublishCommand)(publish.publish)
     app.add_typer(journal.app, name="journal")
     app.add_typer(world.app, name="world")
 

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from feldspar.cli.doctor import as_rows, checks_table
-from feldspar.cli.run import RecipePath, Settings
-from feldspar.cli.terminal import escaped, print_table
+from feldspar.cli.plan_cluster import show_cluster_plan
+from feldspar.cli.run import RUNS, RecipePath, RunsRoot, Settings
+from feldspar.cli.terminal import escaped, figures_table, print_table
+from feldspar.errors import RecipeError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from feldspar.ahead import Check
     from feldspar.plan import CallPlan, Plan
     from feldspar.records import MemoryEstimate
+    from feldspar.reviews import ReviewCounts
 
 GIB, MIB = 2**30, 2**20
 
@@ -27,6 +30,13 @@ def plan(
     gpu: Annotated[
         str | None, typer.Option("--gpu", help="Another machine, such as h200x8 or rtx4090.")
     ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            "--cluster",
+            help="The timetable of a cluster: GPU x GPUs per node x nodes, such as h100x8x10.",
+        ),
+    ] = None,
     probes: Annotated[
         int,
         typer.Option(
@@ -35,25 +45,34 @@ def plan(
             help="Ask this many of the run's calls, to time the teacher; on a CPU, time training.",
         ),
     ] = 0,
+    runs: RunsRoot = RUNS,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Say what a run will cost: calls, money, optimizer steps, hours, memory, disk."""
     from feldspar.cli.progress import make_progress
     from feldspar.config import read_recipe
+    from feldspar.generate import reviews_of_run
     from feldspar.planning import plan_recipe
     from feldspar.prepare import doctor
     from feldspar.progress import SILENT
 
     read = read_recipe(recipe, settings or [])
+    if cluster is not None:
+        if gpu is not None:
+            raise RecipeError("--gpu and --cluster both name the machine; leave one out")
+        show_cluster_plan(read, recipe.parent, cluster, num_probes=probes, as_json=as_json)
+        return
     made = plan_recipe(read, recipe.parent, make_progress(), gpu=gpu, num_probes=probes)
     checks = doctor(read, recipe.parent, SILENT)
+    reviewed = reviews_of_run(runs / read.name)
+    reviews = reviewed.counts if reviewed else None
     if as_json:
-        typer.echo(_as_json(made, checks))
+        typer.echo(_as_json(made, checks, reviews))
     else:
-        _print(made, read.name, checks)
+        _print(made, read.name, checks, reviews)
 
 
-def _as_json(made: Plan, checks: Sequence[Check]) -> str:
+def _as_json(made: Plan, checks: Sequence[Check], reviews: ReviewCounts | None) -> str:
     import dataclasses
     import json
 
@@ -67,10 +86,11 @@ def _as_json(made: Plan, checks: Sequence[Check]) -> str:
     for phase, planned in zip(told["phases"], made.phases, strict=True):
         phase["steps_per_epoch"], phase["num_steps"] = planned.steps_per_epoch, planned.num_steps
     told["checks"] = as_rows(checks)
+    told["reviews"] = reviews and dataclasses.asdict(reviews)
     return json.dumps(told, indent=1)
 
 
-def _print(made: Plan, name: str, checks: Sequence[Check]) -> None:
+def _print(made: Plan, name: str, checks: Sequence[Check], reviews: ReviewCounts | None) -> None:
     from rich.console import Console
 
     console = Console()
@@ -82,35 +102,18 @@ def _print(made: Plan, name: str, checks: Sequence[Check]) -> None:
     tables += [_memory_table(made)] if made.memory else []
     for table in tables:
         print_table(console, table)
-    console.print(_closing_table(made))
+    closing = _closing_table(made)
+    if reviews is not None:
+        closing.add_row("reviews", escaped(reviews.sentence))
+    console.print(closing)
     console.print("\n[bold]Before it starts[/bold]")
     console.print(checks_table(checks, is_plain=console.options.ascii_only))
     for warning in made.warnings:
         console.print(escaped(f"warning: {warning}"), style="yellow", highlight=False)
 
 
-def _table(title: str, *columns: str) -> Table:
-    """The first column is words, the others are figures."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        # Eighty columns hold all figures.
-        collapse_padding=True,
-    )
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left", no_wrap=number > 0)
-    table.caption_justify = "left"
-    return table
-
-
 def _calls_table(made: Plan) -> Table:
-    table = _table("Teacher", "stage", "calls", "tokens read", "tokens written", "cost")
+    table = figures_table("Teacher", "stage", "calls", "tokens read", "tokens written", "cost")
     for step in dict.fromkeys(call.step for call in made.calls):
         table.add_row(escaped(step))
         for call in (c for c in made.calls if c.step == step):
@@ -133,7 +136,7 @@ def _call_cells(calls: Sequence[CallPlan]) -> list[str]:
 
 def _steps_table(made: Plan) -> Table:
     columns = ("phase", "rows/epoch", "rows/step", "steps/epoch", "epochs", "steps", "time")
-    table = _table("Training", *columns)
+    table = figures_table("Training", *columns)
     for p in made.phases:
         numbers = (p.rows_per_epoch, p.batch_samples, p.steps_per_epoch, p.num_epochs, p.num_steps)
         table.add_row(escaped(p.name), *(f"{n:,}" for n in numbers), _time(p.hours))
@@ -151,7 +154,7 @@ def _memory_table(made: Plan) -> Table:
     unit, name = (GIB, "GiB") if largest >= GIB else (MIB, "MiB")
     title = f"Memory on each GPU, {name}" if room else f"Memory, {name}"
     columns = ("way of training", "weights", "gradients", "states", "activations", "all")
-    table = _table(title, *columns, *(["fits"] if room else []))
+    table = figures_table(title, *columns, *(["fits"] if room else []))
     for place, way in enumerate(made.memory):
         options = ", ".join(way.options) or "all weights"
         parts = (way.weights, way.gradients, way.optimizer, way.activations, way.total)

@@ -1,10 +1,9 @@
 """Wheel and sdist, built, installed and run in environments of their own.
 
-    python benchmarks/packaging.py                  # wheel, sdist, uvx, all extras; prints a table
-    python benchmarks/packaging.py --full           # the quickstart as it is, not in small
-    python benchmarks/packaging.py --lowest         # the lower bounds of pyproject.toml, with the
-                                                    # fast tests in that environment
-    python benchmarks/packaging.py --document FILE  # and a PDF read with the extra `documents`
+    python benchmarks/wheel_and_sdist.py          # wheel, sdist, uvx, all extras; prints a table
+    python benchmarks/wheel_and_sdist.py --full   # the quickstart as it is, not in small
+    python benchmarks/wheel_and_sdist.py --lowest # fast tests with the lowest versions
+    python benchmarks/wheel_and_sdist.py --document FILE  # and a PDF read: extra `documents`
 
 Every environment is fresh, lies in a temporary folder and takes what constraints.txt pins. Commands
 run in an empty folder, without PYTHONPATH. Ends with 1 where any command fails.
