@@ -74,7 +74,7 @@ def run_recipe(
             samples = written if prepared is None else reviewed(run, written, exams)
         if prepared is None:
             return None
-        prepared.note_precision(run.path)
+        prepared.note(run.path)
         phases = mix(run, prepared, samples)
         if until == "phases":
             return None

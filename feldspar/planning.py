@@ -24,10 +24,21 @@ from feldspar.generate import estimate as estimate_generation
 from feldspar.mix.earlier import EarlierRows, rows_of_data
 from feldspar.mix.files import BadRow, count_rows, read_file
 from feldspar.mix.phases import warnings
-from feldspar.plan import Given, Machine, Plan, Rate, machine_here, make_plan, named_machine
+from feldspar.plan import (
+    Cluster,
+    ClusterPlan,
+    Given,
+    Machine,
+    Plan,
+    Rate,
+    machine_here,
+    make_plan,
+    named_machine,
+    plan_on_cluster,
+)
 from feldspar.prepare import open_teachers, place
 from feldspar.progress import Progress
-from feldspar.records import BRANCHES, Branch, Estimate, Leaf
+from feldspar.records import BRANCHES, Branch, Estimate, Leaf, PreferenceVolume
 from feldspar.stored import read_stored
 from feldspar.student.precision import ModelSize, find_precision, size_of_base
 from feldspar.student.template.tokens import LAB
@@ -46,19 +57,49 @@ CPU_PROBE_TOKENS = 2048
 """In a micro-batch of the probe."""
 
 
+class PlannedOnCluster(NamedTuple):
+    """A plan for all GPUs of a cluster together, and who of the run holds them when."""
+
+    plan: Plan
+    cluster: ClusterPlan
+
+
+def plan_cluster(
+    recipe: Recipe, folder: Path, progress: Progress, cluster: Cluster, *, num_probes: int = 0
+) -> PlannedOnCluster:
+    """As `plan_recipe`, with a timetable of the cluster's GPUs. Raises RecipeError where a model
+    fits on no part of it."""
+    from feldspar.student.model_sizes import read_architecture
+
+    made = plan_recipe(recipe, folder, progress, cluster=cluster, num_probes=num_probes)
+    placed = place(recipe, folder, progress, parts=set())
+    sizes = read_architecture(placed.student.base) or placed.plan.architecture
+    return PlannedOnCluster(made, plan_on_cluster(placed, made, cluster, sizes))
+
+
 def plan_recipe(
-    recipe: Recipe, folder: Path, progress: Progress, *, gpu: str | None = None, num_probes: int = 0
+    recipe: Recipe,
+    folder: Path,
+    progress: Progress,
+    *,
+    gpu: str | None = None,
+    cluster: Cluster | None = None,
+    num_probes: int = 0,
 ) -> Plan:
     """What the run will cost, from recipe, taxonomy, documents and machine alone.
 
-    Asks no teacher, but for `num_probes` of the run's own calls. `gpu` names another machine.
+    Asks no teacher, but for `num_probes` of the run's own calls. `gpu` names another machine; of
+    a `cluster` all GPUs train together.
     """
     from feldspar.mix.estimate import expected_rows
     from feldspar.student.model_sizes import num_weights, read_architecture
     from feldspar.student.training.memory import memory_ways
 
     gpu = gpu or recipe.plan.gpu
-    machine = named_machine(gpu) if gpu else machine_here()
+    if cluster is not None:
+        machine = cluster.machine
+    else:
+        machine = named_machine(gpu) if gpu else machine_here()
     placed = place(recipe, folder, progress, parts=set())
     written = foresee(placed, progress)
     rate = find_rate(placed, folder, written.leaves, num_probes, progress)
@@ -91,6 +132,8 @@ def plan_recipe(
             else None,
             not_included=[*not_included(placed), *written.not_included],
             warnings=[*warnings(placed.mix, placed.train.phase), *written.notes],
+            preference=preference_volume(placed, written),
+            is_cluster=cluster is not None,
         ),
     )
 
@@ -107,7 +150,7 @@ def planned_student(
 
 
 class Written(NamedTuple):
-    """What the teacher is to write, as far as can be foretold."""
+    """What the teacher is to write, as far as can be estimated."""
 
     leaves: Sequence[Leaf]
     samples: Mapping[Branch, int]
@@ -197,6 +240,16 @@ def estimate_steps(
     num_tuned = recipe.prefer.num_rounds * (1 + recipe.prefer.control) if recipe.prefer else 0
     num_checkpoints = 1 + len(recipe.train.phase) + recipe.train.merges_the_end + num_tuned
     return [*found, *estimate_evaluation(recipe.evaluate, num_items, num_checkpoints)]
+
+
+def preference_volume(recipe: Recipe, written: Written) -> PreferenceVolume | None:
+    """What preference rounds draw; None where the recipe has none."""
+    from feldspar.prefer.estimate import volume
+
+    if recipe.prefer is None:
+        return None
+    num_prompts = sum(written.samples[branch] for branch in recipe.prefer.branches)
+    return volume(recipe.prefer, num_prompts)
 
 
 def row_tokens(recipe: Recipe, written: Written, data: Iterable[Path | EarlierRows]) -> int:

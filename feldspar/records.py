@@ -298,6 +298,23 @@ class Score:
     leaf: str = ""
 
 
+class PairedShares(NamedTuple):
+    """Shares of right answers of two models, or two forms of one, to the same items of an exam."""
+
+    exam: str
+    num_items: int
+    before: float
+    after: float
+    interval: Interval
+    """Of `after - before`, paired, 95 %."""
+    leaf: str = ""
+    is_retention: bool = False
+
+    @property
+    def is_beyond_noise(self) -> bool:
+        return self.interval.low > 0 or self.interval.high < 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Touched:
     """A scored item that the training data holds, or nearly: its score may be memory."""
@@ -379,6 +396,24 @@ class Estimate(NamedTuple):
     memory_bytes: int = 0
     disk_bytes: int = 0
     note: str = ""
+
+
+class PreferenceVolume(NamedTuple):
+    """How much preference tuning draws, as far as it is known before it starts."""
+
+    num_rounds: int
+    prompts: int
+    """Of one round."""
+    answers: int
+    """To each of them."""
+    held_out_prompts: int
+    """Answered by the start, and by each model that a round makes."""
+    held_out_answers: int
+    """To each of them."""
+    models_per_round: int
+    """2 with a control, else 1."""
+    answer_tokens: int
+    """Most tokens of an answer."""
 
 
 class MemoryEstimate(NamedTuple):

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from feldspar.cli.doctor import as_rows, checks_table
+from feldspar.cli.plan_cluster import show_cluster_plan
 from feldspar.cli.run import RUNS, RecipePath, RunsRoot, Settings
-from feldspar.cli.terminal import escaped, print_table
+from feldspar.cli.terminal import escaped, figures_table, print_table
+from feldspar.errors import RecipeError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -27,6 +29,13 @@ def plan(
     settings: Settings = None,
     gpu: Annotated[
         str | None, typer.Option("--gpu", help="Another machine, such as h200x8 or rtx4090.")
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            "--cluster",
+            help="The timetable of a cluster: GPU x GPUs per node x nodes, such as h100x8x10.",
+        ),
     ] = None,
     probes: Annotated[
         int,
@@ -48,6 +57,11 @@ def plan(
     from feldspar.progress import SILENT
 
     read = read_recipe(recipe, settings or [])
+    if cluster is not None:
+        if gpu is not None:
+            raise RecipeError("--gpu and --cluster both name the machine; leave one out")
+        show_cluster_plan(read, recipe.parent, cluster, num_probes=probes, as_json=as_json)
+        return
     made = plan_recipe(read, recipe.parent, make_progress(), gpu=gpu, num_probes=probes)
     checks = doctor(read, recipe.parent, SILENT)
     reviewed = reviews_of_run(runs / read.name)
@@ -98,28 +112,8 @@ def _print(made: Plan, name: str, checks: Sequence[Check], reviews: ReviewCounts
         console.print(escaped(f"warning: {warning}"), style="yellow", highlight=False)
 
 
-def _table(title: str, *columns: str) -> Table:
-    """The first column is words, the others are figures."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        # Eighty columns hold all figures.
-        collapse_padding=True,
-    )
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left", no_wrap=number > 0)
-    table.caption_justify = "left"
-    return table
-
-
 def _calls_table(made: Plan) -> Table:
-    table = _table("Teacher", "stage", "calls", "tokens read", "tokens written", "cost")
+    table = figures_table("Teacher", "stage", "calls", "tokens read", "tokens written", "cost")
     for step in dict.fromkeys(call.step for call in made.calls):
         table.add_row(escaped(step))
         for call in (c for c in made.calls if c.step == step):
@@ -142,7 +136,7 @@ def _call_cells(calls: Sequence[CallPlan]) -> list[str]:
 
 def _steps_table(made: Plan) -> Table:
     columns = ("phase", "rows/epoch", "rows/step", "steps/epoch", "epochs", "steps", "time")
-    table = _table("Training", *columns)
+    table = figures_table("Training", *columns)
     for p in made.phases:
         numbers = (p.rows_per_epoch, p.batch_samples, p.steps_per_epoch, p.num_epochs, p.num_steps)
         table.add_row(escaped(p.name), *(f"{n:,}" for n in numbers), _time(p.hours))
@@ -160,7 +154,7 @@ def _memory_table(made: Plan) -> Table:
     unit, name = (GIB, "GiB") if largest >= GIB else (MIB, "MiB")
     title = f"Memory on each GPU, {name}" if room else f"Memory, {name}"
     columns = ("way of training", "weights", "gradients", "states", "activations", "all")
-    table = _table(title, *columns, *(["fits"] if room else []))
+    table = figures_table(title, *columns, *(["fits"] if room else []))
     for place, way in enumerate(made.memory):
         options = ", ".join(way.options) or "all weights"
         parts = (way.weights, way.gradients, way.optimizer, way.activations, way.total)

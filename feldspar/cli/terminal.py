@@ -55,3 +55,23 @@ def _fits(console: Console, table: Table) -> bool:
     names = [str(cell) for cell in table.columns[0].cells]
     longest = max((cell_len(Text.from_markup(name).plain) for name in names), default=0)
     return needed - max(0, longest - READABLE_NAME) <= console.width
+
+
+def figures_table(title: str, *columns: str) -> Table:
+    """The first column is words, the others are figures."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        # Eighty columns hold all figures.
+        collapse_padding=True,
+    )
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left", no_wrap=number > 0)
+    table.caption_justify = "left"
+    return table

@@ -12,6 +12,7 @@ from feldspar.config.base import Part as Part
 from feldspar.config.base import PathText as PathText
 from feldspar.config.base import Positive as Positive
 from feldspar.config.base import Share as Share
+from feldspar.config.cluster import ClusterConfig as ClusterConfig
 from feldspar.config.evaluate import BenchmarkConfig as BenchmarkConfig
 from feldspar.config.evaluate import EvaluateConfig as EvaluateConfig
 from feldspar.config.evaluate import ExamConfig as ExamConfig
@@ -34,6 +35,7 @@ from feldspar.config.mix import BaseReplayConfig as BaseReplayConfig
 from feldspar.config.mix import DataConfig as DataConfig
 from feldspar.config.mix import MixConfig as MixConfig
 from feldspar.config.plan import ArchitectureConfig as ArchitectureConfig
+from feldspar.config.plan import ModelSizeConfig as ModelSizeConfig
 from feldspar.config.plan import PlanConfig as PlanConfig
 from feldspar.config.prefer import PreferConfig as PreferConfig
 from feldspar.config.publish import PublishConfig as PublishConfig

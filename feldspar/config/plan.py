@@ -1,4 +1,4 @@
-"""What a recipe may say so that its cost can be foretold: the base's sizes, the machine, rates."""
+"""What a recipe may say so that its cost can be estimated: the base's sizes, the machine, rates."""
 
 from __future__ import annotations
 
@@ -66,6 +66,20 @@ class PlanSamplesConfig(Part):
     """Of compositional skills."""
 
 
+class ModelSizeConfig(Part):
+    """How large a model is that the run only asks."""
+
+    parameters: Positive
+    """All of them: `46.7e9`. They decide how many GPUs a copy takes, at two bytes each."""
+    active_parameters: Positive | None = None
+    """Those that one token meets, in a mixture of experts: `12.9e9`. None: all."""
+
+    @property
+    def active(self) -> float:
+        """What computing a token costs, in parameters."""
+        return self.active_parameters or self.parameters
+
+
 class PlanConfig(Part):
     """What `feldspar plan` cannot find out by itself. It never changes a run."""
 
@@ -77,6 +91,14 @@ class PlanConfig(Part):
     """How many samples to plan for where the taxonomy is missing. None: there must be one."""
     mfu: Annotated[float, Field(gt=0, le=1)] = 0.4
     """Share of the GPU's bf16 peak that training reaches, as in `metrics.jsonl` of a run."""
+    mfu_reading: Annotated[float, Field(gt=0, le=1)] = 0.3
+    """Share of the peak that servers reach while they read prompts; for `plan --cluster`."""
+    mfu_writing: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """The same while they write, in large batches."""
+    teacher: ModelSizeConfig | None = None
+    """The teacher's size, for `plan --cluster`. None: the teacher has no place in the timetable."""
+    judge: ModelSizeConfig | None = None
+    """The judge's size, if `[judge]` names another model."""
     row_tokens: Count | None = None
     """Mean tokens per training row. None: as long as the leaves' seeds."""
     teacher_tokens_per_second: Positive | None = None
@@ -86,3 +108,5 @@ class PlanConfig(Part):
     """In the currency of the teacher's prices."""
     reward_parameters: Positive | None = None
     """Parameters of the larger model of the reward pair, if it is missing."""
+    reward_active_parameters: Positive | None = None
+    """Those that one token meets, in a mixture of experts. None: all."""

@@ -12,6 +12,7 @@ from feldspar.generate.estimate import estimate, expected_samples, expected_toke
 from feldspar.generate.exams import LEAF_EXAMS_STEP, make_exams
 from feldspar.generate.export import Exported, export_samples
 from feldspar.generate.funnel import FUNNEL_FILE, Example, Funnel, LeafFunnel, Reason, read_funnel
+from feldspar.generate.preview import LeafPreview, PreviewedSample, preview_leaves
 from feldspar.generate.probe import Probed, probe
 from feldspar.generate.prompting import Prompts, asking_files
 from feldspar.generate.requests import num_exam_items
@@ -40,6 +41,8 @@ __all__ = [
     "Funnel",
     "JudgeAndPeople",
     "LeafFunnel",
+    "LeafPreview",
+    "PreviewedSample",
     "Probed",
     "Prompts",
     "Reason",
@@ -62,6 +65,7 @@ __all__ = [
     "judge_and_people",
     "make_exams",
     "num_exam_items",
+    "preview_leaves",
     "probe",
     "read_funnel",
     "reliability",

@@ -1,8 +1,12 @@
+from feldspar.plan.cluster import Cluster, named_cluster
+from feldspar.plan.cluster_plan import ClusterPlan, plan_on_cluster
 from feldspar.plan.cost import CallPlan, Given, PhasePlan, Plan, Rate, make_plan
 from feldspar.plan.machine import Machine, machine_here, named_machine
 
 __all__ = [
     "CallPlan",
+    "Cluster",
+    "ClusterPlan",
     "Given",
     "Machine",
     "PhasePlan",
@@ -10,5 +14,7 @@ __all__ = [
     "Rate",
     "machine_here",
     "make_plan",
+    "named_cluster",
     "named_machine",
+    "plan_on_cluster",
 ]

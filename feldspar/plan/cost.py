@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from feldspar.config import ArchitectureConfig, Recipe, TeacherConfig, TrainConfig
+from feldspar.config import ArchitectureConfig, Recipe, TrainConfig
+from feldspar.plan.asked import who_is_asked
 from feldspar.plan.machine import Machine
-from feldspar.records import Estimate, MemoryEstimate
+from feldspar.records import Estimate, MemoryEstimate, PreferenceVolume
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +86,8 @@ class Plan:
     disk_bytes: int
     free_bytes: int
     warnings: tuple[str, ...]
+    preference: PreferenceVolume | None = None
+    """What preference rounds draw; None where there are none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +106,9 @@ class Given:
     training_rate: Rate | None = None
     not_included: Sequence[str] = ()
     warnings: Sequence[str] = ()
+    preference: PreferenceVolume | None = None
+    is_cluster: bool = False
+    """Whether the pair is read by servers over several GPUs each."""
 
 
 def make_plan(recipe: Recipe, given: Given) -> Plan:
@@ -115,7 +121,8 @@ def make_plan(recipe: Recipe, given: Given) -> Plan:
     gpu_hours = ((training_hours or 0.0) + (preference_hours or 0.0)) * given.machine.num_gpus
     disk_bytes = sum(e.disk_bytes for e in given.estimates)
     found = [*given.warnings, *_step_warnings(phases, recipe.train)]
-    found += _memory_warnings(given) + _reward_warnings(recipe, given.machine)
+    found += _memory_warnings(given)
+    found += [] if given.is_cluster else _reward_warnings(recipe, given.machine)
     if disk_bytes > given.free_bytes:
         found.append(
             f"the run needs {disk_bytes / 1e9:.1f} GB of disk and {given.free_bytes / 1e9:.1f} GB "
@@ -139,6 +146,7 @@ def make_plan(recipe: Recipe, given: Given) -> Plan:
         disk_bytes=disk_bytes,
         free_bytes=given.free_bytes,
         warnings=tuple(found),
+        preference=given.preference,
     )
 
 
@@ -178,11 +186,7 @@ def _with_time(estimate: Estimate, given: Given) -> Estimate:
 
 def _call_plan(estimate: Estimate, recipe: Recipe) -> CallPlan:
     is_judge = estimate.stage.startswith("judge")
-    asked: TeacherConfig = (recipe.judge or recipe.teacher) if is_judge else recipe.teacher
-    if estimate.step == "mt-bench" and recipe.evaluate.mt_bench is not None and is_judge:
-        asked = recipe.evaluate.mt_bench.judge or asked
-    elif estimate.step in ("mt-bench", "served-exams", "general"):
-        asked = recipe.evaluate.server or asked
+    asked = who_is_asked(estimate.step, is_judge, recipe).config
     cost = estimate.prompt_tokens * asked.prompt_price
     cost += estimate.completion_tokens * asked.completion_price
     return CallPlan(
@@ -252,7 +256,7 @@ def _memory_warnings(given: Given) -> list[str]:
     if room is None or not given.memory or given.memory[0].total <= room:
         return []
     needed = given.memory[0].total / 2**30
-    says = f"training needs {needed:.0f} GiB a GPU, and {room / 2**30:.0f} GiB are to be had"
+    says = f"training needs {needed:.0f} GiB a GPU, and {room / 2**30:.0f} GiB are available"
     for other in given.memory[1:]:
         if other.total <= room:
             return [f"{says}; the nearest that fits: {', '.join(other.options)}"]
@@ -268,5 +272,5 @@ def _reward_warnings(recipe: Recipe, machine: Machine) -> list[str]:
         return []
     return [
         f"a model of the reward pair takes {2 * parameters / 2**30:.0f} GiB in bf16, and "
-        f"{room / 2**30:.0f} GiB are to be had on one GPU; take a larger GPU or a smaller pair"
+        f"{room / 2**30:.0f} GiB are available on one GPU; take a larger GPU or a smaller pair"
     ]

@@ -16,6 +16,8 @@ log = logging.getLogger(__name__)
 HELD_OUT_SHARE = 0.1
 """Part of the drawn prompts that is never tuned on: the policy's reward is measured there."""
 MAX_HELD_OUT = 256
+HELD_OUT_ANSWERS = 4
+"""Answers drawn per held-out prompt."""
 
 
 class Drawn(NamedTuple):

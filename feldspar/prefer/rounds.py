@@ -19,7 +19,13 @@ from feldspar.errors import TrainingError
 from feldspar.files import write_text_whole
 from feldspar.prefer.candidates import Reward, RoundContext, draw_candidates
 from feldspar.prefer.picks import Figures, mean_by_prompt, survey
-from feldspar.prefer.prompts import Drawn, draw_prompts, prompts_of_round, with_headroom
+from feldspar.prefer.prompts import (
+    HELD_OUT_ANSWERS,
+    Drawn,
+    draw_prompts,
+    prompts_of_round,
+    with_headroom,
+)
 from feldspar.prefer.release import SFT, Release, Standing, choose_release, kept_change
 from feldspar.prefer.reward import find_pair, log_ratio
 from feldspar.prefer.tuning import tune
@@ -38,8 +44,6 @@ from feldspar.steps import Step, Workspace
 
 log = logging.getLogger(__name__)
 
-HELD_OUT_ANSWERS = 4
-"""Answers drawn per held-out prompt."""
 LENGTH_DRIFT = 1.2
 """Growth of the mean answer that is warned of while the reward rises."""
 
@@ -116,7 +120,7 @@ def tune_preferences(
     reward: Reward | None = None,
     seed: int,
 ) -> Iterator[Checkpoint]:
-    """Tune on answers picked by the log-ratio reward (docs/preference.md).
+    """Tune on answers picked by their reward (docs/preference.md).
 
     Gives the controls and the rounds in order, the released one last (release.py); where no round
     may be released, the start itself comes last, called `sft`. What an earlier try finished in the
@@ -128,7 +132,7 @@ def tune_preferences(
         config=config,
         student=student,
         train=train,
-        pair=find_pair(config),
+        pair=find_pair(config) if config.reward == "log-ratio" else None,
         reward=reward or partial(log_ratio, normalise=config.normalise),
         score=score,
         rate=rate,

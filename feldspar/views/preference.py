@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby, islice
+from typing import NamedTuple
 
 from markupsafe import Markup
 
@@ -28,13 +29,24 @@ class RoundView:
         return self.figures.change_low > 0 or self.figures.change_high < 0
 
 
+class DrawnAnswer(NamedTuple):
+    """An answer of the policy, and how often it was drawn."""
+
+    candidate: Candidate
+    num_drawn: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptView:
     """A prompt of a round and the policy's answers to it, the best reward first."""
 
     round: str
     question: str
-    candidates: tuple[Candidate, ...]
+    answers: tuple[DrawnAnswer, ...]
+
+    @property
+    def num_drawn(self) -> int:
+        return sum(answer.num_drawn for answer in self.answers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,12 +90,18 @@ def _prompts(run: RunFiles) -> Iterator[PromptView]:
             continue
         groups = groupby(read_rows(path, Candidate), key=lambda candidate: candidate.prompt)
         for prompt, group in islice(groups, PROMPTS_PER_ROUND):
-            best_first = sorted(group, key=lambda candidate: -candidate.reward)
             yield PromptView(
-                round=figures.phase,
-                question=asked.get(prompt, prompt),
-                candidates=tuple(best_first),
+                round=figures.phase, question=asked.get(prompt, prompt), answers=_answers(group)
             )
+
+
+def _answers(group: Iterable[Candidate]) -> tuple[DrawnAnswer, ...]:
+    """Different texts once each, the best reward first."""
+    of_text: dict[str, list[Candidate]] = {}
+    for candidate in group:
+        of_text.setdefault(candidate.text, []).append(candidate)
+    drawn = (DrawnAnswer(same[0], len(same)) for same in of_text.values())
+    return tuple(sorted(drawn, key=lambda answer: -answer.candidate.reward))
 
 
 def _chart(rounds: tuple[RoundFigures, ...]) -> Markup | None:

@@ -30,11 +30,11 @@ def prompts() -> Iterator[Prompt]:
 
 def candidates() -> Iterator[Candidate]:
     for n in range(20):
-        for draw, reward in enumerate((0.5, 2.0, -1.0)):
+        for draw, reward in enumerate((0.5, 2.0, -1.0, 0.5)):
             yield Candidate(
                 prompt=f"p{n}",
                 draw=draw,
-                text=f"<b>{draw}",
+                text=f"<b>{reward}",
                 ended=True,
                 num_tokens=3,
                 reward=reward,
@@ -56,4 +56,9 @@ def test_prompts_are_shown_with_their_answers(tmp_path: Path) -> None:
     shown = preference_of(RunFiles(tmp_path / "r")).prompts
     assert len(shown) == PROMPTS_PER_ROUND
     assert shown[1].question == "question 1?"
-    assert [c.reward for c in shown[1].candidates] == [2.0, 0.5, -1.0]
+    assert [(a.candidate.reward, a.num_drawn) for a in shown[1].answers] == [
+        (2.0, 1),
+        (0.5, 2),
+        (-1.0, 1),
+    ]
+    assert shown[1].num_drawn == 4
