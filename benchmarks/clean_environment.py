@@ -56,7 +56,8 @@ def main() -> int:
     questions = [item.question for item in open_step(arguments.run, "leaf-exams") or ()]
     questions = list(dict.fromkeys(questions))[:NUM_QUESTIONS]
     with tempfile.TemporaryDirectory() as folder:
-        published = publish_run(arguments.run, Path(folder) / "published")
+        published = Path(folder) / "published"
+        publish_run(arguments.run, published)
         python = arguments.python or make_environment(Path(folder) / "environment")
         plain = ask_plain(python, published, questions)
     partner = Conversationalist(arguments.run, MAX_TOKENS, temperature=0.0)

@@ -28,7 +28,7 @@ from feldspar.evaluate.exams.answers import answer_exam
 from feldspar.evaluate.served_examinee import ServedExaminee
 from feldspar.files import write_text_whole
 from feldspar.models.opening import unserved_model
-from feldspar.publish.push import write_gguf
+from feldspar.publish.gguf import find_tools, write_gguf
 from feldspar.records import Answer, Checkpoint, ExamItem
 from feldspar.runs import open_step, read_recipe_of, result_of
 from feldspar.stats.intervals import proportion_interval
@@ -114,7 +114,8 @@ def make_gguf(checkpoint: Checkpoint, llama_cpp: Path, folder: Path) -> Path:
     os.environ["LLAMA_CPP"] = str(shim)
     published = folder / "published"
     shutil.copytree(checkpoint.path, published)
-    return write_gguf(published, "quickstart")
+    [file] = write_gguf(published, "quickstart", ["f16"], find_tools(["f16"]))
+    return file.path
 
 
 def ways(

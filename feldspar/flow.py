@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from feldspar.ahead import Subject, check_before_run
-from feldspar.ahead.checks import Until
+from feldspar.ahead.checks import NOTICES, Until
 from feldspar.config import Recipe
 from feldspar.evaluate.exams.read import OWN_EXAMS_STEP, exam_files
 from feldspar.generate import (
@@ -23,6 +23,7 @@ from feldspar.generate import (
     asking_files,
     check_floor,
     read_funnel,
+    review_samples,
 )
 from feldspar.mix.earlier import rows_of_data
 from feldspar.mix.phases import PHASES_STEP, warnings
@@ -37,12 +38,14 @@ from feldspar.records import (
     Sample,
     Score,
 )
+from feldspar.reviews import note_honoured
 from feldspar.runs import Joined, Rows, Run
 from feldspar.taxonomy import LEAVES_STEP, files_read
 from feldspar.tokens.count import TokenCounter
 from feldspar.views import write_report
 
 log = logging.getLogger(__name__)
+notice = logging.getLogger(NOTICES)
 
 
 def run_recipe(
@@ -67,10 +70,11 @@ def run_recipe(
         exams: Joined[ExamItem] = Joined(own_exams(run))
         samples: Iterable[Sample] = ()
         if recipe.taxonomy is not None or until == "samples":
-            exams, samples = write_data(run)
+            exams, written = write_data(run)
+            samples = written if prepared is None else reviewed(run, written, exams)
         if prepared is None:
             return None
-        prepared.note_precision(run.path)
+        prepared.note(run.path)
         phases = mix(run, prepared, samples)
         if until == "phases":
             return None
@@ -128,6 +132,15 @@ def own_exams(run: Run) -> Rows[ExamItem]:
     """The items of the user's own exams."""
     exams = [exam for config in run.recipe.evaluate.exam for exam in exam_files(config)]
     return run.step(OWN_EXAMS_STEP, reads={e.name: Path(e.path) for e in exams})(exams)
+
+
+def reviewed(run: Run, samples: Rows[Sample], exams: Iterable[ExamItem]) -> Iterable[Sample]:
+    """The samples as people left them, and a note of what their decisions changed."""
+    found = review_samples(samples, run.path, exams, run.recipe.generate)
+    note_honoured(run.path, found.counts)
+    if found.counts.num_reviewed:
+        notice.info("%s", found.counts.sentence)
+    return found
 
 
 def mix(run: Run, prepared: Prepared, samples: Iterable[Sample]) -> Rows[Phase]:

@@ -33,6 +33,7 @@ from feldspar.records import Checkpoint, ScoreItems
 from feldspar.runs import Digests, cache_folder, result_of
 from feldspar.stored import read_stored
 from feldspar.student.bases.find import is_file_base, known_folder, make_folder
+from feldspar.student.hub import note_commit, pinned
 from feldspar.student.precision import Precision, note_precision, noted_config, run_precision
 from feldspar.teacher import Budget, Journal, Teacher
 from feldspar.tokens.count import TokenCounter
@@ -124,9 +125,11 @@ class Prepared(NamedTuple):
     mt_bench: MTBench | None
     mt_bench_files: dict[str, Path]
 
-    def note_precision(self, run_path: Path) -> None:
-        """Write down what `auto` means in this run, so that it goes on in the same precision."""
+    def note(self, run_path: Path) -> None:
+        """Write down what `auto` means in this run, and the base's commit on the hub, so that it
+        goes on in the same precision with the same base."""
         note_precision(self.base.path, self.precision, run_path)
+        note_commit(self.student.base, Path(self.base.path), run_path)
 
     def asks_general(self, config: EvaluateConfig) -> bool:
         """Whether the general-knowledge exam is asked: it says so where the base cannot be."""
@@ -166,7 +169,7 @@ def look_ahead(recipe: Recipe, until: Until, run_path: Path) -> Prepared:
     config = recipe.evaluate
     selecting = {phase.select for phase in recipe.train.phase} if until != "phases" else set()
     files = [] if config.mt_bench is None else find_mt_bench(config.mt_bench)
-    base = base_checkpoint(recipe.student.base)
+    base = base_checkpoint(pinned(recipe.student.base, run_path))
     student = recipe.student.model_copy(update={"base": base.path})
     precision = run_precision(student, find_device(student.device).type, run_path)
     prepared = Prepared(

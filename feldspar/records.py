@@ -298,6 +298,23 @@ class Score:
     leaf: str = ""
 
 
+class PairedShares(NamedTuple):
+    """Shares of right answers of two models, or two forms of one, to the same items of an exam."""
+
+    exam: str
+    num_items: int
+    before: float
+    after: float
+    interval: Interval
+    """Of `after - before`, paired, 95 %."""
+    leaf: str = ""
+    is_retention: bool = False
+
+    @property
+    def is_beyond_noise(self) -> bool:
+        return self.interval.low > 0 or self.interval.high < 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Touched:
     """A scored item that the training data holds, or nearly: its score may be memory."""

@@ -1,8 +1,11 @@
 """The whole method through the command line, on a world so small that it takes seconds."""
 
+import json
 import re
 import shutil
 import sqlite3
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -18,7 +21,9 @@ from tiny_run import (
     write_recipe,
 )
 
-from feldspar.runs import open_step
+from feldspar.records import Conversation
+from feldspar.reviews import ReviewDecision, add_decision, review_key
+from feldspar.runs import open_step, read_rows
 
 pytestmark = pytest.mark.slow
 
@@ -96,3 +101,38 @@ def test_another_directory_and_a_fresh_journal_give_the_same_bytes(
     paid = sqlite3.connect(tmp_path / ".feldspar" / "journal.sqlite")
     assert paid.execute("SELECT COUNT(*) FROM answers").fetchone()[0] > 100
     paid.close()
+
+
+def test_the_next_mix_honours_what_people_decided(tmp_path: Path, tiny: Path, cache: Path) -> None:
+    folder = tmp_path / "reviewed"
+    shutil.copytree(tiny.parents[1], folder)
+    run = folder / "runs" / "tiny"
+    kept = [s for s in open_step(run, "samples") if s.is_kept]
+    now, key = datetime.now(UTC), open_step(run, "phases").key
+
+    def mixed() -> dict[str, str]:
+        done = start("mix", "recipe.toml", "--json", cwd=folder, cache=cache).completed()
+        assert done.returncode == 0, done.stderr
+        told = json.loads(done.stdout)["reviews"]
+        rows = [
+            row
+            for phase in open_step(run, "phases")
+            for row in read_rows(Path(phase.sources[0].path), Conversation)
+        ]
+        return {row.id: row.messages[-1].content for row in rows} | {"left out": told}
+
+    out, edited = (review_key(sample) for sample in kept[:2])
+    accepted = ReviewDecision(sample=out, verdict="accepted", reviewer="ben", at=now)
+    add_decision(run, accepted)
+    assert mixed()["left out"]["num_agreed"] == 1
+    assert open_step(run, "phases").key == key
+    add_decision(run, replace(accepted, verdict="rejected", reviewer="anna", reason="wrong"))
+    add_decision(
+        run,
+        replace(accepted, sample=edited, verdict="edited", question="What?", answer="Just this."),
+    )
+    rows = mixed()
+    assert rows["left out"]["num_left_out"] == 1
+    assert kept[0].id not in rows
+    assert rows[kept[1].id] == "Just this."
+    assert open_step(run, "phases").key != key

@@ -152,7 +152,8 @@ def published(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
     with all_threads(), Run(here / "run", recipe) as opened:
         do_step(opened, "trained", train)
-        return publish_run(opened.path, here / "out")
+        publish_run(opened.path, here / "out")
+    return here / "out"
 
 
 def test_what_was_taught_is_published_and_stops_in_plain_transformers(published: Path) -> None:

@@ -166,7 +166,8 @@ def test_the_whole_recipe_runs_in_small(
     [warning] = plan.warnings
     assert warning.startswith("the base is unprotected")
 
-    published = publish_run(run_path, smoke_folder / f"published-{name}")
+    published = smoke_folder / f"published-{name}"
+    publish_run(run_path, published)
     card = (published / "README.md").read_text(encoding="utf-8")
     assert recipe.student.system_prompt in card
     assert all(phase.name in card for phase in recipe.train.phase)

@@ -13,6 +13,7 @@ from feldspar.files import write_json
 from feldspar.runs import cache_folder
 from feldspar.student.bases.find import file_at_hand, is_file_base, look_into
 from feldspar.student.bases.origin import says_of_origin
+from feldspar.student.hub import hub_name
 from feldspar.student.model_sizes import find_config
 from feldspar.student.template.choose import has_chat_template
 
@@ -57,10 +58,16 @@ def licence(subject: Subject) -> str | None:
 
 
 def reward_pair(subject: Subject) -> str | None:
-    """Both models are there, whole, and read text alike."""
+    """Both models are there, whole, and read text alike; or the reward model is there."""
     config = subject.recipe.prefer
     if config is None or subject.named.prefer is None or not subject.reaches("preferred"):
         return None
+    if config.reward_model is not None:
+        there = _folder(subject, config.reward_model, config.reward_model)
+        if isinstance(there, Note) or config.reward == "reward-model":
+            return there if isinstance(there, Note) else "the reward model is there"
+    assert config.aligned is not None
+    assert config.base is not None
     if config.aligned == config.base and config.aligned_server == config.base_server:
         raise RecipeError(
             f"prefer.aligned and prefer.base are the same model ({config.aligned}), so every "
@@ -71,7 +78,7 @@ def reward_pair(subject: Subject) -> str | None:
         ("aligned", config.aligned, subject.named.prefer.aligned, config.aligned_server),
         ("base", config.base, subject.named.prefer.base, config.base_server),
     ):
-        folder = _folder(subject, path, named, has_weights=server is None)
+        folder = _folder(subject, path, named or path, has_weights=server is None)
         if isinstance(folder, Note):
             return folder
         try:
@@ -121,8 +128,7 @@ def _folder(subject: Subject, path: str, named: str, *, has_weights: bool = True
             return Note(_WORLD)
         config = find_config(path)
         if config is None or not any(config.parent.glob("*.safetensors")):
-            is_hub_id = path.count("/") == 1 and not path.startswith((".", "/", "~"))
-            if is_hub_id:
+            if hub_name(path) is not None:
                 return Note(_ON_HUB)
             raise TrainingError(f"{named}: no such model directory")
         return config.parent

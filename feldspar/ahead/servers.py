@@ -88,7 +88,7 @@ def reward_servers(subject: Subject) -> str | None:
             ("prefer.aligned_server", config.aligned_server, config.aligned),
             ("prefer.base_server", config.base_server, config.base),
         )
-        if server is not None and _has_url(server)
+        if server is not None and folder is not None and _has_url(server)
     ]
     notes = [one for one in found if isinstance(one, Note)]
     return (notes or found or [None])[0]

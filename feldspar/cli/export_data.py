@@ -54,7 +54,7 @@ def _export_phases(path: Path, out: Path, form: Format) -> int:
 
 def _export_samples(path: Path, out: Path, form: Format) -> int:
     from feldspar.errors import RunError
-    from feldspar.generate import export_samples
+    from feldspar.generate import export_samples, reviews_of_run
     from feldspar.runs import open_step, read_recipe_of
 
     recipe = read_recipe_of(path)
@@ -64,7 +64,7 @@ def _export_samples(path: Path, out: Path, form: Format) -> int:
     if samples is None or leaves is None:
         raise RunError(f"{path} has no samples yet; `feldspar generate` the recipe first")
     done = export_samples(
-        samples,
+        reviews_of_run(path) or samples,
         leaves,
         out,
         name=recipe.name,

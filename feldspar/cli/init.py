@@ -8,9 +8,12 @@ from typing import Annotated
 
 import typer
 
+from feldspar.cli.shipped import copy_recipe
 from feldspar.errors import RecipeError
 from feldspar.files import write_text_whole
 from feldspar.text.printable import printable
+
+BASE = "ibm-granite/granite-3.3-2b-base"
 
 RECIPE = """\
 # Teach a model what is in taxonomy/. `feldspar plan recipe.toml` says what it will cost,
@@ -137,13 +140,37 @@ Creator names: you
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(help="The project's folder; made if it is not there.")],
+    folder: Annotated[
+        Path, typer.Argument(help="The project's folder; made if it is not there.")
+    ] = Path(),
     base: Annotated[
         str, typer.Option(help="The base model: a model folder, a hub id, or a GGUF file.")
-    ] = "ibm-granite/granite-3.3-2b-base",
+    ] = BASE,
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", help="Write a recipe that comes with Feldspar, and it alone."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Write a project to start from: recipe.toml, an example taxonomy, .gitignore."""
+    if recipe is None:
+        files = _write_project(folder, base)
+        next_steps = [f"taxonomy check {folder / 'taxonomy'}", f"plan {folder / 'recipe.toml'}"]
+    else:
+        if base != BASE:
+            raise RecipeError("--base is for a new project; a recipe names its own: leave one out")
+        files = copy_recipe(recipe, folder).written
+        next_steps = [f"plan {folder / f'{recipe}.toml'}"]
+    if as_json:
+        typer.echo(json.dumps({"files": [str(path) for path in files]}, indent=1))
+        return
+    for path in files:
+        typer.echo(printable(str(path)))
+    for begin, step in zip(("next: ", "      "), next_steps, strict=False):
+        typer.echo(printable(f"{begin}feldspar {step}"))
+
+
+def _write_project(folder: Path, base: str) -> list[Path]:
     knowledge = folder / "taxonomy" / "knowledge" / "science" / "geology" / "labradorite"
     skill = folder / "taxonomy" / "compositional_skills" / "writing" / "labels" / "minerals"
     files = {
@@ -161,10 +188,4 @@ def init(
     for path, text in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text_whole(path, text)
-    if as_json:
-        typer.echo(json.dumps({"files": [str(path) for path in files]}, indent=1))
-        return
-    for path in files:
-        typer.echo(printable(str(path)))
-    typer.echo(printable(f"next: feldspar taxonomy check {folder / 'taxonomy'}"))
-    typer.echo(printable(f"      feldspar plan {folder / 'recipe.toml'}"))
+    return list(files)

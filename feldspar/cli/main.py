@@ -27,7 +27,6 @@ app = typer.Typer(
     help="Teach an open language model new knowledge and skills from a folder of examples, "
     "without washing out what it already knows.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -91,7 +90,7 @@ def main() -> None:
     _add_commands()
     _guard(app, is_debug="--debug" in arguments)
     _take_signals()
-    app(arguments)
+    app(arguments, prog_name=app.info.name)
 
 
 def _add_commands() -> None:
@@ -107,7 +106,9 @@ def _add_commands() -> None:
         journal,
         learn,
         plan,
+        preview,
         publish,
+        quickstart,
         report,
         run,
         serve,
@@ -119,9 +120,12 @@ def _add_commands() -> None:
     )
 
     app.command("init")(init.init)
+    app.command("quickstart")(quickstart.quickstart)
+    app.command("demo")(quickstart.demo)
     app.add_typer(taxonomy.app, name="taxonomy")
     app.command("doctor")(doctor.doctor)
     app.command("plan")(plan.plan)
+    app.command("preview")(preview.preview)
     app.command("calibrate")(calibrate.calibrate)
     app.command("run")(run.run)
     for name, command in run.STEPS.items():
@@ -137,7 +141,7 @@ def _add_commands() -> None:
     app.command("verify")(verify.verify)
     app.command("learn")(learn.learn)
     app.command("export-data")(export_data.export_data)
-    app.command("publish")(publish.publish)
+    app.command("publish", cls=publish.PublishCommand)(publish.publish)
     app.add_typer(journal.app, name="journal")
     app.add_typer(world.app, name="world")
 

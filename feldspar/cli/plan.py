@@ -9,7 +9,7 @@ import typer
 
 from feldspar.cli.doctor import as_rows, checks_table
 from feldspar.cli.plan_cluster import show_cluster_plan
-from feldspar.cli.run import RecipePath, Settings
+from feldspar.cli.run import RUNS, RecipePath, RunsRoot, Settings
 from feldspar.cli.terminal import escaped, figures_table, print_table
 from feldspar.errors import RecipeError
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from feldspar.ahead import Check
     from feldspar.plan import CallPlan, Plan
     from feldspar.records import MemoryEstimate
+    from feldspar.reviews import ReviewCounts
 
 GIB, MIB = 2**30, 2**20
 
@@ -44,11 +45,13 @@ def plan(
             help="Ask this many of the run's calls, to time the teacher; on a CPU, time training.",
         ),
     ] = 0,
+    runs: RunsRoot = RUNS,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Say what a run will cost: calls, money, optimizer steps, hours, memory, disk."""
     from feldspar.cli.progress import make_progress
     from feldspar.config import read_recipe
+    from feldspar.generate import reviews_of_run
     from feldspar.planning import plan_recipe
     from feldspar.prepare import doctor
     from feldspar.progress import SILENT
@@ -61,13 +64,15 @@ def plan(
         return
     made = plan_recipe(read, recipe.parent, make_progress(), gpu=gpu, num_probes=probes)
     checks = doctor(read, recipe.parent, SILENT)
+    reviewed = reviews_of_run(runs / read.name)
+    reviews = reviewed.counts if reviewed else None
     if as_json:
-        typer.echo(_as_json(made, checks))
+        typer.echo(_as_json(made, checks, reviews))
     else:
-        _print(made, read.name, checks)
+        _print(made, read.name, checks, reviews)
 
 
-def _as_json(made: Plan, checks: Sequence[Check]) -> str:
+def _as_json(made: Plan, checks: Sequence[Check], reviews: ReviewCounts | None) -> str:
     import dataclasses
     import json
 
@@ -81,10 +86,11 @@ def _as_json(made: Plan, checks: Sequence[Check]) -> str:
     for phase, planned in zip(told["phases"], made.phases, strict=True):
         phase["steps_per_epoch"], phase["num_steps"] = planned.steps_per_epoch, planned.num_steps
     told["checks"] = as_rows(checks)
+    told["reviews"] = reviews and dataclasses.asdict(reviews)
     return json.dumps(told, indent=1)
 
 
-def _print(made: Plan, name: str, checks: Sequence[Check]) -> None:
+def _print(made: Plan, name: str, checks: Sequence[Check], reviews: ReviewCounts | None) -> None:
     from rich.console import Console
 
     console = Console()
@@ -96,7 +102,10 @@ def _print(made: Plan, name: str, checks: Sequence[Check]) -> None:
     tables += [_memory_table(made)] if made.memory else []
     for table in tables:
         print_table(console, table)
-    console.print(_closing_table(made))
+    closing = _closing_table(made)
+    if reviews is not None:
+        closing.add_row("reviews", escaped(reviews.sentence))
+    console.print(closing)
     console.print("\n[bold]Before it starts[/bold]")
     console.print(checks_table(checks, is_plain=console.options.ascii_only))
     for warning in made.warnings:

@@ -67,6 +67,7 @@ def _run_here(wanted: _Wanted, num_processes: int) -> None:
     from feldspar.cli.tables import merge_table, score_tables
     from feldspar.config import read_recipe
     from feldspar.flow import run_recipe
+    from feldspar.reviews import read_honoured
     from feldspar.runs import claim_run
     from feldspar.views.merges import read_merges
 
@@ -81,12 +82,14 @@ def _run_here(wanted: _Wanted, num_processes: int) -> None:
         rows = [dataclasses.asdict(score) for score in scores or ()]
         report = None if scores is None else str(path / "report.html")
         merges = [dataclasses.asdict(merge) for merge in read_merges(path)]
+        reviews = None if until == "samples" else read_honoured(path)
         told = {
             "run": str(path),
             "until": until,
             "report": report,
             "scores": rows,
             "merges": merges,
+            "reviews": reviews and dataclasses.asdict(reviews),
         }
         typer.echo(json.dumps(told, indent=1))
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 from functools import partial
 from pathlib import Path
@@ -18,21 +19,35 @@ def studio(
     read_only: Annotated[
         bool, typer.Option("--read-only", help="Show, and neither write nor start anything.")
     ] = False,
+    reviewer: Annotated[
+        str | None, typer.Option(help="Under whose name samples are reviewed; default: yours.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Look at runs in the browser: verdict, leaves, samples, training, exams, live, chat."""
+    """Look at runs in the browser, review samples and chat: on this machine alone."""
     import asyncio
 
     from feldspar.errors import RunError
+    from feldspar.reviews import check_reviewer
     from feldspar.studio.start import serve_studio
 
-    if not folder.is_dir():
+    # Before the first run of a project there is no folder of runs yet.
+    if folder != RUNS and not folder.is_dir():
         raise RunError(f"{folder} is no folder; name the one that holds your runs")
+    name = "" if read_only else check_reviewer(reviewer or _login_name())
     say = partial(_say, as_json=as_json)
     try:
-        asyncio.run(serve_studio(folder, port=port, read_only=read_only, say=say))
+        asyncio.run(serve_studio(folder, port=port, read_only=read_only, reviewer=name, say=say))
     except KeyboardInterrupt:
         typer.echo("stopped", err=True)
+
+
+def _login_name() -> str:
+    """`nobody` where a container has none: a name that is no reviewer's."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "nobody"
 
 
 def _say(url: str, *, as_json: bool) -> None:

@@ -115,7 +115,7 @@ P = TypeVar("P", bound=Part)
 MAX_SHOWN_BITS = 1000
 PACKAGE = "package:"
 """What begins the name of a file in a package, which lies nowhere before it is fetched."""
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
 BANK = "bank:general"

@@ -23,8 +23,9 @@ class StudentConfig(Part):
     """The model that is trained."""
 
     base: PathText
-    """A model folder in Hugging Face format, a hub id, the folder of an earlier run, whose result
-    is used, a GGUF file, or one in a package of the package index
+    """A model folder in Hugging Face format, a hub id (`OWNER/NAME`, or `OWNER/NAME@REVISION` for a
+    branch, tag or commit; a run keeps the commit it began with), the folder of an earlier run,
+    whose result is used, a GGUF file, or one in a package of the package index
     (`package:NAME==VERSION/FILE.gguf`, with `#sha256=HEX` after it to pin the file)."""
     system_prompt: str = ""
     """System prompt of every conversation, if not empty."""

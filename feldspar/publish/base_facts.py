@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from feldspar.student.hub import hub_name
 from feldspar.student.model_sizes import find_config
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -19,8 +20,9 @@ _DTYPES = ("float32", "bfloat16", "float16")
 def hub_id_of(base: str) -> str:
     """The id of a base on the hub, empty where it is not known: the base itself, its folder in the
     hub's cache, what its config.json says, or what its README says that it was made from."""
-    if _HUB_ID.fullmatch(base) and not Path(base).is_dir():
-        return base
+    name = hub_name(base)
+    if name is not None and not Path(base).is_dir():
+        return name.id
     for part in Path(base).parts:
         if found := _SNAPSHOT.fullmatch(part):
             return f"{found[1]}/{found[2]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -12,24 +13,17 @@ import jinja2
 from feldspar.config import Recipe
 from feldspar.publish.base_facts import hub_id_of
 from feldspar.publish.chain import Chain
+from feldspar.publish.gguf import GgufFile
 from feldspar.publish.licence import Licence
-from feldspar.records import Checkpoint, Leaf, Score, Source
+from feldspar.publish.machine_files import front_matter
+from feldspar.records import Checkpoint, Leaf, PairedShares, Score, Source
 from feldspar.reference_scores import COLUMNS, FOOTNOTES, PUBLISHED_ROWS, own_rows, own_settings
 from feldspar.runs import open_step
-from feldspar.text.licence_names import hub_names
+from feldspar.student.hub import hub_name
 
 CARD = """\
 ---
-library_name: transformers
-pipeline_tag: text-generation
-{%- if base_model %}
-base_model: {{ base_model }}
-{%- endif %}
-license: {{ hub_licence }}
-{%- if hub_licence == "other" and licence.name != "other" %}
-license_name: {{ licence.name }}
-{%- endif %}
-tags: [LAB, feldspar]
+{{ front }}
 ---
 
 # {{ recipe.name }}
@@ -37,7 +31,7 @@ tags: [LAB, feldspar]
 {% if is_generated -%}
 Made with [LAB](https://arxiv.org/abs/2403.01081) (Large-scale Alignment for chatBots) by Feldspar:
 a taxonomy of examples, data written and judged by a teacher model, training in phases with
-replay{% if recipe.prefer %}, and preference tuning with a log-ratio reward{% endif %}.
+replay{% if recipe.prefer %}, and preference tuning{% endif %}.
 {%- else -%}
 Trained by Feldspar on rows that were given: no teacher wrote any of them.
 {%- endif %}
@@ -54,6 +48,7 @@ Trained by Feldspar on rows that were given: no teacher wrote any of them.
 | made with | feldspar {{ version }}, seed {{ recipe.seed }} |
 | weights | {{ dtype }}{% if dtype != "float32" %}; the run's checkpoint is in float32{% endif %} |
 | licence | {{ licence.name }} |
+| recipe | `recipe.json`, digest `{{ recipe_digest[:16] }}` |
 {% for warning in licence.warnings %}
 **Licence: {{ warning }}.**
 {% endfor %}
@@ -71,6 +66,38 @@ is the share of right answers, `log-likelihood` that of the right answer in nats
 {%- else -%}
 This run has scored no exams.
 {% endif %}
+{%- if changes %}
+### Learned, kept, lost
+
+Shares of right answers before and after, paired over the same items; \
+`feldspar compare {{ run_name }}`
+prints them with more, `feldspar report {{ run_name }}` shows the answers.
+
+| exam | items | base | this model | difference | |
+|---|---:|---:|---:|---|---|
+{% for c in changes -%}
+| {{ c.leaf and "`" + c.leaf + "`" or c.exam }} | {{ c.num_items }} | {{ share(c.before) }} | \
+{{ share(c.after) }} | {{ paired(c) }} | {{ verdict(c) }} |
+{% endfor %}
+{%- endif %}
+{%- if files %}
+### What the GGUF files cost
+
+The run's exams, put to each file through llama.cpp's server by the file's own chat template, beside
+this model's own answers. The row of f16, where there is one, shows what the engine alone changes.
+
+| file | MB | matrices of another type | exam | items | this model | file | difference |
+|---|---:|---|---|---:|---:|---:|---|
+{% for file, costs in files -%}
+{% for c in costs -%}
+| `{{ file.path.name }}` | {{ file.num_bytes // 1000000 }} | {{ file.fallback }} | {{ c.exam }} | \
+{{ c.num_items }} | {{ share(c.before) }} | {{ share(c.after) }} | {{ paired(c) }} |
+{% else -%}
+| `{{ file.path.name }}` | {{ file.num_bytes // 1000000 }} | {{ file.fallback }} | not measured \
+| | | | |
+{% endfor -%}
+{% endfor %}
+{%- endif %}
 {%- if published %}
 ### Beside published models
 
@@ -107,8 +134,14 @@ How they were measured:
 | {{ row.name }} | {{ row.num_leaves }} | {{ "{:,}".format(row.kept) }} | \
 {{ "{:,}".format(row.rejected) }} | {{ row.licences }} |
 {% endfor %}
-The teacher wrote them from the leaves' seeds and documents. `DATA.md` has every leaf, its licence,
-attribution and author, why samples were rejected, and examples.
+| leaf | licence | samples kept | part of all |
+|---|---|---:|---:|
+{% for leaf in leaves -%}
+| `{{ leaf.path }}` | {{ leaf.licence or "not stated" }} | {{ of_leaf[leaf.path] }} | \
+{{ "{:.0%}".format(of_leaf[leaf.path] / (of_leaf.total() or 1)) }} |
+{% endfor %}
+The teacher wrote them from the leaves' seeds and documents. `DATA.md` has each leaf's attribution
+and author, why samples were rejected, and examples.
 {%- else -%}
 Rows of {{ data }}, as they were given; nobody stated their licences here.
 {%- endif %}
@@ -125,14 +158,23 @@ Rows of {{ data }}, as they were given; nobody stated their licences here.
 {%- if recipe.prefer %}
 Then preference tuning ({{ recipe.prefer.method }}): up to \
 {{ "{:,}".format(recipe.prefer.num_prompts) }} prompts with \
-{{ recipe.prefer.num_answers }} answers each, rewarded by the log-ratio of
+{{ recipe.prefer.num_answers }} answers each, rewarded by \
+{% if recipe.prefer.reward == "log-ratio" %}the log-ratio of
 `{{ name_of(recipe.prefer.aligned) }}` to `{{ name_of(recipe.prefer.base) }}`, \
+{% else %}the reward model
+`{{ name_of(recipe.prefer.reward_model) }}`, {% endif -%}
 in at most {{ recipe.prefer.num_rounds }} round{{ "s" if recipe.prefer.num_rounds > 1 }}.
 {% endif %}
 ## How to prompt
 
 The chat template is in the tokenizer and puts the system prompt in where a conversation has none of
 its own; the stop token is in generation_config.json. No code of this repository is needed.
+{%- if modelfiles %} With Ollama:
+`ollama create {{ recipe.name }} -f {{ modelfiles[0] }}`.
+{%- endif %}
+{%- if has_adapter %} The folder `adapter/` holds the un-merged LoRA adapter for peft:
+`PeftModel.from_pretrained(base, "PATH", subfolder="adapter")`.
+{%- endif %}
 
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -154,6 +196,7 @@ System prompt: "{{ recipe.student.system_prompt }}"
 {% if is_generated -%}
 `DATA.md` says what the data was made of, leaf by leaf, with licences and attribution.
 {% endif -%}
+`recipe.json` holds every setting that decides a result, `CITATION.cff` says how to cite it.
 `CHECKSUMS.sha256` lists every file (`sha256sum -c CHECKSUMS.sha256`). Before this directory was
 written, plain transformers was seen to give the same greedy text from it as Feldspar's own sampler.
 
@@ -187,17 +230,25 @@ class BranchData(NamedTuple):
     licences: str
 
 
+class Extras(NamedTuple):
+    """What a card says that is not in the run's own rows."""
+
+    dtype: str = "float32"
+    """Of the published weights."""
+    recipe_digest: str = ""
+    changes: Sequence[PairedShares] = ()
+    """From the base to this model, exam by exam and leaf by leaf."""
+    files: Sequence[tuple[GgufFile, Sequence[PairedShares]]] = ()
+    """GGUF files, and what the run's exams say of each."""
+    modelfiles: Sequence[str] = ()
+    has_adapter: bool = False
+
+
 def model_card(
-    chain: Chain,
-    recipe: Recipe,
-    checkpoint: Checkpoint,
-    licence: Licence,
-    *,
-    dtype: str = "float32",
+    chain: Chain, recipe: Recipe, checkpoint: Checkpoint, licence: Licence, extras: Extras
 ) -> str:
     """The card as Markdown, of the last run of a chain, with the data of all of it.
 
-    `dtype`: of the published weights.
     Raises nothing for a run without samples or scores: it says less.
     """
     run_path = chain.runs[-1]
@@ -206,24 +257,26 @@ def model_card(
     question = "What can you tell me?"
     kept: Counter[str] = Counter()
     rejected: Counter[str] = Counter()
+    of_leaf: Counter[str] = Counter()
     for sample in (s for run in chain.runs for s in open_step(run, "samples") or ()):
         (kept if sample.is_kept else rejected)[sample.branch] += 1
+        of_leaf[sample.leaf] += sample.is_kept
         teacher = sample.teacher or teacher
         if sample.is_kept and sample.context is None:
             question = sample.question
-    scores = [
-        score
-        for step in ("scores", "benchmarks", "mt-bench")
-        for score in open_step(run_path, step) or ()
-        if score.checkpoint in ("base", checkpoint.phase) and not score.leaf
-    ]
+    scores = list(published_scores(run_path, checkpoint))
     environment = jinja2.Environment(autoescape=False, undefined=jinja2.StrictUndefined)
+    front = front_matter(
+        licence,
+        base_model=_base_model(recipe.publish.base_model) or hub_id_of(chain.base),
+        has_gguf=bool(extras.files),
+    )
     return environment.from_string(CARD).render(
+        **extras._asdict(),
+        front=front,
+        run_name=run_path.name,
         recipe=recipe,
         base=name_of(recipe.student.base),
-        base_model=recipe.publish.base_model or hub_id_of(chain.base),
-        dtype=dtype,
-        hub_licence=hub_names([licence.name])[0],
         teacher=teacher,
         judge=judge or teacher,
         question=question,
@@ -234,12 +287,31 @@ def model_card(
         is_generated=chain.is_generated,
         data=", ".join(f"`{given.name}`" for given in recipe.data),
         branches=_branches(chain.leaves(), kept, rejected),
+        leaves=chain.leaves(),
+        of_leaf=of_leaf,
         phases=list(open_step(run_path, "phases") or ()),
         trained={training.name: training for training in recipe.train.of_phases()},
         name_of=name_of,
         rows_text=_rows_text,
+        share=lambda value: f"{value:.2f}",
+        paired=_paired_text,
+        verdict=_verdict,
         **_beside_published(scores, recipe),
     )
+
+
+def _base_model(stated: str) -> str:
+    """Without its revision, which the hub does not take there."""
+    name = hub_name(stated)
+    return stated if name is None else name.id
+
+
+def published_scores(run_path: Path, checkpoint: Checkpoint) -> Iterator[Score]:
+    """Of the base and the result, whole exams and benchmarks."""
+    for step in ("scores", "benchmarks", "mt-bench"):
+        for score in open_step(run_path, step) or ():
+            if score.checkpoint in ("base", checkpoint.phase) and not score.leaf:
+                yield score
 
 
 def name_of(model: str) -> str:
@@ -273,6 +345,21 @@ def _value(score: Score | None) -> str:
     # Adding zero takes the sign from what rounds to it.
     value, low, high = (round(x, 2) + 0.0 for x in (score.value, *score.interval))
     return f"{value:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def _paired_text(shares: PairedShares) -> str:
+    """`-0.03 [-0.07, 0.01]`."""
+    values = (shares.after - shares.before, *shares.interval)
+    value, low, high = (round(one, 2) + 0.0 for one in values)
+    return f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def _verdict(shares: PairedShares) -> str:
+    if not shares.is_beyond_noise:
+        return "kept" if shares.is_retention else "within noise"
+    if shares.after > shares.before:
+        return "gained" if shares.is_retention else "learned"
+    return "lost"
 
 
 def _branches(leaves: list[Leaf], kept: Counter[str], rejected: Counter[str]) -> list[BranchData]:

@@ -8,6 +8,7 @@ import jinja2
 
 from feldspar.publish.chain import Chain
 from feldspar.records import Sample
+from feldspar.reviews import read_honoured
 from feldspar.runs import open_step
 
 NUM_EXAMPLES = 3
@@ -21,7 +22,9 @@ No samples were generated: all rows were given.
 were kept.
 {%- if teachers %} All were written by {{ teachers }} from the seeds and
 documents of the leaves below; exams and held-out seeds were never shown to it.{% endif %}
-
+{% for sentence in reviews %}
+Before training, {{ sentence }}.
+{% endfor %}
 | leaf | kept | rejected | licence | attribution | made by |
 |---|---:|---:|---|---|---|
 {% for leaf in leaves -%}
@@ -69,6 +72,7 @@ def data_card(chain: Chain, name: str) -> str:
         reasons=reasons,
         teachers=" and ".join(f"`{t}`" for t in sorted(filter(None, teachers))),
         examples=examples,
+        reviews=[c.sentence for run in chain.runs if (c := read_honoured(run)) and c.num_reviewed],
         one_line=_one_line,
     )
 

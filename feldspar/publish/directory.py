@@ -7,21 +7,28 @@ greedy text as our own sampler.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from feldspar.config import Recipe
 from feldspar.errors import RunError
 from feldspar.files import whole_folder
+from feldspar.publish.adapter import FOLDER as ADAPTER
+from feldspar.publish.adapter import write_adapter
 from feldspar.publish.base_facts import dtype_of
-from feldspar.publish.card import model_card
-from feldspar.publish.chain import runs_behind
+from feldspar.publish.card import Extras, model_card, name_of, published_scores
+from feldspar.publish.chain import Chain, runs_behind
 from feldspar.publish.data_card import data_card
-from feldspar.publish.licence import find_licence, licence_of_base
-from feldspar.records import Message, Sample
+from feldspar.publish.gguf import GgufFile, Tools, write_gguf
+from feldspar.publish.licence import Licence, find_licence, licence_of_base
+from feldspar.publish.machine_files import write_citation, write_eval_results, write_recipe
+from feldspar.publish.modelfile import NoModelfile, modelfile_of
+from feldspar.records import Message, PairedShares, Sample
 from feldspar.runs import open_step, read_recipe_of, result_of
 from feldspar.stored import damaged
 from feldspar.student.inference.sample import sample_answers
@@ -29,28 +36,40 @@ from feldspar.student.model import digest_checkpoint, load_student, save_checkpo
 
 log = logging.getLogger(__name__)
 
+CHECKSUMS = "CHECKSUMS.sha256"
 NUM_CHECKED_PROMPTS = 3
 CHECKED_TOKENS = 32
 
 
-def publish_run(run_path: Path, out: Path) -> Path:
-    """Write the published directory, whole or not at all; gives `out`.
+class GgufOrder(NamedTuple):
+    """Which GGUF files are wanted, what makes them, and what puts the run's exams to each."""
 
-    Raises RunError when there is no result, when `out` is not ours to replace, or when plain
-    transformers does not say what our sampler says.
+    types: Sequence[str]
+    tools: Tools
+    measure: Callable[[GgufFile], list[PairedShares]] | None = None
+
+
+def publish_run(
+    run_path: Path,
+    out: Path,
+    *,
+    order: GgufOrder | None = None,
+    changes: Sequence[PairedShares] = (),
+    adapter: bool = False,
+) -> list[GgufFile]:
+    """Write the published directory, whole or not at all; gives the GGUF files that are in it.
+
+    `changes`, from the base to the result, are for the card; `adapter`: with the un-merged LoRA
+    adapter in a folder of its own. Raises RunError when there is no
+    result, when `out` is not ours to replace, or when plain transformers does not say what our
+    sampler says.
     """
     recipe, checkpoint = read_recipe_of(run_path), result_of(run_path)
-    if out.exists() and not (out / "CHECKSUMS.sha256").is_file():
+    if out.exists() and not (out / CHECKSUMS).is_file():
         raise RunError(f"{out} exists and was not published by feldspar; name another --out")
     chain = runs_behind(run_path)
-    of_leaves = (leaf.licence for leaf in chain.leaves())
-    licence = find_licence(recipe.publish.licence, licence_of_base(chain.base), of_leaves)
-    licence.warnings.extend(
-        f"{run} is gone, which this result was made from: the licences of its data are not listed"
-        for run in chain.missing
-    )
-    for warning in licence.warnings:
-        log.warning("licence: %s", warning)
+    licence = _licence_of(chain, recipe)
+    check_json(Path(checkpoint.path))
     if digest_checkpoint(Path(checkpoint.path)) != checkpoint.digest:
         raise damaged(Path(checkpoint.path), "the checkpoint's content was changed")
     student = load_student(checkpoint.path, recipe.student)
@@ -65,13 +84,61 @@ def publish_run(run_path: Path, out: Path) -> Path:
             max_shard_mb=recipe.publish.max_shard_mb,
         )
         check_with_transformers(beside, recipe, _prompts(run_path))
-        card = model_card(chain, recipe, checkpoint, licence, dtype=dtype)
+        if adapter:
+            write_adapter(chain, Path(checkpoint.path), beside / ADAPTER)
+        files = [] if order is None else write_gguf(beside, run_path.name, order.types, order.tools)
+        measure = order.measure if order else None
+        extras = Extras(
+            dtype=dtype,
+            recipe_digest=write_recipe(beside, recipe, name_of(chain.base)),
+            changes=changes,
+            files=[(file, measure(file) if measure else []) for file in files],
+            has_adapter=adapter,
+            modelfiles=[name for file in files if (name := write_modelfile(file, beside))],
+        )
+        card = model_card(chain, recipe, checkpoint, licence, extras)
         (beside / "README.md").write_text(card, encoding="utf-8")
         (beside / "DATA.md").write_text(data_card(chain, recipe.name), encoding="utf-8")
-        for path in beside.iterdir():
+        write_eval_results(beside, published_scores(run_path, checkpoint), checkpoint.phase)
+        write_citation(beside, recipe, checkpoint, chain.leaves())
+        for path in _files_of(beside):
             path.chmod(0o644)
         write_checksums(beside)
-    return out
+    return [file._replace(path=out / file.path.name) for file in files]
+
+
+def write_modelfile(file: GgufFile, folder: Path) -> str:
+    """Write what Ollama is told of a file; gives its name, or says why there is none."""
+    try:
+        text = modelfile_of(file.path, folder).text()
+    except NoModelfile as error:
+        log.warning("no Modelfile for %s: %s", file.path.name, error)
+        return ""
+    path = file.path.with_suffix(".Modelfile")
+    path.write_text(text, encoding="utf-8")
+    return path.name
+
+
+def check_json(folder: Path) -> None:
+    """Raise RunError where a JSON file of a model's folder was cut or is none."""
+    for path in sorted(folder.glob("*.json")):
+        try:
+            json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise damaged(path, f"it is no JSON ({error})") from error
+
+
+def _licence_of(chain: Chain, recipe: Recipe) -> Licence:
+    """The result's, each warning said."""
+    of_leaves = (leaf.licence for leaf in chain.leaves())
+    licence = find_licence(recipe.publish.licence, licence_of_base(chain.base), of_leaves)
+    licence.warnings.extend(
+        f"{run} is gone, which this result was made from: the licences of its data are not listed"
+        for run in chain.missing
+    )
+    for warning in licence.warnings:
+        log.warning("licence: %s", warning)
+    return licence
 
 
 def published_dtype(recipe: Recipe, base: str) -> str:
@@ -91,9 +158,14 @@ def published_dtype(recipe: Recipe, base: str) -> str:
 
 def write_checksums(folder: Path) -> None:
     """List the sha256 of every file beside the list, in the form that `sha256sum -c` reads."""
-    listed = folder / "CHECKSUMS.sha256"
-    files = (path for path in sorted(folder.iterdir()) if path != listed)
-    listed.write_text("".join(f"{_sha256(p)}  {p.name}\n" for p in files), encoding="utf-8")
+    lines = [f"{_sha256(p)}  {p.relative_to(folder).as_posix()}\n" for p in _files_of(folder)]
+    (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
+
+
+def _files_of(folder: Path) -> list[Path]:
+    """All but the list of checksums."""
+    listed = folder / CHECKSUMS
+    return [path for path in sorted(folder.rglob("*")) if path.is_file() and path != listed]
 
 
 def check_with_transformers(path: Path, recipe: Recipe, prompts: list[str]) -> None:

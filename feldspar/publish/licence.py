@@ -1,4 +1,4 @@
-"""Under which licence a result may be given on: that of its base, unless the data stands against.
+"""Under which licence a result may be given on: the union of those of its base and all its data.
 
 This is a first look, not legal advice: it knows the common licences by their short names.
 """
@@ -6,7 +6,7 @@ This is a first look, not legal advice: it knows the common licences by their sh
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,18 +27,28 @@ class Licence(NamedTuple):
 
 
 def find_licence(stated: str, base: str, of_data: Iterable[str]) -> Licence:
-    """`stated` by the recipe, else that of the `base`, else `unknown`; checked against both and the
-    licences of all data. Empty names are licences that nobody stated."""
-    name = short_name(stated or base) or UNKNOWN
+    """`stated` by the recipe; else the one, of the base's and those of all data, under which all of
+    these may be given on; else the base's, with what speaks against it. Empty names are licences
+    that nobody stated."""
+    parts = sorted({short_name(licence) for licence in of_data if licence})
+    name = short_name(stated) or _union(short_name(base), parts)
     warnings = []
     if name == UNKNOWN:
         warnings.append("the base states no licence; set publish.licence")
-    if stated and base and not _may_become(short_name(base), name):
+    if base and not _may_become(short_name(base), name):
         warnings.append(f"the base is under {short_name(base)}, the result would be under {name}")
-    for other in sorted({short_name(licence) for licence in of_data if licence}):
+    for other in parts:
         if not _may_become(other, name):
             warnings.append(f"data under {other} does not go with a result under {name}")
     return Licence(name, warnings)
+
+
+def _union(base: str, of_data: Sequence[str]) -> str:
+    """The first of the base's licence and the data's that all others may become part of."""
+    if not base:
+        return UNKNOWN
+    parts = [base, *of_data]
+    return next((n for n in parts if all(_may_become(part, n) for part in parts)), base)
 
 
 def licence_of_base(base: str) -> str:

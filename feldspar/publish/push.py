@@ -1,25 +1,17 @@
-"""A published directory given on: to the hub, and to llama.cpp."""
+"""A published directory given on to the hub."""
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from feldspar.errors import RunError
-from feldspar.files import PART_SUFFIX, whole_file
+from feldspar.files import PART_SUFFIX
 
-CONVERTER = "convert_hf_to_gguf.py"
-NEEDED = "pip install sentencepiece"
-"""All that the converter imports and this project does not install."""
 _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
-CONVERTER_FOLDER = "LLAMA_CPP"
-"""Environment variable with llama.cpp's folder, where its converter is not on the path."""
 
 
 def check_hub(repository: str) -> None:
@@ -44,31 +36,35 @@ def _explained(repository: str) -> Iterator[None]:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     # Of the HTTP library that this version of the hub's client stands on.
-    failures: tuple[type[Exception], ...] = (HFValidationError, OSError)
+    # A large file that cannot be sent is a RuntimeError there.
+    failures: tuple[type[Exception], ...] = (HFValidationError, OSError, RuntimeError)
     for kind in HfHubHTTPError.__mro__:
         if kind.__name__ == "HTTPError" and issubclass(kind, Exception):
             failures += (kind,)
     try:
         yield
     except failures as error:
-        reason = str(error).strip().split("\n")[0]
+        parts = [str(one).strip().split("\n")[0] for one in (error, error.__cause__) if one]
+        reason = ": ".join(part.rstrip(".") for part in parts)
         raise RunError(
             f"{repository}: not pushed: {reason}; a token with the right to write belongs into the "
             "environment as HF_TOKEN, and the hub must be reachable (HF_ENDPOINT names another)"
         ) from error
 
 
-def push_to_hub(folder: Path, repository: str) -> str:
-    """Upload a published directory as a model repository of the hub; gives its address.
+def push_to_hub(folder: Path, repository: str, *, private: bool = False) -> str:
+    """Upload a published directory as a model repository of the hub; gives the commit's address.
 
-    The token is the environment's HF_TOKEN, or that of `hf auth login`; HF_ENDPOINT names another
-    hub. Raises RunError where the hub refuses or cannot be reached.
+    What an earlier try has sent is not sent again: large files are known by their content. A
+    repository that is made now is `private` where that is wanted. The token is the environment's
+    HF_TOKEN, or that of `hf auth login`; HF_ENDPOINT names another hub. Raises RunError where the
+    hub refuses or cannot be reached.
     """
     from huggingface_hub import HfApi
 
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
     with _explained(repository):
-        made = api.create_repo(repository, exist_ok=True)
+        made = api.create_repo(repository, exist_ok=True, private=private or None)
         done = api.upload_folder(
             folder_path=folder,
             repo_id=made.repo_id,
@@ -76,32 +72,3 @@ def push_to_hub(folder: Path, repository: str) -> str:
             ignore_patterns=[f"*.gguf{PART_SUFFIX}"],
         )
     return str(done.commit_url)
-
-
-def write_gguf(folder: Path, name: str) -> Path:
-    """Convert a published directory with llama.cpp's own converter; gives `NAME.gguf` in it.
-
-    Raises RunError where the converter is not there, or cannot convert this model.
-    """
-    converter = find_converter()
-    path = folder / f"{name}.gguf"
-    with whole_file(path) as beside:
-        command = [sys.executable, str(converter), str(folder), "--outfile", str(beside)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode or not beside.exists():
-            said = (done.stderr or done.stdout).strip().splitlines() or ["it said nothing"]
-            cure = f"; {NEEDED}" if "No module named 'sentencepiece'" in said[-1] else ""
-            raise RunError(f"{converter}: could not convert {folder}: {said[-1]}{cure}")
-    return path
-
-
-def find_converter() -> Path:
-    """llama.cpp's converter. Raises RunError with the cure where there is none."""
-    folder = os.environ.get(CONVERTER_FOLDER)
-    found = str(Path(folder) / CONVERTER) if folder else shutil.which(CONVERTER)
-    if not found or not Path(found).is_file():
-        raise RunError(
-            f"no {CONVERTER} here; clone llama.cpp, set {CONVERTER_FOLDER} to its folder, and "
-            f"{NEEDED} (its requirements.txt would put an older transformers in place of yours)"
-        )
-    return Path(found)

@@ -10,7 +10,7 @@ Shapes: T tokens, S rows, A heads, K key-value heads, D head size.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,14 +21,13 @@ from torch.nn import functional
 from transformers import AttentionInterface
 
 from feldspar.errors import TrainingError
+from feldspar.student.short_rows import LONGEST, RowGroup, group_rows, short_row_attention
 
 NAME = "feldspar_packed"
 """Of the attention function, where transformers looks for it."""
 
 _NOT_KNOWN = ("softcap", "s_aux", "position_bias")
 """What some families want of attention and this one does not do."""
-_SHORT_ROW = 320
-"""On a CPU in bfloat16 plain matrix products are faster up to here than the fused kernel."""
 
 
 @dataclass(slots=True)
@@ -41,9 +40,18 @@ class Boundaries:
     starts: Tensor
     """Where each row starts, and the end: int32 [S + 1] on the device."""
 
+    _groups: list[RowGroup] | None = None
+
     @property
     def longest(self) -> int:
         return max(self.lengths)
+
+    @property
+    def groups(self) -> list[RowGroup]:
+        """Short rows that are computed together: the same for every layer."""
+        if self._groups is None:
+            self._groups = group_rows(self.lengths)
+        return self._groups
 
 
 @contextmanager
@@ -89,13 +97,22 @@ def packed_attention(
     window = sliding_window if sliding_window and boundaries.longest > sliding_window else None
     if query.is_cuda and query.dtype != torch.float32:
         return _varlen(query, key, value, boundaries, scale, window), None
+    short: Tensor | None = None
+    if query.device.type == "cpu" and query.dtype != torch.float32 and window is None:
+        short = short_row_attention(query, key, value, boundaries.groups, scale)
+        if boundaries.longest <= LONGEST:
+            return short, None
     if key.shape[1] != query.shape[1]:
         repeats = query.shape[1] // key.shape[1]
         key, value = (x.repeat_interleave(repeats, dim=1) for x in (key, value))
-    rows = zip(
-        *(torch.split(x, list(boundaries.lengths), dim=2) for x in (query, key, value)), strict=True
-    )
-    outputs = [_one_row(q, k, v, scale, window).transpose(1, 2) for q, k, v in rows]
+    rows = zip(*(_by_row(x, boundaries, dim=2) for x in (query, key, value)), strict=True)
+    computed: Sequence[Tensor | None] = [None] * len(boundaries.lengths)
+    if short is not None:
+        computed = _by_row(short, boundaries, dim=1)
+    outputs = [
+        _one_row(q, k, v, scale, window) if found is None or found.shape[1] > LONGEST else found
+        for (q, k, v), found in zip(rows, computed, strict=True)
+    ]
     return torch.cat(outputs, dim=1), None
 
 
@@ -142,20 +159,18 @@ def _varlen(
     return output[None]
 
 
+def _by_row(packed: Tensor, boundaries: Boundaries, dim: int) -> Sequence[Tensor]:
+    return torch.split(packed, list(boundaries.lengths), dim)
+
+
 def _one_row(query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
+    """[1, length, A, D]."""
     length = query.shape[2]
-    if window is not None and length > window:
-        mask = _band(length, window, query)
-        return functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, scale=scale
-        )
-    if query.dtype == torch.float32 or length > _SHORT_ROW or query.device.type != "cpu":
-        return functional.scaled_dot_product_attention(
-            query, key, value, is_causal=True, scale=scale
-        )
-    mask = _band(length, length, query)
-    scores = torch.baddbmm(mask, query[0], key[0].transpose(1, 2), alpha=scale)
-    return (torch.softmax(scores, dim=-1) @ value[0])[None]
+    mask = _band(length, window, query) if window is not None and length > window else None
+    found = functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, is_causal=mask is None, scale=scale
+    )
+    return found.transpose(1, 2)
 
 
 def _band(length: int, window: int, like: Tensor) -> Tensor:

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from tokenizers import AddedToken
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -23,6 +21,7 @@ from feldspar.errors import DiskError, TrainingError
 from feldspar.files import whole_folder
 from feldspar.records import Checkpoint, Conversation, Message
 from feldspar.student.answering_weights import hold_to_answer
+from feldspar.student.hub import download, hub_name
 from feldspar.student.lm_head import Head, check_head, head_of
 from feldspar.student.merged_weights import merged_weights
 from feldspar.student.model_files import (
@@ -330,16 +329,11 @@ def find_model(path: str) -> Path:
     return folder
 
 
-def _download(name: str, patterns: Sequence[str] = CONTENT) -> Path:
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise TrainingError(f"{name}: no such model directory")
-    try:
-        return Path(snapshot_download(name, allow_patterns=list(patterns)))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise TrainingError(
-            f"{name}: no such directory, and the hub does not give it: {reason}"
-        ) from error
+def _download(text: str, patterns: Sequence[str] = CONTENT) -> Path:
+    name = hub_name(text)
+    if name is None:
+        raise TrainingError(f"{text}: no such model directory")
+    return download(name, patterns)
 
 
 def _make_template(model: Any, tokenizer: Any, config: StudentConfig) -> Template:

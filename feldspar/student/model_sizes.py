@@ -13,6 +13,7 @@ from feldspar.config import ArchitectureConfig
 from feldspar.errors import TrainingError
 from feldspar.student.bases.gguf_families import model_of
 from feldspar.student.bases.gguf_header import SUFFIX, read_header
+from feldspar.student.hub import hub_name
 
 _SUMMED = (
     *("llama", "mistral", "granite", "qwen2", "qwen3"),
@@ -85,13 +86,10 @@ def find_config(base: str) -> Path | None:
     path = Path(base) / "config.json"
     if path.is_file():
         return path
-    if base.count("/") != 1 or base.startswith((".", "/", "~")):
+    name = hub_name(base)
+    if name is None:
         return None
     from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
 
-    try:
-        cached = try_to_load_from_cache(base, "config.json")
-    except HFValidationError:
-        return None
+    cached = try_to_load_from_cache(name.id, "config.json", revision=name.revision)
     return Path(cached) if isinstance(cached, str) else None

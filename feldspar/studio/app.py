@@ -1,9 +1,12 @@
 """The studio: a run's views live on this machine, a chat with its models, and who may use it.
 
-/                       the runs of a folder
-/runs/NAME/PAGE         verdict, leaves, leaf, samples, sample, training, exams, preference,
-                        live, chat, steps
+/                       the runs of a folder, and the recipes beside it
+/plan                   a recipe: what its run costs; /plan/figures the figures
+/runs                   POST: start a recipe's run; /runs/NAME/stop ends it
+/runs/NAME/PAGE         verdict, leaves, leaf, samples, sample, reviews, training, exams,
+                        preference, live, chat, steps
 /runs/NAME/chat/WHO     POST: an answer of `base` or `taught`, as it comes
+/runs/NAME/review       POST: a decision on a sample; gives the sample as it is then shown
 /runs/NAME/report.html  the same views as one file
 /static/FILE            our style sheet and scripts
 """
@@ -25,13 +28,19 @@ from feldspar.serve.guard import guard
 from feldspar.studio.access import only_with, with_headers
 from feldspar.studio.chat_models import ChatModels
 from feldspar.studio.chat_pages import ChatPages
+from feldspar.studio.plan_pages import PlanPages
+from feldspar.studio.plan_told import Planner
+from feldspar.studio.project import Project
+from feldspar.studio.review_pages import ReviewPages
 from feldspar.studio.run_cache import OpenRun, RunCache
+from feldspar.studio.run_control import RunControl
 from feldspar.studio.shown import ShownPage
 from feldspar.views.charts import warm_up
 from feldspar.views.leaves import leaf_page_of
 from feldspar.views.links import Link, ViewPlace, studio_link
-from feldspar.views.pages import Pages, asset, render
+from feldspar.views.pages import REVIEW_STATES, Pages, asset, render
 from feldspar.views.report import render_report
+from feldspar.views.reviews import reviews_of
 from feldspar.views.sample_index import SampleQuery
 from feldspar.views.samples import SampleReader
 
@@ -43,6 +52,7 @@ NUM_THREADS = 4
 LIVE_SECONDS = 1.0
 NAVIGATION = (
     *(("verdict", "Verdict"), ("leaves", "Leaves"), ("samples", "Samples")),
+    ("reviews", "Reviews"),
     *(("training", "Training"), ("exams", "Exams"), ("preference", "Preference")),
     *(("live", "Live"), ("chat", "Chat"), ("steps", "Steps")),
 )
@@ -52,30 +62,45 @@ _KINDS = {
     ".svg": "image/svg+xml",
     ".txt": "text/plain",
 }
-_FILES = ("page.css", "studio.js", "htmx.min.js", "icon.svg", "LICENSE-htmx.txt")
+_FILES = ("page.css", "studio.js", "review.js", "htmx.min.js", "icon.svg", "LICENSE-htmx.txt")
 _UNCHANGED_PAGES = ("verdict", "leaves", "training", "exams", "preference", "steps")
 """That show nothing but finished steps: drawn once for each state of a run."""
 
 
-def make_studio(folder: Path, token: str, *, read_only: bool = False) -> web.Application:
+def make_studio(
+    folder: Path, token: str, *, read_only: bool = False, reviewer: str = ""
+) -> web.Application:
     """The app that serves the runs of `folder` to whoever has the token.
+
+    `reviewer`: under whose name samples are reviewed; nobody reviews without one, or read-only.
 
     Errors: 403 without the token or from another site's page, 404 no such run or page, 413 a body
     of more than MAX_BODY_BYTES, 415 a body that is not JSON.
     """
-    studio = _Studio(RunCache(folder))
+    reviewer = "" if read_only else reviewer
+    project = Project(folder)
+    control = RunControl(project)
+    studio = _Studio(RunCache(folder), reviewer, project, None if read_only else control)
     app = web.Application(
         client_max_size=MAX_BODY_BYTES,
         middlewares=[with_headers, guard(), only_with(token), _errors_as_pages],
     )
     models = ChatModels()
     chat = ChatPages(studio.runs, models, read_only=read_only)
+    plan = PlanPages(project, control, Planner(project.runs), read_only=read_only)
     app.router.add_get("/", studio.home)
+    app.router.add_get("/plan", studio.around(plan.page))
+    app.router.add_get("/plan/figures", plan.figures)
+    app.router.add_post("/runs", plan.start)
+    app.router.add_post("/runs/{run}/stop", plan.stop)
+    app.router.add_get("/runs/{run}/starting", studio.around(plan.starting))
+    app.router.add_get("/runs/{run}/starting/state", plan.state)
     app.router.add_get("/static/{file}", _show_file)
     app.router.add_get("/runs/{run}/report.html", studio.report)
     app.router.add_get("/runs/{run}/chat", studio.around(chat.page, "chat"))
     app.router.add_post("/runs/{run}/chat/why", chat.why)
     app.router.add_post("/runs/{run}/chat/{who}", chat.answer)
+    app.router.add_post("/runs/{run}/review", ReviewPages(studio.runs, reviewer).decide)
     app.router.add_get("/runs/{run}/{page}", studio.run_page)
 
     async def running(_: web.Application) -> AsyncIterator[None]:
@@ -90,8 +115,11 @@ def make_studio(folder: Path, token: str, *, read_only: bool = False) -> web.App
 
 
 class _Studio:
-    def __init__(self, runs: RunCache) -> None:
+    def __init__(
+        self, runs: RunCache, reviewer: str, project: Project, control: RunControl | None
+    ) -> None:
         self.runs = runs
+        self._reviewer, self._project, self._control = reviewer, project, control
         self.pool = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="studio")
         self._drawn_live: dict[str, tuple[OpenRun, float, ShownPage]] = {}
         self._drawn: dict[tuple[str, str], tuple[OpenRun, ShownPage]] = {}
@@ -102,7 +130,13 @@ class _Studio:
             {**card._asdict(), "link": studio_link(card.name)(ViewPlace("verdict"))}
             for card in cards
         ]
-        body = render("home.html.j2", runs=shown, folder=str(self.runs.folder))
+        body = render(
+            "home.html.j2",
+            runs=shown,
+            folder=str(self.runs.folder),
+            recipes=await self._in_thread(self._project.recipes),
+            project=str(self._project.folder),
+        )
         return _page(ShownPage("Runs", body))
 
     async def run_page(self, request: web.Request) -> web.Response:
@@ -121,11 +155,11 @@ class _Studio:
         )
 
     def around(
-        self, make: Callable[[web.Request], ShownPage], page: str
+        self, make: Callable[[web.Request], ShownPage], page: str = ""
     ) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def handler(request: web.Request) -> web.Response:
             shown = await self._in_thread(lambda: make(request))
-            return _page(shown, request.match_info["run"], page)
+            return _page(shown, request.match_info["run"] if page else "", page)
 
         return handler
 
@@ -135,7 +169,7 @@ class _Studio:
             return self._live(run)
         is_counted = page != "verdict" or run.summary_by_now() is not None
         if page not in _UNCHANGED_PAGES or not is_counted:
-            return _draw(run, page, asked)
+            return _draw(run, page, asked, self._reviewer)
         known = self._drawn.get((name, page))
         if known is None or known[0] is not run:
             known = self._drawn[name, page] = (run, _draw(run, page, asked))
@@ -146,14 +180,17 @@ class _Studio:
         name, now = run.files.name, time.monotonic()
         known = self._drawn_live.get(name)
         if known is None or known[0] is not run or now - known[1] > LIVE_SECONDS:
-            known = self._drawn_live[name] = (run, now, _draw(run, "live", {}))
+            controls = self._control.controls(name) if self._control else None
+            views = Pages(run.files, studio_link(name), is_live=True)
+            shown = ShownPage("Live", views.live(controls))
+            known = self._drawn_live[name] = (run, now, shown)
         return known[2]
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self.pool, work)
 
 
-def _draw(run: OpenRun, page: str, asked: dict[str, str]) -> ShownPage:
+def _draw(run: OpenRun, page: str, asked: dict[str, str], reviewer: str = "") -> ShownPage:
     """Raises web.HTTPNotFound where there is no such page."""
     views = Pages(run.files, studio_link(run.files.name), is_live=True)
     match page:
@@ -164,17 +201,18 @@ def _draw(run: OpenRun, page: str, asked: dict[str, str]) -> ShownPage:
         case "leaf":
             return _leaf(run, views, asked)
         case "samples":
-            return _samples(run, views, asked)
+            return _samples(run, views, asked, reviewer)
         case "sample":
-            return _sample(run, views, asked)
+            return _sample(run, views, asked, reviewer)
+        case "reviews":
+            view = reviews_of(run.files, run.index(), run.reviews())
+            return ShownPage("Reviews", views.reviews(view))
         case "training":
             return ShownPage("Training", views.training())
         case "exams":
             return ShownPage("Exams", views.exams())
         case "preference":
             return ShownPage("Preference", views.preference())
-        case "live":
-            return ShownPage("Live", views.live())
         case "steps":
             return ShownPage("Steps", views.cost())
     raise web.HTTPNotFound(reason=f"no page {page!r}")
@@ -188,7 +226,7 @@ def _leaf(run: OpenRun, views: Pages, asked: dict[str, str]) -> ShownPage:
     return ShownPage(path, views.leaf(page))
 
 
-def _samples(run: OpenRun, views: Pages, asked: dict[str, str]) -> ShownPage:
+def _samples(run: OpenRun, views: Pages, asked: dict[str, str], reviewer: str) -> ShownPage:
     index = run.index()
     if index is None:
         return ShownPage("Samples", Markup("<p>No samples are written yet.</p>"))
@@ -199,17 +237,21 @@ def _samples(run: OpenRun, views: Pages, asked: dict[str, str]) -> ShownPage:
         state=asked.get("state", ""),
         reason=asked.get("reason", ""),
         chunk=asked.get("chunk", ""),
+        review=next((state for state, _ in REVIEW_STATES if state == asked.get("review")), ""),
         page=max(1, int(number)) if number.isascii() and number.isdigit() else 1,
     )
-    return ShownPage("Samples", views.samples(index.find(query), run.reasons()))
+    reviews = run.reviews()
+    found = index.find(query, reviews)
+    return ShownPage("Samples", views.samples(found, run.reasons(), reviews, reviewer))
 
 
-def _sample(run: OpenRun, views: Pages, asked: dict[str, str]) -> ShownPage:
+def _sample(run: OpenRun, views: Pages, asked: dict[str, str], reviewer: str) -> ShownPage:
     index = run.index()
     sample = index.get(asked.get("id", "")) if index else None
     if sample is None:
         raise web.HTTPNotFound(reason="the run has no such sample")
-    return ShownPage("Sample", views.sample(SampleReader(run.files).view(sample, index)))
+    view = SampleReader(run.files).view(sample, index)
+    return ShownPage("Sample", views.sample(view, run.reviews(), reviewer))
 
 
 def _page(

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from feldspar.errors import RunError
 from feldspar.progress_file import PROGRESS_FILE
+from feldspar.reviews import SettledReview, read_reviews, review_files
 from feldspar.runs import CURRENT
 from feldspar.views.live import live_of
 from feldspar.views.run_files import RunFiles
@@ -41,6 +42,7 @@ class OpenRun:
         self._index: SampleIndex | None = None
         self._is_making = False
         self._summary: SampleSummary | None = None
+        self._reviews: tuple[list[tuple[str, int, int]], dict[str, SettledReview]] | None = None
 
     def index(self) -> SampleIndex | None:
         """Made where there is none yet; None before there are samples."""
@@ -65,6 +67,17 @@ class OpenRun:
             if self._summary is None and index is not None:
                 self._summary = index.summary()
             return self._summary
+
+    def reviews(self) -> dict[str, SettledReview]:
+        """What people say now, read again when a file of it has changed."""
+        stamp = []
+        for path in review_files(self.files.path):
+            stat = path.stat()
+            stamp.append((path.name, stat.st_size, stat.st_mtime_ns))
+        with self._lock:
+            if self._reviews is None or self._reviews[0] != stamp:
+                self._reviews = (stamp, read_reviews(self.files.path))
+            return self._reviews[1]
 
     def reasons(self) -> list[str]:
         """Why samples were rejected, the most frequent first."""

@@ -16,14 +16,14 @@ HOST = "127.0.0.1"
 
 
 async def serve_studio(
-    folder: Path, *, port: int, read_only: bool, say: Callable[[str], None]
+    folder: Path, *, port: int, read_only: bool, reviewer: str, say: Callable[[str], None]
 ) -> None:
     """Serve the runs of a folder; `say` is told the address with its token.
 
     Raises RunError where the port is taken.
     """
     token = new_token()
-    app = make_studio(folder, token, read_only=read_only)
+    app = make_studio(folder, token, read_only=read_only, reviewer=reviewer)
     # A browser that goes away ends the answer that it was reading.
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
     await runner.setup()

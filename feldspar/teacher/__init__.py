@@ -13,12 +13,14 @@ from feldspar.teacher.judging import (
     parse_rating,
     parse_verdict,
 )
+from feldspar.teacher.listening import Exchange, listening
 
 __all__ = [
     "RATING",
     "VERDICT",
     "Budget",
     "BudgetSpent",
+    "Exchange",
     "Form",
     "Journal",
     "Judged",
@@ -28,6 +30,7 @@ __all__ = [
     "StageStats",
     "Teacher",
     "ask_judge",
+    "listening",
     "open_teacher",
     "parse_rating",
     "parse_verdict",

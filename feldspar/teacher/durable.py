@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,6 +27,7 @@ from feldspar.progress import SILENT, Progress
 from feldspar.records import Message
 from feldspar.teacher.budget import Budget, BudgetSpent, Spent, cost_of
 from feldspar.teacher.journal import Journal, Stored
+from feldspar.teacher.listening import Exchange, tell
 
 REFUSED = "refused"
 """Finish reason of a journalled refusal."""
@@ -243,14 +245,22 @@ class Teacher:
         texts = [{"role": message.role, "content": message.content} for message in messages]
         call = _Call(self, texts, (temperature, max_tokens, draw), may_be_empty=may_be_empty)
         reply = await self._ask_durably(call, stage, urgency)
-        if reply.finish_reason != "length" or not may_grow:
-            return reply
-        roomier = _Call(self, texts, (temperature, 2 * max_tokens, draw), is_needed=False)
-        try:
-            return await self._ask_durably(roomier, stage, urgency)
-        except (Refused, BudgetSpent):
-            # More room than there is: the cut-off answer is all we get.
-            return reply
+        if reply.finish_reason == "length" and may_grow:
+            roomier = _Call(self, texts, (temperature, 2 * max_tokens, draw), is_needed=False)
+            # Where there is not more room, the cut-off answer is all we get.
+            with suppress(Refused, BudgetSpent):
+                reply = await self._ask_durably(roomier, stage, urgency)
+        tell(
+            Exchange(
+                stage=stage,
+                messages=tuple(messages),
+                reply=reply.text,
+                prompt_tokens=reply.prompt_tokens,
+                completion_tokens=reply.completion_tokens,
+                cached=reply.cached,
+            )
+        )
+        return reply
 
     async def score(
         self, rows: Sequence[Continuations], *, stage: str, progress: Progress = SILENT

@@ -15,20 +15,33 @@ import jinja2
 from markupsafe import Markup, escape
 
 from feldspar.records import Sample
+from feldspar.reviews import Reviews
 from feldspar.views import exams, links
 from feldspar.views.charts import Row, intervals
 from feldspar.views.leaves import LeafPage, tree_of
 from feldspar.views.links import Link, ViewPlace
-from feldspar.views.live import live_of
+from feldspar.views.live import RunControls, live_of
 from feldspar.views.preference import preference_of
+from feldspar.views.reviews import MAX_SHOWN, ReviewsView, with_reviews
 from feldspar.views.run_files import RunFiles
-from feldspar.views.sample_index import SamplePage, SampleSummary
+from feldspar.views.sample_index import ReviewState, SamplePage, SampleSummary
 from feldspar.views.samples import SampleView
 from feldspar.views.training import training_of
 from feldspar.views.verdict import Verdict, verdict_of
 
 MAX_PASSAGES = 40
 """Of a leaf, shown on its page."""
+
+
+REVIEW_STATES: tuple[tuple[ReviewState, str], ...] = (
+    ("", "all"),
+    ("open", "not reviewed"),
+    ("accepted", "accepted"),
+    ("rejected", "rejected"),
+    ("edited", "edited"),
+    ("conflict", "disagreed on"),
+)
+"""Of review, and what they are called."""
 
 
 class Section(NamedTuple):
@@ -48,7 +61,7 @@ TRAINING, EXAMS, PREFERENCE = (
     Section("exams", "Exams"),
     Section("preference", "Preference"),
 )
-COST = Section("cost", "Steps")
+REVIEWS, COST = Section("reviews", "Reviews"), Section("cost", "Steps")
 
 
 class Pages:
@@ -74,12 +87,31 @@ class Pages:
     def leaf(self, page: LeafPage) -> Markup:
         return self.render("leaf.html.j2", page=page, max_passages=MAX_PASSAGES)
 
-    def samples(self, found: SamplePage, reasons: Iterable[str]) -> Markup:
-        paths = [leaf.path for leaf in self.run.leaves]
-        return self.render("samples.html.j2", found=found, paths=paths, reasons=list(reasons))
+    def samples(
+        self, found: SamplePage, reasons: Iterable[str], reviews: Reviews, reviewer: str = ""
+    ) -> Markup:
+        """`reviewer`: who may decide here; empty where nobody may."""
+        return self.render(
+            "samples.html.j2",
+            found=found,
+            shown=with_reviews(found.samples, reviews),
+            paths=[leaf.path for leaf in self.run.leaves],
+            reasons=list(reasons),
+            review_states=REVIEW_STATES,
+            reviewer=reviewer,
+        )
 
-    def sample(self, view: SampleView) -> Markup:
-        return self.render("sample.html.j2", v=view)
+    def sample(self, view: SampleView, reviews: Reviews, reviewer: str = "") -> Markup:
+        (reviewed,) = with_reviews([view.sample], reviews)
+        return self.render("sample.html.j2", v=view, r=reviewed, reviewer=reviewer)
+
+    def reviewed_sample(self, sample: Sample, reviews: Reviews, reviewer: str) -> Markup:
+        """One item of the samples' list."""
+        (reviewed,) = with_reviews([sample], reviews)
+        return self.render("review_item.html.j2", r=reviewed, reviewer=reviewer)
+
+    def reviews(self, view: ReviewsView) -> Markup:
+        return self.render("reviews.html.j2", rv=view, max_shown=MAX_SHOWN)
 
     def training(self) -> Markup:
         return self.render("training.html.j2", t=training_of(self.run))
@@ -92,8 +124,9 @@ class Pages:
     def preference(self) -> Markup:
         return self.render("preference.html.j2", pr=preference_of(self.run))
 
-    def live(self) -> Markup:
-        return self.render("live.html.j2", live=live_of(self.run))
+    def live(self, controls: RunControls | None = None) -> Markup:
+        """`controls`: what the studio offers to do with the run, if anything."""
+        return self.render("live.html.j2", live=live_of(self.run), controls=controls)
 
     def chat(self, *, read_only: bool) -> Markup:
         return self.render("chat.html.j2", read_only=read_only)

@@ -10,12 +10,14 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from feldspar.files import write_text_whole
+from feldspar.reviews import read_reviews
 from feldspar.views import pages
 from feldspar.views.exams import exam_grids, exams_of
 from feldspar.views.grid import markdown_table
 from feldspar.views.leaves import leaf_page_of
 from feldspar.views.links import leaf_anchor, report_link
 from feldspar.views.pages import Pages, Section, asset, render
+from feldspar.views.reviews import reviews_of
 from feldspar.views.run_files import RunFiles
 from feldspar.views.sample_index import SampleIndex, SampleSummary, open_index
 from feldspar.views.samples import SampleReader
@@ -59,6 +61,7 @@ def write_report(run_path: Path) -> Path:
 def render_report(run: RunFiles) -> str:
     """All views as one page."""
     index = open_index(run.samples) if run.samples is not None else None
+    reviews = read_reviews(run.path)
     summary = index.summary() if index else None
     views = Pages(run, report_link, is_live=False)
     bodies: list[tuple[Section, Markup]] = [
@@ -70,6 +73,8 @@ def render_report(run: RunFiles) -> str:
     ]
     if index is not None and summary is not None:
         bodies.append((pages.SAMPLES, _samples(views, index, summary)))
+    if reviews:
+        bodies.append((pages.REVIEWS, views.reviews(reviews_of(run, index, reviews))))
     bodies.append((pages.COST, views.cost()))
     style = asset("page.css").decode()
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()

@@ -6,18 +6,20 @@ SQLite, with its full-text search over question, answer and context. Readers may
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from pydantic import TypeAdapter
 
 from feldspar.files import whole_file
 from feldspar.keys import content_key
 from feldspar.records import Sample
+from feldspar.reviews import Reviews, review_key
 from feldspar.runs import Rows, cache_folder
 from feldspar.text import rouge_l
 from feldspar.text.words import normalise
@@ -32,7 +34,7 @@ _BATCH = 2000
 _SAMPLE = TypeAdapter(Sample)
 _TABLE = """
 CREATE TABLE sample (place INTEGER PRIMARY KEY, id TEXT, leaf TEXT, kept INTEGER, reason TEXT,
-                     chunk TEXT, draw INTEGER, teacher TEXT);
+                     chunk TEXT, draw INTEGER, teacher TEXT, content TEXT);
 CREATE TABLE body (place INTEGER PRIMARY KEY, row TEXT);
 CREATE TABLE facet (leaf TEXT, reason TEXT, num INTEGER, kept INTEGER);
 CREATE VIRTUAL TABLE words USING fts5(question, answer, context, content='', prefix='2 3',
@@ -45,8 +47,13 @@ CREATE INDEX by_reason ON sample (reason, leaf);
 CREATE INDEX by_kept ON sample (kept, leaf, reason);
 CREATE INDEX by_chunk ON sample (chunk, kept);
 CREATE INDEX by_teacher ON sample (teacher);
+CREATE INDEX by_content ON sample (content);
 INSERT INTO facet SELECT leaf, reason, count(*), sum(kept) FROM sample GROUP BY leaf, reason;
 """
+
+
+ReviewState = Literal["", "open", "accepted", "rejected", "edited", "conflict"]
+"""What people say of a sample: `open` is nothing yet, `conflict` is not one thing."""
 
 
 class Facet(NamedTuple):
@@ -67,6 +74,7 @@ class SampleQuery:
     """`kept`, `rejected`, or all."""
     reason: str = ""
     chunk: str = ""
+    review: ReviewState = ""
     page: int = 1
 
 
@@ -138,10 +146,10 @@ class SampleIndex:
                 chunks=frozenset(row[0] for row in chunks),
             )
 
-    def find(self, query: SampleQuery) -> SamplePage:
+    def find(self, query: SampleQuery, reviews: Reviews | None = None) -> SamplePage:
         """A page of what `query` asks for, with counts by leaf and reason of all of it."""
         with closing(self._connect()) as db:
-            rows_of, given = _rows_of(query)
+            rows_of, given = _rows_of(query, reviews or {})
             counting = f"SELECT leaf, reason, count(*), sum(kept) {rows_of} GROUP BY leaf, reason"
             # Of all samples it is counted already.
             counted = db.execute(counting if given else "SELECT * FROM facet", given).fetchall()
@@ -175,6 +183,16 @@ class SampleIndex:
                 "SELECT row FROM sample JOIN body USING (place) WHERE id = ?", (sample_id,)
             ).fetchone()
         return None if row is None else _SAMPLE.validate_json(row[0])
+
+    def reviewed(self, keys: Iterable[str]) -> tuple[Sample, ...]:
+        """The samples that decisions are of, in their order."""
+        with closing(self._connect()) as db:
+            rows = db.execute(
+                "SELECT row FROM sample JOIN body USING (place) "
+                "WHERE content IN (SELECT value FROM json_each(?)) ORDER BY place",
+                (json.dumps(sorted(keys)),),
+            )
+            return tuple(_SAMPLE.validate_json(row[0]) for row in rows)
 
     def of_one_call(self, sample: Sample) -> tuple[Sample, ...]:
         """What the same call to the teacher gave, this sample among it."""
@@ -225,7 +243,7 @@ def reason_of(sample: Sample) -> str:
     return (sample.rejected_because or "").partition(" (")[0]
 
 
-def _rows_of(query: SampleQuery) -> tuple[str, tuple[str | int, ...]]:
+def _rows_of(query: SampleQuery, reviews: Reviews) -> tuple[str, tuple[str | int, ...]]:
     """`FROM` and `WHERE`, and what is asked for."""
     source = "FROM sample"
     parts: list[str] = []
@@ -242,12 +260,26 @@ def _rows_of(query: SampleQuery) -> tuple[str, tuple[str | int, ...]]:
     if query.chunk:
         parts.append("chunk = ?")
         given.append(query.chunk)
+    if query.review:
+        is_not = "NOT " if query.review == "open" else ""
+        parts.append(f"content {is_not}IN (SELECT value FROM json_each(?))")
+        given.append(json.dumps(_in_state(query.review, reviews)))
     if wanted := _words(query.words):
         # CROSS: words first; SQLite might else look each row up in them.
         source = "FROM words CROSS JOIN sample ON place = words.rowid"
         parts.append("words MATCH ?")
         given.append(wanted)
     return f"{source} WHERE {' AND '.join(parts)}" if parts else source, tuple(given)
+
+
+def _in_state(state: ReviewState, reviews: Reviews) -> list[str]:
+    """Keys of the samples in a state of review; of all reviewed ones for `open`, which is none."""
+    return sorted(
+        key
+        for key, settled in reviews.items()
+        if state == "open"
+        or (settled.is_conflict if state == "conflict" else settled.verdict == state)
+    )
 
 
 def _literal(text: str) -> str:
@@ -275,7 +307,7 @@ def _fill(path: Path, rows: Rows[Sample]) -> None:
     with closing(sqlite3.connect(path)) as db:
         db.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;" + _TABLE)
         for batch in _batches(rows):
-            db.executemany("INSERT INTO sample VALUES (?,?,?,?,?,?,?,?)", map(_row, batch))
+            db.executemany("INSERT INTO sample VALUES (?,?,?,?,?,?,?,?,?)", map(_row, batch))
             db.executemany(
                 "INSERT INTO body VALUES (?,?)",
                 [(place, _SAMPLE.dump_json(s).decode()) for place, s in batch],
@@ -290,7 +322,8 @@ def _fill(path: Path, rows: Rows[Sample]) -> None:
 
 def _row(numbered: tuple[int, Sample]) -> tuple[str | int | None, ...]:
     place, s = numbered
-    return place, s.id, s.leaf, int(s.is_kept), reason_of(s), s.chunk, s.draw, s.teacher
+    reason, content = reason_of(s), review_key(s)
+    return place, s.id, s.leaf, int(s.is_kept), reason, s.chunk, s.draw, s.teacher, content
 
 
 def _batches(rows: Rows[Sample]) -> Iterator[Sequence[tuple[int, Sample]]]:

@@ -22,8 +22,9 @@ from feldspar.config import (
 )
 from feldspar.endpoint import retry
 from feldspar.errors import TeacherError, TrainingError
-from feldspar.prefer.agree import StoredPair, agree
+from feldspar.prefer.agree import agree
 from feldspar.prefer.candidates import RoundContext, draw_candidates
+from feldspar.prefer.pairs import StoredPair
 from feldspar.prefer.reward import (
     close_scorer,
     find_pair,
@@ -267,6 +268,7 @@ def test_a_round_whose_server_went_away_goes_on_where_it_was(toy, tmp_path, monk
     assert [c.reward for c in found] == pytest.approx([c.reward for c in expected], abs=1e-3)
 
 
+@pytest.mark.slow
 def test_the_pair_may_be_a_folder_or_a_command(toy, words, tmp_path):
     """A folder by the package's own engine, and two replicas of `feldspar serve`."""
     local = find_pair(PreferConfig(aligned=toy["aligned"], base=toy["base"]))

@@ -1,96 +1,14 @@
 """Given on: to a hub that a small server plays, to a converter, and under which licence."""
 
-import asyncio
-import base64
-import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import hashlib
 from pathlib import Path
 
 import pytest
-from aiohttp import web
+from hub import hub
 
 from feldspar.errors import RunError
 from feldspar.publish.licence import find_licence, licence_of_base
-from feldspar.publish.push import check_hub, find_converter, push_to_hub, write_gguf
-from feldspar.serve import listening
-
-
-class Hub:
-    """What of the hub's protocol an upload of small files meets; keeps what it was given."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, bytes] = {}
-        self.tokens: set[str] = set()
-        self.url = ""
-
-    def app(self) -> web.Application:
-        app = web.Application()
-        app.router.add_post("/api/repos/create", self.create)
-        app.router.add_post("/api/models/{owner}/{name}/preupload/main", self.preupload)
-        app.router.add_post("/api/models/{owner}/{name}/commit/main", self.commit)
-        app.router.add_get("/api/models/{owner}/{name}", self.info)
-        app.router.add_get("/api/models/{owner}/{name}/revision/main", self.info)
-        app.router.add_post("/api/validate-yaml", self.validate)
-        app.router.add_get("/api/whoami-v2", self.whoami)
-        return app
-
-    async def create(self, request: web.Request) -> web.Response:
-        self.tokens.add(request.headers.get("Authorization", ""))
-        if request.headers.get("Authorization") != "Bearer right":
-            return web.json_response({"error": "Invalid credentials"}, status=401)
-        return web.json_response({"url": f"{self.url}/someone/model", "id": "1"})
-
-    async def whoami(self, request: web.Request) -> web.Response:
-        if request.headers.get("Authorization") != "Bearer right":
-            return web.json_response({"error": "Invalid credentials"}, status=401)
-        return web.json_response({"type": "user", "name": "someone"})
-
-    async def info(self, request: web.Request) -> web.Response:
-        if request.headers.get("Authorization") != "Bearer right":
-            return web.json_response({"error": "Invalid credentials"}, status=401)
-        return web.json_response({"id": "someone/model", "sha": "0" * 40, "siblings": []})
-
-    async def validate(self, request: web.Request) -> web.Response:
-        return web.json_response({"errors": [], "warnings": []})
-
-    async def preupload(self, request: web.Request) -> web.Response:
-        asked = (await request.json())["files"]
-        files = [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in asked]
-        return web.json_response({"files": files})
-
-    async def commit(self, request: web.Request) -> web.Response:
-        for line in (await request.read()).splitlines():
-            row = json.loads(line)
-            if row["key"] == "file":
-                self.files[row["value"]["path"]] = base64.b64decode(row["value"]["content"])
-        commit = {"commitUrl": f"{self.url}/someone/model/commit/{'1' * 40}"}
-        return web.json_response(commit | {"commitOid": "1" * 40})
-
-
-@contextmanager
-def hub() -> Iterator[Hub]:
-    """The hub in a thread of its own: uploads block."""
-    played = Hub()
-    loop = asyncio.new_event_loop()
-    is_up, stop = threading.Event(), asyncio.Event()
-
-    async def serve() -> None:
-        async with listening(played.app()) as url:
-            played.url = url.removesuffix("/v1")
-            is_up.set()
-            await stop.wait()
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
-    thread.start()
-    is_up.wait(10)
-    try:
-        yield played
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join()
-        loop.close()
+from feldspar.publish.push import check_hub, push_to_hub
 
 
 def test_the_hub_has_every_file_and_saw_the_token(
@@ -112,43 +30,13 @@ def test_the_hub_has_every_file_and_saw_the_token(
             push_to_hub(tmp_path, "someone/model")
 
 
-CONVERTER = """
-import sys
-folder, path = sys.argv[1], sys.argv[3]
-if not open(f"{folder}/config.json").read():
-    sys.exit("Model architecture not supported")
-open(path, "wb").write(b"GGUF")
-"""
-
-
-def test_gguf_is_made_by_the_converter_that_is_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    llama_cpp, folder = tmp_path / "llama.cpp", tmp_path / "published"
-    folder.mkdir()
-    monkeypatch.setenv("LLAMA_CPP", str(llama_cpp))
-    with pytest.raises(RunError, match=r"clone llama\.cpp"):
-        find_converter()
-    llama_cpp.mkdir()
-    (llama_cpp / "convert_hf_to_gguf.py").write_text(CONVERTER)
-    (folder / "config.json").write_text("{}")
-    assert write_gguf(folder, "demo").read_bytes() == b"GGUF"
-    missing = "raise ModuleNotFoundError(\"No module named 'sentencepiece'\")"
-    (llama_cpp / "convert_hf_to_gguf.py").write_text(missing)
-    with pytest.raises(RunError, match="; pip install sentencepiece"):
-        write_gguf(folder, "demo")
-    (llama_cpp / "convert_hf_to_gguf.py").write_text(CONVERTER)
-    (folder / "config.json").write_text("")
-    with pytest.raises(RunError, match="not supported"):
-        write_gguf(folder, "demo")
-    assert not list(folder.glob("*.part"))
-
-
 @pytest.mark.parametrize(
     ("stated", "base", "data", "name", "warns"),
     [
         ("", "apache-2.0", ["Apache-2.0", "CC BY 4.0", ""], "apache-2.0", ""),
-        ("", "apache-2.0", ["CC-BY-SA-4.0"], "apache-2.0", "cc-by-sa-4.0 does not go with"),
+        ("", "apache-2.0", ["CC-BY-SA-4.0"], "cc-by-sa-4.0", ""),
+        ("", "apache-2.0", ["CC-BY-SA-4.0", "GPL-3.0"], "apache-2.0", "gpl-3.0 does not go with"),
+        ("", "llama3", ["CC-BY-SA-4.0"], "llama3", "cc-by-sa-4.0 does not go with"),
         ("cc-by-sa-4.0", "mit", ["CC BY-SA 4.0"], "cc-by-sa-4.0", ""),
         ("mit", "cc-by-nc-4.0", [], "mit", "the base is under cc-by-nc-4.0"),
         ("apache-2.0", "llama2", [], "apache-2.0", "the base is under llama2"),
@@ -161,7 +49,7 @@ def test_the_licence_follows_base_and_data(
 ) -> None:
     found = find_licence(stated, base, data)
     assert found.name == name
-    assert len(found.warnings) == bool(warns)
+    assert bool(found.warnings) == bool(warns)
     assert warns in "".join(found.warnings)
 
 
@@ -185,3 +73,36 @@ def test_the_hub_is_asked_before_anything_is_made(monkeypatch: pytest.MonkeyPatc
     for name in ("model", "../x", "a/b/c", ""):
         with pytest.raises(RunError, match="not pushed"):
             check_hub(name)
+
+
+# The hub's client hands its HTTP library a file in a way that this one deprecates.
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+def test_large_files_are_sent_once_however_often_it_broke(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The hub's own protocol for large files, where its newer one is not spoken.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    monkeypatch.setenv("HF_TOKEN", "right")
+    shards = {f"model-{n}.safetensors": bytes([n]) * 50_000 for n in (1, 2, 3)}
+    for name, content in shards.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "README.md").write_text("# model\n")
+    (tmp_path / ".eval_results").mkdir()
+    (tmp_path / ".eval_results" / "mmlu.yaml").write_text("[]\n")
+    with hub() as played:
+        monkeypatch.setenv("HF_ENDPOINT", played.url)
+        played.refused = {hashlib.sha256(shards["model-2.safetensors"]).hexdigest()}
+        with pytest.raises(RunError, match=r"not pushed: .*model-2"):
+            push_to_hub(tmp_path, "someone/model")
+        assert not played.files
+        sent = list(played.uploads)
+        played.refused = set()
+        push_to_hub(tmp_path, "someone/model")
+        again = played.uploads[len(sent) :]
+        assert hashlib.sha256(shards["model-2.safetensors"]).hexdigest() in again
+        assert not set(again) & set(sent)
+        assert {n: played.files[n] for n in shards} == shards
+        assert played.files[".eval_results/mmlu.yaml"] == b"[]\n"
+        assert "private" not in str(played.made)
+        push_to_hub(tmp_path, "someone/model", private=True)
+        assert "private" in str(played.made)

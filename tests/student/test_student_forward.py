@@ -78,15 +78,12 @@ def test_packed_rows_are_computed_as_padded_ones(window):
         assert apart(gradient(student, rows, shuffled, packing=True), padded) < 1e-5
 
 
-def test_the_short_rows_path_of_low_precision_is_attention(monkeypatch):
+def test_the_gradient_of_low_precision_is_that_of_full():
     rows = rows_of(make_tiny())
     order = list(range(len(rows)))
     exact = gradient(make_tiny(), rows, order)
-    short = gradient(make_tiny(dtype="bfloat16"), rows, order)
-    monkeypatch.setattr(attention, "_SHORT_ROW", 0)
-    fused = gradient(make_tiny(dtype="bfloat16"), rows, order)
-    for low in (short, fused):
-        assert torch.nn.functional.cosine_similarity(exact, low, dim=0) > 0.999
+    low = gradient(make_tiny(dtype="bfloat16"), rows, order)
+    assert torch.nn.functional.cosine_similarity(exact, low, dim=0) > 0.999
 
 
 def test_rows_are_packed_whole_within_the_budget():
@@ -98,7 +95,7 @@ def test_rows_are_packed_whole_within_the_budget():
     assert len(groups) == 3
 
 
-def test_what_is_foretold_lies_where_it_was_packed():
+def test_what_is_predicted_lies_where_it_was_packed():
     student = make_tiny()
     rows = [rows_of(student).row(i) for i in (3, 1, 8)]
     packed = pack([r.ids for r in rows], [r.mask for r in rows])

@@ -1,26 +1,23 @@
 """The studio shows every page to whoever has its address, and nothing to anyone else."""
 
-import asyncio
 import io
 import json
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from aiohttp import ClientSession, CookieJar
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp import ClientSession
 from by_hand import do_step
+from studio_client import Client, enter, in_studio
 
 from feldspar.config import Recipe
 from feldspar.records import Answer, Checkpoint, ExamItem, Interval, Leaf, Sample, Score, Seed
+from feldspar.reviews import read_decisions, review_key
 from feldspar.runs import Run, write_rows
 from feldspar.steps import Workspace
-from feldspar.studio.app import NAVIGATION, make_studio
+from feldspar.studio.app import NAVIGATION
 
 HOSTILE = "<script>alert('x')</script><img src=http://evil.example/x.png>"
-TOKEN = "the-token"
 PAGES = [page for page, _ in NAVIGATION]
-Client = TestClient
 
 
 def samples() -> list[Sample]:
@@ -82,27 +79,11 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "runs"
 
 
-def in_studio(
-    folder: Path, use: Callable[[Client], Awaitable[None]], *, read_only: bool = False
-) -> None:
-    async def main() -> None:
-        server = TestServer(make_studio(folder, TOKEN, read_only=read_only))
-        jar = CookieJar(unsafe=True)
-        async with TestClient(server, cookie_jar=jar) as client:
-            await use(client)
-
-    asyncio.run(main())
-
-
-async def enter(client: Client) -> None:
-    reply = await client.get("/", params={"token": TOKEN})
-    assert reply.status == 200
-    assert "token" not in str(reply.url)
-
-
 def test_every_page_is_there_and_takes_no_text_for_html(runs: Path) -> None:
     async def use(client: Client) -> None:
         await enter(client)
+        await decide(client, "1", verdict="rejected", reason=HOSTILE)
+        await decide(client, "2", verdict="edited", question=HOSTILE, answer=HOSTILE)
         more = [f"leaf?path=knowledge/{HOSTILE}", "sample?id=0", "samples?words=script&state=x"]
         for page in [*PAGES, *more]:
             reply = await client.get(f"/runs/a%20%26%20b/{page.replace(' ', '%20')}")
@@ -116,7 +97,7 @@ def test_every_page_is_there_and_takes_no_text_for_html(runs: Path) -> None:
             assert "default-src 'none'" in policy
             assert "unsafe" not in policy
 
-    in_studio(runs, use)
+    in_studio(runs, use, reviewer="anna")
 
 
 def test_the_report_is_the_same_views_as_one_file(runs: Path) -> None:
@@ -214,3 +195,62 @@ def test_a_damaged_run_is_one_line(runs: Path) -> None:
         assert "done.json: damaged" in text
 
     in_studio(runs, use)
+
+
+async def decide(client: Client, sample_id: str, **said: str) -> str:
+    """Decide on a sample of the run."""
+    sample = next(s for s in samples() if s.id == sample_id)
+    body = {"sample": sample_id, "key": review_key(sample), **said}
+    reply = await client.post("/runs/a%20%26%20b/review", json=body)
+    text = await reply.text()
+    assert reply.status == 200, text
+    return text
+
+
+def test_a_decision_is_written_down_and_shown(runs: Path) -> None:
+    async def use(client: Client) -> None:
+        await enter(client)
+        assert "✓ accepted by anna" in await decide(client, "0", verdict="accepted")
+        shown = await decide(client, "1", verdict="edited", question="Who?", answer="Zorbo.")
+        assert "Zorbo." in shown
+        assert "<script>alert" not in shown
+        text = await (await client.get("/runs/a%20%26%20b/samples?review=edited")).text()
+        assert "<b>1</b> samples" in text
+        text = await (await client.get("/runs/a%20%26%20b/samples?review=open")).text()
+        assert "<b>1</b> samples" in text
+        text = await (await client.get("/runs/a%20%26%20b/reviews")).text()
+        assert "anna reviewed 2 samples" in text
+        assert "✎" not in await decide(client, "1", verdict="withdrawn")
+
+    in_studio(runs, use, reviewer="anna")
+    found = read_decisions(runs / "a & b" / "reviews" / "anna.jsonl")
+    assert [d.verdict for d in found] == ["accepted", "edited", "withdrawn"]
+
+
+def test_a_wrong_decision_is_refused_and_nothing_is_written(runs: Path) -> None:
+    key = review_key(samples()[0])
+
+    async def status(client: Client, body: dict[str, object]) -> int:
+        return (await client.post("/runs/a%20%26%20b/review", json=body)).status
+
+    async def use(client: Client) -> None:
+        await enter(client)
+        whole = {"sample": "0", "key": key, "verdict": "accepted"}
+        assert await status(client, {**whole, "key": "another"}) == 409
+        assert await status(client, {**whole, "sample": "none"}) == 409
+        assert await status(client, {**whole, "verdict": "maybe"}) == 422
+        assert await status(client, {**whole, "verdict": "rejected"}) == 422
+        assert await status(client, {**whole, "verdict": "edited", "answer": "x"}) == 422
+        assert await status(client, {**whole, "more": 1}) == 422
+        assert await status(client, {**whole, "reason": "x" * 501}) == 422
+        assert (await client.post("/runs/a%20%26%20b/review", data=b"x")).status == 415
+
+    in_studio(runs, use, reviewer="anna")
+
+    async def read(client: Client) -> None:
+        await enter(client)
+        assert await status(client, {"sample": "0", "key": key, "verdict": "accepted"}) == 403
+        assert "data-do" not in await (await client.get("/runs/a%20%26%20b/samples")).text()
+
+    in_studio(runs, read, read_only=True, reviewer="anna")
+    assert not (runs / "a & b" / "reviews").exists()

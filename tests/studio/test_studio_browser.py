@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tiny_run import write_recipe
 
 from feldspar.children import child_environment, module_command
 from feldspar.studio.app import NAVIGATION
@@ -22,6 +23,9 @@ pytestmark = [
 ]
 MAKER = Path(__file__).parents[2] / "benchmarks" / "synthetic_run.py"
 PAGES = [page for page, _ in NAVIGATION]
+MORE = ["samples?page=2", "sample?id=0000000000000001"]
+OTHERS = ["", "plan?recipe=recipe.toml"]
+"""Pages of no run."""
 SIZES = [(1280, 900), (768, 1000), (360, 740)]
 RULES = """axe.run().then(found => found.violations
   .filter(fault => ["serious", "critical"].includes(fault.impact))
@@ -37,8 +41,10 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     making = [sys.executable, "-P", str(MAKER), str(folder / "runs" / "many"), "--samples", "600"]
     making += ["--leaves", "8"]
     subprocess.run(making, check=True, env=environment)
+    write_recipe(folder)
     command = [*module_command("feldspar.cli.main"), "studio", str(folder / "runs"), "--port", "0"]
-    with subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, env=environment) as child:
+    command += ["--reviewer", "anna", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as child:
         try:
             assert child.stdout is not None
             yield json.loads(child.stdout.readline())["url"]
@@ -68,8 +74,8 @@ def test_every_page_is_sound(
     page.on("pageerror", lambda error: faults.append(f"error: {error}"))
     page.goto(studio)
     script = Path(axe.__file__).with_name("axe.min.js").read_text()
-    for name in PAGES:
-        page.goto(f"{studio.partition('/?')[0]}/runs/many/{name}")
+    for name in [*(f"runs/many/{page}" for page in (*PAGES, *MORE)), *OTHERS]:
+        page.goto(f"{studio.partition('/?')[0]}/{name}")
         found = page.evaluate(f"{script};{RULES}")
         faults += [f"{name}: {fault}" for fault in found]
         wide = page.evaluate("document.documentElement.scrollWidth")
@@ -88,4 +94,29 @@ def test_typing_narrows_the_samples_down(studio: str, browser: "playwright.Brows
     page.keyboard.type("zzzz")
     page.get_by_text("0 samples").wait_for()
     assert not before.startswith("0 ")
+    page.context.close()
+
+
+def test_samples_are_reviewed_by_keys_alone(studio: str, browser: "playwright.Browser") -> None:
+    page = browser.new_context().new_page()
+    page.set_default_timeout(WAIT_MS)
+    page.goto(studio)
+    page.goto(f"{studio.partition('/?')[0]}/runs/many/samples")
+    for key in "ja":
+        page.keyboard.press(key)
+    page.locator("#found li").nth(0).get_by_text("✓ accepted by anna").wait_for()
+    page.keyboard.press("r")
+    page.keyboard.type("of no use")
+    page.keyboard.press("Enter")
+    page.locator("#found li").nth(1).get_by_text("✕ rejected by anna: of no use").wait_for()
+    page.keyboard.press("e")
+    page.keyboard.press("Control+a")
+    page.keyboard.type("Who lives here?")
+    page.get_by_role("button", name="Save").click()
+    page.locator("#found li").nth(2).get_by_text("Who lives here?").wait_for()
+    page.keyboard.press("k")
+    page.keyboard.press("u")
+    page.locator("#found li").nth(2).get_by_text("✎ edited").wait_for(state="detached")
+    page.goto(f"{studio.partition('/?')[0]}/runs/many/reviews")
+    assert "anna reviewed 2 samples" in page.locator("main").inner_text()
     page.context.close()

@@ -61,6 +61,20 @@ def answer_exam(
     ]
 
 
+def answer_texts(
+    examinee: Examinee,
+    items: Sequence[ExamItem],
+    *,
+    config: EvaluateConfig,
+    seed: int,
+    progress: Progress = SILENT,
+) -> list[Answer]:
+    """As `answer_exam`, by the texts alone: no log-likelihoods are asked for, so what is weighed by
+    them is neither right nor wrong."""
+    said = _sample(examinee, items, config, seed, progress)
+    return [_unscored(item, said.get(item.id)) for item in items]
+
+
 def is_judged(item: ExamItem, config: EvaluateConfig) -> bool:
     """Whether a judge says if it is right: only for the report, never to choose checkpoints by."""
     asked = item.match == "judge" or (item.match == "likelihood" and config.long_answers == "judge")
