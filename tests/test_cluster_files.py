@@ -44,7 +44,7 @@ def test_the_page_links_to_every_file() -> None:
     assert all(f"(cluster/{path.name})" in page for path in FOLDER.iterdir())
 
 
-@pytest.mark.parametrize("number", [0, 1, 2])
+@pytest.mark.parametrize("number", [0, 1, 2, 3])
 def test_recipes_of_the_page_are_recipes(number: int, tmp_path: Path) -> None:
     parts = PAGE.read_text(encoding="utf-8").split("```toml\n")[1:]
     text = parts[number].split("```")[0]
