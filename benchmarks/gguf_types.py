@@ -30,7 +30,8 @@ from feldspar.endpoint.calls import ChatCall
 from feldspar.endpoint.endpoint import Access
 from feldspar.evaluate.comparing import open_scored
 from feldspar.evaluate.general.questions import general_items
-from feldspar.models.launched import LaunchedModel, Start
+from feldspar.models.launched import LaunchedModel
+from feldspar.models.server import Start
 from feldspar.publish.llama_server import SLOTS, find_command
 from feldspar.publishing import publish_result
 from feldspar.records import Message
