@@ -12,6 +12,7 @@ from feldspar.config.base import Part as Part
 from feldspar.config.base import PathText as PathText
 from feldspar.config.base import Positive as Positive
 from feldspar.config.base import Share as Share
+from feldspar.config.cluster import ClusterConfig as ClusterConfig
 from feldspar.config.evaluate import BenchmarkConfig as BenchmarkConfig
 from feldspar.config.evaluate import EvaluateConfig as EvaluateConfig
 from feldspar.config.evaluate import ExamConfig as ExamConfig
