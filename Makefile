@@ -68,7 +68,7 @@ gpu-test: $(DEV)
 
 # The site in build/site; a link that leads nowhere is an error. In an environment of its own.
 docs: $(DOCS)/.complete
-	@$(DOCS)/bin/python docs/site.py
+	@$(DOCS)/bin/python docs/build_site.py
 
 $(DOCS)/.complete: pyproject.toml
 	@$(PYTHON) -m venv --clear $(DOCS)

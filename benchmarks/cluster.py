@@ -205,19 +205,15 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=8, help="of a leaf")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    outcomes = []
+    outcomes: list[Outcome] = []
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         local = do_run("local", write_recipe(root / "local", "local", options.samples))
-        outcomes.append(local)
-        say(local, local)
+        tell(outcomes, local, options.out)
         with ray_cluster() as cluster:
             for name, meanwhile in losses(root, cluster):
                 recipe = write_recipe(root / name, "ray", options.samples)
-                outcomes.append(do_run(name, recipe, meanwhile))
-                say(outcomes[-1], local)
-    if options.out is not None:
-        options.out.write_text(as_page(outcomes), encoding="utf-8")
+                tell(outcomes, do_run(name, recipe, meanwhile), options.out)
 
 
 def losses(root: Path, cluster: Any) -> Iterator[tuple[str, Callable[[], None] | None]]:
@@ -260,8 +256,12 @@ def lose_node(cluster: Any) -> None:
     cluster.add_node(num_cpus=2, node_ip_address="127.0.0.1")
 
 
-def say(outcome: Outcome, local: Outcome) -> None:
-    print(row_of(outcome, local), flush=True)
+def tell(outcomes: list[Outcome], outcome: Outcome, out: Path | None) -> None:
+    """Print one more row, and write the page with what there is by now."""
+    outcomes.append(outcome)
+    print(row_of(outcome, outcomes[0]), flush=True)
+    if out is not None:
+        out.write_text(as_page(outcomes), encoding="utf-8")
 
 
 def row_of(outcome: Outcome, local: Outcome) -> str:

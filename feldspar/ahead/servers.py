@@ -202,7 +202,8 @@ async def _try(served: ServedModel, prompt: str | list[int]) -> None:
 
 
 def _has_url(config: TeacherConfig) -> bool:
-    return not config.is_embedded and config.command is None and config.folder is None
+    is_elsewhere = config.is_embedded or config.batch
+    return not is_elsewhere and config.command is None and config.folder is None
 
 
 def _is_done(subject: Subject, step: str) -> bool:

@@ -43,6 +43,7 @@ from feldspar.config.recipe import Recipe as Recipe
 from feldspar.config.recipe import TaxonomyConfig as TaxonomyConfig
 from feldspar.config.recipe import WorldConfig as WorldConfig
 from feldspar.config.serve import ServeConfig as ServeConfig
+from feldspar.config.slurm import SlurmConfig as SlurmConfig
 from feldspar.config.student import LoraConfig as LoraConfig
 from feldspar.config.student import StudentConfig as StudentConfig
 from feldspar.config.teacher import ErrorRates as ErrorRates

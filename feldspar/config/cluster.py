@@ -13,6 +13,6 @@ class ClusterConfig(Part):
     `evaluate.server`."""
 
     engine: Place[Literal["local", "ray"]] = "local"
-    """`local`: on this machine. `ray`: on the nodes of the Ray cluster that the environment
-    variable RAY_ADDRESS names, or of the one that runs here; needs `pip install
+    """`local`: next to the run. `ray`: on the nodes of the Ray cluster that this machine is part
+    of; the environment variable RAY_ADDRESS names it where there are several. Needs `pip install
     'feldspar[cluster]'`. A table with an `engine` of its own keeps that."""

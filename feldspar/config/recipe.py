@@ -16,6 +16,7 @@ from feldspar.config.plan import PlanConfig
 from feldspar.config.prefer import PreferConfig
 from feldspar.config.publish import PublishConfig
 from feldspar.config.serve import ServeConfig
+from feldspar.config.slurm import SlurmConfig
 from feldspar.config.student import StudentConfig
 from feldspar.config.teacher import TeacherConfig
 from feldspar.config.track import TrackConfig
@@ -114,6 +115,8 @@ class Recipe(Part):
     """What `feldspar gate` asks of the result."""
     cluster: ClusterConfig = ClusterConfig()
     """Where commands are started."""
+    slurm: SlurmConfig | None = None
+    """The Slurm job that the run submits itself as. None: it runs where it is started."""
     plan: PlanConfig = PlanConfig()
     """What `feldspar plan` needs to know and cannot measure."""
     learn: LearnConfig = LearnConfig()
@@ -152,6 +155,15 @@ class Recipe(Part):
                     '[cluster] engine = "ray"; on one machine put `env CUDA_VISIBLE_DEVICES=...` '
                     "before the command"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _nodes_have_ray(self) -> Recipe:
+        if self.slurm is not None and self.slurm.nodes > 1 and self.cluster.engine != "ray":
+            raise ValueError(
+                f'slurm.nodes = {self.slurm.nodes} needs [cluster] engine = "ray": without it the '
+                "run would use the first node alone"
+            )
         return self
 
     def asked_models(self) -> dict[str, TeacherConfig]:

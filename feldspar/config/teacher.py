@@ -73,6 +73,10 @@ class TeacherConfig(Part):
     folder: OptionalPath = None
     """A Hugging Face model folder, or hub id, computed on this machine with its own chat
     template."""
+    batch: Place[bool] = False
+    """Write calls to OpenAI batch files in the run's `batches/` instead of asking, and read the
+    answers that you put next to them, for `vllm run-batch` and hosted batch endpoints. Of teacher
+    and judges; needs the `model`."""
     protocol: Literal["openai", "anthropic"] = "openai"
     """What the servers speak: OpenAI's chat completions, or Anthropic's Messages."""
     parameters: dict[str, Any] = Field(default_factory=dict)
@@ -139,9 +143,14 @@ class TeacherConfig(Part):
                 ("endpoint", self.endpoint != "embedded" or bool(self.endpoints)),
                 ("command", self.command is not None),
                 ("folder", self.folder is not None),
+                ("batch", self.batch),
             )
             if is_set
         ]
+        if self.batch and (not self.model or self.protocol != "openai"):
+            raise ValueError(
+                '`batch` writes OpenAI batch files: it needs the `model`, and protocol = "openai"'
+            )
         if len(named) > 1:
             raise ValueError(f"name one of {' and '.join(f'`{name}`' for name in named)}")
         if self.replicas > 1 and self.command is None:
@@ -176,7 +185,8 @@ class TeacherConfig(Part):
     @property
     def is_embedded(self) -> bool:
         """Whether the micro-world's own teacher is meant."""
-        return self.endpoint == "embedded" and self.command is None and self.folder is None
+        is_named = self.command is not None or self.folder is not None or self.batch
+        return self.endpoint == "embedded" and not is_named
 
     @property
     def title(self) -> str:

@@ -194,6 +194,9 @@ def connect() -> Any:
     """Ray, connected to the cluster. Raises NoAnswers with the cure where that cannot be."""
     address = os.environ.get(_VARIABLE, "auto")
     place = f"on the Ray cluster at {address}"
+    if address.startswith("ray://"):
+        cure = f"run on a machine of the cluster, with {_VARIABLE}=HOST:6379 or none"
+        raise NoAnswers(place, "ended", "cannot be placed through Ray's client", cure=cure)
     with _own_signals():
         try:
             import ray

@@ -346,5 +346,8 @@ def test_a_cluster_without_ray_says_how_to_get_it(tmp_path: Path, monkeypatch) -
     subject = Subject(recipe=recipe, named=recipe, run_path=None, folder=tmp_path)
     with pytest.raises(RecipeError, match=r"without Ray; install it \(pip install 'feldspar\[cl"):
         servers.cluster(subject)
+    monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
+    with pytest.raises(RecipeError, match="through Ray's client; run on a machine of the cluster"):
+        servers.cluster(subject)
     local = recipe.model_copy(update={"teacher": TeacherConfig()})
     assert servers.cluster(Subject(recipe=local, named=local, run_path=None)) is None

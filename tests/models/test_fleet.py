@@ -6,6 +6,7 @@ import logging
 import os
 import shlex
 import signal
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -226,3 +227,16 @@ def test_a_pool_takes_servers_in_and_out() -> None:
     pool.end(other, None)
     assert other.has_answered
     assert not one.has_answered
+
+
+@pytest.mark.slow
+def test_a_local_run_imports_no_ray() -> None:
+    code = (
+        "import sys, feldspar.flow, feldspar.cli.run\n"
+        "from feldspar.models.fleet import engine_of\n"
+        "from feldspar.models.server import Start\n"
+        "from pathlib import Path\n"
+        "engine_of(Start(command='x {port}', model='m', log_folder=Path()))\n"
+        "assert 'ray' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-P", "-c", code], check=True)

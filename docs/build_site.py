@@ -1,4 +1,4 @@
-"""Build the site: `make docs`, or `python docs/site.py` where mkdocs-material is installed.
+"""Build the site: `make docs`, or `python docs/build_site.py` where mkdocs-material is installed.
 
 Pages link to each other as they lie in the repository, so they are staged in the same places, with
 an index for folders that pages link to. Strict: a link or an anchor that leads nowhere ends it.

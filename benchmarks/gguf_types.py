@@ -1,6 +1,6 @@
 """What GGUF files of a taught model cost, and whether three engines say the same.
 
-    python benchmarks/gguf.py RUN --out FOLDER [--types f16 q8_0 q4_k_m] [--num 100]
+    python benchmarks/gguf_types.py RUN --out FOLDER [--types f16 q8_0 q4_k_m] [--num 100]
 
 RUN is a scored run of a real chat model (`make demo` makes one). FOLDER is where it is published;
 what is there is used again. Needs llama.cpp's tools and server, as `feldspar publish --gguf` does.
@@ -16,7 +16,7 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +30,8 @@ from feldspar.endpoint.calls import ChatCall
 from feldspar.endpoint.endpoint import Access
 from feldspar.evaluate.comparing import open_scored
 from feldspar.evaluate.general.questions import general_items
-from feldspar.models.launched import LaunchedModel, Start
+from feldspar.models.launched import LaunchedModel
+from feldspar.models.server import Start
 from feldspar.publish.llama_server import SLOTS, find_command
 from feldspar.publishing import publish_result
 from feldspar.records import Message
@@ -73,12 +74,25 @@ def main() -> int:
     print(card.partition("### What the GGUF files cost")[2].partition("\n## ")[0].strip(), "\n")
     [f16] = arguments.out.glob("*-F16.gguf")
     questions = some_questions(arguments.run, arguments.num)
-    answers = {
-        "feldspar": ours(arguments.out, arguments.run, questions),
-        "transformers": plain(arguments.out, questions),
-        "llama.cpp f16": served(f16, questions),
+    asking: dict[str, Callable[[], list[str]]] = {
+        "feldspar": lambda: ours(arguments.out, arguments.run, questions),
+        "transformers": lambda: plain(arguments.out, questions),
+        "llama.cpp f16": lambda: served(f16, questions),
     }
-    return report(arguments.out, questions, answers)
+    return report(arguments.out, questions, kept(asking, questions, arguments.out))
+
+
+def kept(
+    asking: dict[str, Callable[[], list[str]]], questions: Sequence[str], out: Path
+) -> dict[str, list[str]]:
+    """Each engine's answers, written beside `out` as they come: a killed try goes on."""
+    path = out.with_name(f"{out.name}-answers.json")
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    for name, ask in asking.items():
+        if len(known.get(name, ())) != len(questions):
+            known[name] = ask()
+            path.write_text(json.dumps(known, indent=1), encoding="utf-8")
+    return {name: known[name] for name in asking}
 
 
 def some_questions(run: Path, num: int) -> list[str]:
