@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from feldspar.cli.run import RecipePath, Settings
+from feldspar.cli.terminal import print_table
 
 if TYPE_CHECKING:
     from feldspar.prefer.agree import Agreement
@@ -81,7 +82,7 @@ def _print(found: list[Agreement]) -> None:
     for subset, agreements in by_subset.items():
         table.add_row(subset, str(agreements[0].num_pairs), *map(_cell, agreements))
     table.caption = "95 % intervals; half would be chance"
-    Console().print(table)
+    print_table(Console(), table)
     _print_sections(_sections(found))
 
 
@@ -93,26 +94,29 @@ def _print_sections(by_way: dict[str, list[RewardSection]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from feldspar.prefer.reward_bench import AVERAGE, SECTIONS
+    from feldspar.prefer.reward_bench import SECTIONS
     from feldspar.reference_scores import PUBLISHED_REWARDS
 
-    first = next(iter(by_way.values()))
-    table = Table(title=first[0].benchmark, title_justify="left", box=box.SIMPLE)
-    table.add_column("", overflow="fold")
-    names = [*(SECTIONS if first[0].benchmark == "RewardBench" else ()), AVERAGE]
-    for name in names:
-        table.add_column(name, justify="right", no_wrap=True)
-    for by, found in by_way.items():
-        values = {section.name: f"{100 * section.share:.1f}" for section in found}
-        table.add_row(f"this recipe, {by}", *(values.get(name, "-") for name in names))
-    if len(names) > 1:
+    console = Console()
+    found = next(iter(by_way.values()))
+    table = Table(title=f"{found[0].benchmark}, in %", title_justify="left", box=box.SIMPLE)
+    table.add_column("section", no_wrap=True)
+    for by in by_way:
+        table.add_column(by, justify="right")
+    for place, section in enumerate(found):
+        cells = (f"{100 * of_way[place].share:.1f}" for of_way in by_way.values())
+        table.add_row(section.name, *cells)
+    print_table(console, table)
+    lines = []
+    if missing := found[-1].missing:
+        lines.append(f"no score of the benchmark: without {', '.join(missing)}")
+    if found[0].benchmark == "RewardBench":
         for row in PUBLISHED_REWARDS:
-            cells = [score or "-" for score in (*row.scores, row.average)]
-            table.add_row(f"published: {row.pair}", *cells, style="dim")
-    missing = first[-1].missing
-    if missing:
-        table.caption = f"no score of the benchmark: without {', '.join(missing)}"
-    Console().print(table)
+            parts = [f"{n} {s}" for n, s in zip(SECTIONS, row.scores, strict=True) if s]
+            scores = ", ".join([*parts, f"average {row.average}"])
+            lines.append(f"published, {row.pair}: {scores} ({row.source})")
+    for line in lines:
+        console.print(line, style="dim", markup=False, highlight=False)
 
 
 def _cell(agreement: Agreement) -> str:

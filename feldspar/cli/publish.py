@@ -71,10 +71,15 @@ class PublishCommand(typer.core.TyperCommand):
     """Takes a `--gguf` that no type follows, at the end or before another option, for f16."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        following = [*args[1:], "--"]
-        filled = [
-            word
-            for arg, after in zip(args, following, strict=True)
-            for word in ([arg, "f16"] if arg == "--gguf" and after.startswith("-") else [arg])
-        ]
-        return super().parse_args(ctx, filled)
+        return super().parse_args(ctx, with_types(args))
+
+
+def with_types(args: list[str]) -> list[str]:
+    """
+    >>> with_types(["demo", "--gguf", "--gguf", "q8_0", "--push", "a/b", "--gguf"])
+    ['demo', '--gguf', 'f16', '--gguf', 'q8_0', '--push', 'a/b', '--gguf', 'f16']
+    """
+    filled = []
+    for arg, following in zip(args, [*args[1:], "--"], strict=True):
+        filled += [arg, "f16"] if arg == "--gguf" and following.startswith("-") else [arg]
+    return filled
