@@ -218,7 +218,7 @@ def main() -> None:
         tell(outcomes, local, options.out)
         with ray_cluster() as cluster:
             for name, meanwhile in losses(root, cluster):
-                recipe = write_recipe(root / name, "ray", options.samples)
+                recipe = write_recipe(folder_of(root, name), "ray", options.samples)
                 tell(outcomes, do_run(name, recipe, meanwhile), options.out)
 
 
@@ -226,7 +226,7 @@ def losses(root: Path, cluster: Any) -> Iterator[tuple[str, Callable[[], None] |
     """What happens in each run on the cluster."""
     yield "on Ray", None
     # The policy's folder lies in the run; the guard's parent is Ray's worker.
-    policy = str(root / "a worker killed while drawing" / "runs")
+    policy = str(folder_of(root, "a worker killed while drawing"))
     yield (
         "a worker killed while drawing",
         lambda: once_there(
@@ -235,7 +235,7 @@ def losses(root: Path, cluster: Any) -> Iterator[tuple[str, Callable[[], None] |
             lambda p: os.kill(parent_of(parent_of(p)), signal.SIGKILL),
         ),
     )
-    server = str(root / "a server killed while drawing" / "runs")
+    server = str(folder_of(root, "a server killed while drawing"))
     yield (
         "a server killed while drawing",
         lambda: once_there(
@@ -251,6 +251,11 @@ def losses(root: Path, cluster: Any) -> Iterator[tuple[str, Callable[[], None] |
             lambda _: lose_node(cluster),
         ),
     )
+
+
+def folder_of(root: Path, name: str) -> Path:
+    """Without spaces: commands are split at them."""
+    return root / name.replace(" ", "-")
 
 
 def lose_node(cluster: Any) -> None:
