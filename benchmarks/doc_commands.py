@@ -31,7 +31,7 @@ SHELL = {"", "sh", "bash"}
 TIMEOUT_SECONDS = 300
 
 WHY_NOT = {
-    r"make (run|demo)|feldspar (quickstart|demo)\b": "minutes: benchmarks/wheel_and_sdist.py",
+    r"make (run|demo)|feldspar (quickstart|demo)\b": "minutes: wheel_and_sdist.py, or by hand",
     r"pip |uvx |podman ": "benchmarks/wheel_and_sdist.py; no container engine here",
     r"torchrun|srun|export MASTER|.*--nproc 8": "needs several machines or GPUs",
     r".*--push ": "needs an account on the hub",

@@ -16,7 +16,7 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,12 +74,25 @@ def main() -> int:
     print(card.partition("### What the GGUF files cost")[2].partition("\n## ")[0].strip(), "\n")
     [f16] = arguments.out.glob("*-F16.gguf")
     questions = some_questions(arguments.run, arguments.num)
-    answers = {
-        "feldspar": ours(arguments.out, arguments.run, questions),
-        "transformers": plain(arguments.out, questions),
-        "llama.cpp f16": served(f16, questions),
+    asking: dict[str, Callable[[], list[str]]] = {
+        "feldspar": lambda: ours(arguments.out, arguments.run, questions),
+        "transformers": lambda: plain(arguments.out, questions),
+        "llama.cpp f16": lambda: served(f16, questions),
     }
-    return report(arguments.out, questions, answers)
+    return report(arguments.out, questions, kept(asking, questions, arguments.out))
+
+
+def kept(
+    asking: dict[str, Callable[[], list[str]]], questions: Sequence[str], out: Path
+) -> dict[str, list[str]]:
+    """Each engine's answers, written beside `out` as they come: a killed try goes on."""
+    path = out.with_name(f"{out.name}-answers.json")
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    for name, ask in asking.items():
+        if len(known.get(name, ())) != len(questions):
+            known[name] = ask()
+            path.write_text(json.dumps(known, indent=1), encoding="utf-8")
+    return {name: known[name] for name in asking}
 
 
 def some_questions(run: Path, num: int) -> list[str]:

@@ -2,9 +2,10 @@
 
 /                       the runs of a folder, and the recipes beside it
 /plan                   a recipe: what its run costs; /plan/figures the figures
+/taxonomy, /leaf        the leaves, and the form of one; POST to check, save, add documents
 /runs                   POST: start a recipe's run; /runs/NAME/stop ends it
 /runs/NAME/PAGE         verdict, leaves, leaf, samples, sample, reviews, training, exams,
-                        preference, live, chat, steps
+                        turned, preference, live, chat, steps
 /runs/NAME/chat/WHO     POST: an answer of `base` or `taught`, as it comes
 /runs/NAME/review       POST: a decision on a sample; gives the sample as it is then shown
 /runs/NAME/report.html  the same views as one file
@@ -23,11 +24,13 @@ from typing import TypeVar
 from aiohttp import web
 from markupsafe import Markup
 
-from feldspar.errors import FeldsparError, RunError
+from feldspar.errors import FeldsparError, RunError, TaxonomyError
 from feldspar.serve.guard import guard
 from feldspar.studio.access import only_with, with_headers
 from feldspar.studio.chat_models import ChatModels
 from feldspar.studio.chat_pages import ChatPages
+from feldspar.studio.leaf_files import LeafFiles
+from feldspar.studio.leaf_pages import LeafPages
 from feldspar.studio.plan_pages import PlanPages
 from feldspar.studio.plan_told import Planner
 from feldspar.studio.project import Project
@@ -36,6 +39,7 @@ from feldspar.studio.run_cache import OpenRun, RunCache
 from feldspar.studio.run_control import RunControl
 from feldspar.studio.shown import ShownPage
 from feldspar.views.charts import warm_up
+from feldspar.views.exams import turned_of
 from feldspar.views.leaves import leaf_page_of
 from feldspar.views.links import Link, ViewPlace, studio_link
 from feldspar.views.pages import REVIEW_STATES, Pages, asset, render
@@ -62,7 +66,15 @@ _KINDS = {
     ".svg": "image/svg+xml",
     ".txt": "text/plain",
 }
-_FILES = ("page.css", "studio.js", "review.js", "htmx.min.js", "icon.svg", "LICENSE-htmx.txt")
+_FILES = (
+    "page.css",
+    "studio.js",
+    "review.js",
+    "author.js",
+    "htmx.min.js",
+    "icon.svg",
+    "LICENSE-htmx.txt",
+)
 _UNCHANGED_PAGES = ("verdict", "leaves", "training", "exams", "preference", "steps")
 """That show nothing but finished steps: drawn once for each state of a run."""
 
@@ -88,7 +100,13 @@ def make_studio(
     models = ChatModels()
     chat = ChatPages(studio.runs, models, read_only=read_only)
     plan = PlanPages(project, control, Planner(project.runs), read_only=read_only)
+    leaf = LeafPages(LeafFiles(project), reviewer)
     app.router.add_get("/", studio.home)
+    app.router.add_get("/taxonomy", studio.around(leaf.listing))
+    app.router.add_get("/leaf", studio.around(leaf.page))
+    app.router.add_post("/leaf/check", leaf.check)
+    app.router.add_post("/leaf/save", leaf.save)
+    app.router.add_post("/leaf/documents", leaf.document)
     app.router.add_get("/plan", studio.around(plan.page))
     app.router.add_get("/plan/figures", plan.figures)
     app.router.add_post("/runs", plan.start)
@@ -136,6 +154,7 @@ class _Studio:
             folder=str(self.runs.folder),
             recipes=await self._in_thread(self._project.recipes),
             project=str(self._project.folder),
+            read_only=self._control is None,
         )
         return _page(ShownPage("Runs", body))
 
@@ -211,11 +230,23 @@ def _draw(run: OpenRun, page: str, asked: dict[str, str], reviewer: str = "") ->
             return ShownPage("Training", views.training())
         case "exams":
             return ShownPage("Exams", views.exams())
+        case "turned":
+            return _turned(run, views, asked)
         case "preference":
             return ShownPage("Preference", views.preference())
         case "steps":
             return ShownPage("Steps", views.cost())
     raise web.HTTPNotFound(reason=f"no page {page!r}")
+
+
+def _turned(run: OpenRun, views: Pages, asked: dict[str, str]) -> ShownPage:
+    step = (asked.get("before", ""), asked.get("after", ""))
+    page = turned_of(
+        run.files, step, asked.get("exam", ""), asked.get("way", ""), _number(asked.get("page"))
+    )
+    if page is None:
+        raise web.HTTPNotFound(reason="the run has not scored these two checkpoints")
+    return ShownPage("Answers that turned", views.turned(page))
 
 
 def _leaf(run: OpenRun, views: Pages, asked: dict[str, str]) -> ShownPage:
@@ -230,7 +261,6 @@ def _samples(run: OpenRun, views: Pages, asked: dict[str, str], reviewer: str) -
     index = run.index()
     if index is None:
         return ShownPage("Samples", Markup("<p>No samples are written yet.</p>"))
-    number = asked.get("page", "1")
     query = SampleQuery(
         words=asked.get("words", ""),
         leaf=asked.get("leaf", ""),
@@ -238,11 +268,17 @@ def _samples(run: OpenRun, views: Pages, asked: dict[str, str], reviewer: str) -
         reason=asked.get("reason", ""),
         chunk=asked.get("chunk", ""),
         review=next((state for state, _ in REVIEW_STATES if state == asked.get("review")), ""),
-        page=max(1, int(number)) if number.isascii() and number.isdigit() else 1,
+        page=_number(asked.get("page")),
     )
     reviews = run.reviews()
     found = index.find(query, reviews)
     return ShownPage("Samples", views.samples(found, run.reasons(), reviews, reviewer))
+
+
+def _number(asked: str | None) -> int:
+    """Of a page; the first where it is none."""
+    is_one = asked is not None and asked.isascii() and asked.isdigit() and len(asked) < 10
+    return max(1, int(asked or 1)) if is_one else 1
 
 
 def _sample(run: OpenRun, views: Pages, asked: dict[str, str], reviewer: str) -> ShownPage:
@@ -250,7 +286,7 @@ def _sample(run: OpenRun, views: Pages, asked: dict[str, str], reviewer: str) ->
     sample = index.get(asked.get("id", "")) if index else None
     if sample is None:
         raise web.HTTPNotFound(reason="the run has no such sample")
-    view = SampleReader(run.files).view(sample, index)
+    view = SampleReader(run.files).view(sample, index, has_nearest=True)
     return ShownPage("Sample", views.sample(view, run.reviews(), reviewer))
 
 
@@ -263,7 +299,7 @@ def _page(
         title=shown.title,
         body=shown.body,
         run_name=run_name,
-        current={"leaf": "leaves", "sample": "samples"}.get(current, current),
+        current={"leaf": "leaves", "sample": "samples", "turned": "exams"}.get(current, current),
         nav=NAVIGATION,
         link=link,
     )
@@ -289,7 +325,7 @@ async def _errors_as_pages(
 ) -> web.StreamResponse:
     try:
         return await handler(request)
-    except RunError as error:
+    except (RunError, TaxonomyError) as error:
         return _problem("This cannot be shown", str(error), 404)
     except FeldsparError as error:
         return _problem("This cannot be shown", str(error), 500)

@@ -18,6 +18,7 @@ from feldspar.records import Sample
 from feldspar.reviews import Reviews
 from feldspar.views import exams, links
 from feldspar.views.charts import Row, intervals
+from feldspar.views.exams import TurnedPage
 from feldspar.views.leaves import LeafPage, tree_of
 from feldspar.views.links import Link, ViewPlace
 from feldspar.views.live import RunControls, live_of
@@ -120,6 +121,9 @@ class Pages:
         view = exams.exams_of(self.run)
         titles, meanings = exams.TITLES, exams.MEANINGS
         return self.render("exams.html.j2", e=view, titles=titles, meanings=meanings)
+
+    def turned(self, page: TurnedPage) -> Markup:
+        return self.render("turned.html.j2", t=page)
 
     def preference(self) -> Markup:
         return self.render("preference.html.j2", pr=preference_of(self.run))

@@ -137,7 +137,7 @@ def test_a_plan_has_the_prices_that_were_given(
 @pytest.mark.slow
 @pytest.mark.timeout(3 * PATIENCE_SECONDS)
 def test_a_run_is_started_stopped_and_gone_on_with(
-    project: Path, tiny: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+    project: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FELDSPAR_CACHE", str(cache))
     run = project / "runs" / "tiny"
