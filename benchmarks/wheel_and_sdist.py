@@ -1,10 +1,9 @@
 """Wheel and sdist, built, installed and run in environments of their own.
 
-    python benchmarks/wheel_and_sdist.py                  # wheel, sdist, uvx, all extras; prints a table
-    python benchmarks/wheel_and_sdist.py --full           # the quickstart as it is, not in small
-    python benchmarks/wheel_and_sdist.py --lowest         # the lower bounds of pyproject.toml, with the
-                                                    # fast tests in that environment
-    python benchmarks/wheel_and_sdist.py --document FILE  # and a PDF read with the extra `documents`
+    python benchmarks/wheel_and_sdist.py          # wheel, sdist, uvx, all extras; prints a table
+    python benchmarks/wheel_and_sdist.py --full   # the quickstart as it is, not in small
+    python benchmarks/wheel_and_sdist.py --lowest # fast tests with the lowest versions
+    python benchmarks/wheel_and_sdist.py --document FILE  # and a PDF read: extra `documents`
 
 Every environment is fresh, lies in a temporary folder and takes what constraints.txt pins. Commands
 run in an empty folder, without PYTHONPATH. Ends with 1 where any command fails.
@@ -55,6 +54,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--full", action="store_true", help="the quickstart as it is")
     parser.add_argument("--lowest", action="store_true", help="the lower bounds, and nothing else")
+    parser.add_argument("--tests", nargs="*", default=[], help="with --lowest: these files alone")
     parser.add_argument("--document", type=Path, help="a PDF to be read with docling")
     arguments = parser.parse_args()
     rows: list[Row] = []
@@ -62,7 +62,7 @@ def main() -> int:
         folder = Path(name)
         try:
             if arguments.lowest:
-                rows += lowest(folder)
+                rows += lowest(folder, arguments.tests)
             elif arguments.document:
                 rows += document(folder, arguments.document.resolve())
             else:
@@ -119,7 +119,7 @@ def build(folder: Path) -> list[object]:
     return [python, "-m", "build", "--outdir", folder, ROOT]
 
 
-def lowest(folder: Path) -> list[Row]:
+def lowest(folder: Path, files: list[str]) -> list[Row]:
     """The lowest direct versions that pyproject.toml allows, installed and tested. torch is exempt:
     another build than the one at hand is several gigabytes."""
     torch = next(p for p in CONSTRAINTS.read_text().splitlines() if p.startswith("torch=="))
@@ -133,7 +133,18 @@ def lowest(folder: Path) -> list[Row]:
     rows = [timed("lowest: uv pip install", [*install, "-e", f"{ROOT}[{','.join(TESTED)}]"])]
     rows.append(Row("lowest: installed", 0, installed(python)))
     rows.append(Row("lowest: versions", 0, versions(python)))
-    tests = [python, "-m", "pytest", "-m", "not slow and not gpu", "-n", "2", "--dist", "loadfile"]
+    tests = [
+        python,
+        "-m",
+        "pytest",
+        "-m",
+        "not slow and not gpu",
+        "-n",
+        "2",
+        "--dist",
+        "loadfile",
+        *files,
+    ]
     # What such old versions warn of is theirs.
     tests += ["-W", "default", "-p", "no:cacheprovider"]
     rows.append(timed("lowest: fast tests", tests, cwd=ROOT, shows=r"\d+ passed.*"))

@@ -26,6 +26,7 @@ from feldspar.errors import RecipeError, TeacherError, TrainingError
 from feldspar.evaluate.general.questions import cannot_be_asked
 from feldspar.evaluate.mt_bench.files import MTBench, find_mt_bench, read_mt_bench
 from feldspar.files import write_json
+from feldspar.models.batch import MOST_CALLS, BatchModel
 from feldspar.models.model import Model
 from feldspar.models.opening import find_model, known_model, unserved_model
 from feldspar.progress import SILENT, Progress
@@ -264,6 +265,8 @@ class _Opening:
     def open(self, config: TeacherConfig, role: str) -> Teacher:
         """The model of a role. Raises TeacherError where it is not there and never was."""
         path = self._met_path or Path(self._recipe.journal)
+        if config.batch:
+            return self._batch(config, path.parent / "batches", role)
         log_folder = path.parent / "servers"
         unserved = unserved_model(config, log_folder, role, self._progress)
         if unserved is not None:
@@ -281,6 +284,12 @@ class _Opening:
         if not config.is_embedded:
             self._met[place] = (model.name, model.revision)
         return self._teacher(model, config)
+
+    def _batch(self, config: TeacherConfig, folder: Path, role: str) -> Teacher:
+        assert config.model is not None, "the recipe was checked"
+        model = BatchModel(config.model, config.revision, config.parameters, folder, role)
+        # All that can be asked at once goes into one file.
+        return self._teacher(model, config.model_copy(update={"concurrency": MOST_CALLS}))
 
     def write_met(self) -> None:
         if self._met and self._met_path:

@@ -101,7 +101,7 @@ class PreferConfig(Part):
     ) -> TeacherConfig | None:
         if server is None:
             return None
-        if server.is_embedded:
+        if server.is_embedded or server.batch:
             raise ValueError(
                 f"prefer.{info.field_name} needs an `endpoint` (a URL that ends in /v1), a "
                 "`command` or a `folder`"

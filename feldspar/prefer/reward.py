@@ -324,7 +324,7 @@ def _check_memory(model: Checkpoint, device: torch.device, dtype: torch.dtype) -
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Memory that is to be had on a device; None where the system does not say."""
+    """Memory that is available on a device; None where the system does not say."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     try:

@@ -1,6 +1,6 @@
 """What GGUF files of a taught model cost, and whether three engines say the same.
 
-    python benchmarks/gguf.py RUN --out FOLDER [--types f16 q8_0 q4_k_m] [--num 100]
+    python benchmarks/gguf_types.py RUN --out FOLDER [--types f16 q8_0 q4_k_m] [--num 100]
 
 RUN is a scored run of a real chat model (`make demo` makes one). FOLDER is where it is published;
 what is there is used again. Needs llama.cpp's tools and server, as `feldspar publish --gguf` does.
@@ -30,7 +30,8 @@ from feldspar.endpoint.calls import ChatCall
 from feldspar.endpoint.endpoint import Access
 from feldspar.evaluate.comparing import open_scored
 from feldspar.evaluate.general.questions import general_items
-from feldspar.models.launched import LaunchedModel, Start
+from feldspar.models.launched import LaunchedModel
+from feldspar.models.server import Start
 from feldspar.publish.llama_server import SLOTS, find_command
 from feldspar.publishing import publish_result
 from feldspar.records import Message
