@@ -41,7 +41,7 @@ WHY_NOT = {
     r"feldspar .*--show-completion": "depends on the user's shell: tests/cli/test_quickstart.py",
     r"feldspar taxonomy diff": "needs a repository: tests/taxonomy/test_taxonomy_diff.py",
     r"feldspar taxonomy draft": "needs a teacher: tests/taxonomy/test_taxonomy_commands.py",
-    r"feldspar gate .*gate.loss": "needs an exam of what is to be kept: tests/evaluate/test_evaluate_gate.py",
+    r"feldspar gate .*gate.loss": "needs a retention exam: tests/evaluate/test_evaluate_gate.py",
     r"feldspar learn": "needs a base that can learn: tests/test_add_leaf.py",
     r".*(models/some-model|@MODEL)": "needs a model that is served or stands elsewhere",
     r"vllm|llama-server": "another program",
