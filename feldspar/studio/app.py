@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,7 @@ from typing import TypeVar
 from aiohttp import web
 from markupsafe import Markup
 
-from feldspar.errors import FeldsparError, RunError
+from feldspar.errors import FeldsparError, RunError, disk_fault
 from feldspar.serve.guard import guard
 from feldspar.studio.access import only_with, with_headers
 from feldspar.studio.chat_models import ChatModels
@@ -57,6 +58,7 @@ _KINDS = {
     ".txt": "text/plain",
 }
 _FILES = ("page.css", "studio.js", "review.js", "htmx.min.js", "icon.svg", "LICENSE-htmx.txt")
+_PAGE_NUMBER = re.compile("[0-9]{1,9}")
 _UNCHANGED_PAGES = ("verdict", "leaves", "training", "exams", "preference", "steps")
 """That show nothing but finished steps: drawn once for each state of a run."""
 
@@ -214,7 +216,7 @@ def _samples(run: OpenRun, views: Pages, asked: dict[str, str], reviewer: str) -
         reason=asked.get("reason", ""),
         chunk=asked.get("chunk", ""),
         review=next((state for state, _ in REVIEW_STATES if state == asked.get("review")), ""),
-        page=max(1, int(number)) if number.isascii() and number.isdigit() else 1,
+        page=max(1, int(number)) if _PAGE_NUMBER.fullmatch(number) else 1,
     )
     reviews = run.reviews()
     found = index.find(query, reviews)
@@ -269,6 +271,8 @@ async def _errors_as_pages(
         return _problem("This cannot be shown", str(error), 404)
     except FeldsparError as error:
         return _problem("This cannot be shown", str(error), 500)
+    except OSError as error:
+        return _problem("This cannot be shown", disk_fault(error), 500)
     except web.HTTPNotFound as error:
         return _problem("Not found", error.reason, 404)
 
