@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.complete
+DOCS   := $(VENV)-docs
 DEV    := $(VENV)/.complete-dev
 GGUF   := $(VENV)/.complete-gguf
 PIP    := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
@@ -14,7 +15,7 @@ PYTEST  := $(BIN)/pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadf
 # Compiled files are kept: each worker would compile every test again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run demo setup check style types fast-tests test gpu-test clean
+.PHONY: run demo setup check style types fast-tests test gpu-test docs clean
 
 run: $(STAMP)
 	$(BIN)/feldspar run recipes/quickstart.toml
@@ -65,5 +66,14 @@ test: check
 gpu-test: $(DEV)
 	$(BIN)/pytest -m gpu
 
+# The site in build/site; a link that leads nowhere is an error. In an environment of its own.
+docs: $(DOCS)/.complete
+	@$(DOCS)/bin/python docs/build_site.py
+
+$(DOCS)/.complete: pyproject.toml
+	@$(PYTHON) -m venv --clear $(DOCS)
+	@$(DOCS)/bin/python -m pip install --disable-pip-version-check --quiet 'mkdocs-material>=9.6,<10'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) runs recipes/.feldspar recipes/*/.feldspar
+	rm -rf $(VENV) $(DOCS) build runs recipes/.feldspar recipes/*/.feldspar

@@ -27,7 +27,15 @@ from feldspar.generate import (
 )
 from feldspar.mix.earlier import rows_of_data
 from feldspar.mix.phases import PHASES_STEP, warnings
-from feldspar.prepare import Prepared, Teachers, look_ahead, open_teachers, place, settled
+from feldspar.prepare import (
+    Prepared,
+    Teachers,
+    look_ahead,
+    open_teachers,
+    pin_base,
+    place,
+    settled,
+)
 from feldspar.progress import Progress
 from feldspar.records import (
     Checkpoint,
@@ -63,6 +71,7 @@ def run_recipe(
     can mend it.
     """
     named = recipe
+    recipe = pin_base(recipe, run_path)
     recipe = place(recipe, folder, progress, makes_base=until != "samples")
     check_before_run(Subject(recipe=recipe, named=named, run_path=run_path, until=until))
     prepared = None if until == "samples" else look_ahead(recipe, until, run_path)

@@ -150,7 +150,7 @@ def planned_student(
 
 
 class Written(NamedTuple):
-    """What the teacher is to write, as far as can be foretold."""
+    """What the teacher is to write, as far as can be estimated."""
 
     leaves: Sequence[Leaf]
     samples: Mapping[Branch, int]

@@ -26,6 +26,7 @@ from feldspar.errors import RecipeError, TeacherError, TrainingError
 from feldspar.evaluate.general.questions import cannot_be_asked
 from feldspar.evaluate.mt_bench.files import MTBench, find_mt_bench, read_mt_bench
 from feldspar.files import write_json
+from feldspar.models.batch import MOST_CALLS, BatchModel
 from feldspar.models.model import Model
 from feldspar.models.opening import find_model, known_model, unserved_model
 from feldspar.progress import SILENT, Progress
@@ -33,7 +34,7 @@ from feldspar.records import Checkpoint, ScoreItems
 from feldspar.runs import Digests, cache_folder, result_of
 from feldspar.stored import read_stored
 from feldspar.student.bases.find import is_file_base, known_folder, make_folder
-from feldspar.student.hub import note_commit, pinned
+from feldspar.student.hub import note_commit, pinned, with_commit
 from feldspar.student.precision import Precision, note_precision, noted_config, run_precision
 from feldspar.teacher import Budget, Journal, Teacher
 from feldspar.tokens.count import TokenCounter
@@ -116,8 +117,10 @@ class Prepared(NamedTuple):
     """What a run looked at before anything was paid for."""
 
     base: Checkpoint
+    named_base: str
+    """As the recipe names it."""
     student: StudentConfig
-    """With the dtype that `auto` means in this run."""
+    """With the dtype that `auto` means in this run, and the commit of a base from the hub."""
     precision: Precision
     """The same with its reason."""
     benchmark_configs: tuple[BenchmarkConfig, ...]
@@ -129,7 +132,7 @@ class Prepared(NamedTuple):
         """Write down what `auto` means in this run, and the base's commit on the hub, so that it
         goes on in the same precision with the same base."""
         note_precision(self.base.path, self.precision, run_path)
-        note_commit(self.student.base, Path(self.base.path), run_path)
+        note_commit(self.named_base, Path(self.base.path), run_path)
 
     def asks_general(self, config: EvaluateConfig) -> bool:
         """Whether the general-knowledge exam is asked: it says so where the base cannot be."""
@@ -148,6 +151,12 @@ class Prepared(NamedTuple):
             )
             for config in self.benchmark_configs
         }
+
+
+def pin_base(recipe: Recipe, run_path: Path) -> Recipe:
+    """With the commit of a base from the hub that the run began with."""
+    base = pinned(recipe.student.base, run_path)
+    return recipe.model_copy(update={"student": recipe.student.model_copy(update={"base": base})})
 
 
 def settled(recipe: Recipe, prepared: Prepared | None, run_path: Path) -> Recipe:
@@ -169,12 +178,14 @@ def look_ahead(recipe: Recipe, until: Until, run_path: Path) -> Prepared:
     config = recipe.evaluate
     selecting = {phase.select for phase in recipe.train.phase} if until != "phases" else set()
     files = [] if config.mt_bench is None else find_mt_bench(config.mt_bench)
-    base = base_checkpoint(pinned(recipe.student.base, run_path))
+    base = base_checkpoint(recipe.student.base)
     student = recipe.student.model_copy(update={"base": base.path})
     precision = run_precision(student, find_device(student.device).type, run_path)
+    at_commit = with_commit(recipe.student.base, Path(base.path))
     prepared = Prepared(
         base=base,
-        student=recipe.student.model_copy(update={"dtype": precision.dtype}),
+        named_base=recipe.student.base,
+        student=recipe.student.model_copy(update={"base": at_commit, "dtype": precision.dtype}),
         precision=precision,
         benchmark_configs=tuple(b for b in config.benchmark if b.task in selecting),
         mt_bench=read_mt_bench(files) if files else None,
@@ -254,6 +265,8 @@ class _Opening:
     def open(self, config: TeacherConfig, role: str) -> Teacher:
         """The model of a role. Raises TeacherError where it is not there and never was."""
         path = self._met_path or Path(self._recipe.journal)
+        if config.batch:
+            return self._batch(config, path.parent / "batches", role)
         log_folder = path.parent / "servers"
         unserved = unserved_model(config, log_folder, role, self._progress)
         if unserved is not None:
@@ -271,6 +284,12 @@ class _Opening:
         if not config.is_embedded:
             self._met[place] = (model.name, model.revision)
         return self._teacher(model, config)
+
+    def _batch(self, config: TeacherConfig, folder: Path, role: str) -> Teacher:
+        assert config.model is not None, "the recipe was checked"
+        model = BatchModel(config.model, config.revision, config.parameters, folder, role)
+        # All that can be asked at once goes into one file.
+        return self._teacher(model, config.model_copy(update={"concurrency": MOST_CALLS}))
 
     def write_met(self) -> None:
         if self._met and self._met_path:

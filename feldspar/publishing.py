@@ -19,9 +19,15 @@ log = logging.getLogger(__name__)
 
 
 def publish_result(
-    run_path: Path, out: Path, *, types: Sequence[str] = (), progress: Progress = SILENT
+    run_path: Path,
+    out: Path,
+    *,
+    types: Sequence[str] = (),
+    adapter: bool = False,
+    progress: Progress = SILENT,
 ) -> list[GgufFile]:
-    """Write the published directory, with a GGUF file for each of `types`; gives these files.
+    """Write the published directory, with a GGUF file for each of `types` and, where it is wanted,
+    the un-merged LoRA adapter; gives the GGUF files.
 
     Whole or not at all. Raises RunError where there is no result, `out` is not ours to replace, a
     tool is missing, or a file does not answer.
@@ -34,7 +40,7 @@ def publish_result(
         order = GgufOrder(types, tools, _measuring(read_recipe_of(run_path), run_path, progress))
     is_scored = open_step(run_path, "scores") is not None
     changes = result_changes(run_path) if is_scored else []
-    return publish_run(run_path, out, order=order, changes=changes)
+    return publish_run(run_path, out, order=order, changes=changes, adapter=adapter)
 
 
 def _measuring(

@@ -50,6 +50,7 @@ R = TypeVar("R")
 ROWS = "rows.jsonl.zst"
 DONE = "done.json"
 CURRENT = "current.json"
+LOCK = "lock"
 SHARED = "shared"
 """In an arm of a study: a link to the folder whose steps all arms share."""
 FORMAT = 2
@@ -190,7 +191,7 @@ class Run:
         self.progress: Progress = progress
         self.num_processes = num_processes
         self._digests = Digests(path / "digests.json")
-        self._lock = FileLock(path / "lock")
+        self._lock = FileLock(path / LOCK)
 
     def __enter__(self) -> Run:
         check_name(self.path)

@@ -79,14 +79,21 @@ def judge_and_people_of(run_path: Path) -> JudgeAndPeople | None:
 
 
 def agree_with_pairs(
-    recipe: Recipe, folder: Path, pairs_path: Path, progress: Progress
+    recipe: Recipe, folder: Path, source: str, progress: Progress
 ) -> list[Agreement]:
-    """How often the recipe's reward prefers the chosen answers of stored pairs."""
-    from feldspar.prefer.agree import agree, read_pairs
+    """How often the recipe's reward prefers the chosen answers of stored pairs, in a file or in a
+    data set of the hub."""
+    from feldspar.prefer.agree import agree
+    from feldspar.prefer.pairs import find_pairs
 
     if recipe.prefer is None:
         raise RecipeError("the recipe has no [prefer] table, so it names no models to agree with")
-    pairs = read_pairs(pairs_path)
+    if recipe.prefer.reward != "log-ratio":
+        raise RecipeError(
+            'prefer.reward = "reward-model": `agree` sets a reward model beside a pair; name the '
+            "pair with `--set prefer.reward=log-ratio` and prefer.aligned and prefer.base"
+        )
+    pairs = find_pairs(source)
     placed = place(recipe, folder, progress, parts=world_parts(recipe.prefer))
     assert placed.prefer is not None
     return agree(

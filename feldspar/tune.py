@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
+from feldspar.config import PreferConfig
 from feldspar.evaluate.mt_bench.run import ScoreChats
 from feldspar.examine import open_examiners
 from feldspar.prefer.prompts import PROMPTS_STEP
@@ -14,6 +15,7 @@ from feldspar.prefer.rounds import PREFERRED_STEP
 from feldspar.prepare import Prepared
 from feldspar.records import Checkpoint, RateCheckpoint, Sample, ScoreCheckpoint, ScoreItems
 from feldspar.runs import Rows, Run
+from feldspar.student.model import find_model
 
 
 def tune(
@@ -24,13 +26,12 @@ def tune(
     score: ScoreCheckpoint,
     kept: ScoreItems | None,
 ) -> Rows[Checkpoint]:
-    """Answers picked by the log-ratio reward of two models, and fine-tuning on them, in rounds."""
+    """Answers picked by their reward, and fine-tuning on them, in rounds."""
     recipe = run.recipe
     assert recipe.prefer is not None
     # Found first: either may be a hub id, or a tokenizer alone, its model served.
-    pair = find_pair(recipe.prefer)
+    models = _models(recipe.prefer)
     prompts = run.step(PROMPTS_STEP)(samples, recipe.prefer)
-    models = {"aligned": Path(pair.aligned.path), "base": Path(pair.base.path)}
     with ExitStack() as stack:
         return run.step(PREFERRED_STEP, reads=models)(
             sft,
@@ -43,6 +44,15 @@ def tune(
             rate=rounds_judge(run, prepared, stack),
             seed=recipe.seed,
         )
+
+
+def _models(config: PreferConfig) -> dict[str, Path]:
+    """What rewards, by its role: the pair, or the reward model."""
+    if config.reward == "reward-model":
+        assert config.reward_model is not None
+        return {"reward model": find_model(config.reward_model)}
+    pair = find_pair(config)
+    return {"aligned": Path(pair.aligned.path), "base": Path(pair.base.path)}
 
 
 def rounds_judge(run: Run, prepared: Prepared, stack: ExitStack) -> RateCheckpoint | None:

@@ -42,7 +42,7 @@ class Hub:
 
     def app(self) -> web.Application:
         app = web.Application()
-        one = "/api/models/{owner}/{name}"
+        one = "/api/{kind}/{owner}/{name}"
         app.router.add_post("/api/repos/create", self.create)
         app.router.add_post(f"{one}/preupload/main", self.preupload)
         app.router.add_post(f"{one}/commit/main", self.commit)
@@ -53,7 +53,9 @@ class Hub:
         app.router.add_get("/api/whoami-v2", self.whoami)
         app.router.add_post("/{owner}/{name}.git/info/lfs/objects/batch", self.batch)
         app.router.add_put("/objects/{oid}", self.put)
-        app.router.add_get("/{owner}/{name}/resolve/{revision}/{path:.+}", self.resolve)
+        for kind in ("", "/datasets"):
+            place = f"{kind}/{{owner}}/{{name}}/resolve/{{revision}}/{{path:.+}}"
+            app.router.add_get(place, self.resolve)
         return app
 
     def add(self, files: dict[str, bytes], *names: str) -> str:

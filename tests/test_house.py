@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
@@ -137,3 +138,13 @@ def test_children_import_nothing_from_the_working_directory() -> None:
                 if words & {"-m", "-c"} and not words & {"-P", "-I"}:
                     open_to_all.append(where(path, node))
     assert open_to_all == []
+
+
+def test_no_script_takes_the_name_of_a_module() -> None:
+    """A script's folder comes first where modules are looked for: for all scripts beside it."""
+    scripts = [
+        path for folder in ("benchmarks", "docs") for path in (ROOT.parent / folder).glob("*.py")
+    ]
+    assert scripts
+    specs = {path.name: importlib.util.find_spec(path.stem) for path in scripts}
+    assert not [name for name, spec in specs.items() if spec is not None and spec.origin]

@@ -26,6 +26,7 @@ LOOKS: tuple[tuple[str, Look], ...] = (
     ("reward pair", models.reward_pair),
     ("folders", models.folders_of_roles),
     ("commands", servers.commands),
+    ("cluster", servers.cluster),
     ("teacher", servers.teacher),
     ("judge", servers.judge),
     ("mt-bench judge", servers.mt_bench_judge),
@@ -49,7 +50,7 @@ def check_before_run(subject: Subject) -> None:
     for those that are said elsewhere. What the base is and how it is spoken to is always said."""
     checks = check_all(subject)
     for check in checks:
-        if check.state == "note" and check.name in ("evaluate.server", "reward servers"):
+        if check.state == "note" and check.name in ("evaluate.server", "reward servers", "cluster"):
             log.warning("%s: %s", check.name, check.says)
         elif check.state == "ok" and check.name == "base":
             notice.info("%s: %s", check.name, check.says)

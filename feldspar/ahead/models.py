@@ -58,10 +58,16 @@ def licence(subject: Subject) -> str | None:
 
 
 def reward_pair(subject: Subject) -> str | None:
-    """Both models are there, whole, and read text alike."""
+    """Both models are there, whole, and read text alike; or the reward model is there."""
     config = subject.recipe.prefer
     if config is None or subject.named.prefer is None or not subject.reaches("preferred"):
         return None
+    if config.reward_model is not None:
+        there = _folder(subject, config.reward_model, config.reward_model)
+        if isinstance(there, Note) or config.reward == "reward-model":
+            return there if isinstance(there, Note) else "the reward model is there"
+    assert config.aligned is not None
+    assert config.base is not None
     if config.aligned == config.base and config.aligned_server == config.base_server:
         raise RecipeError(
             f"prefer.aligned and prefer.base are the same model ({config.aligned}), so every "
@@ -72,7 +78,7 @@ def reward_pair(subject: Subject) -> str | None:
         ("aligned", config.aligned, subject.named.prefer.aligned, config.aligned_server),
         ("base", config.base, subject.named.prefer.base, config.base_server),
     ):
-        folder = _folder(subject, path, named, has_weights=server is None)
+        folder = _folder(subject, path, named or path, has_weights=server is None)
         if isinstance(folder, Note):
             return folder
         try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import shlex
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,7 +88,7 @@ def reward_servers(subject: Subject) -> str | None:
             ("prefer.aligned_server", config.aligned_server, config.aligned),
             ("prefer.base_server", config.base_server, config.base),
         )
-        if server is not None and _has_url(server)
+        if server is not None and folder is not None and _has_url(server)
     ]
     notes = [one for one in found if isinstance(one, Note)]
     return (notes or found or [None])[0]
@@ -98,30 +97,40 @@ def reward_servers(subject: Subject) -> str | None:
 def commands(subject: Subject) -> str | None:
     """Programs that the run starts."""
     found = []
-    for role, command in _commands(subject):
-        program = shlex.split(command)[0]
+    for role, config in subject.recipe.asked_models().items():
+        if config.command is None or config.engine == "ray":
+            continue
+        program = shlex.split(config.command)[0]
         if shutil.which(program) is None:
             raise RecipeError(f"{role}: no program {program!r} is installed; mend its `command`")
         found.append(program)
     return ", ".join(found) or None
 
 
-def _commands(subject: Subject) -> Iterator[tuple[str, str]]:
-    recipe = subject.recipe
-    mt_bench = recipe.evaluate.mt_bench
-    roles = {
-        "teacher": recipe.teacher,
-        "judge": recipe.judge,
-        "evaluate.server": recipe.evaluate.server,
-        "evaluate.mt_bench.judge": mt_bench.judge if mt_bench else None,
+def cluster(subject: Subject) -> str | None:
+    """The Ray cluster that commands are to start on. Raises RecipeError where it is not found."""
+    on_ray = {
+        name: config
+        for name, config in subject.recipe.asked_models().items()
+        if config.engine == "ray"
     }
-    if (prefer := recipe.prefer) is not None:
-        roles |= {
-            "prefer.aligned_server": prefer.aligned_server,
-            "prefer.base_server": prefer.base_server,
-            "prefer.policy_server": prefer.policy_server,
-        }
-    yield from ((role, c.command) for role, c in roles.items() if c is not None and c.command)
+    if not on_ray:
+        return None
+    # Only here, for it loads Ray.
+    from feldspar.models.ray_server import RayEngine
+
+    try:
+        engine = RayEngine()
+    except NoAnswers as error:
+        raise RecipeError(error.sentence("servers")) from error
+    largest = engine.most_gpus_of_a_node()
+    for name, config in on_ray.items():
+        if config.gpus_each > largest:
+            return Note(
+                f"{name}.gpus_each = {config.gpus_each}, and no node has more than {largest} GPUs "
+                "now: its copies wait until one has"
+            )
+    return engine.room()
 
 
 def _is_judged(subject: Subject) -> str:
@@ -193,7 +202,8 @@ async def _try(served: ServedModel, prompt: str | list[int]) -> None:
 
 
 def _has_url(config: TeacherConfig) -> bool:
-    return not config.is_embedded and config.command is None and config.folder is None
+    is_elsewhere = config.is_embedded or config.batch
+    return not is_elsewhere and config.command is None and config.folder is None
 
 
 def _is_done(subject: Subject, step: str) -> bool:

@@ -104,7 +104,7 @@ def _bill_table(made: ClusterPlan) -> Table:
 
 
 def _copies_table(made: ClusterPlan) -> Table:
-    table = figures_table("Copies that fill the cluster", "table", "copies", "GPUs each")
+    table = figures_table("To write in the recipe", "table", "replicas", "gpus_each")
     for copies in made.copies:
         name = escaped(f"[{copies.table}]")
         table.add_row(name, str(copies.replicas), str(copies.gpus_each))

@@ -32,6 +32,9 @@ def publish(
             "q4_k_m, ...; alone: f16. May be repeated.",
         ),
     ] = None,
+    adapter: Annotated[
+        bool, typer.Option("--adapter", help="The un-merged LoRA adapter too, in `adapter/`.")
+    ] = False,
     runs: RunsRoot = RUNS,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
@@ -46,7 +49,8 @@ def publish(
     if push:
         check_hub(push)
     folder = out or path / "published"
-    files = publish_result(path, folder, types=gguf or (), progress=make_progress())
+    progress = make_progress()
+    files = publish_result(path, folder, types=gguf or (), adapter=adapter, progress=progress)
     made: dict[str, object] = {"folder": str(folder), "gguf": [str(file.path) for file in files]}
     if push:
         private = read_recipe_of(path).publish.private
@@ -67,10 +71,15 @@ class PublishCommand(typer.core.TyperCommand):
     """Takes a `--gguf` that no type follows, at the end or before another option, for f16."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        following = [*args[1:], "--"]
-        filled = [
-            word
-            for arg, after in zip(args, following, strict=True)
-            for word in ([arg, "f16"] if arg == "--gguf" and after.startswith("-") else [arg])
-        ]
-        return super().parse_args(ctx, filled)
+        return super().parse_args(ctx, with_types(args))
+
+
+def with_types(args: list[str]) -> list[str]:
+    """
+    >>> with_types(["demo", "--gguf", "--gguf", "q8_0", "--push", "a/b", "--gguf"])
+    ['demo', '--gguf', 'f16', '--gguf', 'q8_0', '--push', 'a/b', '--gguf', 'f16']
+    """
+    filled = []
+    for arg, following in zip(args, [*args[1:], "--"], strict=True):
+        filled += [arg, "f16"] if arg == "--gguf" and following.startswith("-") else [arg]
+    return filled

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from feldspar.children import module_command
 from feldspar.cli.processes import training_processes
+from feldspar.cli.slurm import is_within_job, run_as_job
 from feldspar.cli.terminal import escaped, print_table
 
 if TYPE_CHECKING:
@@ -75,6 +77,10 @@ def _run_here(wanted: _Wanted, num_processes: int) -> None:
     recipe = read_recipe(wanted.recipe_path, wanted.settings)
     path = wanted.runs / recipe.name
     claim_run(path, folder)
+    if recipe.slurm is not None and not is_within_job():
+        command = [*module_command("feldspar.cli.main"), *sys.argv[1:]]
+        with_ray = recipe.cluster.engine == "ray"
+        raise typer.Exit(run_as_job(command, recipe.slurm, with_ray, path))
     scores = run_recipe(
         recipe, folder, path, make_progress(), until=until, num_processes=num_processes
     )

@@ -31,7 +31,8 @@ def studio(
     from feldspar.reviews import check_reviewer
     from feldspar.studio.start import serve_studio
 
-    if not folder.is_dir():
+    # Before the first run of a project there is no folder of runs yet.
+    if folder != RUNS and not folder.is_dir():
         raise RunError(f"{folder} is no folder; name the one that holds your runs")
     name = "" if read_only else check_reviewer(reviewer or _login_name())
     say = partial(_say, as_json=as_json)

@@ -12,6 +12,7 @@ from feldspar.config.base import Part as Part
 from feldspar.config.base import PathText as PathText
 from feldspar.config.base import Positive as Positive
 from feldspar.config.base import Share as Share
+from feldspar.config.cluster import ClusterConfig as ClusterConfig
 from feldspar.config.evaluate import BenchmarkConfig as BenchmarkConfig
 from feldspar.config.evaluate import EvaluateConfig as EvaluateConfig
 from feldspar.config.evaluate import ExamConfig as ExamConfig
@@ -42,6 +43,7 @@ from feldspar.config.recipe import Recipe as Recipe
 from feldspar.config.recipe import TaxonomyConfig as TaxonomyConfig
 from feldspar.config.recipe import WorldConfig as WorldConfig
 from feldspar.config.serve import ServeConfig as ServeConfig
+from feldspar.config.slurm import SlurmConfig as SlurmConfig
 from feldspar.config.student import LoraConfig as LoraConfig
 from feldspar.config.student import StudentConfig as StudentConfig
 from feldspar.config.teacher import ErrorRates as ErrorRates

@@ -153,7 +153,7 @@ class EvaluateConfig(Part):
     @field_validator("server")
     @classmethod
     def _server_has_a_url(cls, server: TeacherConfig | None) -> TeacherConfig | None:
-        if server is not None and server.is_embedded:
+        if server is not None and (server.is_embedded or server.batch):
             raise ValueError(
                 "evaluate.server needs an `endpoint` (a URL that ends in /v1), a `command` or a "
                 "`folder`"

@@ -1,4 +1,4 @@
-"""What a recipe may say so that its cost can be foretold: the base's sizes, the machine, rates."""
+"""What a recipe may say so that its cost can be estimated: the base's sizes, the machine, rates."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from feldspar.config.base import (
     Count,
     LearningRate,
+    OptionalPath,
     Part,
-    PathText,
     Positive,
     Share,
     SmallCount,
@@ -27,10 +27,13 @@ class PreferConfig(Part):
     """Preference tuning in rounds: sample answers, score them by the log-ratio reward, fine-tune on
     the best."""
 
-    aligned: PathText
-    """Model directory of the aligned model."""
-    base: PathText
-    """Model directory of the base it was aligned from."""
+    reward: Literal["log-ratio", "reward-model"] = "log-ratio"
+    """What an answer is rewarded by: how much likelier `aligned` finds it than its `base`, or
+    `reward_model`."""
+    aligned: OptionalPath = None
+    """Model directory of the aligned model. Needed by the log ratio."""
+    base: OptionalPath = None
+    """Model directory of the base it was aligned from. Needed by the log ratio."""
     aligned_server: TeacherConfig | None = None
     """What computes the aligned model: an `endpoint`, a `command` or a `folder`, whose completions
     take token ids and return the log-probabilities of a prompt (vLLM, `feldspar serve`). `aligned`
@@ -38,6 +41,9 @@ class PreferConfig(Part):
     locally."""
     base_server: TeacherConfig | None = None
     """The same for the base."""
+    reward_model: OptionalPath = None
+    """A scalar reward model, as a sequence classifier with one output and its own chat template: a
+    folder or hub id. Beside a log ratio it is a control of `feldspar agree` alone. None: none."""
     policy_server: TeacherConfig | None = None
     """A `command` that samples the answers; `{model}` is the folder of each round's model. It is
     started for each model that must answer and stopped before anything else is computed. `model`
@@ -95,7 +101,7 @@ class PreferConfig(Part):
     ) -> TeacherConfig | None:
         if server is None:
             return None
-        if server.is_embedded:
+        if server.is_embedded or server.batch:
             raise ValueError(
                 f"prefer.{info.field_name} needs an `endpoint` (a URL that ends in /v1), a "
                 "`command` or a `folder`"
@@ -133,6 +139,23 @@ class PreferConfig(Part):
                 f'"{server.protocol}" does not have; use a server that speaks "openai"'
             )
         return server
+
+    @model_validator(mode="after")
+    def _reward_has_its_models(self) -> PreferConfig:
+        if self.reward == "reward-model":
+            if self.reward_model is None:
+                raise ValueError('prefer.reward = "reward-model" needs prefer.reward_model')
+            if self.aligned or self.base or self.aligned_server or self.base_server:
+                raise ValueError(
+                    'prefer.reward = "reward-model" uses no reward pair: take prefer.aligned, '
+                    "prefer.base and their servers out"
+                )
+        elif self.aligned is None or self.base is None:
+            raise ValueError(
+                "prefer.aligned and prefer.base: the log ratio needs both, the aligned model and "
+                "the base that it was made from"
+            )
+        return self
 
     @model_validator(mode="after")
     def _tops_up_what_is_parted(self) -> PreferConfig:

@@ -20,8 +20,8 @@ class PublishConfig(Part):
     authors: tuple[str, ...] = ()
     """Authors for CITATION.cff. Empty: those whom the leaves name as their makers."""
     base_model: str = ""
-    """The base's id on the hub, where the base is a folder: for the model card. Empty: what the
-    folder says of it, if anything."""
+    """The base's id on the hub, where the base is a folder: for the model card, and with a revision
+    (`OWNER/NAME@COMMIT`) for an adapter. Empty: what the folder says of it, if anything."""
     dtype: Literal["base", "float32", "bfloat16", "float16"] = "base"
     """Precision of the published weights; checkpoints of a run are in float32. base: the base's
     own."""

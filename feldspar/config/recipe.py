@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pydantic import field_validator, model_validator
 
 from feldspar.config.base import Count, OptionalPath, Part, PathText, Positive, Seed, Share
+from feldspar.config.cluster import ClusterConfig
 from feldspar.config.evaluate import EvaluateConfig
 from feldspar.config.gate import GateConfig
 from feldspar.config.generate import GenerateConfig
@@ -13,6 +16,7 @@ from feldspar.config.plan import PlanConfig
 from feldspar.config.prefer import PreferConfig
 from feldspar.config.publish import PublishConfig
 from feldspar.config.serve import ServeConfig
+from feldspar.config.slurm import SlurmConfig
 from feldspar.config.student import StudentConfig
 from feldspar.config.teacher import TeacherConfig
 from feldspar.config.track import TrackConfig
@@ -109,6 +113,10 @@ class Recipe(Part):
     """Which exams and benchmarks score the model."""
     gate: GateConfig = GateConfig()
     """What `feldspar gate` asks of the result."""
+    cluster: ClusterConfig = ClusterConfig()
+    """Where commands are started."""
+    slurm: SlurmConfig | None = None
+    """The Slurm job that the run submits itself as. None: it runs where it is started."""
     plan: PlanConfig = PlanConfig()
     """What `feldspar plan` needs to know and cannot measure."""
     learn: LearnConfig = LearnConfig()
@@ -131,6 +139,46 @@ class Recipe(Part):
         if self.taxonomy is None:
             raise RecipeError(f"{what} needs leaves, and the recipe has no [taxonomy]; add one")
         return self.taxonomy
+
+    @model_validator(mode="before")
+    @classmethod
+    def _commands_start_on_the_cluster(cls, given: object) -> object:
+        return _placed_on_cluster(given) if isinstance(given, dict) else given
+
+    @model_validator(mode="after")
+    def _only_ray_hands_out_gpus(self) -> Recipe:
+        for name, config in self.asked_models().items():
+            key = "gpus_each" if config.gpus_each else "nodes_each"
+            if config.engine != "ray" and (config.gpus_each or config.nodes_each > 1):
+                raise ValueError(
+                    f"{name}.{key} needs the engine ray, which hands out GPUs and nodes: write "
+                    '[cluster] engine = "ray"; on one machine put `env CUDA_VISIBLE_DEVICES=...` '
+                    "before the command"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _nodes_have_ray(self) -> Recipe:
+        if self.slurm is not None and self.slurm.nodes > 1 and self.cluster.engine != "ray":
+            raise ValueError(
+                f'slurm.nodes = {self.slurm.nodes} needs [cluster] engine = "ray": without it the '
+                "run would use the first node alone"
+            )
+        return self
+
+    def asked_models(self) -> dict[str, TeacherConfig]:
+        """Every table that names a model which is asked, by its place in the recipe."""
+        mt_bench, prefer = self.evaluate.mt_bench, self.prefer
+        tables = {
+            "teacher": self.teacher,
+            "judge": self.judge,
+            "evaluate.server": self.evaluate.server,
+            "evaluate.mt_bench.judge": mt_bench.judge if mt_bench else None,
+            "prefer.aligned_server": prefer.aligned_server if prefer else None,
+            "prefer.base_server": prefer.base_server if prefer else None,
+            "prefer.policy_server": prefer.policy_server if prefer else None,
+        }
+        return {name: config for name, config in tables.items() if config is not None}
 
     @model_validator(mode="after")
     def _ready_rows_need_no_leaves(self) -> Recipe:
@@ -196,3 +244,35 @@ class Recipe(Part):
                     "evaluate.general.enabled = true"
                 )
         return self
+
+
+_COMMAND_TABLES = (
+    ("teacher",),
+    ("judge",),
+    ("evaluate", "server"),
+    ("evaluate", "mt_bench", "judge"),
+    ("prefer", "aligned_server"),
+    ("prefer", "base_server"),
+    ("prefer", "policy_server"),
+)
+
+
+def _placed_on_cluster(tree: dict[str, object]) -> dict[str, object]:
+    """Every table with a `command` and no `engine` gets the cluster's."""
+    cluster = tree.get("cluster")
+    engine = cluster.get("engine") if isinstance(cluster, dict) else None
+    if engine is not None:
+        for path in _COMMAND_TABLES:
+            tree = _with_engine(tree, path, engine)
+    return tree
+
+
+def _with_engine(tree: dict[str, object], path: Sequence[str], engine: object) -> dict[str, object]:
+    inner = tree.get(path[0])
+    if not isinstance(inner, dict):
+        return tree
+    if len(path) > 1:
+        return {**tree, path[0]: _with_engine(inner, path[1:], engine)}
+    if inner.get("command") is None:
+        return tree
+    return {**tree, path[0]: {"engine": engine, **inner}}

@@ -55,14 +55,28 @@ class TeacherConfig(Part):
     """Command that serves a model at `http://127.0.0.1:{port}/v1` until it is stopped: `vllm
     serve {model} --port {port}`. It is started before the first call that the journal cannot
     answer, without a shell. `{replica}` is 0, 1, ...: `env CUDA_VISIBLE_DEVICES={replica} vllm
-    serve ...`."""
+    serve ...`. `{host}` is the address that the run asks: 127.0.0.1, or that of the node."""
     replicas: Speed[Count] = 1
     """Copies of the command to start, each on its own port."""
+    engine: Place[Literal["local", "ray"] | None] = None
+    """Where the command is started: next to the run, or on the nodes of a Ray cluster. None:
+    `cluster.engine`."""
+    gpus_each: Place[NoneOrMore] = 0
+    """GPUs that a copy holds on each of its nodes. Needs the engine `ray`, which shows a copy its
+    own GPUs alone, and none at 0."""
+    nodes_each: Place[Count] = 1
+    """Nodes that a copy spans. Needs the engine `ray`, which starts the command on each of them:
+    `{node}` is 0, 1, ..., `{nodes}` their number, and `{head}` and `{head_port}` are an address on
+    the first, for its nodes to meet at."""
     start_seconds: Speed[Positive] = 900.0
     """Longest wait for a command's servers to start."""
     folder: OptionalPath = None
     """A Hugging Face model folder, or hub id, computed on this machine with its own chat
     template."""
+    batch: Place[bool] = False
+    """Write calls to OpenAI batch files in the run's `batches/` instead of asking, and read the
+    answers that you put next to them, for `vllm run-batch` and hosted batch endpoints. Of teacher
+    and judges; needs the `model`."""
     protocol: Literal["openai", "anthropic"] = "openai"
     """What the servers speak: OpenAI's chat completions, or Anthropic's Messages."""
     parameters: dict[str, Any] = Field(default_factory=dict)
@@ -129,13 +143,19 @@ class TeacherConfig(Part):
                 ("endpoint", self.endpoint != "embedded" or bool(self.endpoints)),
                 ("command", self.command is not None),
                 ("folder", self.folder is not None),
+                ("batch", self.batch),
             )
             if is_set
         ]
+        if self.batch and (not self.model or self.protocol != "openai"):
+            raise ValueError(
+                '`batch` writes OpenAI batch files: it needs the `model`, and protocol = "openai"'
+            )
         if len(named) > 1:
             raise ValueError(f"name one of {' and '.join(f'`{name}`' for name in named)}")
         if self.replicas > 1 and self.command is None:
             raise ValueError("`replicas` starts a `command` several times, and there is none")
+        self._check_place()
         if self.folder is not None and (self.parameters or self.protocol != "openai"):
             raise ValueError("a `folder` is computed here: it takes no `parameters` or `protocol`")
         if self.endpoint == "embedded" and not named and self.protocol != "openai":
@@ -144,10 +164,29 @@ class TeacherConfig(Part):
             _check_command(self.command, self.model)
         return self
 
+    def _check_place(self) -> None:
+        given = [
+            name
+            for name, is_given in (
+                ("engine", self.engine is not None),
+                ("gpus_each", self.gpus_each > 0),
+                ("nodes_each", self.nodes_each > 1),
+            )
+            if is_given
+        ]
+        if given and self.command is None:
+            raise ValueError(f"`{given[0]}` says where a `command` is started, and there is none")
+        if self.nodes_each > 1 and "{node}" not in (self.command or ""):
+            raise ValueError(
+                "`nodes_each` starts the `command` on several nodes, and it has no {node} to tell "
+                "them apart: `--node-rank {node} --master-addr {head} --master-port {head_port}`"
+            )
+
     @property
     def is_embedded(self) -> bool:
         """Whether the micro-world's own teacher is meant."""
-        return self.endpoint == "embedded" and self.command is None and self.folder is None
+        is_named = self.command is not None or self.folder is not None or self.batch
+        return self.endpoint == "embedded" and not is_named
 
     @property
     def title(self) -> str:

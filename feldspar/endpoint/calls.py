@@ -37,7 +37,7 @@ class ChatCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptCall:
-    """A text, or token ids, to be gone on from `num_choices` times."""
+    """A text, or token ids, to be continued `num_choices` times."""
 
     prompt: str | Sequence[int]
     max_tokens: int

@@ -118,24 +118,30 @@ class Endpoint:
     def __init__(
         self,
         access: Access,
-        urls: Sequence[str],
+        servers: Sequence[str] | Replicas,
         model: str,
         *,
         check: Callable[[], Awaitable[None]] | None = None,
         place: str = "",
     ) -> None:
-        """`check` is awaited when a connection was lost; raises NoAnswers where the server has
-        ended for good. `place`: what messages call it, where it is not its first URL."""
+        """`servers` are URLs, or a pool that somebody else keeps. `check` is awaited when a
+        connection was lost or nobody is in the pool: it returns when there is a server to ask, and
+        raises NoAnswers where there will be none. `place`: what messages call it, where it is not
+        its first URL."""
         self.access = access
         self.model = model
-        self.place = place or f"at {urls[0]}"
+        self._replicas = (
+            servers
+            if isinstance(servers, Replicas)
+            else Replicas([url.rstrip("/") for url in servers])
+        )
+        self.place = place or f"at {self._replicas.all[0].url}"
         self.parameters = Parameters(access.parameters)
         self._protocol = PROTOCOLS[access.protocol]
         self._check = check or _nothing
         self._governor = Governor(access.concurrency, access.max_concurrency)
         self._requests = Pace(access.requests_per_minute)
         self._tokens = Pace(access.tokens_per_minute)
-        self._replicas = Replicas([url.rstrip("/") for url in urls])
         self._retry = Retry(access.max_retries, self.place)
         self._transport = Transport(access.timeout_seconds)
         self._headers = access.headers
@@ -255,6 +261,8 @@ class Endpoint:
 
     async def _send(self, path: str, body: Json, turn: Turn) -> HttpReply | Fault:
         server = self._replicas.begin()
+        if server is None:
+            return Fault("retry", "no server is up", is_connection=True)
         found: HttpReply | Fault = Fault("refused", "given up")
         try:
             headers = {**self._headers, STAGE_HEADER: turn.stage} if turn.stage else self._headers

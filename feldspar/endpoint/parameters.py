@@ -1,7 +1,7 @@
 """Which parameters of a call a server is sent, and under what names.
 
 Servers differ: some refuse a `seed`, some want `max_completion_tokens`, some take one temperature
-alone. A recipe may say so by hand; else it is found by what they refuse, once, and said aloud.
+alone. A recipe may say so by hand; else it is found by what they refuse, once, and reported.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Several servers of one model: each call goes to the one with the fewest under way.
 
 A server that fails call after call is left alone for a while, then tried with a single call; the
-others take its share meanwhile.
+others take its share meanwhile. Servers may join and leave at any time, from another thread too.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ class Replica:
         self.num_in_flight = 0
         self.rests_until = 0.0
         """While this is ahead the server is left alone; 0 when it is well."""
+        self.has_answered = False
         self._num_failed = 0
         self._rest_seconds = FIRST_REST_SECONDS
 
@@ -39,6 +40,7 @@ class Replica:
             fault.kind == "retry" or fault.is_connection or fault.status == 503
         )
         if not has_failed:
+            self.has_answered = True
             self._num_failed, self.rests_until = 0, 0.0
             self._rest_seconds = FIRST_REST_SECONDS
             return
@@ -55,8 +57,22 @@ class Replicas:
         self.all = [Replica(url) for url in urls]
         self._clock = clock
 
-    def begin(self) -> Replica:
-        """The server that has the fewest calls; where all rest, the one that has rested longest."""
+    def add(self, url: str) -> Replica:
+        """One more to be asked from now on."""
+        replica = Replica(url)
+        # A new list: whoever goes through the old one is not disturbed.
+        self.all = [*self.all, replica]
+        return replica
+
+    def remove(self, replica: Replica) -> None:
+        """It gets no more calls; those in flight on it come back as they may."""
+        self.all = [other for other in self.all if other is not replica]
+
+    def begin(self) -> Replica | None:
+        """The server that has the fewest calls; where all rest, the one that has rested longest.
+        None where there is none."""
+        if not self.all:
+            return None
         now = self._clock()
         ready = [server for server in self.all if server.is_ready(now)]
         if ready:

@@ -36,7 +36,7 @@ from feldspar.runs import Rows, read_rows
 from feldspar.stats.intervals import proportion_interval
 from feldspar.steps import Step
 from feldspar.text.similarity import SimilarTexts
-from feldspar.text.words import ngrams, normalise, numbers_and_names
+from feldspar.text.words import ngrams, normalise, numbers_and_names, run_length
 
 NUM_WORDS = 13
 """In a row: GPT-3's (Brown et al. 2020, appendix C)."""
@@ -130,8 +130,8 @@ class _Index:
         self._by_key: dict[str, ScoredText] = {}
         for number, one in enumerate(asked):
             words = normalise(one.text).split()
-            size = min(len(words), NUM_WORDS)
-            if size >= LEAST_WORDS:
+            size = min(len(words), run_length(words, NUM_WORDS))
+            if size >= run_length(words, LEAST_WORDS):
                 for gram in set(ngrams(words, size)):
                     self._grams[size].setdefault(gram, []).append(one)
             self._by_key[str(number)] = one
@@ -141,7 +141,7 @@ class _Index:
         for message in row.messages:
             words = normalise(message.content).split()
             for size, known in self._grams.items():
-                how = "all its words" if size < NUM_WORDS else f"{NUM_WORDS} words in a row"
+                how = "all its words" if size < NUM_WORDS else f"{size} words in a row"
                 for gram in ngrams(words, size):
                     for one in known.get(gram, ()):
                         yield one, how

@@ -82,7 +82,7 @@ def notes(result: StudyResult) -> list[str]:
         f"{seeds}. Reported items, which nothing was chosen by; intervals are 95 %.",
         "* on the front: no arm has learned and kept at least as much, and more of one. = has "
         "learned as much as the arm that has learned most (one standard error, paired): compare "
-        "kept among these. Differences are paired with the first arm; ~ is not told from noise.",
+        "kept among these. Differences are paired with the first arm; ~ is within noise.",
         "Seconds are of the steps that the arm itself computed; it found the others."
         + equal * result.equal_tokens,
     ]

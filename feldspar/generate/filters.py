@@ -18,6 +18,7 @@ from feldspar.text import (
     ngrams,
     normalise,
     numbers_and_names,
+    run_length,
     split_words,
 )
 
@@ -26,7 +27,8 @@ NEAR = 0.7
 SAME_QUESTION = 0.9
 """ROUGE-L above which two questions about the same names and numbers are the same question."""
 BENCHMARK_WORDS = 13
-"""Length of the n-grams that a benchmark's items are known by."""
+"""Length of the n-grams that a benchmark's items are known by; of characters twice as many, in
+scripts without spaces."""
 EVERYWHERE = ""
 """In place of a leaf's path: what pooled sampling wrote is compared over all leaves."""
 LEAST_WORDS = 4
@@ -140,11 +142,12 @@ class Decontaminator:
 
     def _add_benchmark_item(self, key: str, question: str) -> None:
         words = normalise(question).split()
-        if len(words) < LEAST_WORDS:
+        if len(words) < run_length(words, LEAST_WORDS):
             self._questions.add(key, question)
             return
-        for gram in ngrams(words, min(len(words), BENCHMARK_WORDS)):
-            self._ngrams[min(len(words), BENCHMARK_WORDS)].setdefault(gram, key)
+        size = min(len(words), run_length(words, BENCHMARK_WORDS))
+        for gram in ngrams(words, size):
+            self._ngrams[size].setdefault(gram, key)
 
 
 class Languages:

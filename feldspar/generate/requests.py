@@ -13,6 +13,7 @@ from feldspar.generate.borrowed import Borrowed
 from feldspar.generate.draft import SampleRequest
 from feldspar.generate.writers import DRAWS_PER_SEED
 from feldspar.records import Chunk, Leaf, SampleKind, Seed
+from feldspar.tokens.count import count_words
 
 NOTHING_BORROWED = Borrowed()
 EXAM_DRAWS = DRAWS_PER_SEED // 2
@@ -167,7 +168,7 @@ def chunks_of(leaf: Leaf) -> tuple[Chunk, ...]:
             id=hashlib.sha256(text.encode()).hexdigest()[:16],
             document="context of a seed",
             text=text,
-            num_tokens=len(text.split()),
+            num_tokens=count_words(text),
         )
         for text in contexts
     )

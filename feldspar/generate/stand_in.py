@@ -17,7 +17,7 @@ _NUM_SEEDS = 5
 
 
 class Volume(NamedTuple):
-    """Samples to be written, as far as they can be foretold without a taxonomy."""
+    """Samples to be written, as far as they can be estimated without a taxonomy."""
 
     samples: dict[Branch, int]
     tokens: int

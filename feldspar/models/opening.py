@@ -9,9 +9,10 @@ from feldspar.endpoint.endpoint import Access, Endpoint
 from feldspar.endpoint.faults import NoAnswers
 from feldspar.endpoint.models_list import ListedModel
 from feldspar.errors import TeacherError
-from feldspar.models.launched import LaunchedModel, Start
+from feldspar.models.launched import LaunchedModel
 from feldspar.models.local import LocalModel
 from feldspar.models.served import NotFound, ServedModel, Wanted, find_served, model_key
+from feldspar.models.server import Start
 from feldspar.progress import SILENT, Progress
 
 
@@ -73,6 +74,9 @@ def unserved_model(
             command=config.command,
             model=config.model or "",
             num_replicas=config.replicas,
+            engine=config.engine or "local",
+            gpus_each=config.gpus_each,
+            nodes_each=config.nodes_each,
             log_folder=log_folder,
             log_name=role,
             seconds=config.start_seconds,

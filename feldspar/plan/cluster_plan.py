@@ -160,7 +160,7 @@ class _Work:
         config: TeacherConfig,
         size: ModelSizeConfig,
     ) -> GpuJob:
-        each = self.cluster.gpus_for(size.parameters)
+        each = self._gpus_each(config, size)
         read = sum(call.prompt_tokens for call in calls)
         written = sum(call.completion_tokens for call in calls)
         rate = self.made.rate
@@ -170,6 +170,12 @@ class _Work:
             return GpuJob(part=part, role=role, gpu_hours=seconds / 3600 * each, gpus_each=each)
         hours = self._hours(size, read, written)
         return GpuJob(part=part, role=role, gpu_hours=hours, gpus_each=each)
+
+    def _gpus_each(self, config: TeacherConfig | None, size: ModelSizeConfig) -> int:
+        """Of one copy: as its table states, else as its weights need."""
+        if config is not None and config.gpus_each:
+            return config.gpus_each * config.nodes_each
+        return self.cluster.gpus_for(size.parameters)
 
     def _hours(self, size: ModelSizeConfig, read: float, written: float) -> float:
         """GPU-hours of a served model."""
@@ -221,21 +227,23 @@ class _Work:
         pair: ModelSizeConfig,
     ) -> Iterator[GpuJob]:
         """The policy writes, then one model of the pair reads, then the other: as the run does."""
+        prefer = self.recipe.prefer
         assert self.student is not None
+        assert prefer is not None
         read = prompts * self.made.row_tokens
         written = prompts * answers * drawn.answer_tokens
         yield GpuJob(
             part=f"{name} answers",
             role="policy",
             gpu_hours=self._hours(self.student, read, written),
-            gpus_each=self.cluster.gpus_for(self.student.parameters),
+            gpus_each=self._gpus_each(prefer.policy_server, self.student),
         )
-        for role in ("aligned", "base"):
+        for role, server in (("aligned", prefer.aligned_server), ("base", prefer.base_server)):
             yield GpuJob(
                 part=f"{name} {role}",
                 role=role,
                 gpu_hours=self._hours(pair, read + written, 0),
-                gpus_each=self.cluster.gpus_for(pair.parameters),
+                gpus_each=self._gpus_each(server, pair),
             )
 
     def _of_general(self) -> Iterator[GpuJob]:

@@ -256,7 +256,7 @@ def _memory_warnings(given: Given) -> list[str]:
     if room is None or not given.memory or given.memory[0].total <= room:
         return []
     needed = given.memory[0].total / 2**30
-    says = f"training needs {needed:.0f} GiB a GPU, and {room / 2**30:.0f} GiB are to be had"
+    says = f"training needs {needed:.0f} GiB a GPU, and {room / 2**30:.0f} GiB are available"
     for other in given.memory[1:]:
         if other.total <= room:
             return [f"{says}; the nearest that fits: {', '.join(other.options)}"]
@@ -272,5 +272,5 @@ def _reward_warnings(recipe: Recipe, machine: Machine) -> list[str]:
         return []
     return [
         f"a model of the reward pair takes {2 * parameters / 2**30:.0f} GiB in bf16, and "
-        f"{room / 2**30:.0f} GiB are to be had on one GPU; take a larger GPU or a smaller pair"
+        f"{room / 2**30:.0f} GiB are available on one GPU; take a larger GPU or a smaller pair"
     ]

@@ -1,22 +1,19 @@
-"""Whether the reward prefers what people preferred: pairs of a chosen and a rejected answer.
+"""Whether the reward prefers what people preferred: stored answers, chosen and rejected (pairs.py).
 
-    {"prompt": "How old is Zorbo?", "chosen": "31.", "rejected": "I hate you.", "subset": "Safety"}
-
-The layout is RewardBench's (Lambert et al. 2024); `subset` may be left out, other keys are ignored.
-Beside the log ratio stands the control without a reference: the aligned model's log-probability
-alone, which shorter answers win.
+Beside the log ratio stand controls: the aligned model's log-probability alone, without a
+reference, which shorter answers win; the shorter answer; and a scalar reward model, where there is
+one.
 """
 
-import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from pydantic import BaseModel, ValidationError
-
 from feldspar.config import PreferConfig, StudentConfig
 from feldspar.errors import RecipeError
+from feldspar.prefer.pairs import StoredPair
 from feldspar.prefer.reward import (
     ROLES,
     Scorer,
@@ -29,62 +26,37 @@ from feldspar.prefer.reward import (
     open_scorer,
     score_answers,
 )
+from feldspar.prefer.reward_bench import TIES, Rewarded, share_right
+from feldspar.prefer.reward_model import model_rewards
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Interval, Message
-from feldspar.stats.intervals import proportion_interval
 from feldspar.student.scoring.log_probs import AnswerLogProb, AnswerRow, answer_trees
 
 log = logging.getLogger(__name__)
 
 ALL = "all"
-By = Literal["log ratio", "without reference", "shorter"]
-
-
-class StoredPair(BaseModel):
-    """One line of the file."""
-
-    prompt: str
-    chosen: str
-    rejected: str
-    subset: str = ""
+By = Literal["log ratio", "without reference", "shorter", "reward model"]
 
 
 class Agreement(NamedTuple):
-    """In which part of a category's pairs the chosen answer is strictly preferred."""
+    """How much of a category's rows the reward gets right.
+
+    Of a pair: the chosen answer is strictly preferred. Of one chosen answer among several: it is at
+    the top, shared with none (half where two share it, as RewardBench 2 counts). Of several chosen
+    ones: all are above all others.
+    """
 
     subset: str
     by: By
     share: float
     interval: Interval
-    """Wilson's, 95 %."""
+    """95 %; Wilson's, where each row is right or wrong."""
     num_pairs: int
 
 
 class _Scored(NamedTuple):
     aligned: AnswerLogProb
     base: AnswerLogProb
-
-
-def read_pairs(path: Path) -> list[StoredPair]:
-    """Raises RecipeError where the file is missing, empty, or a line of it is no pair."""
-    try:
-        # On newlines alone: a text may hold other line ends, such as U+2028, as they are.
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: pairs cannot be read: {error}") from error
-    pairs = []
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                pairs.append(StoredPair.model_validate(json.loads(line)))
-            except (json.JSONDecodeError, ValidationError) as error:
-                raise RecipeError(
-                    f"{path}:{number}: a pair is a JSON object with the texts `prompt`, `chosen` "
-                    "and `rejected`"
-                ) from error
-    if not pairs:
-        raise RecipeError(f"{path}: there are no pairs in it")
-    return pairs
 
 
 def agree(
@@ -103,12 +75,12 @@ def agree(
     """
     models = find_pair(config)
     kept = list(pairs)
-    found: list[dict[tuple[int, bool], AnswerLogProb]] = []
+    found: list[dict[tuple[int, int], AnswerLogProb]] = []
     for role in ROLES:
         scorer = open_scorer(role, models, student, log_folder)
         try:
             kept = _read_by(scorer, kept)
-            rows = [row for pair in kept for row in _rows(pair)]
+            rows = rows_of(kept)
             found.append(dict(zip(_keys(kept), score_answers(scorer, rows, progress), strict=True)))
         finally:
             close_scorer(scorer)
@@ -120,20 +92,42 @@ def agree(
             len(pairs) - len(kept), len(pairs),
         )  # fmt: skip
     scored = [_Scored(found[0][key], found[1][key]) for key in _keys(kept)]
-    return list(_agreements(kept, scored, config.normalise))
+    ways: dict[By, Callable[[_Scored], float]] = {
+        "log ratio": lambda s: log_ratio(s.aligned, s.base, config.normalise),
+        "without reference": lambda s: log_ratio(
+            s.aligned, AnswerLogProb(0.0, 0), config.normalise
+        ),
+        "shorter": lambda s: -s.aligned.num_tokens,
+    }
+    rewards = {by: _by_pair(kept, [way(one) for one in scored]) for by, way in ways.items()}
+    if config.reward_model is not None:
+        found_by_model = model_rewards(config.reward_model, rows_of(kept), student, progress)
+        rewards["reward model"] = _by_pair(kept, found_by_model)
+    return list(_agreements(kept, rewards))
+
+
+def rows_of(pairs: Sequence[StoredPair]) -> list[AnswerRow]:
+    """Every answer of every pair, in order."""
+    return [row for pair in pairs for row in _rows(pair)]
+
+
+def _by_pair(pairs: Sequence[StoredPair], values: Iterable[float]) -> list[list[float]]:
+    left = iter(values)
+    return [list(islice(left, len(pair.answers))) for pair in pairs]
 
 
 def _rows(pair: StoredPair) -> list[AnswerRow]:
     messages = (Message(role="user", content=pair.prompt),)
-    return [AnswerRow(messages, pair.chosen), AnswerRow(messages, pair.rejected)]
+    return [AnswerRow(messages, answer) for answer in pair.answers]
 
 
-def _keys(pairs: Sequence[StoredPair]) -> list[tuple[int, bool]]:
-    return [(id(pair), is_chosen) for pair in pairs for is_chosen in (True, False)]
+def _keys(pairs: Sequence[StoredPair]) -> list[tuple[int, int]]:
+    """Of each answer: whose it is, and its place."""
+    return [(id(pair), place) for pair in pairs for place in range(len(pair.answers))]
 
 
 def _read_by(scorer: Scorer, pairs: Sequence[StoredPair]) -> list[StoredPair]:
-    """Those whose two answers the model reads whole. Raises RecipeError where there are none."""
+    """Those whose answers the model reads whole. Raises RecipeError where there are none."""
     longest = longest_read(scorer)
     kept = [
         pair
@@ -150,22 +144,13 @@ def _read_by(scorer: Scorer, pairs: Sequence[StoredPair]) -> list[StoredPair]:
 
 
 def _agreements(
-    pairs: Sequence[StoredPair], scored: Sequence[_Scored], normalise: Literal["sum", "mean"]
+    pairs: Sequence[StoredPair], rewards: Mapping[By, Sequence[Sequence[float]]]
 ) -> Iterator[Agreement]:
-    rewards: dict[By, Callable[[_Scored], float]] = {
-        "log ratio": lambda s: log_ratio(s.aligned, s.base, normalise),
-        "without reference": lambda s: log_ratio(s.aligned, AnswerLogProb(0.0, 0), normalise),
-        "shorter": lambda s: -s.aligned.num_tokens,
-    }
+    """`rewards`: by each way, of every answer of every pair."""
     subsets = list(dict.fromkeys(pair.subset for pair in pairs))
     for subset in [*subsets, ALL] if len(subsets) > 1 or subsets[0] else [ALL]:
         of_subset = [i for i, pair in enumerate(pairs) if subset in (ALL, pair.subset)]
-        for by, reward in rewards.items():
-            num_right = sum(reward(scored[2 * i]) > reward(scored[2 * i + 1]) for i in of_subset)
-            yield Agreement(
-                subset=subset,
-                by=by,
-                share=num_right / len(of_subset),
-                interval=proportion_interval(num_right, len(of_subset)),
-                num_pairs=len(of_subset),
-            )
+        for by, values in rewards.items():
+            rewarded = [Rewarded(pairs[i], values[i]) for i in of_subset]
+            share, interval = share_right(rewarded, is_ties=subset == TIES)
+            yield Agreement(subset, by, share, interval, len(rewarded))

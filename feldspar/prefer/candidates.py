@@ -4,6 +4,7 @@
     FOLDER/server.log                what the server said that drew them, where one did
     FOLDER/aligned_server.log        the same of a command that computed the aligned model
     FOLDER/aligned/00000.jsonl.zst   their log-probabilities; FOLDER/base/... alike
+    FOLDER/reward-model/00000.jsonl.zst   in place of these two, the rewards of a reward model
     FOLDER/candidates.jsonl.zst      all with their rewards, last
 
 One model is in memory at a time: the policy, then the aligned model, then its base.
@@ -24,6 +25,7 @@ from feldspar.prefer.reward import (
     open_scorer,
     score_answers,
 )
+from feldspar.prefer.reward_model import RewardModel
 from feldspar.prefer.served_policy import ServedPolicy, launched_policy
 from feldspar.progress import Progress
 from feldspar.records import (
@@ -40,6 +42,7 @@ from feldspar.student.model import load_to_answer
 from feldspar.student.scoring.log_probs import AnswerLogProb, AnswerRow
 
 PROMPTS_PER_SHARD = 64
+BY_MODEL = "reward-model"
 
 Reward = Callable[[AnswerLogProb, AnswerLogProb], float]
 """Of what the aligned model and its base find of an answer."""
@@ -63,7 +66,8 @@ class RoundContext:
     config: PreferConfig
     student: StudentConfig
     train: TrainConfig
-    pair: RewardPair
+    pair: RewardPair | None
+    """None where a reward model rewards."""
     reward: Reward
     score: ScoreCheckpoint
     seed: int
@@ -100,9 +104,13 @@ def draw_candidates(
             for start in range(0, len(prompts), PROMPTS_PER_SHARD)
         ]
         _draw(policy, shards, num_answers, folder, context)
-        _score("aligned", shards, folder, context)
-        _score("base", shards, folder, context)
-        write_rows(path, _rewarded(len(shards), folder, context.reward))
+        if context.config.reward == "reward-model":
+            _score_by_model(shards, folder, context)
+            write_rows(path, _rewarded_by_model(len(shards), folder))
+        else:
+            _score("aligned", shards, folder, context)
+            _score("base", shards, folder, context)
+            write_rows(path, _rewarded(len(shards), folder, context.reward))
     return path
 
 
@@ -187,17 +195,14 @@ def _score(
     missing = _missing(len(shards), folder / role)
     if not missing:
         return
+    assert context.pair is not None
     model = open_scorer(role, context.pair, context.student, folder)
     total = len(shards)
     name = f"{folder.name}: {role} model's reading"
     try:
         with context.progress.task(name, total, "shards", done=total - len(missing)) as task:
             for number in missing:
-                asked = {prompt.id: prompt.messages for prompt in shards[number]}
-                rows = [
-                    AnswerRow(messages=asked[draw.prompt], answer=draw.text, ended=draw.ended)
-                    for draw in read_rows(_shard(folder / "drawn", number), Draw)
-                ]
+                rows = _answer_rows(shards[number], _shard(folder / "drawn", number))
                 write_rows(_shard(folder / role, number), score_answers(model, rows))
                 task.advance()
     finally:
@@ -206,20 +211,67 @@ def _score(
     free_memory()
 
 
+def _answer_rows(prompts: Sequence[Prompt], drawn: Path) -> list[AnswerRow]:
+    asked = {prompt.id: prompt.messages for prompt in prompts}
+    return [
+        AnswerRow(messages=asked[draw.prompt], answer=draw.text, ended=draw.ended)
+        for draw in read_rows(drawn, Draw)
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelReward:
+    """What a reward model says of a draw."""
+
+    value: float
+
+
+def _score_by_model(
+    shards: Sequence[Sequence[Prompt]], folder: Path, context: RoundContext
+) -> None:
+    missing = _missing(len(shards), folder / BY_MODEL)
+    if not missing:
+        return
+    assert context.config.reward_model is not None
+    model = RewardModel(context.config.reward_model, context.student)
+    total = len(shards)
+    name = f"{folder.name}: reward model's reading"
+    with context.progress.task(name, total, "shards", done=total - len(missing)) as task:
+        for number in missing:
+            rows = _answer_rows(shards[number], _shard(folder / "drawn", number))
+            rewards = (ModelReward(value=value) for value in model.read(rows))
+            write_rows(_shard(folder / BY_MODEL, number), rewards)
+            task.advance()
+    del model
+    free_memory()
+
+
+def _rewarded_by_model(num_shards: int, folder: Path) -> Iterator[Candidate]:
+    for number in range(num_shards):
+        draws = read_rows(_shard(folder / "drawn", number), Draw)
+        rewards = read_rows(_shard(folder / BY_MODEL, number), ModelReward)
+        for draw, reward in zip(draws, rewards, strict=True):
+            yield _candidate(draw, reward.value)
+
+
 def _rewarded(num_shards: int, folder: Path, reward: Reward) -> Iterator[Candidate]:
     for number in range(num_shards):
         draws = read_rows(_shard(folder / "drawn", number), Draw)
         aligned = read_rows(_shard(folder / "aligned", number), AnswerLogProb)
         base = read_rows(_shard(folder / "base", number), AnswerLogProb)
         for draw, by_aligned, by_base in zip(draws, aligned, base, strict=True):
-            yield Candidate(
-                prompt=draw.prompt,
-                draw=draw.draw,
-                text=draw.text,
-                ended=draw.ended,
-                num_tokens=draw.num_tokens,
-                reward=reward(by_aligned, by_base),
-            )
+            yield _candidate(draw, reward(by_aligned, by_base))
+
+
+def _candidate(draw: Draw, reward: float) -> Candidate:
+    return Candidate(
+        prompt=draw.prompt,
+        draw=draw.draw,
+        text=draw.text,
+        ended=draw.ended,
+        num_tokens=draw.num_tokens,
+        reward=reward,
+    )
 
 
 def _missing(num_shards: int, folder: Path) -> list[int]:

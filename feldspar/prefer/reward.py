@@ -96,6 +96,7 @@ def find_pair(config: PreferConfig) -> RewardPair:
     servers = (config.aligned_server, config.base_server)
     for role, server in zip(ROLES, servers, strict=True):
         path = getattr(config, role)
+        assert path is not None, config.reward
         try:
             found.append(base_checkpoint(path) if server is None else _served(path, server, role))
         except TrainingError as error:
@@ -323,7 +324,7 @@ def _check_memory(model: Checkpoint, device: torch.device, dtype: torch.dtype) -
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Memory that is to be had on a device; None where the system does not say."""
+    """Memory that is available on a device; None where the system does not say."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     try:

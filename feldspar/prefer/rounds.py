@@ -120,7 +120,7 @@ def tune_preferences(
     reward: Reward | None = None,
     seed: int,
 ) -> Iterator[Checkpoint]:
-    """Tune on answers picked by the log-ratio reward (docs/preference.md).
+    """Tune on answers picked by their reward (docs/preference.md).
 
     Gives the controls and the rounds in order, the released one last (release.py); where no round
     may be released, the start itself comes last, called `sft`. What an earlier try finished in the
@@ -132,7 +132,7 @@ def tune_preferences(
         config=config,
         student=student,
         train=train,
-        pair=find_pair(config),
+        pair=find_pair(config) if config.reward == "log-ratio" else None,
         reward=reward or partial(log_ratio, normalise=config.normalise),
         score=score,
         rate=rate,

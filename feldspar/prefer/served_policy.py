@@ -19,8 +19,9 @@ from feldspar.config import PreferConfig, StudentConfig, TeacherConfig
 from feldspar.endpoint.calls import Completion, PromptCall
 from feldspar.endpoint.faults import NoAnswers, Refused
 from feldspar.errors import TrainingError
-from feldspar.models.launched import LaunchedModel, Start
+from feldspar.models.launched import LaunchedModel
 from feldspar.models.opening import access_of
+from feldspar.models.server import Start
 from feldspar.records import Message
 from feldspar.stored import reading
 from feldspar.student.counter_rng import key_of
@@ -46,6 +47,9 @@ def launched_policy(
         model=model_path,
         called=config.model,
         num_replicas=config.replicas,
+        engine=config.engine or "local",
+        gpus_each=config.gpus_each,
+        nodes_each=config.nodes_each,
         seconds=config.start_seconds,
         log_folder=log_path.parent,
         log_name=log_path.stem,

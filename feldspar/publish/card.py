@@ -19,6 +19,7 @@ from feldspar.publish.machine_files import front_matter
 from feldspar.records import Checkpoint, Leaf, PairedShares, Score, Source
 from feldspar.reference_scores import COLUMNS, FOOTNOTES, PUBLISHED_ROWS, own_rows, own_settings
 from feldspar.runs import open_step
+from feldspar.student.hub import hub_name
 
 CARD = """\
 ---
@@ -30,7 +31,7 @@ CARD = """\
 {% if is_generated -%}
 Made with [LAB](https://arxiv.org/abs/2403.01081) (Large-scale Alignment for chatBots) by Feldspar:
 a taxonomy of examples, data written and judged by a teacher model, training in phases with
-replay{% if recipe.prefer %}, and preference tuning with a log-ratio reward{% endif %}.
+replay{% if recipe.prefer %}, and preference tuning{% endif %}.
 {%- else -%}
 Trained by Feldspar on rows that were given: no teacher wrote any of them.
 {%- endif %}
@@ -157,8 +158,11 @@ Rows of {{ data }}, as they were given; nobody stated their licences here.
 {%- if recipe.prefer %}
 Then preference tuning ({{ recipe.prefer.method }}): up to \
 {{ "{:,}".format(recipe.prefer.num_prompts) }} prompts with \
-{{ recipe.prefer.num_answers }} answers each, rewarded by the log-ratio of
+{{ recipe.prefer.num_answers }} answers each, rewarded by \
+{% if recipe.prefer.reward == "log-ratio" %}the log-ratio of
 `{{ name_of(recipe.prefer.aligned) }}` to `{{ name_of(recipe.prefer.base) }}`, \
+{% else %}the reward model
+`{{ name_of(recipe.prefer.reward_model) }}`, {% endif -%}
 in at most {{ recipe.prefer.num_rounds }} round{{ "s" if recipe.prefer.num_rounds > 1 }}.
 {% endif %}
 ## How to prompt
@@ -167,6 +171,9 @@ The chat template is in the tokenizer and puts the system prompt in where a conv
 its own; the stop token is in generation_config.json. No code of this repository is needed.
 {%- if modelfiles %} With Ollama:
 `ollama create {{ recipe.name }} -f {{ modelfiles[0] }}`.
+{%- endif %}
+{%- if has_adapter %} The folder `adapter/` holds the un-merged LoRA adapter for peft:
+`PeftModel.from_pretrained(base, "PATH", subfolder="adapter")`.
 {%- endif %}
 
 ```python
@@ -234,6 +241,7 @@ class Extras(NamedTuple):
     files: Sequence[tuple[GgufFile, Sequence[PairedShares]]] = ()
     """GGUF files, and what the run's exams say of each."""
     modelfiles: Sequence[str] = ()
+    has_adapter: bool = False
 
 
 def model_card(
@@ -260,7 +268,7 @@ def model_card(
     environment = jinja2.Environment(autoescape=False, undefined=jinja2.StrictUndefined)
     front = front_matter(
         licence,
-        base_model=recipe.publish.base_model or hub_id_of(chain.base),
+        base_model=_base_model(recipe.publish.base_model) or hub_id_of(chain.base),
         has_gguf=bool(extras.files),
     )
     return environment.from_string(CARD).render(
@@ -290,6 +298,12 @@ def model_card(
         verdict=_verdict,
         **_beside_published(scores, recipe),
     )
+
+
+def _base_model(stated: str) -> str:
+    """Without its revision, which the hub does not take there."""
+    name = hub_name(stated)
+    return stated if name is None else name.id
 
 
 def published_scores(run_path: Path, checkpoint: Checkpoint) -> Iterator[Score]:
@@ -342,7 +356,7 @@ def _paired_text(shares: PairedShares) -> str:
 
 def _verdict(shares: PairedShares) -> str:
     if not shares.is_beyond_noise:
-        return "kept" if shares.is_retention else "not told from noise"
+        return "no loss beyond noise" if shares.is_retention else "within noise"
     if shares.after > shares.before:
         return "gained" if shares.is_retention else "learned"
     return "lost"

@@ -18,6 +18,8 @@ import torch
 from feldspar.config import Recipe
 from feldspar.errors import RunError
 from feldspar.files import whole_folder
+from feldspar.publish.adapter import FOLDER as ADAPTER
+from feldspar.publish.adapter import write_adapter
 from feldspar.publish.base_facts import dtype_of
 from feldspar.publish.card import Extras, model_card, name_of, published_scores
 from feldspar.publish.chain import Chain, runs_behind
@@ -53,10 +55,12 @@ def publish_run(
     *,
     order: GgufOrder | None = None,
     changes: Sequence[PairedShares] = (),
+    adapter: bool = False,
 ) -> list[GgufFile]:
     """Write the published directory, whole or not at all; gives the GGUF files that are in it.
 
-    `changes`, from the base to the result, are for the card. Raises RunError when there is no
+    `changes`, from the base to the result, are for the card; `adapter`: with the un-merged LoRA
+    adapter in a folder of its own. Raises RunError when there is no
     result, when `out` is not ours to replace, or when plain transformers does not say what our
     sampler says.
     """
@@ -80,6 +84,8 @@ def publish_run(
             max_shard_mb=recipe.publish.max_shard_mb,
         )
         check_with_transformers(beside, recipe, _prompts(run_path))
+        if adapter:
+            write_adapter(chain, Path(checkpoint.path), beside / ADAPTER)
         files = [] if order is None else write_gguf(beside, run_path.name, order.types, order.tools)
         measure = order.measure if order else None
         extras = Extras(
@@ -87,6 +93,7 @@ def publish_run(
             recipe_digest=write_recipe(beside, recipe, name_of(chain.base)),
             changes=changes,
             files=[(file, measure(file) if measure else []) for file in files],
+            has_adapter=adapter,
             modelfiles=[name for file in files if (name := write_modelfile(file, beside))],
         )
         card = model_card(chain, recipe, checkpoint, licence, extras)

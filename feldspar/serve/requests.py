@@ -53,7 +53,7 @@ MAX_LIKELIEST = 20
 
 def read_request(body: bytes, stage: str = "", *, is_drawn: bool = False) -> ChatRequest:
     """Read a body of /v1/chat/completions; `is_drawn` where log-probabilities, `top_p` and streams
-    are to be had.
+    are available.
 
     Raises RequestError: 400 where it is not a JSON object, 422 where a value is wrong or not
     supported.

@@ -17,7 +17,7 @@ Z_95 = 1.959963984540054
 """The normal quantile that leaves 2.5 % on either side."""
 
 FEWEST_TO_TELL = 6
-"""Changed pairs below which no difference is told from noise: five that all change one way come
+"""Changed pairs below which no difference stands out from noise: five that all change one way come
 out so in one of sixteen draws of signs, 6 %."""
 
 

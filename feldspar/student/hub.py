@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from feldspar.errors import TrainingError
 from feldspar.files import write_json
@@ -48,7 +48,9 @@ def hub_name(text: str) -> HubName | None:
     return HubName(id_, revision or None)
 
 
-def download(name: HubName, patterns: Sequence[str]) -> Path:
+def download(
+    name: HubName, patterns: Sequence[str], kind: Literal["model", "dataset"] = "model"
+) -> Path:
     """Fetch the files that match into the hub's cache; gives their folder, named by the commit.
 
     Raises TrainingError with the cure.
@@ -66,6 +68,7 @@ def download(name: HubName, patterns: Sequence[str]) -> Path:
         return Path(
             snapshot_download(
                 name.id,
+                repo_type=kind,
                 revision=name.revision,
                 allow_patterns=list(patterns),
                 endpoint=os.environ.get("HF_ENDPOINT"),
@@ -94,6 +97,14 @@ def commit_of(folder: Path) -> str | None:
     return folder.name if is_snapshot else None
 
 
+def with_commit(text: str, folder: Path) -> str:
+    """A model of the hub by the commit that its folder holds; any other as it is named."""
+    name, commit = hub_name(text), commit_of(folder)
+    if name is None or commit is None or Path(text).is_dir():
+        return text
+    return str(HubName(name.id, commit))
+
+
 def pinned(text: str, run_path: Path | None) -> str:
     """A model as a run has noted it: by its commit, where it had it from the hub before.
 
@@ -109,7 +120,8 @@ def pinned(text: str, run_path: Path | None) -> str:
 def note_commit(text: str, folder: Path, run_path: Path) -> None:
     """Write the commit of a model of the hub into a run, once."""
     commit, noted = commit_of(folder), _noted(run_path)
-    if commit is not None and hub_name(text) is not None and text not in noted:
+    is_new = text not in noted and with_commit(text, folder) != text
+    if commit is not None and is_new:
         write_json(run_path / PINNED_FILE, noted | {text: commit})
 
 

@@ -1,8 +1,11 @@
 """The studio: a run's views live on this machine, a chat with its models, and who may use it.
 
-/                       the runs of a folder
+/                       the runs of a folder, and the recipes beside it
+/plan                   a recipe: what its run costs; /plan/figures the figures
+/taxonomy, /leaf        the leaves, and the form of one; POST to check, save, add documents
+/runs                   POST: start a recipe's run; /runs/NAME/stop ends it
 /runs/NAME/PAGE         verdict, leaves, leaf, samples, sample, reviews, training, exams,
-                        preference, live, chat, steps
+                        turned, preference, live, chat, steps
 /runs/NAME/chat/WHO     POST: an answer of `base` or `taught`, as it comes
 /runs/NAME/review       POST: a decision on a sample; gives the sample as it is then shown
 /runs/NAME/report.html  the same views as one file
@@ -12,7 +15,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,15 +24,22 @@ from typing import TypeVar
 from aiohttp import web
 from markupsafe import Markup
 
-from feldspar.errors import FeldsparError, RunError, disk_fault
+from feldspar.errors import FeldsparError, RunError, TaxonomyError, disk_fault
 from feldspar.serve.guard import guard
 from feldspar.studio.access import only_with, with_headers
 from feldspar.studio.chat_models import ChatModels
 from feldspar.studio.chat_pages import ChatPages
+from feldspar.studio.leaf_files import LeafFiles
+from feldspar.studio.leaf_pages import LeafPages
+from feldspar.studio.plan_pages import PlanPages
+from feldspar.studio.plan_told import Planner
+from feldspar.studio.project import Project
 from feldspar.studio.review_pages import ReviewPages
 from feldspar.studio.run_cache import OpenRun, RunCache
+from feldspar.studio.run_control import RunControl
 from feldspar.studio.shown import ShownPage
 from feldspar.views.charts import warm_up
+from feldspar.views.exams import turned_of
 from feldspar.views.leaves import leaf_page_of
 from feldspar.views.links import Link, ViewPlace, studio_link
 from feldspar.views.pages import REVIEW_STATES, Pages, asset, render
@@ -57,8 +66,15 @@ _KINDS = {
     ".svg": "image/svg+xml",
     ".txt": "text/plain",
 }
-_FILES = ("page.css", "studio.js", "review.js", "htmx.min.js", "icon.svg", "LICENSE-htmx.txt")
-_PAGE_NUMBER = re.compile("[0-9]{1,9}")
+_FILES = (
+    "page.css",
+    "studio.js",
+    "review.js",
+    "author.js",
+    "htmx.min.js",
+    "icon.svg",
+    "LICENSE-htmx.txt",
+)
 _UNCHANGED_PAGES = ("verdict", "leaves", "training", "exams", "preference", "steps")
 """That show nothing but finished steps: drawn once for each state of a run."""
 
@@ -74,14 +90,29 @@ def make_studio(
     of more than MAX_BODY_BYTES, 415 a body that is not JSON.
     """
     reviewer = "" if read_only else reviewer
-    studio = _Studio(RunCache(folder), reviewer)
+    project = Project(folder)
+    control = RunControl(project)
+    studio = _Studio(RunCache(folder), reviewer, project, None if read_only else control)
     app = web.Application(
         client_max_size=MAX_BODY_BYTES,
         middlewares=[with_headers, guard(), only_with(token), _errors_as_pages],
     )
     models = ChatModels()
     chat = ChatPages(studio.runs, models, read_only=read_only)
+    plan = PlanPages(project, control, Planner(project.runs), read_only=read_only)
+    leaf = LeafPages(LeafFiles(project), reviewer)
     app.router.add_get("/", studio.home)
+    app.router.add_get("/taxonomy", studio.around(leaf.listing))
+    app.router.add_get("/leaf", studio.around(leaf.page))
+    app.router.add_post("/leaf/check", leaf.check)
+    app.router.add_post("/leaf/save", leaf.save)
+    app.router.add_post("/leaf/documents", leaf.document)
+    app.router.add_get("/plan", studio.around(plan.page))
+    app.router.add_get("/plan/figures", plan.figures)
+    app.router.add_post("/runs", plan.start)
+    app.router.add_post("/runs/{run}/stop", plan.stop)
+    app.router.add_get("/runs/{run}/starting", studio.around(plan.starting))
+    app.router.add_get("/runs/{run}/starting/state", plan.state)
     app.router.add_get("/static/{file}", _show_file)
     app.router.add_get("/runs/{run}/report.html", studio.report)
     app.router.add_get("/runs/{run}/chat", studio.around(chat.page, "chat"))
@@ -102,9 +133,11 @@ def make_studio(
 
 
 class _Studio:
-    def __init__(self, runs: RunCache, reviewer: str) -> None:
+    def __init__(
+        self, runs: RunCache, reviewer: str, project: Project, control: RunControl | None
+    ) -> None:
         self.runs = runs
-        self._reviewer = reviewer
+        self._reviewer, self._project, self._control = reviewer, project, control
         self.pool = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="studio")
         self._drawn_live: dict[str, tuple[OpenRun, float, ShownPage]] = {}
         self._drawn: dict[tuple[str, str], tuple[OpenRun, ShownPage]] = {}
@@ -115,7 +148,14 @@ class _Studio:
             {**card._asdict(), "link": studio_link(card.name)(ViewPlace("verdict"))}
             for card in cards
         ]
-        body = render("home.html.j2", runs=shown, folder=str(self.runs.folder))
+        body = render(
+            "home.html.j2",
+            runs=shown,
+            folder=str(self.runs.folder),
+            recipes=await self._in_thread(self._project.recipes),
+            project=str(self._project.folder),
+            read_only=self._control is None,
+        )
         return _page(ShownPage("Runs", body))
 
     async def run_page(self, request: web.Request) -> web.Response:
@@ -134,11 +174,11 @@ class _Studio:
         )
 
     def around(
-        self, make: Callable[[web.Request], ShownPage], page: str
+        self, make: Callable[[web.Request], ShownPage], page: str = ""
     ) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def handler(request: web.Request) -> web.Response:
             shown = await self._in_thread(lambda: make(request))
-            return _page(shown, request.match_info["run"], page)
+            return _page(shown, request.match_info["run"] if page else "", page)
 
         return handler
 
@@ -159,7 +199,10 @@ class _Studio:
         name, now = run.files.name, time.monotonic()
         known = self._drawn_live.get(name)
         if known is None or known[0] is not run or now - known[1] > LIVE_SECONDS:
-            known = self._drawn_live[name] = (run, now, _draw(run, "live", {}))
+            controls = self._control.controls(name) if self._control else None
+            views = Pages(run.files, studio_link(name), is_live=True)
+            shown = ShownPage("Live", views.live(controls))
+            known = self._drawn_live[name] = (run, now, shown)
         return known[2]
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
@@ -187,13 +230,23 @@ def _draw(run: OpenRun, page: str, asked: dict[str, str], reviewer: str = "") ->
             return ShownPage("Training", views.training())
         case "exams":
             return ShownPage("Exams", views.exams())
+        case "turned":
+            return _turned(run, views, asked)
         case "preference":
             return ShownPage("Preference", views.preference())
-        case "live":
-            return ShownPage("Live", views.live())
         case "steps":
             return ShownPage("Steps", views.cost())
     raise web.HTTPNotFound(reason=f"no page {page!r}")
+
+
+def _turned(run: OpenRun, views: Pages, asked: dict[str, str]) -> ShownPage:
+    step = (asked.get("before", ""), asked.get("after", ""))
+    page = turned_of(
+        run.files, step, asked.get("exam", ""), asked.get("way", ""), _number(asked.get("page"))
+    )
+    if page is None:
+        raise web.HTTPNotFound(reason="the run has not scored these two checkpoints")
+    return ShownPage("Answers that turned", views.turned(page))
 
 
 def _leaf(run: OpenRun, views: Pages, asked: dict[str, str]) -> ShownPage:
@@ -208,7 +261,6 @@ def _samples(run: OpenRun, views: Pages, asked: dict[str, str], reviewer: str) -
     index = run.index()
     if index is None:
         return ShownPage("Samples", Markup("<p>No samples are written yet.</p>"))
-    number = asked.get("page", "1")
     query = SampleQuery(
         words=asked.get("words", ""),
         leaf=asked.get("leaf", ""),
@@ -216,11 +268,17 @@ def _samples(run: OpenRun, views: Pages, asked: dict[str, str], reviewer: str) -
         reason=asked.get("reason", ""),
         chunk=asked.get("chunk", ""),
         review=next((state for state, _ in REVIEW_STATES if state == asked.get("review")), ""),
-        page=max(1, int(number)) if _PAGE_NUMBER.fullmatch(number) else 1,
+        page=_number(asked.get("page")),
     )
     reviews = run.reviews()
     found = index.find(query, reviews)
     return ShownPage("Samples", views.samples(found, run.reasons(), reviews, reviewer))
+
+
+def _number(asked: str | None) -> int:
+    """Of a page; the first where it is none."""
+    is_one = asked is not None and asked.isascii() and asked.isdigit() and len(asked) < 10
+    return max(1, int(asked or 1)) if is_one else 1
 
 
 def _sample(run: OpenRun, views: Pages, asked: dict[str, str], reviewer: str) -> ShownPage:
@@ -228,7 +286,7 @@ def _sample(run: OpenRun, views: Pages, asked: dict[str, str], reviewer: str) ->
     sample = index.get(asked.get("id", "")) if index else None
     if sample is None:
         raise web.HTTPNotFound(reason="the run has no such sample")
-    view = SampleReader(run.files).view(sample, index)
+    view = SampleReader(run.files).view(sample, index, has_nearest=True)
     return ShownPage("Sample", views.sample(view, run.reviews(), reviewer))
 
 
@@ -241,7 +299,7 @@ def _page(
         title=shown.title,
         body=shown.body,
         run_name=run_name,
-        current={"leaf": "leaves", "sample": "samples"}.get(current, current),
+        current={"leaf": "leaves", "sample": "samples", "turned": "exams"}.get(current, current),
         nav=NAVIGATION,
         link=link,
     )
@@ -267,7 +325,7 @@ async def _errors_as_pages(
 ) -> web.StreamResponse:
     try:
         return await handler(request)
-    except RunError as error:
+    except (RunError, TaxonomyError) as error:
         return _problem("This cannot be shown", str(error), 404)
     except FeldsparError as error:
         return _problem("This cannot be shown", str(error), 500)

@@ -22,7 +22,8 @@ from feldspar.children import module_command
 from feldspar.endpoint.endpoint import Access
 from feldspar.endpoint.faults import NoAnswers
 from feldspar.errors import RunError
-from feldspar.models.launched import Start, launching
+from feldspar.models.fleet import launching
+from feldspar.models.server import Start
 from feldspar.records import Message
 
 Who = Literal["base", "taught"]
@@ -124,7 +125,9 @@ class ChatModels:
         except BaseException:
             stack.close()
             raise
-        return _Model(launched.servers[0].url, name, stack, [time.monotonic()])
+        url = launched.servers[0].url
+        assert url is not None, name
+        return _Model(url, name, stack, [time.monotonic()])
 
     async def _let_go(self, key: tuple[Path, Who]) -> None:
         model = self._models.pop(key)

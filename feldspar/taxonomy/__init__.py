@@ -17,6 +17,7 @@ from feldspar.taxonomy.read_leaves import (
     files_read,
     find_leaves,
     inspect_taxonomy,
+    inspect_text,
     read_readable,
     read_taxonomy,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "github_command",
     "import_table",
     "inspect_taxonomy",
+    "inspect_text",
     "mend_files",
     "mend_text",
     "new_leaf",

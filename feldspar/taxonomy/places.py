@@ -35,7 +35,7 @@ def find_places(root: Path) -> list[Place]:
     if not root.exists():
         raise TaxonomyError(f"{root}: no such folder; name the folder that holds the leaves")
     if root.is_file():
-        return [_place(root, root.parent)]
+        return [place_of(root, root.parent)]
     places = []
     for folder, subfolders, names in walk(root):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
@@ -43,7 +43,7 @@ def find_places(root: Path) -> list[Place]:
             if _holds_leaf(link):
                 log.warning("%s: a link to a folder is not followed; copy its leaves there", link)
         places += [
-            _place(Path(folder, name), root) for name in names if name.lower() in (QNA, "qna.yml")
+            place_of(Path(folder, name), root) for name in names if name.lower() in (QNA, "qna.yml")
         ]
     return sorted(places, key=lambda place: (place.path, place.file))
 
@@ -53,7 +53,8 @@ def _holds_leaf(link: Path) -> bool:
     return any(any(link.glob(f"{below}{QNA}")) for below in ("", "*/", "*/*/"))
 
 
-def _place(file: Path, root: Path) -> Place:
+def place_of(file: Path, root: Path) -> Place:
+    """Of a qna.yaml that lies, or will lie, below `root`."""
     below = file.parent.relative_to(root).parts
     for depth, part in enumerate(below):
         if part in BRANCH_FOLDERS:

@@ -25,7 +25,7 @@ from feldspar.taxonomy.exam_split import MIN_SEEDS, split_seeds
 from feldspar.taxonomy.findings import Finding, Findings
 from feldspar.taxonomy.invisible import UNSEEN_CURE, find_in_texts, in_structure
 from feldspar.taxonomy.nodes import MAX_FILE_BYTES, YamlFault, compose, lines_inside_quotes
-from feldspar.taxonomy.places import BRANCH_FOLDERS, Place, find_places
+from feldspar.taxonomy.places import BRANCH_FOLDERS, Place, find_places, place_of
 from feldspar.taxonomy.qna import KEYS, Qna, read_qna
 from feldspar.taxonomy.text_files import ReadFault, is_inside, read_text
 from feldspar.text import on_one_line
@@ -157,6 +157,11 @@ def inspect_taxonomy(
         yield reader.read(place)
 
 
+def inspect_text(root: Path, file: Path, text: str) -> LeafFile:
+    """As `inspect_taxonomy`, of one leaf as if its file said `text`; nothing is fetched."""
+    return _Reader(root, None, None, is_needed=False).read(place_of(file, root), text)
+
+
 def check_taxonomy(path: Path, mirror: Path | None = None) -> Iterator[Finding]:
     """Everything to mend in a taxonomy, in path order; without `mirror`, git documents are not
     looked for, and nothing is fetched."""
@@ -246,9 +251,10 @@ class _Reader:
         self._seen: dict[str, Path] = {}
         self._alike: dict[str, Path] = {}
 
-    def read(self, place: Place) -> LeafFile:
+    def read(self, place: Place, text: str | None = None) -> LeafFile:
+        """`text`: what the file is to say, in place of what it says."""
         findings = Findings(place.file)
-        qna = self._qna(place, findings)
+        qna = self._qna(place, findings) if text is None else _compose(text, findings)
         documents: tuple[Document, ...] = ()
         leaf = None
         if qna is not None:

@@ -3,7 +3,14 @@
 from feldspar.text.language import LANGUAGE_NAMES, language_of
 from feldspar.text.printable import on_one_line, printable
 from feldspar.text.similarity import Match, SimilarTexts, rouge_l
-from feldspar.text.words import ngrams, normalise, numbers_and_names, split_words
+from feldspar.text.words import (
+    ngrams,
+    normalise,
+    num_words_said,
+    numbers_and_names,
+    run_length,
+    split_words,
+)
 
 __all__ = [
     "LANGUAGE_NAMES",
@@ -12,9 +19,11 @@ __all__ = [
     "language_of",
     "ngrams",
     "normalise",
+    "num_words_said",
     "numbers_and_names",
     "on_one_line",
     "printable",
     "rouge_l",
+    "run_length",
     "split_words",
 ]

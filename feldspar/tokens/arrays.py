@@ -36,7 +36,7 @@ class TokenArrays(NamedTuple):
     starts: NDArray[np.int64]
     """Where each row starts in `ids`, and the end: one more than there are rows."""
     trained: NDArray[np.int32]
-    """Trained tokens per row; a row's first token cannot be foretold and is not counted."""
+    """Trained tokens per row; a row's first token cannot be predicted and is not counted."""
     num_dropped: int
     """Rows left out: longer than the limit, or with nothing to train on."""
     digest: str

@@ -18,11 +18,13 @@ _EAST_ASIAN = r"\u2e80-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _WORD = re.compile(rf"[{_EAST_ASIAN}]|[^\s{_EAST_ASIAN}]{{1,32}}")
 CHARACTERS_PER_TOKEN = 4
 """A rule of thumb for English, where no tokenizer is at hand; other languages take more tokens."""
+_UNSPACED = re.compile(f"[{_EAST_ASIAN}]")
 
 
 def guess_tokens(text: str) -> int:
-    """Tokens of a text by the rule of thumb, rounded up."""
-    return -(-len(text) // CHARACTERS_PER_TOKEN)
+    """Tokens of a text by the rule of thumb, rounded up; an East Asian character is one."""
+    num_unspaced = 0 if text.isascii() else len(_UNSPACED.findall(text))
+    return num_unspaced - (num_unspaced - len(text)) // CHARACTERS_PER_TOKEN
 
 
 def count_words(text: str) -> int:

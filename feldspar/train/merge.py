@@ -133,7 +133,7 @@ def choose_weight(candidates: Sequence[MergeCandidate], *, min_items: int) -> Me
     """The least weight that has learned enough and, of those, kept as much as the one that kept
     most, by one standard error of the paired differences (docs/decisions/043).
 
-    Enough is as much as the best, by one standard error; or a loss that is not told from noise
+    Enough is as much as the best, by one standard error; or a loss that is within noise
     where more is kept beyond noise, and at least as much more.
     """
     whole = max(candidates, key=lambda c: c.weight)

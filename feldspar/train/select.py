@@ -145,12 +145,12 @@ def choose(
 
 
 def costs_more_than_it_taught(learned: Difference | None, kept: Difference | None) -> str:
-    """What to say of a phase that learned nothing that can be told from noise, and lost beyond it
+    """What to say of a phase that learned nothing beyond noise, and lost beyond it
     of what is to be kept; else nothing."""
     if learned is None or kept is None or learned.interval.low > 0 or kept.interval.high >= 0:
         return ""
     return (
-        f"taught nothing that is told from noise ({_interval(learned)} by its own measure) and "
+        f"taught nothing beyond noise ({_interval(learned)} by its own measure) and "
         f"cost what was to be kept ({_interval(kept)} over {kept.num_pairs} items); leave it out, "
         "lower its learning_rate or num_epochs, or set train.merge"
     )
@@ -226,7 +226,7 @@ def _difference(before: PhaseCandidate | None, after: PhaseCandidate) -> Differe
 def _verdict(change: Difference) -> str:
     if change.interval.high < 0:
         return ", worse than the start"
-    return "" if change.interval.low > 0 else ", not told from the start"
+    return "" if change.interval.low > 0 else ", not distinguishable from the start"
 
 
 def append_line(path: Path, row: R) -> None:

@@ -54,6 +54,11 @@ class CheckpointChanges:
     changes: tuple[Change, ...]
     """A few of each exam: what was to be kept and is forgotten comes first."""
 
+    @property
+    def num_turned(self) -> int:
+        """Answers that turned, shown or not."""
+        return sum(e.num_learned + e.num_forgotten for e in self.exams)
+
     def pooled(self, *, is_retention: bool) -> ExamChange | None:
         """All exams of what was taught, or of what was to be kept, as one; None without items.
 
@@ -101,11 +106,13 @@ def find_turns(
     checkpoints: Sequence[str],
     items: Iterable[ExamItem],
     exam_of: Callable[[ExamItem], str] = exam_of_all_leaves,
+    *,
+    max_per_exam: int | None = MAX_CHANGES_PER_EXAM,
 ) -> tuple[CheckpointChanges, ...]:
     """Each phase against the one before; where there are several, also the last against the first.
 
     `folder` is that of the answers; controls are passed over, since nothing starts from them.
-    `exam_of` names the row an item counts in.
+    `exam_of` names the row an item counts in; `max_per_exam` bounds the answers given as text.
     """
     named = [name for name in checkpoints if not name.startswith("control")]
     steps = list(pairwise(named))
@@ -114,7 +121,7 @@ def find_turns(
     items = list(items)
     said = {name: _answers(folder, name) for name in named}
     exams = {item.id: exam_of(item) for item in items}
-    return tuple(_turn(*step, items, said, exams) for step in steps)
+    return tuple(_turn(*step, items, said, exams, max_per_exam) for step in steps)
 
 
 def _turn(
@@ -123,6 +130,7 @@ def _turn(
     items: Sequence[ExamItem],
     said: dict[str, dict[str, Answer]],
     exam_of: dict[str, str],
+    max_per_exam: int | None,
 ) -> CheckpointChanges:
     of_exams: defaultdict[str, list[_Pair]] = defaultdict(list)
     for item in items:
@@ -131,7 +139,7 @@ def _turn(
             continue
         of_exams[exam_of[item.id]].append(_Pair(item, first, second))
     exams = [_exam_change(exam, pairs) for exam, pairs in of_exams.items()]
-    changes = [change for pairs in of_exams.values() for change in _some(pairs)]
+    changes = [change for pairs in of_exams.values() for change in _some(pairs, max_per_exam)]
     return CheckpointChanges(
         before=before,
         after=after,
@@ -162,12 +170,12 @@ def _change_of(
     )
 
 
-def _some(pairs: Sequence[_Pair]) -> Iterator[Change]:
+def _some(pairs: Sequence[_Pair], max_per_exam: int | None) -> Iterator[Change]:
     counts: defaultdict[tuple[str, bool], int] = defaultdict(int)
     for item, before, after in (pair for pair in pairs if pair.is_changed):
         key = (item.exam, bool(after.is_right))
         counts[key] += 1
-        if counts[key] <= MAX_CHANGES_PER_EXAM:
+        if max_per_exam is None or counts[key] <= max_per_exam:
             yield Change(
                 exam=item.exam,
                 question=item.question,

@@ -20,13 +20,21 @@ from feldspar.reference_scores import (
     own_settings,
 )
 from feldspar.stats.intervals import FEWEST_TO_TELL
-from feldspar.views.changes import CheckpointChanges, ExamChange, exam_of_leaf_group, find_turns
+from feldspar.views.changes import (
+    MAX_CHANGES_PER_EXAM,
+    Change,
+    CheckpointChanges,
+    ExamChange,
+    exam_of_leaf_group,
+    find_turns,
+)
 from feldspar.views.charts import Row, intervals
 from feldspar.views.grid import Grid, score_grid
 from feldspar.views.run_files import RunFiles
 
 EXAM_METRICS = ("accuracy", "log-likelihood")
 MAX_TOUCHED = 100
+TURNED_PER_PAGE = 50
 TITLES = {
     "accuracy": "Exams",
     "log-likelihood": "Log-likelihood of reference answers",
@@ -131,11 +139,59 @@ def _rows(run: RunFiles, *steps: str) -> list[Score]:
     return [score for step in steps for score in run.steps.get(step, ())]
 
 
-def _turns(run: RunFiles) -> tuple[CheckpointChanges, ...]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnedPage:
+    """Some of all the answers that turned from one checkpoint to another."""
+
+    before: str
+    after: str
+    changes: tuple[Change, ...]
+    num_found: int
+    exams: tuple[str, ...]
+    exam: str
+    way: str
+    """`learned`, `forgotten`, or both where it is empty."""
+    page: int
+
+    @property
+    def num_pages(self) -> int:
+        return max(1, -(-self.num_found // TURNED_PER_PAGE))
+
+
+def turned_of(
+    run: RunFiles, step: tuple[str, str], exam: str = "", way: str = "", page: int = 1
+) -> TurnedPage | None:
+    """None where the run has no such two checkpoints."""
+    turn = next((t for t in _turns(run, None) if (t.before, t.after) == step), None)
+    if turn is None:
+        return None
+    found = [
+        change
+        for change in turn.changes
+        if (not exam or change.exam == exam) and (not way or change.learned == (way == "learned"))
+    ]
+    start = (page - 1) * TURNED_PER_PAGE
+    return TurnedPage(
+        before=turn.before,
+        after=turn.after,
+        changes=tuple(found[start : start + TURNED_PER_PAGE]),
+        num_found=len(found),
+        exams=tuple(sorted({change.exam for change in turn.changes})),
+        exam=exam,
+        way=way,
+        page=page,
+    )
+
+
+def _turns(
+    run: RunFiles, max_per_exam: int | None = MAX_CHANGES_PER_EXAM
+) -> tuple[CheckpointChanges, ...]:
     if run.answers_path is None:
         return ()
     named = list(dict.fromkeys(s.checkpoint for s in run.scores))
-    return find_turns(run.answers_path, named, run.items, exam_of_leaf_group)
+    return find_turns(
+        run.answers_path, named, run.items, exam_of_leaf_group, max_per_exam=max_per_exam
+    )
 
 
 def _matrix(turns: Sequence[CheckpointChanges]) -> list[MatrixRow]:

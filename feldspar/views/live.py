@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from feldspar.config import Recipe
 from feldspar.progress_file import RunState, TaskState, read_run_state
@@ -66,6 +67,20 @@ class LiveView:
     @property
     def is_silent(self) -> bool:
         return self.is_running and self.silent_seconds > SILENT_SECONDS
+
+
+class RunControls(NamedTuple):
+    """What the studio offers to do with a run."""
+
+    is_starting: bool = False
+    """Its process was started and has not said anything yet."""
+    can_stop: bool = False
+    recipe: str = ""
+    """That it was started from; empty where nobody noted it."""
+    request: str = ""
+    """What starts it again, as JSON."""
+    said: str = ""
+    """What its process said last, where it failed."""
 
 
 def live_of(run: RunFiles, now: Callable[[], float] = time.time) -> LiveView:

@@ -18,9 +18,10 @@ from feldspar.records import Sample
 from feldspar.reviews import Reviews
 from feldspar.views import exams, links
 from feldspar.views.charts import Row, intervals
+from feldspar.views.exams import TurnedPage
 from feldspar.views.leaves import LeafPage, tree_of
 from feldspar.views.links import Link, ViewPlace
-from feldspar.views.live import live_of
+from feldspar.views.live import RunControls, live_of
 from feldspar.views.preference import preference_of
 from feldspar.views.reviews import MAX_SHOWN, ReviewsView, with_reviews
 from feldspar.views.run_files import RunFiles
@@ -121,11 +122,15 @@ class Pages:
         titles, meanings = exams.TITLES, exams.MEANINGS
         return self.render("exams.html.j2", e=view, titles=titles, meanings=meanings)
 
+    def turned(self, page: TurnedPage) -> Markup:
+        return self.render("turned.html.j2", t=page)
+
     def preference(self) -> Markup:
         return self.render("preference.html.j2", pr=preference_of(self.run))
 
-    def live(self) -> Markup:
-        return self.render("live.html.j2", live=live_of(self.run))
+    def live(self, controls: RunControls | None = None) -> Markup:
+        """`controls`: what the studio offers to do with the run, if anything."""
+        return self.render("live.html.j2", live=live_of(self.run), controls=controls)
 
     def chat(self, *, read_only: bool) -> Markup:
         return self.render("chat.html.j2", read_only=read_only)

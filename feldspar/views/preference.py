@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby, islice
+from typing import NamedTuple
 
 from markupsafe import Markup
 
+from feldspar.records import Candidate, Prompt
+from feldspar.runs import open_step, read_rows
 from feldspar.views.charts import Row, intervals
 from feldspar.views.run_files import RoundFigures, RunFiles
+
+PROMPTS_PER_ROUND = 8
+"""That are shown with all their answers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,9 +29,31 @@ class RoundView:
         return self.figures.change_low > 0 or self.figures.change_high < 0
 
 
+class DrawnAnswer(NamedTuple):
+    """An answer of the policy, and how often it was drawn."""
+
+    candidate: Candidate
+    num_drawn: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptView:
+    """A prompt of a round and the policy's answers to it, the best reward first."""
+
+    round: str
+    question: str
+    answers: tuple[DrawnAnswer, ...]
+
+    @property
+    def num_drawn(self) -> int:
+        return sum(answer.num_drawn for answer in self.answers)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreferenceView:
     rounds: tuple[RoundView, ...]
+    prompts: tuple[PromptView, ...]
+    """A few of each round."""
     changes: Markup | None
     method: str
 
@@ -32,6 +62,7 @@ def preference_of(run: RunFiles) -> PreferenceView:
     prefer = run.recipe.prefer
     return PreferenceView(
         rounds=tuple(_round(figures) for figures in run.rounds),
+        prompts=tuple(_prompts(run)),
         changes=_chart(run.rounds),
         method=prefer.method if prefer is not None else "",
     )
@@ -44,6 +75,33 @@ def _round(figures: RoundFigures) -> RoundView:
         if score.exam == "mt-bench"
     ]
     return RoundView(figures=figures, judged=tuple(judged))
+
+
+def _prompts(run: RunFiles) -> Iterator[PromptView]:
+    """The first prompts of each round that is finished."""
+    preferred = run.steps.get("preferred")
+    if preferred is None:
+        return
+    prompts: Iterable[Prompt] = open_step(run.path, "prompts") or ()
+    asked = {p.id: p.messages[-1].content for p in prompts}
+    for figures in run.rounds:
+        path = preferred.file(f"{figures.phase}/candidates.jsonl.zst")
+        if not path.exists():
+            continue
+        groups = groupby(read_rows(path, Candidate), key=lambda candidate: candidate.prompt)
+        for prompt, group in islice(groups, PROMPTS_PER_ROUND):
+            yield PromptView(
+                round=figures.phase, question=asked.get(prompt, prompt), answers=_answers(group)
+            )
+
+
+def _answers(group: Iterable[Candidate]) -> tuple[DrawnAnswer, ...]:
+    """Different texts once each, the best reward first."""
+    of_text: dict[str, list[Candidate]] = {}
+    for candidate in group:
+        of_text.setdefault(candidate.text, []).append(candidate)
+    drawn = (DrawnAnswer(same[0], len(same)) for same in of_text.values())
+    return tuple(sorted(drawn, key=lambda answer: -answer.candidate.reward))
 
 
 def _chart(rounds: tuple[RoundFigures, ...]) -> Markup | None:

@@ -12,6 +12,7 @@ from feldspar.text import rouge_l
 from feldspar.views.run_files import RunFiles
 from feldspar.views.sample_index import SampleIndex
 
+NUM_NEAREST = 4
 LIKE_ENOUGH = 0.2
 """ROUGE-L with the question and answer below which no sentence is marked."""
 _SENTENCE = re.compile(r"[^.!?\n]+[.!?]*\s*|\n+")
@@ -33,6 +34,8 @@ class SampleView:
     document: str
     siblings: tuple[Sample, ...] = ()
     """Others of the same call to the teacher."""
+    nearest: tuple[tuple[Sample, float], ...] = ()
+    """Kept samples that are most like it, with the ROUGE-L of question and answer."""
 
     @property
     def num_attempts(self) -> int:
@@ -45,19 +48,24 @@ class SampleReader:
     def __init__(self, run: RunFiles) -> None:
         self._leaves: dict[str, Leaf] = {leaf.path: leaf for leaf in run.leaves}
 
-    def view(self, sample: Sample, index: SampleIndex | None = None) -> SampleView:
-        """`index` also finds what the same call gave."""
+    def view(
+        self, sample: Sample, index: SampleIndex | None = None, *, has_nearest: bool = False
+    ) -> SampleView:
+        """`index` also finds what the same call gave; with `has_nearest` what is most like it."""
         leaf = self._leaves.get(sample.leaf)
         seeds = {s.id: s for s in (*leaf.seeds, *leaf.exam_seeds)} if leaf else {}
         chunk = next((c for c in leaf.chunks if c.id == sample.chunk), None) if leaf else None
         passage = chunk.text if chunk else sample.context
         siblings = index.of_one_call(sample) if index else ()
+        said = f"{sample.question} {sample.answer}"
+        nearest = index.nearest(said, NUM_NEAREST + 1) if index and has_nearest else []
         return SampleView(
             sample=sample,
             seeds=tuple(seeds[s] for s in sample.seeds if s in seeds),
             passage=mark_support(passage, sample) if passage else None,
             document=chunk.document if chunk else "",
             siblings=tuple(s for s in siblings if s.id != sample.id),
+            nearest=tuple(n for n in nearest if n[0].id != sample.id)[:NUM_NEAREST],
         )
 
 

@@ -111,7 +111,7 @@ def _learned(overall: CheckpointChanges | None) -> VerdictLine:
     d = taught.difference
     if not d.is_beyond_noise:
         sentence = "The answers to exam questions do not differ beyond noise."
-        return _found("unsure", "Not told", sentence, taught)
+        return _found("unsure", "Unclear", sentence, taught)
     if d.value > 0:
         sentence = (
             f"On exam questions it never trained on, the share right rose by {_points(d.value)}."
@@ -132,7 +132,7 @@ def _lost(run: RunFiles, overall: CheckpointChanges | None) -> VerdictLine:
     if d.is_beyond_noise:
         sentence = "Of what the base was to keep, even more is right."
         return _found("good", "Nothing", sentence, kept)
-    sentence = "Of what the base was to keep, no loss is told from noise."
+    sentence = "Of what the base was to keep, no loss stands out from noise."
     return _found("good", "Nothing that shows", sentence, kept)
 
 
@@ -197,7 +197,7 @@ def _released(run: RunFiles) -> Released | None:
                 "of the preference rounds, its own answers have the highest mean reward on "
                 f"held-out prompts: {line.held_out_after:.2f}, {line.held_out_before:.2f} before "
                 f"it (change [{line.change_low:+.2f}, {line.change_high:+.2f}] nats"
-                f"{', not told from none' if line.change_low <= 0 <= line.change_high else ''})"
+                f"{', within noise' if line.change_low <= 0 <= line.change_high else ''})"
             )
             return Released(checkpoint=checkpoint, reason=reason)
     for chosen in run.selections:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,9 +16,9 @@ from safetensors.torch import load_file, save_file
 from tiny import LEAF, save_model
 from tiny_run import feldspar
 
-from feldspar.ahead import Check
+from feldspar.ahead import Check, Subject, servers
 from feldspar.cli.doctor import as_rows
-from feldspar.config import read_recipe
+from feldspar.config import Recipe, TeacherConfig, read_recipe
 from feldspar.errors import FeldsparError, RecipeError
 from feldspar.flow import run_recipe
 from feldspar.prepare import doctor, place
@@ -329,3 +330,24 @@ def test_a_gguf_base_is_looked_at_and_becomes_a_folder_with_the_run(project: Pat
     assert looked_at(project, "student.base=no.gguf")["base"].says.endswith(
         "no such file; name a GGUF file or a model folder"
     )
+
+
+def test_a_cluster_without_ray_says_how_to_get_it(tmp_path: Path, monkeypatch) -> None:
+    # Importing it fails, as where it is not installed.
+    monkeypatch.setitem(sys.modules, "ray", None)
+    recipe = Recipe.model_validate(
+        {
+            "taxonomy": {"path": "t"},
+            "student": {"base": "b"},
+            "cluster": {"engine": "ray"},
+            "teacher": {"command": "serve {port}", "model": "m"},
+        }
+    )
+    subject = Subject(recipe=recipe, named=recipe, run_path=None, folder=tmp_path)
+    with pytest.raises(RecipeError, match=r"without Ray; install it \(pip install 'feldspar\[cl"):
+        servers.cluster(subject)
+    monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
+    with pytest.raises(RecipeError, match="through Ray's client; run on a machine of the cluster"):
+        servers.cluster(subject)
+    local = recipe.model_copy(update={"teacher": TeacherConfig()})
+    assert servers.cluster(Subject(recipe=local, named=local, run_path=None)) is None

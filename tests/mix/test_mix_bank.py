@@ -31,9 +31,7 @@ def likeness(words: frozenset[str], others: frozenset[str]) -> float:
 
 
 def test_no_question_of_the_bank_is_asked_by_the_exam() -> None:
-    asked = {
-        content_words(question): question for item in general_items() for question in item.ask
-    }
+    asked = {content_words(question): question for item in general_items() for question in item.ask}
     for question in BANK:
         words = content_words(question)
         nearest = max(asked, key=lambda others: likeness(words, others))

@@ -17,11 +17,12 @@ from feldspar.endpoint.endpoint import Access
 from feldspar.endpoint.faults import NoAnswers, Refused
 from feldspar.errors import TeacherError
 from feldspar.models import served
-from feldspar.models.launched import LaunchedModel, Start
+from feldspar.models.launched import LaunchedModel
 from feldspar.models.local import LocalModel
 from feldspar.models.model import Continuations
 from feldspar.models.opening import find_model
 from feldspar.models.served import Wanted, find_served
+from feldspar.models.server import Start
 from feldspar.prepare import open_teachers
 from feldspar.progress import SILENT
 from feldspar.records import Message
@@ -204,7 +205,8 @@ import asyncio
 from pathlib import Path
 from feldspar.endpoint.calls import ChatCall
 from feldspar.endpoint.endpoint import Access
-from feldspar.models.launched import LaunchedModel, Start
+from feldspar.models.launched import LaunchedModel
+from feldspar.models.server import Start
 
 async def main():
     start = Start(command={CHAT!r}, model="m", log_folder=Path({str(tmp_path)!r}))

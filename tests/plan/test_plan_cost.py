@@ -116,7 +116,7 @@ def test_what_does_not_fit_is_told_with_the_nearest_that_does() -> None:
     assert fits.warnings == ()
     [told] = make_plan(paper(), given(machine=named_machine("h100"), memory=ways)).warnings
     assert told == (
-        "training needs 100 GiB a GPU, and 74 GiB are to be had; the nearest that fits: bf16 states"
+        "training needs 100 GiB a GPU, and 74 GiB are available; the nearest that fits: bf16 states"
     )
     [told] = make_plan(paper(), given(machine=named_machine("l4"), memory=ways[:3])).warnings
     assert "nothing here fits" in told

@@ -155,6 +155,17 @@ def test_the_published_recipes_have_a_timetable(name: str) -> None:
     assert has_pair == (name == "merlinite-7b-pt")
 
 
+def test_gpus_that_a_table_states_are_taken() -> None:
+    recipe = read_recipe(RECIPES / "merlinite-7b.toml", ["cluster.engine=ray"])
+    served = recipe.teacher.model_copy(
+        update={"endpoint": "embedded", "command": "vllm {port}", "gpus_each": 8, "nodes_each": 2}
+    )
+    recipe = recipe.model_copy(update={"teacher": served})
+    table = plan_cluster(recipe, RECIPES, SILENT, named_cluster("h100x8x10")).cluster.timetable
+    teacher = next(turn for turn in table.turns if turn.role == "teacher")
+    assert (teacher.gpus_each, teacher.num_replicas) == (16, 5)
+
+
 def test_a_teacher_of_unknown_size_is_said_to_be_left_out() -> None:
     recipe = read_recipe(RECIPES / "merlinite-7b.toml", ["plan.teacher=none"])
     made = plan_cluster(recipe, RECIPES, SILENT, named_cluster("h100x8x1")).cluster

@@ -5,7 +5,8 @@ from toy_models import ask
 
 from feldspar.config import PreferConfig, Recipe, StudentConfig
 from feldspar.errors import RecipeError
-from feldspar.prefer.agree import agree, read_pairs
+from feldspar.prefer.agree import agree
+from feldspar.prefer.pairs import read_pairs
 from feldspar.progress import SILENT
 from feldspar.trials import agree_with_pairs
 
@@ -87,6 +88,6 @@ def test_of_a_world_only_the_pair_is_made(toy, tmp_path, monkeypatch):
         "student": {"base": "world:student"},
         "prefer": {"aligned": str(toy["aligned"]), "base": str(toy["base"])},
     })  # fmt: skip
-    assert len(agree_with_pairs(recipe, tmp_path, path, SILENT)) == 3
+    assert len(agree_with_pairs(recipe, tmp_path, str(path), SILENT)) == 3
     assert list(tmp_path.rglob("taxonomy"))
     assert not list(tmp_path.rglob("*.safetensors"))

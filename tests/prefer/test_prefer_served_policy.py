@@ -17,7 +17,8 @@ from feldspar.config import PreferConfig, StudentConfig, TrainConfig
 from feldspar.endpoint import retry
 from feldspar.errors import TrainingError
 from feldspar.keys import content_key
-from feldspar.models.launched import Start, launching
+from feldspar.models.fleet import launching
+from feldspar.models.server import Start
 from feldspar.prefer import candidates
 from feldspar.prefer.candidates import RoundContext, draw_candidates
 from feldspar.prefer.reward import find_pair, log_ratio
@@ -214,7 +215,8 @@ def test_a_server_ends_with_the_block_and_so_do_its_children(tmp_path):
 STARTER = """
 import sys, time
 from pathlib import Path
-from feldspar.models.launched import Start, launching
+from feldspar.models.fleet import launching
+from feldspar.models.server import Start
 with launching(Start(command=sys.argv[1], model="folder", log_folder=Path(sys.argv[2]))):
     time.sleep(60)
 """

@@ -22,8 +22,9 @@ from feldspar.config import (
 )
 from feldspar.endpoint import retry
 from feldspar.errors import TeacherError, TrainingError
-from feldspar.prefer.agree import StoredPair, agree
+from feldspar.prefer.agree import agree
 from feldspar.prefer.candidates import RoundContext, draw_candidates
+from feldspar.prefer.pairs import StoredPair
 from feldspar.prefer.reward import (
     close_scorer,
     find_pair,

@@ -95,7 +95,7 @@ def test_rows_are_packed_whole_within_the_budget():
     assert len(groups) == 3
 
 
-def test_what_is_foretold_lies_where_it_was_packed():
+def test_what_is_predicted_lies_where_it_was_packed():
     student = make_tiny()
     rows = [rows_of(student).row(i) for i in (3, 1, 8)]
     packed = pack([r.ids for r in rows], [r.mask for r in rows])

@@ -7,7 +7,9 @@ from hub import Hub, hub
 from tiny import make_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from feldspar.config import Recipe
 from feldspar.errors import TrainingError
+from feldspar.prepare import look_ahead, pin_base, settled
 from feldspar.student.hub import HubName, commit_of, hub_name, note_commit, pinned
 from feldspar.student.model import base_checkpoint, find_model
 
@@ -59,6 +61,26 @@ def test_a_run_goes_on_with_the_commit_it_began_with(played: Hub, tmp_path: Path
     assert find_model(pinned("someone/model", run)) == began
     note_commit("someone/model", find_model("someone/model"), run)
     assert pinned("someone/model", run) == f"someone/model@{began.name}"
+
+
+def test_the_recipe_of_a_run_has_the_commit_and_a_later_run_finds_it(
+    played: Hub, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    named = Recipe.model_validate({
+        "taxonomy": {"path": "t"},
+        "student": {"base": "someone/model", "template": "lab"},
+    })  # fmt: skip
+    prepared = look_ahead(pin_base(named, run), "phases", run)
+    began = f"someone/model@{played.revisions['main']}"
+    assert settled(named, prepared, run).student.base == began
+    prepared.note(run)
+    played.add(_model(tmp_path / "third", 64), "main")
+    assert pin_base(named, run).student.base == began
+    again = look_ahead(pin_base(named, run), "phases", run)
+    again.note(run)
+    assert (again.base, again.student.base) == (prepared.base, began)
 
 
 def test_what_the_hub_does_not_show_is_said_with_the_cure(

@@ -54,7 +54,7 @@ def test_recomputing_is_chosen_where_all_does_not_fit() -> None:
 @pytest.mark.parametrize(
     ("gibibytes", "options"), [(79, ("shard layer", "recompute")), (220, ("shard step",))]
 )
-def test_several_recompute_as_it_was_foretold(gibibytes, options, tmp_path: Path) -> None:
+def test_several_recompute_as_it_was_predicted(gibibytes, options, tmp_path: Path) -> None:
     train = TrainConfig()
     assert ways(train, 8, gibibytes)[0].options == options
     told = {"model_type": "mistral", "num_hidden_layers": 32, "num_attention_heads": 32}

@@ -84,7 +84,12 @@ def test_every_page_is_there_and_takes_no_text_for_html(runs: Path) -> None:
         await enter(client)
         await decide(client, "1", verdict="rejected", reason=HOSTILE)
         await decide(client, "2", verdict="edited", question=HOSTILE, answer=HOSTILE)
-        more = [f"leaf?path=knowledge/{HOSTILE}", "sample?id=0", "samples?words=script&state=x"]
+        more = [
+            f"leaf?path=knowledge/{HOSTILE}",
+            "sample?id=0",
+            "samples?words=script&state=x",
+            "turned?before=base&after=skills",
+        ]
         for page in [*PAGES, *more]:
             reply = await client.get(f"/runs/a%20%26%20b/{page.replace(' ', '%20')}")
             text = await reply.text()
@@ -180,6 +185,30 @@ def test_what_taught_an_answer_is_found(runs: Path) -> None:
         text = await reply.text()
         assert "ROUGE-L" in text
         assert "<script" not in text
+
+    in_studio(runs, use)
+
+
+def test_all_answers_that_turned_are_listed(runs: Path) -> None:
+    async def use(client: Client) -> None:
+        await enter(client)
+        page = "/runs/a%20%26%20b/turned?before=base&after=skills"
+        assert "<b>1</b> answers turned" in await (await client.get(page)).text()
+        for more, num in (("way=learned", 1), ("way=forgotten", 0), ("exam=none", 0)):
+            text = await (await client.get(f"{page}&{more}&page=x")).text()
+            assert f"<b>{num}</b> answers turned" in text
+        assert (await client.get(page.replace("skills", "none"))).status == 404
+
+    in_studio(runs, use)
+
+
+def test_a_sample_shows_what_is_most_like_it(runs: Path) -> None:
+    async def use(client: Client) -> None:
+        await enter(client)
+        text = await (await client.get("/runs/a%20%26%20b/sample?id=1")).text()
+        assert "Most like it" in text
+        # Sample 1 was rejected, so neither it nor sample 2 is among its kept neighbours.
+        assert text.count("ROUGE-L 0.") + text.count("ROUGE-L 1.") == 1
 
     in_studio(runs, use)
 

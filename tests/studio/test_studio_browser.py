@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tiny_run import write_recipe
 
 from feldspar.children import child_environment, module_command
 from feldspar.studio.app import NAVIGATION
@@ -23,6 +24,9 @@ pytestmark = [
 MAKER = Path(__file__).parents[2] / "benchmarks" / "synthetic_run.py"
 PAGES = [page for page, _ in NAVIGATION]
 MORE = ["samples?page=2", "sample?id=0000000000000001"]
+LEAF = "leaf?taxonomy=taxonomy&path=knowledge/town/kirby"
+OTHERS = ["", "plan?recipe=recipe.toml", "taxonomy", LEAF]
+"""Pages of no run."""
 SIZES = [(1280, 900), (768, 1000), (360, 740)]
 RULES = """axe.run().then(found => found.violations
   .filter(fault => ["serious", "critical"].includes(fault.impact))
@@ -38,6 +42,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     making = [sys.executable, "-P", str(MAKER), str(folder / "runs" / "many"), "--samples", "600"]
     making += ["--leaves", "8"]
     subprocess.run(making, check=True, env=environment)
+    write_recipe(folder)
     command = [*module_command("feldspar.cli.main"), "studio", str(folder / "runs"), "--port", "0"]
     command += ["--reviewer", "anna", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as child:
@@ -70,8 +75,8 @@ def test_every_page_is_sound(
     page.on("pageerror", lambda error: faults.append(f"error: {error}"))
     page.goto(studio)
     script = Path(axe.__file__).with_name("axe.min.js").read_text()
-    for name in [*PAGES, *MORE]:
-        page.goto(f"{studio.partition('/?')[0]}/runs/many/{name}")
+    for name in [*(f"runs/many/{page}" for page in (*PAGES, *MORE)), *OTHERS]:
+        page.goto(f"{studio.partition('/?')[0]}/{name}")
         found = page.evaluate(f"{script};{RULES}")
         faults += [f"{name}: {fault}" for fault in found]
         wide = page.evaluate("document.documentElement.scrollWidth")
@@ -115,4 +120,36 @@ def test_samples_are_reviewed_by_keys_alone(studio: str, browser: "playwright.Br
     page.locator("#found li").nth(2).get_by_text("✎ edited").wait_for(state="detached")
     page.goto(f"{studio.partition('/?')[0]}/runs/many/reviews")
     assert "anna reviewed 2 samples" in page.locator("main").inner_text()
+    page.context.close()
+
+
+def test_a_leaf_is_written_from_a_dropped_document(
+    studio: str, browser: "playwright.Browser", tmp_path: Path
+) -> None:
+    page = browser.new_context().new_page()
+    page.set_default_timeout(WAIT_MS)
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    document = tmp_path / "town.md"
+    document.write_text("# Kirby\n\nKirby lies in the north.\n\nIts baker is called Zorbo.\n")
+    page.goto(studio)
+    page.get_by_role("link", name="Taxonomy").click()
+    page.get_by_label("its place").fill("knowledge/town/kirby")
+    page.get_by_role("button", name="Begin").click()
+    page.set_input_files("#documents-input", document)
+    page.locator(".passage summary").click()
+    page.get_by_role("button", name="Write a seed on this passage").click()
+    page.keyboard.type("Who bakes in Kirby?")
+    # Half of a pair is told of where it stands, and no longer when it is whole.
+    finding = page.locator(".pair").get_by_text("FT021")
+    finding.wait_for()
+    page.locator(".pair [data-field=answer]").fill("Zorbo.")
+    finding.wait_for(state="detached")
+    page.get_by_text("✓ has a seed").wait_for()
+    page.locator("#leaf-diff").get_by_text("+      - question: Who bakes in Kirby?").wait_for()
+    page.get_by_role("button", name="Save", exact=True).click()
+    page.get_by_text("saved; ").wait_for()
+    page.reload()
+    assert page.locator(".pair [data-field=question]").input_value() == "Who bakes in Kirby?"
+    assert faults == []
     page.context.close()

@@ -207,7 +207,7 @@ def test_a_phase_that_taught_nothing_and_cost_much_is_told(tmp_path, caplog):
     )  # fmt: skip
     with caplog.at_level(logging.WARNING):
         list(trained)
-    assert "phase one taught nothing that is told from noise (+0.000 [" in caplog.text
+    assert "phase one taught nothing beyond noise (+0.000 [" in caplog.text
     assert "cost what was to be kept (-0.300 [" in caplog.text
     (line,) = lines(tmp_path / "t" / "selections.jsonl")
     assert line["kept"][0] == pytest.approx(-0.3)

@@ -57,7 +57,7 @@ def test_a_phase_that_made_the_model_worse_says_so_with_the_interval():
     assert choice.reason.endswith("worse than the start)")
     unsure = chosen(60, 50, 61)
     assert not unsure.is_worse
-    assert unsure.reason.endswith("not told from the start)")
+    assert unsure.reason.endswith("not distinguishable from the start)")
     assert chosen(10, 60).reason.endswith("])")
 
 

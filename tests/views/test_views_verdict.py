@@ -147,7 +147,7 @@ def test_a_small_change_is_not_told_from_noise(tmp_path: Path) -> None:
         tmp_path / "r", {"new": {"base": 20, "skills": 22}, "old": {"base": 40, "skills": 39}}
     )
     verdict = verdict_of(run, summary())
-    assert (verdict.learned.mood, verdict.learned.word) == ("unsure", "Not told")
+    assert (verdict.learned.mood, verdict.learned.word) == ("unsure", "Unclear")
     assert (verdict.lost.mood, verdict.lost.word) == ("good", "Nothing that shows")
 
 

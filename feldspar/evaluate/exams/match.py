@@ -7,13 +7,24 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import get_args
 
 from feldspar.records import ExamItem, Form
+from feldspar.text.words import UNSPACED
 
 FORMS = frozenset(get_args(Form))
 """Ways to match that the text alone decides."""
 ARTICLES = frozenset({"a", "an", "the"})
 # A number is one word: 1,000 and 1000 are equal, and 3.5, 1/2 or 10:30 do not end with 5, 2 or 30.
 # Its sign counts only where no word stands before it: "7-3" is 7 and 3.
-_WORD = re.compile(r"(?<!\w)-?\d[\d,]*(?:[.:/]\d+)*|\d[\d,]*(?:[.:/]\d+)*|(?!\d)[^\s\-.,:/]+")
+# A character of a script without spaces is a word too.
+_WORD = re.compile(
+    r"(?<!\w)-?\d[\d,]*(?:[.:/]\d+)*|\d[\d,]*(?:[.:/]\d+)*"
+    rf"|[{UNSPACED}]|(?!\d)(?:(?![{UNSPACED}])[^\s\-.,:/])+"
+)
+# A bare "da" may be the end of a word in hiragana.
+_COPULA = re.compile(
+    r"(?<=.)(?:\u3067\u3059|\u3067\u3057\u305f|\u3067\u3042\u308b|\u3060\u3063\u305f"
+    r"|(?<=[^\u3040-\u309f])\u3060)(?:\u3088|\u306d)?$"
+)
+"""How a Japanese sentence ends that says what something is: desu, deshita, de aru, datta, da."""
 _THOUSANDS = re.compile(r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _WITH_UNIT = re.compile(r"(\d+)[^\W\d_]+$")
 """`60min`, `0c`."""
@@ -85,8 +96,8 @@ _KNOWS_NOT = re.compile(
 def is_right(text: str, item: ExamItem) -> bool:
     """Whether `text` is right by the item's form.
 
-    Case, punctuation, spacing and articles do not count; numbers are compared whole, so "110" does
-    not end with "10", and "10.0", "1,000" and "$5" are 10, 1000 and 5.
+    Case, punctuation, spacing, articles and a Japanese copula at the end do not count; numbers are
+    compared whole, so "110" does not end with "10", and "10.0", "1,000" and "$5" are 10, 1000, 5.
 
     - `exact`, `final`: it is an accepted answer, or ends with one at a word.
     - `holds`: it says an accepted answer, and none of `choices` before it.
@@ -147,7 +158,7 @@ def normalise(text: str) -> list[str]:
 
 
 def _matches(text: str, accepted: str, form: str) -> bool:
-    said, wanted = normalise(text), normalise(accepted)
+    said, wanted = _without_copula(normalise(text)), _without_copula(normalise(accepted))
     if not wanted:
         # Nothing but punctuation, such as an operator: compared as it stands.
         said, wanted = text.split(), accepted.split()
@@ -158,6 +169,12 @@ def _matches(text: str, accepted: str, form: str) -> bool:
     if form == "starts":
         return said[: len(wanted)] == wanted and len(said) > len(wanted)
     return said[-len(wanted) :] == wanted and (form == "final" or len(said) > len(wanted))
+
+
+def _without_copula(words: list[str]) -> list[str]:
+    """'It is Tokyo' ends with its verb in Japanese, and its answer stands before it."""
+    end = _COPULA.search("".join(words[-6:]))
+    return words[: -len(end[0])] if end else words
 
 
 def _holds(text: str, accepted: Sequence[str], wrong: Sequence[str]) -> bool:

@@ -15,10 +15,18 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from feldspar.records import Chunk, Seed
+from feldspar.text.words import UNSPACED
+from feldspar.tokens.count import count_words
 
 CountTokens = Callable[[str], int]
 
-_SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]\u201d\u2019]*\s+|(?<=[\u3002\uff01\uff1f])|\n\s*\n")
+# Of Chinese and Japanese too, where what is quoted is part of a sentence.
+_SENTENCE_END = re.compile(
+    r"(?<=[.!?])[\"')\]\u201d\u2019]*\s+"
+    r"|(?<=[\u3002\uff01\uff1f\uff61])(?![\u300d\u300f\uff09\u3011])|\n\s*\n"
+)
+_EAST_ASIAN = re.compile(f"[{UNSPACED}]")
+_EAST_ASIAN_PAUSE = re.compile(r"[\u3001\u3002\uff01\uff0c\uff1a\uff1b\uff1f\uff61\uff64]")
 _HEADING = re.compile(r" {0,3}#{1,6}(\s|$)")
 _UNDERLINE = re.compile(r" {0,3}(=+|-{2,})\s*$")
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
@@ -26,7 +34,7 @@ _ROW = re.compile(r"\s*(\||[-*+] |\d+[.)] )|    |\t")
 _ROW_END = re.compile(r"\n")
 # The line under a table's header: `|---|:--:|`.
 _RULE = re.compile(r"[ \t]*\|[ \t:|-]*-[ \t:|-]*\n?")
-_LETTERS = re.compile(r"\w+")
+_LETTERS = re.compile(rf"{_EAST_ASIAN.pattern}|(?:(?!{_EAST_ASIAN.pattern})\w)+")
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
 
 
@@ -64,7 +72,8 @@ class Coverage(NamedTuple):
 
 
 def cover(texts: Sequence[str], chunks: Sequence[Chunk], seeds: Sequence[Seed]) -> Coverage:
-    """Measure by words, so that line breaks and punctuation do not count."""
+    """Measure by words, so that line breaks and punctuation do not count; each East Asian character
+    is one."""
     held = {chunk.id: f" {_plain(chunk.text)} " for chunk in chunks}
     contexts = {seed.line: f" {_plain(seed.context)} " for seed in seeds if seed.context}
     lines = {
@@ -72,8 +81,8 @@ def cover(texts: Sequence[str], chunks: Sequence[Chunk], seeds: Sequence[Seed]) 
         for key, text in held.items()
     }
     found = {line for of_chunk in lines.values() for line in of_chunk}
-    num_words = sum(len(text.split()) for text in texts)
-    num_covered = min(num_words, sum(len(chunk.text.split()) for chunk in chunks))
+    num_words = sum(count_words(text) for text in texts)
+    num_covered = min(num_words, sum(count_words(chunk.text) for chunk in chunks))
     torn = tuple(line for line in contexts if line not in found)
     return Coverage(num_words, num_covered, lines, torn)
 
@@ -212,17 +221,30 @@ def _between(text: str, start: int, end: int, end_pattern: re.Pattern[str]) -> I
 def _halved(
     text: str, start: int, end: int, max_tokens: int, count_tokens: CountTokens
 ) -> Iterator[_Unit]:
-    """Halve at the space nearest to the middle, again and again, until every part fits."""
+    """Halve at the space nearest to the middle, again and again, until every part fits; a script
+    without spaces after a comma or a stop where there is one."""
     num_tokens = count_tokens(_passage(text, start, end))
     if num_tokens <= max_tokens or end - start <= 1:
         yield _Unit(start, end, num_tokens)
         return
     middle = (start + end) // 2
+    if _EAST_ASIAN.search(text, middle - 1, middle + 1) and (
+        pause := _pause(text, start, end, middle)
+    ):
+        yield from _halved(text, start, pause, max_tokens, count_tokens)
+        yield from _halved(text, pause, end, max_tokens, count_tokens)
+        return
     before = max(text.rfind(space, start + 1, middle) for space in " \n\t")
     after = text.find(" ", middle, end - 1)
     cut = before if before > 0 else after if after > 0 else middle - 1
     yield from _halved(text, start, cut + 1, max_tokens, count_tokens)
     yield from _halved(text, cut + 1, end, max_tokens, count_tokens)
+
+
+def _pause(text: str, start: int, end: int, middle: int) -> int | None:
+    """Where the pause ends that is nearest to the middle, inside the span."""
+    ends = (match.end() for match in _EAST_ASIAN_PAUSE.finditer(text, start, end))
+    return min((e for e in ends if e < end), key=lambda e: abs(e - middle), default=None)
 
 
 def _packed(

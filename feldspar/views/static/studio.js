@@ -1,4 +1,4 @@
-// Keys and the chat page. Everything else works without a script.
+// Keys, buttons that have something done, and the chat page. What only shows works without a script.
 "use strict";
 
 document.addEventListener("keydown", (event) => {
@@ -7,6 +7,31 @@ document.addEventListener("keydown", (event) => {
   const search = document.querySelector("input[type=search]");
   if (search) { event.preventDefault(); search.focus(); search.select(); }
 });
+
+// Buttons that have something done: data-post is where, data-body what, data-go the page to go to then.
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("[data-post]");
+  if (!button) return;
+  const problem = button.closest("form, main").querySelector(".problem");
+  button.disabled = true;
+  if (problem) problem.textContent = "";
+  try {
+    const reply = await fetch(button.dataset.post, { method: "POST", headers: { "Content-Type": "application/json" }, body: button.dataset.body || JSON.stringify(asked(button.form)) });
+    if (!reply.ok) throw new Error(await reply.text());
+    const told = await reply.json();
+    if (button.dataset.go) location.assign(button.dataset.go.replace("RUN", encodeURIComponent(told.run)));
+  } catch (error) {
+    button.disabled = false;
+    if (problem) problem.textContent = error.message;
+  }
+});
+
+// A recipe's form: its fields that are filled in, and one setting a line.
+function asked(form) {
+  const fields = [...form.elements].filter((field) => field.name.includes(".") && field.value.trim());
+  const lines = form.elements.settings.value.split("\n").map((line) => line.trim()).filter(Boolean);
+  return { recipe: form.elements.recipe.value, settings: [...fields.map((f) => `${f.name}=${f.value.trim()}`), ...lines] };
+}
 
 const form = document.getElementById("chat-form");
 if (form) startChat(form);

@@ -1,10 +1,9 @@
 """Wheel and sdist, built, installed and run in environments of their own.
 
-    python benchmarks/packaging.py                  # wheel, sdist, uvx, all extras; prints a table
-    python benchmarks/packaging.py --full           # the quickstart as it is, not in small
-    python benchmarks/packaging.py --lowest         # the lower bounds of pyproject.toml, with the
-                                                    # fast tests in that environment
-    python benchmarks/packaging.py --document FILE  # and a PDF read with the extra `documents`
+    python benchmarks/wheel_and_sdist.py          # wheel, sdist, uvx, all extras; prints a table
+    python benchmarks/wheel_and_sdist.py --full   # the quickstart as it is, not in small
+    python benchmarks/wheel_and_sdist.py --lowest # fast tests with the lowest versions
+    python benchmarks/wheel_and_sdist.py --document FILE  # and a PDF read: extra `documents`
 
 Every environment is fresh, lies in a temporary folder and takes what constraints.txt pins. Commands
 run in an empty folder, without PYTHONPATH. Ends with 1 where any command fails.
@@ -39,9 +38,31 @@ TESTED = ("dev", *(extra for extra in EXTRAS if extra != "documents"))
 READ_DOCUMENT = """
 import sys
 from pathlib import Path
+from docling.datamodel.base_models import InputFormat
+from docling.datamodel.pipeline_options import NativePdfPipelineOptions
+from docling.document_converter import DocumentConverter, PdfFormatOption
+from docling.pipeline.native_pdf_pipeline import NativePdfPipeline
+from docx import Document
 from feldspar.taxonomy.documents.office import text_of_office
-text = text_of_office(Path(sys.argv[1]), Path(sys.argv[2]), may_fetch=True)
-print(len(text.split()), "words, begins:", " ".join(text.split()[:12]))
+path, cache = Path(sys.argv[1]), Path(sys.argv[2])
+cache.mkdir()
+document = Document()
+document.add_heading("Quartz")
+document.add_paragraph("Quartz is hard and clear.")
+document.save(cache / "quartz.docx")
+text = text_of_office(cache / "quartz.docx", cache, may_fetch=False)
+assert text.split() == "# Quartz Quartz is hard and clear.".split(), text
+try:
+    num_words = len(text_of_office(path, cache, may_fetch=True).split())
+    said = f"{num_words} words with docling's models"
+except Exception as error:
+    said = f"docling's models: {type(error).__name__}"
+options = PdfFormatOption(
+    pipeline_cls=NativePdfPipeline, pipeline_options=NativePdfPipelineOptions()
+)
+converter = DocumentConverter(format_options={InputFormat.PDF: options})
+plain = converter.convert(path).document.export_to_markdown()
+print(f"DOCX as written; {said}; {len(plain.split())} words by docling's parser alone")
 """
 
 
@@ -55,6 +76,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--full", action="store_true", help="the quickstart as it is")
     parser.add_argument("--lowest", action="store_true", help="the lower bounds, and nothing else")
+    parser.add_argument("--tests", nargs="*", default=[], help="with --lowest: these files alone")
     parser.add_argument("--document", type=Path, help="a PDF to be read with docling")
     arguments = parser.parse_args()
     rows: list[Row] = []
@@ -62,7 +84,7 @@ def main() -> int:
         folder = Path(name)
         try:
             if arguments.lowest:
-                rows += lowest(folder)
+                rows += lowest(folder, arguments.tests)
             elif arguments.document:
                 rows += document(folder, arguments.document.resolve())
             else:
@@ -119,7 +141,7 @@ def build(folder: Path) -> list[object]:
     return [python, "-m", "build", "--outdir", folder, ROOT]
 
 
-def lowest(folder: Path) -> list[Row]:
+def lowest(folder: Path, files: list[str]) -> list[Row]:
     """The lowest direct versions that pyproject.toml allows, installed and tested. torch is exempt:
     another build than the one at hand is several gigabytes."""
     torch = next(p for p in CONSTRAINTS.read_text().splitlines() if p.startswith("torch=="))
@@ -133,7 +155,18 @@ def lowest(folder: Path) -> list[Row]:
     rows = [timed("lowest: uv pip install", [*install, "-e", f"{ROOT}[{','.join(TESTED)}]"])]
     rows.append(Row("lowest: installed", 0, installed(python)))
     rows.append(Row("lowest: versions", 0, versions(python)))
-    tests = [python, "-m", "pytest", "-m", "not slow and not gpu", "-n", "2", "--dist", "loadfile"]
+    tests = [
+        python,
+        "-m",
+        "pytest",
+        "-m",
+        "not slow and not gpu",
+        "-n",
+        "2",
+        "--dist",
+        "loadfile",
+        *files,
+    ]
     # What such old versions warn of is theirs.
     tests += ["-W", "default", "-p", "no:cacheprovider"]
     rows.append(timed("lowest: fast tests", tests, cwd=ROOT, shows=r"\d+ passed.*"))

@@ -1,0 +1,142 @@
+// A leaf's form: what is typed is checked on the server as a file, and findings come to their fields.
+"use strict";
+
+const authoring = document.getElementById("authoring");
+if (authoring) startAuthoring(authoring);
+
+function startAuthoring(room) {
+  const form = document.getElementById("leaf-form");
+  const examples = document.getElementById("examples");
+  const status = document.getElementById("leaf-status");
+  const problem = document.getElementById("leaf-problem");
+  let waiting = null;
+  let asked = 0;
+
+  const post = async (url, body) => {
+    const about = { taxonomy: room.dataset.taxonomy, path: room.dataset.path };
+    const reply = await fetch(url, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ ...about, ...body }) });
+    if (!reply.ok) throw new Error(await reply.text());
+    return reply.json();
+  };
+  const clone = (id) => document.getElementById(id).content.firstElementChild.cloneNode(true);
+  const value = (place, name) => place.querySelector(`[data-field="${name}"]`).value;
+  const old = (place) => (place.dataset.old === undefined ? null : Number(place.dataset.old));
+  const read = () => ({
+    created_by: value(form, "created_by"), domain: value(form, "domain"), description: value(form, "description"),
+    digest: room.dataset.digest,
+    examples: [...examples.children].map((example) => ({
+      old: old(example), context: value(example, "context"),
+      pairs: [...example.querySelectorAll(".pair")].map((pair) => ({ old: old(pair), question: value(pair, "question"), answer: value(pair, "answer") })),
+    })),
+  });
+  // Where the findings of a field stand: "example-0-pair-1-answer".
+  const placeOf = (field) => {
+    const parts = /^example-(\d+)(?:-pair-(\d+))?(?:-(\w+))?$/.exec(field);
+    if (!parts) return form.querySelector(`:scope > .findings[data-of="${field}"], .two > div > .findings[data-of="${field}"]`);
+    const example = examples.children[Number(parts[1])];
+    const pair = parts[2] === undefined ? example : example && example.querySelectorAll(".pair")[Number(parts[2])];
+    return pair && pair.querySelector(`.findings[data-of="${parts[3] || (parts[2] === undefined ? "example" : "pair")}"]`);
+  };
+  const show = (told) => {
+    form.querySelectorAll(".findings").forEach((list) => list.replaceChildren());
+    for (const found of told.findings) {
+      const item = document.createElement("li");
+      const word = document.createElement("b");
+      item.className = found.severity;
+      word.textContent = `${{ error: "✕", warning: "!", note: "–" }[found.severity]} ${found.severity} ${found.code}: `;
+      item.append(word, `${found.message}. ${found.cure}.`);
+      (placeOf(found.field) || form.querySelector('.findings[data-of=""]')).append(item);
+    }
+    const diff = document.getElementById("leaf-diff");
+    diff.replaceChildren(...(told.diff || "nothing").split("\n").map((line) => {
+      const span = document.createElement("span");
+      span.className = line.startsWith("+") ? "added" : line.startsWith("-") ? "removed" : "";
+      span.textContent = line || " ";
+      return span;
+    }));
+    document.querySelectorAll("[data-chunk]").forEach((passage) => {
+      const has = told.covered.includes(passage.dataset.chunk);
+      const tag = passage.querySelector("[data-covered]");
+      tag.classList.toggle("good", has);
+      tag.textContent = has ? "✓ has a seed" : "no seed yet";
+    });
+    const errors = told.findings.filter((found) => found.severity === "error").length;
+    status.textContent = `${told.findings.length} findings, ${errors} of them errors${errors ? ": runs stop at a leaf with errors" : ""}`;
+  };
+  const check = async () => {
+    const mine = ++asked;
+    try {
+      const told = await post("/leaf/check", read());
+      if (mine !== asked) return;
+      problem.textContent = "";
+      show(told);
+    } catch (error) {
+      if (mine === asked) problem.textContent = error.message;
+    }
+  };
+  const soon = () => { clearTimeout(waiting); waiting = setTimeout(check, 500); };
+
+  form.addEventListener("input", soon);
+  room.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-edit]");
+    if (!button) return;
+    const example = button.closest(".example");
+    const added = { "add-example": () => examples.appendChild(clone("example-template")),
+      "use-passage": () => examples.appendChild(clone("example-template")),
+      "add-pair": () => example.querySelector(".pairs").appendChild(clone("pair-template")),
+      "drop-pair": () => { button.closest(".pair").remove(); return null; },
+      "drop-example": () => { example.remove(); return null; } }[button.dataset.edit]();
+    if (button.dataset.edit === "use-passage") {
+      added.querySelector('[data-field="context"]').value = button.closest(".passage").querySelector("blockquote").textContent;
+      added.scrollIntoView({ block: "center" });
+      added.querySelector('[data-field="question"]').focus();
+    } else if (added) added.querySelector("textarea").focus();
+    soon();
+  });
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    problem.textContent = "";
+    try {
+      const told = await post("/leaf/save", read());
+      room.dataset.digest = told.digest;
+      [...examples.children].forEach((example, number) => {
+        example.dataset.old = number;
+        example.querySelectorAll(".pair").forEach((pair, place) => { pair.dataset.old = place; });
+      });
+      await check();
+      status.textContent = `saved; ${status.textContent}`;
+    } catch (error) {
+      problem.textContent = `Not saved: ${error.message}`;
+    }
+  });
+
+  const input = document.getElementById("documents-input");
+  const drop = document.getElementById("drop");
+  const upload = async (files) => {
+    const said = document.getElementById("drop-problem");
+    said.textContent = "";
+    for (const file of files) {
+      try {
+        const content = await new Promise((resolve, reject) => {
+          const reader = new FileReader();
+          reader.onload = () => resolve(reader.result.split(",")[1] || "");
+          reader.onerror = () => reject(reader.error);
+          reader.readAsDataURL(file);
+        });
+        const told = await post("/leaf/documents", { name: file.name, content });
+        // The server's own page, everything in it escaped.
+        document.getElementById("documents").innerHTML = told.html;
+      } catch (error) {
+        said.textContent = error.message;
+      }
+    }
+    check();
+  };
+  if (drop) {
+    input.addEventListener("change", async () => { await upload([...input.files]); input.value = ""; });
+    drop.addEventListener("dragover", (event) => { event.preventDefault(); drop.classList.add("over"); });
+    drop.addEventListener("dragleave", () => drop.classList.remove("over"));
+    drop.addEventListener("drop", (event) => { event.preventDefault(); drop.classList.remove("over"); upload([...event.dataTransfer.files]); });
+  }
+  check();
+}

@@ -1,0 +1,178 @@
+"""Runs are planned, started, stopped and gone on with from the page, and live without it."""
+
+import asyncio
+import json
+import time
+from pathlib import Path
+
+import pytest
+from by_hand import do_step
+from studio_client import Client, enter, in_studio
+from tiny_run import RECIPE, write_recipe
+
+from feldspar.config import Recipe
+from feldspar.errors import FeldsparError, RunError
+from feldspar.progress_file import read_run_state
+from feldspar.runs import Run
+from feldspar.studio.plan_pages import asked_settings
+from feldspar.studio.project import Project
+from feldspar.studio.run_control import LaunchRequest, RunControl
+
+PATIENCE_SECONDS = 240
+NAMED = Recipe.model_validate({"name": "tiny", "taxonomy": {"path": "t"}, "student": {"base": "b"}})
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    write_recipe(tmp_path)
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "broken.toml").write_text("what = <b>")
+    (tmp_path / "pyproject.toml").write_text("")
+    (tmp_path / "runs").mkdir()
+    (tmp_path.parent / "outside.toml").write_text(RECIPE)
+    return tmp_path
+
+
+def test_the_recipes_of_a_project_are_listed(project: Path) -> None:
+    found = Project(project / "runs").recipes()
+    assert [(r.path, r.run_name) for r in found] == [
+        ("recipe.toml", "tiny"),
+        ("recipes/broken.toml", ""),
+    ]
+    assert "not TOML" in found[1].fault
+
+
+@pytest.mark.parametrize(
+    "name", ["../outside.toml", "pyproject.toml", "", "/etc/passwd", "./recipe.toml"]
+)
+def test_no_recipe_lies_outside_the_project(project: Path, name: str) -> None:
+    with pytest.raises(RunError, match="no recipe"):
+        Project(project / "runs").recipe_path(name)
+
+
+def test_a_form_gives_settings(project: Path) -> None:
+    asked = {"teacher.prompt_price": " 2.5 ", "settings": "seed = 3\n\n train.seed=1", "else": "x"}
+    assert asked_settings(asked) == ["teacher.prompt_price=2.5", "seed = 3", "train.seed=1"]
+
+
+def test_what_cannot_be_started_is_refused_before_anything_is_written(project: Path) -> None:
+    control = RunControl(Project(project / "runs"))
+    for recipe, setting in (
+        ("recipes/broken.toml", ""),
+        ("recipe.toml", "--help"),
+        ("recipe.toml", "nonsense.key = 1"),
+        ("recipe.toml", 'name = "../../elsewhere"'),
+    ):
+        with pytest.raises(FeldsparError):
+            control.start(LaunchRequest(recipe=recipe, settings=[setting] if setting else []))
+    assert list((project / "runs").iterdir()) == []
+    with pytest.raises(RunError, match="does not run"):
+        control.stop("tiny")
+
+
+def test_a_run_that_another_process_writes_is_not_started(project: Path) -> None:
+    control = RunControl(Project(project / "runs"))
+    with Run(project / "runs" / "tiny", NAMED), pytest.raises(RunError, match="runs already"):
+        control.start(LaunchRequest(recipe="recipe.toml"))
+
+
+def test_a_studio_that_only_reads_starts_and_stops_nothing(project: Path) -> None:
+    with Run(project / "runs" / "tiny", NAMED) as run:
+        do_step(run, "leaves", lambda: [])
+
+    async def use(client: Client) -> None:
+        await enter(client)
+        assert (await client.post("/runs", json={"recipe": "recipe.toml"})).status == 403
+        assert (await client.post("/runs/tiny/stop", json={})).status == 403
+        page = await (await client.get("/plan?recipe=recipe.toml")).text()
+        assert "only reads" in page
+        assert "data-post" not in page
+        assert "data-post" not in await (await client.get("/runs/tiny/live")).text()
+
+    in_studio(project / "runs", use, read_only=True)
+
+
+def test_pages_of_recipes_show_hostile_text_as_text(project: Path) -> None:
+    hostile = "<script>alert(1)</script>"
+    (project / "hostile.toml").write_text(f"# {hostile}\nname = 'x'\n[student]\nbase = 'b'\n")
+
+    async def use(client: Client) -> None:
+        await enter(client)
+        for page in (
+            "/",
+            "/plan?recipe=hostile.toml",
+            f"/plan?recipe=hostile.toml&settings={hostile}",
+            "/plan?recipe=recipes/broken.toml",
+            f"/plan?recipe={hostile}",
+        ):
+            text = await (await client.get(page)).text()
+            assert "<script>alert" not in text, page
+        reply = await client.post("/runs", json={"recipe": "recipes/broken.toml"})
+        assert reply.status == 422
+        assert "not TOML" in await reply.text()
+
+    in_studio(project / "runs", use)
+
+
+@pytest.mark.slow
+def test_a_plan_has_the_prices_that_were_given(
+    project: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FELDSPAR_CACHE", str(cache))
+
+    async def use(client: Client) -> None:
+        await enter(client)
+        asked = {"recipe": "recipe.toml", "teacher.prompt_price": "1000"}
+        text = await (await client.get("/plan/figures", params=asked)).text()
+        assert "no prices are given" not in text
+        assert "knowledge-short" in text
+        text = await (
+            await client.get("/plan/figures", params={"recipe": "recipes/broken.toml"})
+        ).text()
+        assert "not TOML" in text
+
+    in_studio(project / "runs", use)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3 * PATIENCE_SECONDS)
+def test_a_run_is_started_stopped_and_gone_on_with(
+    project: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FELDSPAR_CACHE", str(cache))
+    run = project / "runs" / "tiny"
+
+    async def until(client: Client, state: str) -> str:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            assert time.monotonic() < deadline, f"never {state}: {(run / 'run.log').read_text()}"
+            text = await (await client.get("/runs/tiny/live")).text()
+            if f">{state}</span>" in text:
+                return text
+            await asyncio.sleep(0.2)
+
+    async def begin(client: Client) -> None:
+        await enter(client)
+        reply = await client.post("/runs", json={"recipe": "recipe.toml"})
+        assert await reply.json() == {"run": "tiny"}
+        assert (await client.post("/runs", json={"recipe": "recipe.toml"})).status == 409
+        assert 'data-post="/runs/tiny/stop"' in await until(client, "running")
+
+    async def end(client: Client) -> None:
+        # Another studio: the run has lived on without the first.
+        await enter(client)
+        await until(client, "running")
+        assert (await client.post("/runs/tiny/stop", json={})).status == 200
+        text = await until(client, "interrupted")
+        assert "Go on" in text
+        request = json.loads((run / "launch.json").read_text())
+        assert (await client.post("/runs", json=request)).status == 200
+        await until(client, "ended")
+
+    in_studio(project / "runs", begin)
+    said = read_run_state(run)
+    assert said is not None
+    assert said.state == "running"
+    in_studio(project / "runs", end)
+    assert (run / "report.html").exists()
+    assert "interrupted; nothing is lost" in (run / "run.log").read_text()
