@@ -38,9 +38,31 @@ TESTED = ("dev", *(extra for extra in EXTRAS if extra != "documents"))
 READ_DOCUMENT = """
 import sys
 from pathlib import Path
+from docling.datamodel.base_models import InputFormat
+from docling.datamodel.pipeline_options import NativePdfPipelineOptions
+from docling.document_converter import DocumentConverter, PdfFormatOption
+from docling.pipeline.native_pdf_pipeline import NativePdfPipeline
+from docx import Document
 from feldspar.taxonomy.documents.office import text_of_office
-text = text_of_office(Path(sys.argv[1]), Path(sys.argv[2]), may_fetch=True)
-print(len(text.split()), "words, begins:", " ".join(text.split()[:12]))
+path, cache = Path(sys.argv[1]), Path(sys.argv[2])
+cache.mkdir()
+document = Document()
+document.add_heading("Quartz")
+document.add_paragraph("Quartz is hard and clear.")
+document.save(cache / "quartz.docx")
+text = text_of_office(cache / "quartz.docx", cache, may_fetch=False)
+assert text.split() == "# Quartz Quartz is hard and clear.".split(), text
+try:
+    num_words = len(text_of_office(path, cache, may_fetch=True).split())
+    said = f"{num_words} words with docling's models"
+except Exception as error:
+    said = f"docling's models: {type(error).__name__}"
+options = PdfFormatOption(
+    pipeline_cls=NativePdfPipeline, pipeline_options=NativePdfPipelineOptions()
+)
+converter = DocumentConverter(format_options={InputFormat.PDF: options})
+plain = converter.convert(path).document.export_to_markdown()
+print(f"DOCX as written; {said}; {len(plain.split())} words by docling's parser alone")
 """
 
 
