@@ -74,6 +74,7 @@ class Rows(Generic[R]):
         path = folder / DONE
         self.done = read_stored(path, Done, _REPEAT_WITHOUT_IT)
         self.folder = folder
+        self._is_checked = False
         self.key, self.seconds = self.done.key, self.done.seconds
         is_of_step = self.key[:8] == folder.name and self.done.is_whole
         if not is_of_step or not hasattr(records, self.done.record or "Sample"):
@@ -92,6 +93,9 @@ class Rows(Generic[R]):
             yield _moved(row, self.done.run_path, str(self.folder.parents[2]))
         if num_rows != len(self):
             raise damaged(path, f"it has {num_rows} rows, not {len(self)}")
+        if not self._is_checked:  # Another run's rows are whole too.
+            check_file(self.folder, ROWS, self.done.files)
+            self._is_checked = True
 
     def file(self, name: str) -> Path:
         """A file that the step wrote beside its rows; it may never have been there.
@@ -266,7 +270,7 @@ class Run:
             num_rows=num_rows,
             seconds=seconds,
             run_path=str(self.path),
-            files=mark_files(folder, (ROWS, DONE)),
+            files=mark_files(folder, (DONE,)),
         )
         write_json(folder / DONE, dataclasses.asdict(done.sealed()))
 

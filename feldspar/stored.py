@@ -59,7 +59,7 @@ class Done:
     run_path: str
     """Where the run was then."""
     files: dict[str, FileMark] = dataclasses.field(default_factory=dict)
-    """What it wrote beside its rows, by paths within its folder."""
+    """What it wrote, by paths within its folder."""
     checksum: str = ""
     """Of all the rest; empty in a run of an earlier version."""
 
