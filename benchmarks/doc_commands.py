@@ -41,6 +41,7 @@ WHY_NOT = {
     r"feldspar .*--show-completion": "depends on the user's shell: tests/cli/test_quickstart.py",
     r"feldspar taxonomy diff": "needs a repository: tests/taxonomy/test_taxonomy_diff.py",
     r"feldspar taxonomy draft": "needs a teacher: tests/taxonomy/test_taxonomy_commands.py",
+    r"feldspar gate .*gate.loss": "needs a retention exam: tests/evaluate/test_evaluate_gate.py",
     r"feldspar learn": "needs a base that can learn: tests/test_add_leaf.py",
     r".*(models/some-model|@MODEL)": "needs a model that is served or stands elsewhere",
     r"vllm|llama-server": "another program",
@@ -78,12 +79,15 @@ class Result(NamedTuple):
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, help="write the table there too")
+    parser.add_argument("--only", default="", help="commands alone that match this pattern")
     arguments = parser.parse_args()
     results = []
     with tempfile.TemporaryDirectory() as name:
         sandbox = Path(name)
         prepare(sandbox)
         for command in find_commands():
+            if not re.search(arguments.only, command.line):
+                continue
             results.append(do(command, sandbox))
             print(row(results[-1]), file=sys.stderr, flush=True)
     page = "\n".join([*head(results), *map(row, results)]) + "\n"
@@ -151,6 +155,8 @@ def do(command: Command, sandbox: Path) -> Result:
     if words[0] == "init":
         # Each page begins a project of its own.
         words[1:2] = [f"{command.page}-{words[1]}"] if words[1] == "my-model" else [words[1]]
+    if words[0] == "gate":
+        words, told = [*words, "--set", "gate.learned=0.1"], ", with a bound"
     if words[0] == "frontier" and "--plan" not in words:
         words, told = [*words, "--plan"], ", with --plan"
     if "recipes/" in line and words[0] == "plan":
