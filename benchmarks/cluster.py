@@ -4,8 +4,9 @@
     python benchmarks/cluster.py [--samples 8] [--out benchmarks/cluster_WHAT_DATE.md]
 
 The cluster is Ray's own for tests: a head without slots and two raylets with two CPU slots each,
-all on this machine. Teacher, policy and both models of the reward pair are commands with two
-copies. Runs lose a server, a Ray worker or a whole raylet while a role is at work. What is compared
+all on this machine. Policy and both models of the reward pair are commands with two copies there;
+the embedded teacher, which listens on its own machine alone, has two copies next to the run. Runs
+lose a server, a Ray worker or a whole raylet while a role is at work. What is compared
 are the rows of exams, samples and phases and the digests of all checkpoints.
 """
 
@@ -49,6 +50,8 @@ path = "world:taxonomy"
 branches = ["knowledge", "compositional"]
 chunk_tokens = 120
 [teacher]
+# It listens on this machine alone.
+engine = "local"
 command = "TEACHER"
 model = "feldspar-world"
 replicas = 2
@@ -75,15 +78,18 @@ max_new_tokens = 8
 control = false
 [prefer.policy_server]
 command = "SERVE"
+key_variable = "FELDSPAR_API_KEY"
 replicas = 2
 concurrency = 2
 [prefer.aligned_server]
 command = "SERVE"
+key_variable = "FELDSPAR_API_KEY"
 model = "ALIGNED"
 replicas = 2
 concurrency = 2
 [prefer.base_server]
 command = "SERVE"
+key_variable = "FELDSPAR_API_KEY"
 model = "BASE"
 replicas = 2
 concurrency = 2
@@ -98,7 +104,6 @@ min_selection_items = 4
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     name: str
-    seconds: float
     warnings: int
     """Servers that were started again."""
     rows: dict[str, bytes]
@@ -106,12 +111,12 @@ class Outcome:
 
 
 def write_recipe(folder: Path, engine: str, samples: int) -> Path:
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "recipe.toml"
     feldspar = " ".join(module_command("feldspar.cli.main"))
     text = RECIPE.replace("ENGINE", engine).replace("SAMPLES", str(samples))
     text = text.replace("TEACHER", f"{feldspar} world serve --recipe {path} --port {{port}}")
-    text = text.replace("SERVE", f"{feldspar} serve {{model}} --port {{port}}")
+    text = text.replace("SERVE", f"{feldspar} serve {{model}} --host {{host}} --port {{port}}")
     path.write_text(text, encoding="utf-8")
     prefer = place(read_recipe(path), folder, SILENT).prefer
     assert prefer is not None
@@ -122,7 +127,6 @@ def write_recipe(folder: Path, engine: str, samples: int) -> Path:
 
 def do_run(name: str, recipe: Path, meanwhile: Callable[[], None] | None = None) -> Outcome:
     """The command line to its end, with something that happens on the way."""
-    began = time.monotonic()
     log_path = recipe.with_name("said.txt")
     with log_path.open("wb") as said:
         process = subprocess.Popen(
@@ -150,7 +154,6 @@ def do_run(name: str, recipe: Path, meanwhile: Callable[[], None] | None = None)
         rows[step] = (made.folder / "rows.jsonl.zst").read_bytes()
     return Outcome(
         name=name,
-        seconds=time.monotonic() - began,
         warnings=" ".join(text.split()).count("it is started again"),
         rows=rows,
         digests=[(c.phase, c.step, c.digest) for c in checkpoints],
@@ -189,11 +192,11 @@ def ray_cluster() -> Iterator[Any]:
 
     cluster = Cluster(
         initialize_head=True,
-        head_node_args={"num_cpus": 0, "node_ip_address": "127.0.0.1", "include_dashboard": False},
+        head_node_args={"num_cpus": 0, "include_dashboard": False},
     )
     try:
         for _ in range(2):
-            cluster.add_node(num_cpus=2, node_ip_address="127.0.0.1")
+            cluster.add_node(num_cpus=2)
         os.environ["RAY_ADDRESS"] = cluster.address
         yield cluster
     finally:
@@ -203,39 +206,40 @@ def ray_cluster() -> Iterator[Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=int, default=8, help="of a leaf")
+    parser.add_argument("--root", type=Path, help="keeps the runs; those that are done stay")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     outcomes: list[Outcome] = []
+    # Servers that others could reach want a key; Ray's nodes are started with this environment.
+    os.environ["FELDSPAR_API_KEY"] = "proof"
     with tempfile.TemporaryDirectory() as temporary:
-        root = Path(temporary)
+        root = options.root or Path(temporary)
         local = do_run("local", write_recipe(root / "local", "local", options.samples))
         tell(outcomes, local, options.out)
         with ray_cluster() as cluster:
             for name, meanwhile in losses(root, cluster):
-                recipe = write_recipe(root / name, "ray", options.samples)
+                recipe = write_recipe(folder_of(root, name), "ray", options.samples)
                 tell(outcomes, do_run(name, recipe, meanwhile), options.out)
 
 
 def losses(root: Path, cluster: Any) -> Iterator[tuple[str, Callable[[], None] | None]]:
     """What happens in each run on the cluster."""
     yield "on Ray", None
-    teacher = str(root / "a teacher killed" / "recipe.toml")
-    yield (
-        "a teacher killed",
-        lambda: once_there(
-            lambda: processes_with("world serve", teacher),
-            3.0,
-            lambda p: os.kill(p, signal.SIGKILL),
-        ),
-    )
     # The policy's folder lies in the run; the guard's parent is Ray's worker.
-    policy = str(root / "a worker killed while drawing" / "runs")
+    policy = str(folder_of(root, "a worker killed while drawing"))
     yield (
         "a worker killed while drawing",
         lambda: once_there(
             lambda: processes_with(" serve ", policy),
             4.0,
             lambda p: os.kill(parent_of(parent_of(p)), signal.SIGKILL),
+        ),
+    )
+    server = str(folder_of(root, "a server killed while drawing"))
+    yield (
+        "a server killed while drawing",
+        lambda: once_there(
+            lambda: processes_with(" serve ", server), 4.0, lambda p: os.kill(p, signal.SIGKILL)
         ),
     )
     before = set(processes_with(" serve ", "aligned"))
@@ -249,11 +253,16 @@ def losses(root: Path, cluster: Any) -> Iterator[tuple[str, Callable[[], None] |
     )
 
 
+def folder_of(root: Path, name: str) -> Path:
+    """Without spaces: commands are split at them."""
+    return root / name.replace(" ", "-")
+
+
 def lose_node(cluster: Any) -> None:
     """One raylet dies with its workers; another joins later."""
     cluster.remove_node(sorted(cluster.worker_nodes, key=str)[0], allow_graceful=False)
     time.sleep(5)
-    cluster.add_node(num_cpus=2, node_ip_address="127.0.0.1")
+    cluster.add_node(num_cpus=2)
 
 
 def tell(outcomes: list[Outcome], outcome: Outcome, out: Path | None) -> None:
@@ -267,10 +276,7 @@ def tell(outcomes: list[Outcome], outcome: Outcome, out: Path | None) -> None:
 def row_of(outcome: Outcome, local: Outcome) -> str:
     same_rows = "same" if outcome.rows == local.rows else "**other**"
     same_models = "same" if outcome.digests == local.digests else "**other**"
-    return (
-        f"| {outcome.name} | {same_rows} | {same_models} | {outcome.warnings} "
-        f"| {outcome.seconds:.0f} |"
-    )
+    return f"| {outcome.name} | {same_rows} | {same_models} | {outcome.warnings} |"
 
 
 def as_page(outcomes: list[Outcome]) -> str:
@@ -282,11 +288,11 @@ def as_page(outcomes: list[Outcome]) -> str:
             f"`python benchmarks/cluster.py`, {datetime.now(UTC):%Y-%m-%d}; {machine}; Python "
             f"{platform.python_version()}, ray {version('ray')}, torch {version('torch')}.",
             "",
-            "Teacher, policy and reward pair are commands with two copies each, on two raylets "
-            "with two CPU slots each.",
+            "Policy and reward pair are commands with two copies each, on two raylets with two CPU "
+            "slots each; the teacher has two copies next to the run.",
             "",
-            "| run | rows | checkpoints | servers started again | seconds |",
-            "|---|---|---|---:|---:|",
+            "| run | rows | checkpoints | servers started again |",
+            "|---|---|---|---:|",
             *(row_of(outcome, outcomes[0]) for outcome in outcomes),
             "",
         ]

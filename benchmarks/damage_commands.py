@@ -17,6 +17,7 @@ import io
 import random
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -82,6 +83,10 @@ def learn(run: Path) -> str:
     return _said(start)
 
 
+def taxonomy_diff(run: Path) -> str:
+    return _cli("taxonomy diff", _compared(run), "--base", "main", "--json")
+
+
 def journal(run: Path) -> str:
     folder = run.parents[1]
     out = folder / "answers.jsonl"
@@ -98,6 +103,7 @@ COMMANDS: dict[str, Callable[[Path], str]] = {
     "chat": chat,
     "serve": serve,
     "learn": learn,
+    "taxonomy diff": taxonomy_diff,
     "journal": journal,
 }
 
@@ -155,11 +161,38 @@ def _texts(*paths: Path) -> str:
 
 
 def _leaves(run: Path) -> Iterator[Path]:
+    return (path.parent for path in sorted(_taxonomy(run).rglob("qna.yaml")))
+
+
+def _taxonomy(run: Path) -> Path:
     from feldspar.runs import read_recipe_of
 
     taxonomy = read_recipe_of(run).taxonomy
     assert taxonomy is not None
-    return (path.parent for path in sorted(Path(taxonomy.path).rglob("qna.yaml")))
+    return Path(taxonomy.path)
+
+
+def _compared(run: Path) -> Path:
+    return run.parents[1] / "compared"
+
+
+def repository_files(run: Path) -> dict[str, Path]:
+    """Files of a git repository with the run's taxonomy, in which one leaf has changed since."""
+    root = _compared(run)
+    shutil.copytree(_taxonomy(run), root)
+    git = ["git", "-C", str(root), "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for words in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-q", "-m", "a"]):
+        subprocess.run([*git, *words], check=True)
+    leaf = min(root.rglob("qna.yaml"))
+    found = subprocess.run(
+        [*git, "rev-parse", "HEAD:./" + leaf.relative_to(root).as_posix()],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+    leaf.write_text(leaf.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    names = ["HEAD", "index", "refs/heads/main", f"objects/{found[:2]}/{found[2:]}"]
+    return {f".git/{name[:12]}": root / ".git" / name for name in names}
 
 
 def outcome(run: Path, command: Callable[[Path], str], before: str, path: Path) -> str:
@@ -167,7 +200,10 @@ def outcome(run: Path, command: Callable[[Path], str], before: str, path: Path) 
         return "same" if command(run) == before else "LESS"
     except Told as told:
         said = str(told)
-        is_named = any(str(place) in said for place in (path, path.parent, path.name))
+        places = [path, path.parent, path.name]
+        # git names files by their place in the repository.
+        places += [place.parent for place in path.parents if place.name == ".git"]
+        is_named = any(str(place) in said for place in places)
         return "told" if is_named else f"NAMELESS {said[:300]}"
     except Exception as error:
         return f"TRACE {type(error).__name__}: {str(error)[:200]}"
@@ -186,8 +222,10 @@ def main() -> None:
         shutil.copytree(given.run.resolve().parents[1], project)
         run = project / "runs" / given.run.name
         commands = {n: c for n, c in COMMANDS.items() if given.only in n}
+        of_git = repository_files(run)
         before = {n: command(run) for n, command in commands.items()}
         files = files_of(run) | {"the journal": next(project.glob(".feldspar/journal.sqlite"))}
+        files |= of_git
         counts: dict[str, Counter[str]] = {n: Counter() for n in commands}
         for kind, path in files.items():
             for damage in dice.sample(sorted(KINDS), given.kinds):
@@ -196,6 +234,9 @@ def main() -> None:
                 if changed == content:
                     continue
                 for n, command in commands.items():
+                    # `taxonomy diff` reads no file of a run, and nothing else reads git's.
+                    if (kind in of_git) != (n == "taxonomy diff"):
+                        continue
                     write(path, changed)
                     found = outcome(run, command, before[n], path)
                     write(path, content)

@@ -41,6 +41,7 @@ from feldspar.student.model import load_to_answer
 
 MAX_NEW_TOKENS = 40
 CLOSE_NATS = 0.05
+BATCH = 25
 
 
 class Parting(NamedTuple):
@@ -123,13 +124,18 @@ def ours(folder: Path, run: Path, questions: Sequence[str]) -> list[str]:
 
 
 def plain(folder: Path, questions: Sequence[str]) -> list[str]:
-    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    """By transformers' own `generate`, in batches padded on the left."""
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder, padding_side="left")
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     answers = []
-    for question in questions:
-        ids = _prompt(tokenizer, question)
-        output = model.generate(torch.tensor([ids]), max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
-        answers.append(str(tokenizer.decode(output[0, len(ids) :], skip_special_tokens=True)))
+    for start in range(0, len(questions), BATCH):
+        turns = [[{"role": "user", "content": q}] for q in questions[start : start + BATCH]]
+        inputs = tokenizer.apply_chat_template(
+            turns, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
+        )
+        output = model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
+        new = output[:, inputs["input_ids"].shape[1] :]
+        answers += tokenizer.batch_decode(new, skip_special_tokens=True)
     return answers
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "build" / "pages"
 TOP = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "AGENTS.md")
-SHOWN = {".md", ".svg", ".png", ".toml"}
+SHOWN = {".md", ".svg", ".png", ".toml", ".sh", ".yaml"}
 INDEXED = {"docs/decisions": "Decisions", "recipes": "Recipes", "benchmarks": "Benchmarks"}
 
 

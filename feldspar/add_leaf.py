@@ -15,9 +15,9 @@ from feldspar.config import (
     TaxonomyConfig,
     lay_settings,
 )
-from feldspar.errors import RunError
+from feldspar.errors import RunError, TaxonomyError
 from feldspar.evaluate.scores import RETENTION
-from feldspar.files import write_text_whole
+from feldspar.files import is_utf8, write_text_whole
 from feldspar.flow import run_recipe
 from feldspar.progress import Progress
 from feldspar.records import ExamItem
@@ -50,6 +50,8 @@ def learning_recipe(
     run_path: Path, leaf: Path, settings: Sequence[str], progress: Progress
 ) -> Recipe:
     """The run's own recipe, changed to add one leaf to its result, with settings laid over it."""
+    if not is_utf8(leaf.resolve()):
+        raise TaxonomyError(f"{leaf.resolve()}: a name in it is not UTF-8; rename that folder")
     first = lay_settings(read_recipe_of(run_path), settings)
     result = result_of(run_path)
     of_leaf = {"path": str(leaf.resolve()), "leaves": (), "branches": ()}

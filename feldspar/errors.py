@@ -11,6 +11,8 @@ FeldsparError
 
 from __future__ import annotations
 
+import os
+
 
 class FeldsparError(Exception):
     """Something the user can mend; the command line shows it as one line, without a traceback."""
@@ -40,3 +42,9 @@ class RunError(FeldsparError):
 
 class DiskError(FeldsparError):
     exit_code = 7
+
+
+def disk_fault(error: OSError) -> str:
+    """What the system says of a file, with its name: `No space left on device (runs/demo)`."""
+    place = f" ({error.filename})" if error.filename else ""
+    return f"{os.strerror(error.errno) if error.errno else error}{place}"

@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -128,10 +128,55 @@ def write_text_whole(path: Path, text: str) -> None:
     write_bytes_whole(path, text.encode("utf-8"))
 
 
-def write_json(path: Path, value: object) -> None:
-    """Write a value that `json` knows, indented; folders above it are made."""
+def walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """As `os.walk`, where a folder that cannot be looked into is an OSError: `os.walk`, `glob` and
+    `rglob` leave it out without a word."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    return os.walk(folder, onerror=fail)
+
+
+def files_below(folder: Path, suffix: str = "") -> list[Path]:
+    """Every file in a folder and the folders in it whose name ends so, sorted; none where there is
+    no folder. Raises OSError where one of them cannot be looked into."""
+    if not folder.exists():
+        return []
+    found = (Path(place, name) for place, _, names in walk(folder) for name in names)
+    return sorted(path for path in found if path.name.endswith(suffix) and path.is_file())
+
+
+def is_utf8(text: str | Path) -> bool:
+    """Whether it can be written down: names of files may hold bytes that are no text."""
+    try:
+        str(text).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def write_texts_together(texts: Mapping[Path, str]) -> None:
+    """Write new files, folders above them included; where one fails, the others are taken back, so
+    that the same command can be repeated."""
+    written: list[Path] = []
+    try:
+        for path, text in texts.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text_whole(path, text)
+            written.append(path)
+    except BaseException:
+        for path in written:
+            path.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: object, *, is_shared: bool = False) -> None:
+    """Write a value that `json` knows, indented; folders above it are made. `is_shared`: several
+    processes may write the same at once, as in the cache."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text_whole(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+    write_bytes_whole(path, text.encode("utf-8"), is_shared=is_shared)
 
 
 def _own_place(path: Path) -> Path:

@@ -287,7 +287,7 @@ def find_training_rate(
             seconds=CPU_PROBE_SECONDS,
         )
         known[name] = speed._asdict()
-        write_json(path, known)
+        write_json(path, known, is_shared=True)
     if name not in known:
         return None
     tokens, seconds = known[name]["tokens"], known[name]["seconds"]
@@ -323,7 +323,7 @@ def find_rate(
             )
         if probed.calls:
             known[teacher] = probed._asdict()
-            write_json(path, known)
+            write_json(path, known, is_shared=True)
     if teacher not in known:
         return None
     probed = Probed(**known[teacher])

@@ -12,6 +12,7 @@ Files only grow. All files of the folder are read, so those of two reviewers mer
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 from collections import Counter
@@ -21,14 +22,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 
 from feldspar.errors import RunError
 from feldspar.files import write_json
 from feldspar.keys import content_key
 from feldspar.records import Sample
-from feldspar.stored import damaged, read_stored, reading
+from feldspar.stored import damaged, read_stored, reading, what_is_wrong
 
 ReviewVerdict = Literal["accepted", "rejected", "edited", "withdrawn"]
 REVIEWS = "reviews"
@@ -37,6 +38,7 @@ HONOURED = "reviewed.json"
 """In a run: what its last mix made of the decisions."""
 MAX_LETTERS = 20_000
 """Of a question or an answer that someone wrote."""
+LOCK_SECONDS = 10
 _NAME = re.compile(r"\w[\w.@+-]{0,63}")
 _CURE = "mend that line or delete it"
 
@@ -57,7 +59,7 @@ class ReviewDecision:
     reason: str = ""
     """Why it was rejected, or a note on what was edited."""
     question: str = ""
-    """With `edited`: as it is to be."""
+    """With `edited`: as it is to be; empty for the sample's own."""
     answer: str = ""
 
     def __post_init__(self) -> None:
@@ -122,24 +124,37 @@ def check_reviewer(name: str) -> str:
 
 
 def review_files(run_path: Path) -> list[Path]:
-    """The files of decisions, of all reviewers."""
-    return sorted((run_path / REVIEWS).glob("*.jsonl"))
+    """The files of decisions, of all reviewers. Raises RunError where there is no folder but
+    something else, and OSError where it cannot be looked into."""
+    folder = run_path / REVIEWS
+    if not folder.exists():
+        return []
+    if not folder.is_dir():
+        raise damaged(folder, "it is no folder", "move it away")
+    return sorted(path for path in folder.iterdir() if path.suffix == ".jsonl")
 
 
 def read_decisions(path: Path) -> list[ReviewDecision]:
-    """A file's decisions. A last line without its end was being written, and is left out.
+    """A file's decisions. A last line that was cut was being written, and is left out.
 
+    Within a file no decision of a reviewer is older than the one before it: clocks are set back.
     Raises RunError with the line that is damaged.
     """
     with reading(path, _CURE):
-        lines = path.read_bytes().split(b"\n")[:-1]
-    found = []
+        *lines, last = path.read_bytes().split(b"\n")
+    # Some editors end a file without a line end.
+    lines += [last] if _is_whole(last) else []
+    found: list[ReviewDecision] = []
+    newest: dict[str, datetime] = {}
     for number, line in enumerate(lines, start=1):
         try:
-            found.append(_DECISION.validate_json(line))
+            decision = _DECISION.validate_json(line)
+            at = newest[decision.reviewer] = max(
+                decision.at, newest.get(decision.reviewer, decision.at)
+            )
+            found.append(decision if at == decision.at else replace(decision, at=at))
         except ValueError as error:
-            why = str(error).splitlines()[-1 if "\n" not in str(error) else 2].strip()
-            raise damaged(path, f"line {number}: {why[:200]}", _CURE) from error
+            raise damaged(path, f"line {number}: {what_is_wrong(error)[:200]}", _CURE) from error
     return found
 
 
@@ -166,19 +181,35 @@ def add_decision(run_path: Path, decision: ReviewDecision) -> None:
     folder = run_path / REVIEWS
     folder.mkdir(exist_ok=True)
     path = folder / f"{check_reviewer(decision.reviewer)}.jsonl"
-    with FileLock(folder / f".{decision.reviewer}.lock"), path.open("ab+") as file:
-        _drop_unfinished(path)
+    try:
+        lock = FileLock(folder / f".{decision.reviewer}.lock").acquire(timeout=LOCK_SECONDS)
+    except Timeout:
+        raise RunError(f"{path} is being written by another process; wait for it") from None
+    with lock, path.open("ab") as file:
+        _end_last_line(path)
         file.write(_DECISION.dump_json(decision, exclude_defaults=True) + b"\n")
         file.flush()
         os.fsync(file.fileno())
 
 
-def _drop_unfinished(path: Path) -> None:
-    """Cut off a last line whose writer died, or the next one would be joined to it."""
+def _end_last_line(path: Path) -> None:
+    """Cut off a last line whose writer died, and end one that an editor did not, or the next one
+    would be joined to it."""
     content = path.read_bytes()
     whole = content.rfind(b"\n") + 1
-    if whole < len(content):
+    if _is_whole(content[whole:]):
+        with path.open("ab") as file:
+            file.write(b"\n")
+    elif whole < len(content):
         os.truncate(path, whole)
+
+
+def _is_whole(line: bytes) -> bool:
+    """Whether a line without its end is an object to its last brace."""
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 class KeyedSamples(Protocol):
@@ -320,7 +351,8 @@ def _honoured(
         return sample, "num_agreed"
     now = replace(sample, rejected_because=None)
     if decision.verdict == "edited":
-        now = replace(now, question=decision.question, answer=decision.answer)
+        question = decision.question.strip() and decision.question
+        now = replace(now, question=question or sample.question, answer=decision.answer)
     if now == sample:
         return sample, "num_agreed"
     if why_not(now) is not None:

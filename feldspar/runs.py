@@ -34,13 +34,13 @@ from pydantic import TypeAdapter
 
 from feldspar import records
 from feldspar.config import Recipe, move_paths
-from feldspar.errors import RecipeError, RunError
-from feldspar.files import ZstdReader, whole_file, write_json
+from feldspar.errors import DiskError, RecipeError, RunError
+from feldspar.files import ZstdReader, files_below, whole_file, write_json
 from feldspar.keys import content_key
 from feldspar.progress import SILENT, Progress
 from feldspar.progress_file import RecordedProgress
 from feldspar.steps import Step, Workspace
-from feldspar.stored import Done, check_file, damaged, mark_files, read_stored, reading
+from feldspar.stored import Done, check_file, check_name, damaged, mark_files, read_stored, reading
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +74,7 @@ class Rows(Generic[R]):
         path = folder / DONE
         self.done = read_stored(path, Done, _REPEAT_WITHOUT_IT)
         self.folder = folder
+        self._is_checked = False
         self.key, self.seconds = self.done.key, self.done.seconds
         is_of_step = self.key[:8] == folder.name and self.done.is_whole
         if not is_of_step or not hasattr(records, self.done.record or "Sample"):
@@ -92,6 +93,9 @@ class Rows(Generic[R]):
             yield _moved(row, self.done.run_path, str(self.folder.parents[2]))
         if num_rows != len(self):
             raise damaged(path, f"it has {num_rows} rows, not {len(self)}")
+        if not self._is_checked:  # Another run's rows are whole too.
+            check_file(self.folder, ROWS, self.done.files)
+            self._is_checked = True
 
     def file(self, name: str) -> Path:
         """A file that the step wrote beside its rows; it may never have been there.
@@ -159,6 +163,7 @@ def claim_run(path: Path, recipe_folder: Path) -> None:
 
     A project that was moved or copied takes its runs along: they are not where they were noted.
     """
+    check_name(path)
     note = path / "project.json"
     claim = {"folder": str(recipe_folder.resolve()), "run_path": str(path.resolve())}
     try:
@@ -193,6 +198,7 @@ class Run:
         self._lock = FileLock(path / LOCK)
 
     def __enter__(self) -> Run:
+        check_name(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
         try:
             self._lock.acquire(timeout=0)
@@ -264,7 +270,7 @@ class Run:
             num_rows=num_rows,
             seconds=seconds,
             run_path=str(self.path),
-            files=mark_files(folder, (ROWS, DONE)),
+            files=mark_files(folder, (DONE,)),
         )
         write_json(folder / DONE, dataclasses.asdict(done.sealed()))
 
@@ -374,7 +380,10 @@ def existing(path: Path) -> Path:
 
 def cache_folder() -> Path:
     """Where what can be made again is kept: FELDSPAR_CACHE, or `~/.cache/feldspar`."""
-    return Path(os.environ.get("FELDSPAR_CACHE") or Path.home() / ".cache" / "feldspar")
+    named = os.environ.get("FELDSPAR_CACHE") or os.path.expanduser("~/.cache/feldspar")
+    if named.startswith("~"):  # Some containers' users have no home.
+        raise DiskError("no home folder is known; set HOME, or FELDSPAR_CACHE to a folder")
+    return Path(named)
 
 
 class Digests:
@@ -390,7 +399,7 @@ class Digests:
     def of(self, path: Path) -> str:
         """sha256 of a file, or of the names and contents of a folder's files."""
         if path.is_dir():
-            files = sorted(p for p in path.rglob("*") if p.is_file())
+            files = files_below(path)
             return content_key([[p.relative_to(path).as_posix(), self.of(p)] for p in files])
         stat = path.stat()
         stamp = (stat.st_size, stat.st_mtime_ns)

@@ -17,9 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from feldspar.errors import RunError
+from feldspar.files import is_utf8
 
 T = TypeVar("T")
 
@@ -58,7 +59,7 @@ class Done:
     run_path: str
     """Where the run was then."""
     files: dict[str, FileMark] = dataclasses.field(default_factory=dict)
-    """What it wrote beside its rows, by paths within its folder."""
+    """What it wrote, by paths within its folder."""
     checksum: str = ""
     """Of all the rest; empty in a run of an earlier version."""
 
@@ -72,6 +73,15 @@ class Done:
         rest = dataclasses.asdict(dataclasses.replace(self, checksum=""))
         text = json.dumps(rest, sort_keys=True)
         return dataclasses.replace(self, checksum=hashlib.sha256(text.encode()).hexdigest())
+
+
+def check_name(path: Path) -> None:
+    """Raises RunError where a run lies below a name that is no text: its files say where it is."""
+    if not is_utf8(path.resolve()):
+        raise RunError(
+            f"{path.resolve()}: a name in it is not UTF-8, so no file could say where the run is; "
+            "rename that folder, or keep the run elsewhere with --runs"
+        )
 
 
 def damaged(path: Path, why: str, cure: str = "") -> RunError:
@@ -95,8 +105,17 @@ def reading(
     except (IsADirectoryError, NotADirectoryError) as error:
         raise damaged(path, "it is no file", cure) from error
     except malformed as error:
-        why = (str(error).splitlines() or [""])[0] or type(error).__name__
-        raise damaged(path, why, cure) from error
+        raise damaged(path, what_is_wrong(error), cure) from error
+
+
+def what_is_wrong(error: Exception) -> str:
+    """What a reader found, on one line: pydantic's own text begins with a count of its errors."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        message = first["msg"].removeprefix("Value error, ")
+        return f"{place}: {message}" if place else message
+    return (str(error).splitlines() or [""])[0] or type(error).__name__
 
 
 def read_stored(path: Path, kind: type[T], cure: str = "") -> T:

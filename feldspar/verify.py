@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from feldspar.errors import FeldsparError
 from feldspar.records import Checkpoint, Conversation, Phase
-from feldspar.reviews import read_decisions, read_honoured, review_files
-from feldspar.runs import CURRENT, DONE, REPEAT, Rows, open_step, read_recipe_of, read_rows
+from feldspar.reviews import HONOURED, read_decisions, read_honoured, review_files
+from feldspar.runs import CURRENT, DONE, REPEAT, ROWS, Rows, open_step, read_recipe_of, read_rows
 from feldspar.stored import damaged, read_stored
 from feldspar.student.precision import read_noted
 from feldspar.tokens import arrays
@@ -51,7 +51,8 @@ def _checks(run_path: Path) -> Iterator[Callable[[], object]]:
     yield lambda: read_recipe_of(run_path)
     yield lambda: _check_current(run_path)
     yield lambda: read_noted(run_path)
-    yield lambda: read_honoured(run_path)
+    if (run_path / HONOURED).exists():
+        yield lambda: read_honoured(run_path)
     for path in review_files(run_path):
         yield lambda path=path: read_decisions(path)  # type: ignore[misc]
     for folder in sorted(run_path.glob("steps/*")):
@@ -81,7 +82,7 @@ def _step_checks(folder: Path) -> Iterator[Callable[[], object]]:
         yield lambda: Rows(folder)
         return
     yield lambda: _exhaust(step)
-    for name in step.done.files:
+    for name in sorted(step.done.files.keys() - {ROWS}):
         yield lambda name=name: step.file(name)  # type: ignore[misc]
     if step.done.record == "Checkpoint":
         yield lambda: _check_checkpoints(step)

@@ -13,12 +13,15 @@ from pathlib import Path
 import pytest
 
 from feldspar.files import (
+    files_below,
     first_folder,
+    is_utf8,
     whole_file,
     whole_folder,
     write_bytes_whole,
     write_json,
     write_text_whole,
+    write_texts_together,
 )
 
 DIES = """
@@ -104,3 +107,24 @@ def test_a_pipe_is_written_to_as_it_is(tmp_path: Path) -> None:
         write_text_whole(pipe, "lines")
         assert read.result(timeout=10) == "lines"
     assert pipe.is_fifo()
+
+
+def test_files_that_belong_together_are_all_there_or_none(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("x")
+    with pytest.raises(FileExistsError):
+        write_texts_together({tmp_path / "a" / "one": "1", tmp_path / "taken" / "two": "2"})
+    assert not (tmp_path / "a" / "one").exists()
+    write_texts_together({tmp_path / "a" / "one": "1", tmp_path / "b" / "two": "2"})
+    assert [path.read_text() for path in files_below(tmp_path)] == ["1", "2", "x"]
+
+
+def test_a_folder_that_cannot_be_listed_is_not_an_empty_one(tmp_path: Path) -> None:
+    assert files_below(tmp_path / "nothing") == []
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        files_below(tmp_path / "file")
+
+
+def test_names_that_are_no_text_are_told_apart() -> None:
+    assert is_utf8(Path("ä"))
+    assert not is_utf8(Path(os.fsdecode(b"a\xff")))

@@ -257,3 +257,44 @@ def test_judge_and_people_are_compared(run: Path) -> None:
         ("judge: not faithful", "accepted"),
     ]
     assert judge_and_people(SAMPLES, {}) is None
+
+
+def test_a_clock_that_was_set_back_does_not_bring_an_older_word_back(run: Path) -> None:
+    add_decision(run, say(1, "rejected", after=60))
+    add_decision(run, say(1, "accepted", after=0))
+    assert ("id1", "Zorbo bakes 1.") in kept(run)
+
+
+def test_a_last_line_that_an_editor_did_not_end_counts(run: Path) -> None:
+    add_decision(run, say(1, "rejected"))
+    path = run / "reviews" / "anna.jsonl"
+    path.write_bytes(path.read_bytes().removesuffix(b"\n"))
+    assert "id1" not in dict(kept(run))
+    add_decision(run, say(2, "rejected"))
+    assert len(read_decisions(path)) == 2
+    assert not {"id1", "id2"} & dict(kept(run)).keys()
+
+
+def test_an_edit_without_a_question_keeps_the_samples_own(run: Path) -> None:
+    add_decision(run, say(2, "edited", answer="Mirad."))
+    reviewed = review_samples(rows_of(run), run, (), GenerateConfig())
+    assert [(s.question, s.answer) for s in reviewed if s.id == "id2"] == [
+        (SAMPLES[2].question, "Mirad.")
+    ]
+
+
+def test_reviews_that_are_no_folder_are_not_taken_for_none(run: Path) -> None:
+    (run / "reviews").write_text("x")
+    with pytest.raises(RunError, match=r"reviews: damaged \(it is no folder\)"):
+        read_reviews(run)
+
+
+def test_what_is_wrong_with_a_line_is_said_and_not_where_pydantic_explains_it(run: Path) -> None:
+    add_decision(run, say(1, "rejected"))
+    path = run / "reviews" / "anna.jsonl"
+    path.write_text("garbage\n")
+    with pytest.raises(RunError, match="line 1: Invalid JSON: expected value"):
+        read_reviews(run)
+    path.write_text('{"sample": "a", "verdict": "maybe", "reviewer": "anna"}\n')
+    with pytest.raises(RunError, match="line 1: verdict: Input should be 'accepted'"):
+        read_reviews(run)

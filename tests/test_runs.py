@@ -310,3 +310,15 @@ def test_a_run_of_another_project_is_not_written_over(tmp_path):
     for damage in ("", "[]", '{"folder": 1}', "\ufeff{"):
         (runs / "project.json").write_text(damage, encoding="utf-8")
         claim_run(runs, other)
+
+
+def test_rows_of_another_run_are_not_taken_for_a_steps_own(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        with open_run(tmp_path / name) as run:
+            run.step(PROMPTS)([name])
+    rows, others = (open_step(tmp_path / name, "prompts") for name in ("one", "other"))
+    assert rows is not None
+    assert others is not None
+    shutil.copyfile(others.folder / "rows.jsonl.zst", rows.folder / "rows.jsonl.zst")
+    with pytest.raises(RunError, match=r"rows\.jsonl\.zst: damaged .*; delete .* and run again"):
+        list(rows)

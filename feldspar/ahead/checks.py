@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from feldspar.config import Recipe
-from feldspar.errors import FeldsparError
+from feldspar.errors import DiskError, FeldsparError, disk_fault
 
 NOTICES = "feldspar.notices"
 """Name of the logger of what a run says of itself as it starts."""
@@ -66,6 +66,9 @@ def found_by(name: str, look: Look, subject: Subject) -> Check | None:
         says = look(subject)
     except FeldsparError as error:
         return Check(name=name, state="wrong", says=str(error), error=error)
+    except OSError as error:
+        wrong = DiskError(f"{disk_fault(error)}; see that it is there and can be used")
+        return Check(name=name, state="wrong", says=str(wrong), error=wrong)
     if says is None:
         return None
     return Check(name=name, state="note" if isinstance(says, Note) else "ok", says=says)

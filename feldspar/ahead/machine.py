@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from typing import NamedTuple
 from feldspar.ahead.checks import Note, Subject
 from feldspar.config import Recipe
 from feldspar.errors import DiskError, RecipeError
+from feldspar.runs import cache_folder
 from feldspar.student.bases.find import is_file_base
 from feldspar.student.model_sizes import find_config, num_weights, read_architecture
 from feldspar.student.precision import run_precision
@@ -89,7 +91,9 @@ def memory(subject: Subject) -> str | None:
 
 
 def disk(subject: Subject) -> str | None:
-    """Room for the run, at the least."""
+    """Room for the run, at the least, and a cache that can be written."""
+    if subject.reaches("trained"):
+        _check_cache(cache_folder())
     folder = _existing_parent(subject.run_path or subject.folder)
     free = shutil.disk_usage(folder).free
     needed = 0
@@ -101,6 +105,18 @@ def disk(subject: Subject) -> str | None:
             "the least; make room, or put the runs elsewhere with --runs"
         )
     return f"{free / 1e9:.1f} GB free"
+
+
+def _check_cache(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise DiskError(
+            f"{folder}: the cache cannot be written: {error.strerror}; mend that, or set "
+            "FELDSPAR_CACHE to another folder"
+        ) from error
 
 
 def _needed(subject: Subject) -> Iterator[_Extra]:

@@ -168,7 +168,8 @@ def _checked(folder: Path, student: StudentConfig) -> str:
     from feldspar.student.model import check_base
 
     says = check_base(str(folder), student)
-    write_json(cache, _read_object(cache) | {str(folder.absolute()): _entry(content, says)})
+    known = _read_object(cache) | {str(folder.absolute()): _entry(content, says)}
+    write_json(cache, known, is_shared=True)
     return says
 
 

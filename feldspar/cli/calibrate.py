@@ -106,7 +106,11 @@ def _disagreements(people: JudgeAndPeople) -> Table:
     for column in ("question", "judge", "people"):
         table.add_column(column)
     for found in people.disagreements[:MAX_SHOWN]:
-        table.add_row(escaped(found.question), escaped(found.judge), escaped(found.people))
+        table.add_row(
+            escaped(found.question),
+            escaped(found.judge.removeprefix("judge: ")),
+            escaped(found.people),
+        )
     if num > MAX_SHOWN:
         table.caption = f"{num - MAX_SHOWN} more are on the studio's page Reviews"
     return table

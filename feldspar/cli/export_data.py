@@ -29,7 +29,7 @@ def export_data(
 ) -> None:
     """Write the kept samples as `messages` rows with provenance, licences and a data card."""
     from feldspar.runs import find_run
-    from feldspar.text.printable import printable
+    from feldspar.text.printable import on_one_line
 
     path = find_run(run, runs)
     out = out or path / ("data-of-phases" if phases else "data")
@@ -37,7 +37,7 @@ def export_data(
     if as_json:
         typer.echo(json.dumps({"path": str(out), "num_rows": num_rows}))
     else:
-        typer.echo(printable(f"{num_rows:,} rows: {out}"))
+        typer.echo(on_one_line(f"{num_rows:,} rows: {out}"))
 
 
 def _export_phases(path: Path, out: Path, form: Format) -> int:

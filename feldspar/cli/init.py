@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 
 from feldspar.cli.shipped import copy_recipe
+from feldspar.cli.terminal import quoted
 from feldspar.errors import RecipeError
-from feldspar.files import write_text_whole
-from feldspar.text.printable import printable
+from feldspar.files import is_utf8, write_texts_together
+from feldspar.text.printable import on_one_line
 
 BASE = "ibm-granite/granite-3.3-2b-base"
 
@@ -30,7 +31,7 @@ endpoint = "embedded"
 
 [student]
 # A model folder in Hugging Face format, or a hub id.
-base = "{base}"
+base = {base}
 
 # General rows in `messages` layout (JSONL), so that what the base knows is not washed out.
 # [mix.base_replay]
@@ -155,26 +156,31 @@ def init(
     """Write a project to start from: recipe.toml, an example taxonomy, .gitignore."""
     if recipe is None:
         files = _write_project(folder, base)
-        next_steps = [f"taxonomy check {folder / 'taxonomy'}", f"plan {folder / 'recipe.toml'}"]
+        next_steps = [
+            f"taxonomy check {quoted(folder / 'taxonomy')}",
+            f"plan {quoted(folder / 'recipe.toml')}",
+        ]
     else:
         if base != BASE:
             raise RecipeError("--base is for a new project; a recipe names its own: leave one out")
         files = copy_recipe(recipe, folder).written
-        next_steps = [f"plan {folder / f'{recipe}.toml'}"]
+        next_steps = [f"plan {quoted(folder / f'{recipe}.toml')}"]
     if as_json:
         typer.echo(json.dumps({"files": [str(path) for path in files]}, indent=1))
         return
     for path in files:
-        typer.echo(printable(str(path)))
+        typer.echo(on_one_line(str(path)))
     for begin, step in zip(("next: ", "      "), next_steps, strict=False):
-        typer.echo(printable(f"{begin}feldspar {step}"))
+        typer.echo(on_one_line(f"{begin}feldspar {step}"))
 
 
 def _write_project(folder: Path, base: str) -> list[Path]:
     knowledge = folder / "taxonomy" / "knowledge" / "science" / "geology" / "labradorite"
     skill = folder / "taxonomy" / "compositional_skills" / "writing" / "labels" / "minerals"
+    if not is_utf8(folder.absolute()):
+        raise RecipeError(f"{folder.absolute()}: the name is not UTF-8; name another folder")
     files = {
-        folder / "recipe.toml": RECIPE.format(base=base),
+        folder / "recipe.toml": RECIPE.format(base=_toml_string(base, "--base")),
         folder / ".gitignore": ".feldspar/\nruns/\n",
         knowledge / "qna.yaml": KNOWLEDGE,
         knowledge / "attribution.txt": ATTRIBUTION.format(title="Labradorite"),
@@ -185,7 +191,16 @@ def _write_project(folder: Path, base: str) -> list[Path]:
     for path in files:
         if path.exists():
             raise RecipeError(f"{path} is there already; name a new folder")
-    for path, text in files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text_whole(path, text)
+    write_texts_together(files)
     return list(files)
+
+
+def _toml_string(text: str, option: str) -> str:
+    """The text as a TOML string, backslashes of Windows and all.
+
+    Raises RecipeError where it is no text.
+    """
+    if not is_utf8(text):
+        raise RecipeError(f"{option} {text}: not UTF-8; give it another name")
+    # JSON escapes all that TOML wants escaped, but for one.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", r"\u007f")

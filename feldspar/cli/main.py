@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from feldspar.errors import DiskError, FeldsparError
+from feldspar.errors import DiskError, FeldsparError, disk_fault
 
 INTERRUPTED = 130
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
@@ -35,7 +35,13 @@ app = typer.Typer(
 class _PrintableFormatter(logging.Formatter):
     """What a server or a file says must not steer the terminal."""
 
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        from feldspar.text.printable import on_one_line
+
+        return on_one_line(super().formatMessage(record))
+
     def format(self, record: logging.LogRecord) -> str:
+        """A traceback that is logged keeps its lines."""
         from feldspar.text.printable import printable
 
         return printable(super().format(record))
@@ -164,12 +170,12 @@ def _guarded(command: Callable[..., Any], is_debug: bool) -> Callable[..., Any]:
         except (FeldsparError, OSError, KeyboardInterrupt) as error:
             if is_debug or (stop := _what_to_say(error)) is None:
                 raise
-        from feldspar.text.printable import printable
+        from feldspar.text.printable import on_one_line
 
         message, exit_code = stop
         # The terminal may be gone.
         with contextlib.suppress(OSError):
-            print(f"feldspar: {printable(message)}", file=sys.stderr, flush=True)
+            print(f"feldspar: {on_one_line(message)}", file=sys.stderr, flush=True)
         raise typer.Exit(exit_code)
 
     return guarded
@@ -185,11 +191,9 @@ def _what_to_say(error: BaseException) -> tuple[str, int] | None:
     if isinstance(error, BrokenPipeError):
         # Whoever read the output has read enough: click ends in silence.
         return None
-    place = f" ({error.filename})" if error.filename else ""
-    why = f"{os.strerror(error.errno) if error.errno else error}{place}"
     is_of_disk = error.filename is not None or error.errno in _FULL
     exit_code = DiskError.exit_code if is_of_disk else FeldsparError.exit_code
-    return f"{why}; mend that and repeat the same command: nothing is lost", exit_code
+    return f"{disk_fault(error)}; mend that and repeat the same command: nothing is lost", exit_code
 
 
 def _take_signals() -> None:

@@ -43,7 +43,7 @@ def publish(
     from feldspar.publish.push import check_hub, push_to_hub
     from feldspar.publishing import publish_result
     from feldspar.runs import find_run, read_recipe_of
-    from feldspar.text.printable import printable
+    from feldspar.text.printable import on_one_line
 
     path = find_run(run, runs)
     if push:
@@ -59,7 +59,7 @@ def publish(
         typer.echo(json.dumps(made))
         return
     lines = [str(folder), *(_line(file) for file in files), *filter(None, [made.get("hub")])]
-    typer.echo(printable("\n".join(map(str, lines))))
+    typer.echo("\n".join(on_one_line(str(line)) for line in lines))
 
 
 def _line(file: GgufFile) -> str:

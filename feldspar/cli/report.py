@@ -17,11 +17,11 @@ def report(
 ) -> None:
     """Write the run's page anew and print where it is. Works on an unfinished run too."""
     from feldspar.runs import find_run
-    from feldspar.text.printable import printable
+    from feldspar.text.printable import on_one_line
     from feldspar.views import write_report
 
     path = write_report(find_run(run, runs))
     if as_json:
         typer.echo(json.dumps({"page": str(path), "tables": str(path.with_suffix(".md"))}))
     else:
-        typer.echo(printable(str(path)))
+        typer.echo(on_one_line(str(path)))

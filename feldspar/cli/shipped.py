@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import feldspar
 from feldspar.errors import RecipeError
-from feldspar.files import write_text_whole
+from feldspar.files import write_texts_together
 
 _PACKAGE = Path(feldspar.__file__).parent
 
@@ -50,13 +50,14 @@ def copy_recipe(name: str, folder: Path, *, keeps_files: bool = False) -> Copied
         if path.exists() and not keeps_files:
             raise RecipeError(f"{path} is there already; name another folder")
         (copied.kept if path.exists() else copied.written).append(path)
+    texts: dict[Path, str] = {}
     for path in copied.written:
         text = (shipped / path.relative_to(folder)).read_text(encoding="utf-8")
         if path.suffix == ".toml":
             # Their comments show commands as they are typed in a clone.
             text = text.replace("recipes/", "")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text_whole(path, text)
+        texts[path] = text
+    write_texts_together(texts)
     return copied
 
 

@@ -15,10 +15,13 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from feldspar.config import SlurmConfig
 from feldspar.errors import RunError
 from feldspar.files import write_json, write_text_whole
+
+if TYPE_CHECKING:
+    from feldspar.config import SlurmConfig
 
 JOB_VARIABLE = "SLURM_JOB_ID"
 POLL_SECONDS = 5.0

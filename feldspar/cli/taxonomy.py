@@ -129,17 +129,18 @@ def _print_chunks(out: Console, leaf_file: LeafFile, cut: tuple[Chunk, ...]) -> 
     from rich.text import Text
 
     from feldspar.taxonomy import cover
-    from feldspar.text import printable
+    from feldspar.text import on_one_line, printable
 
     seeds = leaf_file.leaf.seeds if leaf_file.leaf is not None else ()
     coverage = cover([document.text for document in leaf_file.documents], cut, seeds)
     for number, chunk in enumerate(cut, start=1):
         title = f"{leaf_file.path}  {number}/{len(cut)}  {chunk.num_tokens} words  {chunk.id}"
-        out.print(Text(printable(f"{title}\n{chunk.document}"), style="bold"), soft_wrap=True)
+        head = f"{on_one_line(title)}\n{on_one_line(chunk.document)}"
+        out.print(Text(head, style="bold"), soft_wrap=True)
         lines = coverage.lines_by_chunk[chunk.id]
         if lines:
             show.say(out, f"holds the context of the seeds at {_lines(lines)}")
-        show.say(out, f"{chunk.text}\n")
+        out.print(f"{printable(chunk.text)}\n", soft_wrap=True)
     if coverage.num_words:
         share = coverage.num_covered / coverage.num_words
         told = f"{leaf_file.path}: chunks cover {share:.1%} of {coverage.num_words} words"
@@ -169,7 +170,7 @@ def _statistics(title: str, key: Callable[[_Seen], str], read: Sequence[_Seen]) 
     from rich.table import Table
 
     from feldspar.taxonomy import SEVERITIES
-    from feldspar.text import printable
+    from feldspar.text import on_one_line
 
     table = Table(title, "leaves", "seeds", "chunks", *(f"{s}s" for s in SEVERITIES), box=None)
     for name in sorted({key(seen) for seen in read}):
@@ -181,7 +182,7 @@ def _statistics(title: str, key: Callable[[_Seen], str], read: Sequence[_Seen]) 
             sum(len(seen.chunks) for seen in of_name),
             *(findings.count(severity) for severity in SEVERITIES),
         ]
-        table.add_row(printable(name), *map(str, numbers))
+        table.add_row(on_one_line(name), *map(str, numbers))
     return table
 
 
@@ -189,16 +190,16 @@ def _tree(title: str, read: Sequence[_Seen]) -> Tree:
     from rich.text import Text
     from rich.tree import Tree
 
-    from feldspar.text import printable
+    from feldspar.text import on_one_line
 
-    root = Tree(Text(printable(title)))
+    root = Tree(Text(on_one_line(title)))
     nodes: dict[tuple[str, ...], Tree] = {(): root}
     for seen in read:
         leaf_file = seen.file
         parts = tuple(leaf_file.path.split("/")) if leaf_file.path else (str(leaf_file.file),)
         for depth in range(1, len(parts) + 1):
             if parts[:depth] not in nodes:
-                label = Text(printable(parts[depth - 1]))
+                label = Text(on_one_line(parts[depth - 1]))
                 nodes[parts[:depth]] = nodes[parts[: depth - 1]].add(label)
         said = nodes[parts].label
         assert isinstance(said, Text)

@@ -122,10 +122,10 @@ def _print_for_programs(as_format: Format, read: list[LeafFile]) -> None:
 def _fix(path: Path, as_format: Format) -> None:
     """Mend what is mechanical; told on standard error where the output is for programs."""
     from feldspar.taxonomy import mend_files
-    from feldspar.text import printable
+    from feldspar.text import on_one_line
 
     for file, mended in mend_files(path):
-        text = printable(f"{file}:{mended.line} fixed: {mended.what}")
+        text = on_one_line(f"{file}:{mended.line} fixed: {mended.what}")
         typer.echo(text, err=as_format is not Format.text)
 
 

@@ -42,22 +42,22 @@ def console() -> Console:
     return Console(markup=False, highlight=False, emoji=False)
 
 
-def say(out: Console, text: str) -> None:
-    from feldspar.text import printable
+def say(out: Console, line: str) -> None:
+    from feldspar.text import on_one_line
 
-    out.print(printable(text), soft_wrap=True)
+    out.print(on_one_line(line), soft_wrap=True)
 
 
 def print_findings(out: Console, findings: Iterable[Finding]) -> None:
     from rich.text import Text
 
-    from feldspar.text import printable
+    from feldspar.text import on_one_line
 
     for finding in findings:
         line = Text(f"{finding.place} ")
         line.append(finding.severity, style=SEVERITY_STYLE[finding.severity])
-        line.append(printable(f" {finding.code} {finding.message}\n"))
-        line.append(printable(f"    {finding.cure}"), style="dim")
+        line.append(on_one_line(f" {finding.code} {finding.message}") + "\n")
+        line.append(on_one_line(f"    {finding.cure}"), style="dim")
         out.print(line, soft_wrap=True)
 
 

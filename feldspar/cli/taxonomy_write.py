@@ -44,11 +44,11 @@ def draft(leaf: LeafPath, teacher: TeacherUrl, mirror: show.Mirror = None) -> No
 
     from feldspar.runs import cache_folder
     from feldspar.taxonomy.draft import draft_with_teacher
-    from feldspar.text.printable import printable
+    from feldspar.text.printable import on_one_line
 
     journal_path = cache_folder() / "drafts.sqlite"
     path = asyncio.run(draft_with_teacher(_in_taxonomy(leaf), teacher, journal_path, mirror=mirror))
-    typer.echo(printable(f"{path}: a draft; review it, then rename it to qna.yaml"))
+    typer.echo(on_one_line(f"{path}: a draft; review it, then rename it to qna.yaml"))
 
 
 def _in_taxonomy(leaf: Path) -> Path:
@@ -63,8 +63,9 @@ def _in_taxonomy(leaf: Path) -> Path:
 
 
 def _tell(files: list[Path]) -> None:
-    from feldspar.text.printable import printable
+    from feldspar.cli.terminal import quoted
+    from feldspar.text.printable import on_one_line
 
     for file in files:
-        typer.echo(printable(f"wrote {file}"))
-    typer.echo(printable(f"next: feldspar taxonomy check {files[0].parent}"))
+        typer.echo(on_one_line(f"wrote {file}"))
+    typer.echo(on_one_line(f"next: feldspar taxonomy check {quoted(files[0].parent)}"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,6 +21,11 @@ def escaped(text: str) -> str:
     from feldspar.text.printable import on_one_line
 
     return escape(on_one_line(text))
+
+
+def quoted(path: Path) -> str:
+    """A path as a shell takes it, for a command that is shown to be typed."""
+    return shlex.quote(str(path))
 
 
 def print_table(console: Console, table: Table) -> None:

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from feldspar.config.base import CREDENTIALS, Part
 from feldspar.config.recipe import Recipe
 from feldspar.errors import RecipeError
+from feldspar.files import is_utf8
 from feldspar.keys import is_path
 
 
@@ -22,6 +23,10 @@ def read_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:
 
     Raises RecipeError naming the file, the key and the cure.
     """
+    if not is_utf8(path.absolute()):
+        raise RecipeError(
+            f"{path.absolute()}: a name in it is not UTF-8; rename that folder or file"
+        )
     tree = _read_tree(path, ())
     for setting in settings:
         _set(tree, setting)
@@ -202,6 +207,8 @@ def _set(tree: dict[str, Any], setting: str) -> None:
     if not equals or not key.strip():
         raise RecipeError(f"--set {setting}: write it as section.key=value")
     node: Any = tree
+    if not is_utf8(setting):
+        raise RecipeError(f"--set {setting}: not UTF-8; type it anew")
     *parents, last = key.strip().split(".")
     try:
         for part in parents:

@@ -3,7 +3,6 @@ log-probabilities of a prompt's own tokens, which servers tell in one of three w
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -26,6 +25,12 @@ SCORE_WAYS: tuple[Json, ...] = (
 )
 """What a request for its prompt's log-probabilities says besides it: vLLM's way, the protocol's,
 and that of servers which always write a token."""
+
+
+MOST_NATS = 1e6
+"""No token is less likely. OpenAI writes -9999 for those of no probability."""
+ROUNDED_UP = 0.01
+"""Log-probabilities above 0 by no more than this are rounded ones."""
 
 
 class PromptToken(NamedTuple):
@@ -103,7 +108,11 @@ def read_scores(reply: object, prompt: str | Sequence[int]) -> list[PromptToken]
         found = _read(reply, None)
         if found is None or any(token.start is None for token in found):
             return None
-        return [token for token in found if (token.start or 0) < len(prompt)]
+        starts = [token.start or 0 for token in found]
+        within = sum(start < len(prompt) for start in starts)
+        # At most one token was written after the prompt; more of them are places in bytes.
+        is_sound = starts == sorted(starts) and starts[:1] >= [0] and len(found) - within <= 1
+        return found[:within] if is_sound else None
     return _read(reply, prompt)
 
 
@@ -180,9 +189,10 @@ def _as_long(values: object, size: int) -> list[object]:
 
 
 def _number(value: object) -> float | None:
+    """A log-probability; None for what cannot be one."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if not math.isnan(value) else None
+    return float(value) if -MOST_NATS <= value <= ROUNDED_UP else None
 
 
 def _index(row: Json) -> int:

@@ -57,6 +57,8 @@ def open_scored(run_path: Path, checkpoint: str | None = None) -> Scored:
     paths = answers_paths(scores) | served
     if checkpoint not in paths and checkpoint not in published:
         there = ", ".join(dict.fromkeys([*paths, *published]))
+        if not there:
+            raise RunError(f"{run_path} has nothing to compare: no exam; add [[evaluate.exam]]")
         raise RunError(f"{run_path} scored no checkpoint {checkpoint!r}; there are: {there}")
     steps = [open_step(run_path, name) or () for name in ("own-exams", "leaf-exams")]
     answers = read_rows(paths[checkpoint], Answer) if checkpoint in paths else ()

@@ -21,6 +21,7 @@ from feldspar.evaluate.mt_bench.judging import Rated
 from feldspar.evaluate.mt_bench.scores import EXAM as MT_BENCH
 from feldspar.evaluate.mt_bench.scores import mt_bench_scores
 from feldspar.evaluate.scores import answers_paths, scores_of
+from feldspar.files import files_below
 from feldspar.records import (
     UNTOUCHED,
     Answer,
@@ -176,7 +177,7 @@ def _of_mt_bench(bench: MTBench | None) -> Iterator[ScoredText]:
 
 def read_items(path: Path) -> Iterator[BenchmarkItem]:
     """The items of a benchmark's score: of one task's file, or of a group's folder."""
-    for file in sorted(path.glob("*.jsonl.zst")) if path.is_dir() else [path]:
+    for file in files_below(path, ".jsonl.zst") if path.is_dir() else [path]:
         yield from read_rows(file, BenchmarkItem)
 
 

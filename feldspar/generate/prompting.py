@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from feldspar.config import GenerateConfig
 from feldspar.errors import RecipeError
+from feldspar.files import files_below
 from feldspar.generate.quoting import quote_sections
 from feldspar.generate.stages import PROMPT_SUFFIX, STAGES, StageName
 from feldspar.records import Message, Seed
@@ -137,7 +138,7 @@ def read_prompts(config: GenerateConfig) -> Prompts:
     if folder is not None and not folder.is_dir():
         raise RecipeError(f"{folder}: no such folder of prompts; mend `generate.prompts`")
     known = {stage + PROMPT_SUFFIX for stage in STAGES}
-    for path in sorted(folder.rglob("*" + PROMPT_SUFFIX)) if folder else []:
+    for path in files_below(folder, PROMPT_SUFFIX) if folder else []:
         if path.name not in known and not path.name.startswith("_"):
             raise RecipeError(f"{path}: no stage of this name; there are: {', '.join(STAGES)}")
     return Prompts(folder) if folder else package_prompts()
@@ -157,7 +158,7 @@ def asking_files(config: GenerateConfig) -> dict[str, Path]:
     prompts = {
         f"{whose}/{path.relative_to(folder).as_posix()}": path
         for whose, folder in folders.items()
-        for path in sorted(folder.rglob("*" + PROMPT_SUFFIX))
+        for path in files_below(folder, PROMPT_SUFFIX)
     }
     return prompts | {f"pipeline {p.function}": Path(p.file) for p in config.pipeline}
 

@@ -236,7 +236,7 @@ class Fleet:
             )
 
     def _name_of(self, server: Server, listing: Listing) -> str:
-        wanted = server.fill(self.start.called or self.start.model)
+        wanted = server.fill(self.start.called or "{model}")
         for card in listing.cards.values():
             # vLLM tells a model's folder as its root, whatever it is called.
             if wanted in (card.id, card.root):

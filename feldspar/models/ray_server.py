@@ -149,7 +149,7 @@ class RayServer:
         hosts = [addresses[node.node_id] for node in nodes]
         self._nodes = [node.node_id for node in nodes]
         common = {
-            "{model}": self._start.model,
+            "{model}": found_from_anywhere(self._start.model),
             "{replica}": str(self._number),
             "{nodes}": str(len(nodes)),
             "{head}": hosts[0],
@@ -188,6 +188,11 @@ class RayServer:
 def _bundle(start: Start) -> dict[str, float]:
     """What one node gives a copy."""
     return {"CPU": 1.0, "GPU": float(start.gpus_each)} if start.gpus_each else {"CPU": 1.0}
+
+
+def found_from_anywhere(model: str) -> str:
+    """A folder or file by its whole path: on a node the working directory is another one."""
+    return str(Path(model).absolute()) if model and Path(model).exists() else model
 
 
 def connect() -> Any:

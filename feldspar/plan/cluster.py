@@ -52,10 +52,10 @@ class Cluster:
 
 def named_cluster(text: str) -> Cluster:
     """`h100x8x10`: ten nodes of eight. Raises RecipeError with the names there are."""
-    match = re.fullmatch(r"(.+?)x([1-9]\d*)x([1-9]\d*)", text.strip().lower())
+    match = re.fullmatch(r"(.+?)x([1-9][0-9]{0,3})x([1-9][0-9]{0,3})", text.strip().lower())
     if match is None or match[1] not in GPUS:
         raise RecipeError(
             f"no cluster {text!r} is known; write GPU x GPUS PER NODE x NODES, such as h100x8x10, "
-            f"with one of {', '.join(sorted(GPUS))}"
+            f"both numbers below 10,000, with one of {', '.join(sorted(GPUS))}"
         )
     return Cluster(gpu=GPUS[match[1]], gpus_per_node=int(match[2]), num_nodes=int(match[3]))

@@ -75,7 +75,7 @@ class Machine:
 def named_machine(text: str) -> Machine:
     """`h200x8`: eight of them. Raises RecipeError with the names there are."""
     wanted = text.strip().lower()
-    match = re.fullmatch(r"(.+)x([1-9]\d*)", wanted)
+    match = re.fullmatch(r"(.+)x([1-9][0-9]{0,3})", wanted)
     name, count = (match[1], int(match[2])) if match and wanted not in GPUS else (wanted, 1)
     if name not in GPUS:
         raise RecipeError(

@@ -356,7 +356,7 @@ def _paired_text(shares: PairedShares) -> str:
 
 def _verdict(shares: PairedShares) -> str:
     if not shares.is_beyond_noise:
-        return "no loss beyond noise" if shares.is_retention else "within noise"
+        return "within noise"
     if shares.after > shares.before:
         return "gained" if shares.is_retention else "learned"
     return "lost"

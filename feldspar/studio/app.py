@@ -24,7 +24,7 @@ from typing import TypeVar
 from aiohttp import web
 from markupsafe import Markup
 
-from feldspar.errors import FeldsparError, RunError, TaxonomyError
+from feldspar.errors import FeldsparError, RunError, TaxonomyError, disk_fault
 from feldspar.serve.guard import guard
 from feldspar.studio.access import only_with, with_headers
 from feldspar.studio.chat_models import ChatModels
@@ -329,6 +329,8 @@ async def _errors_as_pages(
         return _problem("This cannot be shown", str(error), 404)
     except FeldsparError as error:
         return _problem("This cannot be shown", str(error), 500)
+    except OSError as error:
+        return _problem("This cannot be shown", disk_fault(error), 500)
     except web.HTTPNotFound as error:
         return _problem("Not found", error.reason, 404)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Literal, cast, get_args
@@ -12,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from feldspar.errors import RunError
 from feldspar.records import Message
+from feldspar.stored import what_is_wrong
 from feldspar.studio.chat_models import ChatModels, Who
 from feldspar.studio.run_cache import OpenRun, RunCache
 from feldspar.studio.shown import ShownPage
@@ -88,9 +88,9 @@ class ChatPages:
         """The training samples likest what was said, as HTML."""
         run = self._run(request)
         try:
-            text = WhyQuestion.model_validate(json.loads(await request.read())).text
+            text = WhyQuestion.model_validate_json(await request.read()).text
         except ValueError as error:
-            return web.Response(status=422, text=str(error).splitlines()[0])
+            return web.Response(status=422, text=what_is_wrong(error))
         index = run.index()
         nearest = index.nearest(text, NUM_NEAREST) if index else []
         return web.Response(text=str(_views(run).why(nearest)), content_type="text/html")

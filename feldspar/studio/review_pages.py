@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Literal
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from feldspar.errors import FeldsparError, disk_fault
 from feldspar.records import Sample
 from feldspar.reviews import MAX_LETTERS, ReviewDecision, add_decision, review_key
 from feldspar.studio.run_cache import OpenRun, RunCache
@@ -40,7 +42,8 @@ class ReviewPages:
     async def decide(self, request: web.Request) -> web.Response:
         """The sample as it is now shown, as HTML.
 
-        Errors, as text: 403 read-only, 409 the sample is gone or another, 422 a wrong body.
+        Errors, as text: 403 read-only, 409 the sample is gone or another, 422 a wrong body, 500 it
+        cannot be written.
         """
         if not self._reviewer:
             return web.Response(status=403, text="this studio only reads")
@@ -58,10 +61,19 @@ class ReviewPages:
             return web.Response(status=422, text=f"{where}: {first['msg']}")
         except ValueError as error:
             return web.Response(status=422, text=str(error))
+        try:
+            shown = await asyncio.to_thread(self._added, run, sample, decision)
+        except FeldsparError as error:
+            return web.Response(status=500, text=str(error))
+        except OSError as error:
+            return web.Response(status=500, text=disk_fault(error))
+        return web.Response(text=shown, content_type="text/html")
+
+    def _added(self, run: OpenRun, sample: Sample, decision: ReviewDecision) -> str:
+        """The sample with its decision, which is on the disk."""
         add_decision(run.files.path, decision)
         views = Pages(run.files, studio_link(run.files.name), is_live=True)
-        shown = views.reviewed_sample(sample, run.reviews(), self._reviewer)
-        return web.Response(text=str(shown), content_type="text/html")
+        return str(views.reviewed_sample(sample, run.reviews(), self._reviewer))
 
     def _decision(self, sample: Sample, asked: ReviewQuestion) -> ReviewDecision:
         """Raises ValueError where something is missing."""

@@ -47,7 +47,8 @@ class OpenRun:
     def index(self) -> SampleIndex | None:
         """Made where there is none yet; None before there are samples."""
         with self._lock:
-            if self._index is None and self.files.samples is not None:
+            is_gone = self._index is None or not self._index.path.exists()
+            if is_gone and self.files.samples is not None:
                 self._index = open_index(self.files.samples)
             return self._index
 

@@ -18,7 +18,7 @@ from feldspar.taxonomy.documents.find import QNA
 from feldspar.taxonomy.findings import Findings
 from feldspar.taxonomy.nodes import MAX_FILE_BYTES, YamlFault, compose
 from feldspar.taxonomy.qna import read_qna
-from feldspar.text import printable
+from feldspar.text import on_one_line
 
 MIN_SHARED = 0.5
 """A leaf that is gone and one that is new are one that moved when they share this part of seeds."""
@@ -153,6 +153,9 @@ class _Git:
         files = {}
         for line in listing.split(b"\0")[:-1]:
             facts, _, name = line.partition(b"\t")
+            if not facts.startswith(b"100"):
+                # A link, or another repository: neither is read as a file of a leaf.
+                continue
             path = name.decode("utf-8", "surrogateescape").removeprefix(self._prefix)
             files[path] = facts.split()[2].decode()
         return files
@@ -190,5 +193,5 @@ class _Git:
         if done.returncode != 0:
             said = done.stderr.decode("utf-8", "replace").strip().splitlines()
             why = said[-1] if said else f"git knows no {arguments[-1].partition('^')[0]}"
-            raise TaxonomyError(printable(f"{self._root}: {why}; {cure}"))
+            raise TaxonomyError(on_one_line(f"{self._root}: {why}; {cure}"))
         return done.stdout

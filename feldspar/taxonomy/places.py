@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import NamedTuple
 
 from feldspar.errors import TaxonomyError
+from feldspar.files import walk
 from feldspar.records import Branch
 from feldspar.taxonomy.documents.find import QNA
+
+log = logging.getLogger(__name__)
 
 BRANCH_FOLDERS: dict[str, Branch] = {
     "knowledge": "knowledge",
@@ -33,12 +37,20 @@ def find_places(root: Path) -> list[Place]:
     if root.is_file():
         return [place_of(root, root.parent)]
     places = []
-    for folder, subfolders, names in os.walk(root):
+    for folder, subfolders, names in walk(root):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        for link in (path for name in subfolders if (path := Path(folder, name)).is_symlink()):
+            if _holds_leaf(link):
+                log.warning("%s: a link to a folder is not followed; copy its leaves there", link)
         places += [
             place_of(Path(folder, name), root) for name in names if name.lower() in (QNA, "qna.yml")
         ]
     return sorted(places, key=lambda place: (place.path, place.file))
+
+
+def _holds_leaf(link: Path) -> bool:
+    """Whether a leaf lies at a link, or up to two folders below it."""
+    return any(any(link.glob(f"{below}{QNA}")) for below in ("", "*/", "*/*/"))
 
 
 def place_of(file: Path, root: Path) -> Place:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import yaml
 
 from feldspar.errors import TaxonomyError
-from feldspar.files import write_text_whole
+from feldspar.files import write_texts_together
 from feldspar.taxonomy.documents.find import ATTRIBUTION, QNA
 from feldspar.taxonomy.places import BRANCH_FOLDERS
 from feldspar.taxonomy.templates import ATTRIBUTION_TEXT, DOCUMENT_TEXT, KNOWLEDGE, SKILL
@@ -93,9 +93,7 @@ def _write(folder: Path, files: Mapping[str, str]) -> list[Path]:
     for path in written:
         if path.exists():
             raise TaxonomyError(f"{path}: is there already; remove it or name another leaf")
-    folder.mkdir(parents=True, exist_ok=True)
-    for path, text in zip(written, files.values(), strict=True):
-        write_text_whole(path, text)
+    write_texts_together(dict(zip(written, files.values(), strict=True)))
     return written
 
 

@@ -9,18 +9,19 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from feldspar.files import whole_file
 from feldspar.keys import content_key
 from feldspar.records import Sample
 from feldspar.reviews import Reviews, review_key
 from feldspar.runs import Rows, cache_folder
+from feldspar.stored import damaged, what_is_wrong
 from feldspar.text import rouge_l
 from feldspar.text.words import normalise
 
@@ -130,10 +131,11 @@ class SampleIndex:
     """Reads an index; one connection a question, so that threads may share it."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self._uri = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
 
     def summary(self) -> SampleSummary:
-        with closing(self._connect()) as db:
+        with self._reading() as db:
             num, kept = db.execute("SELECT count(*), coalesce(sum(kept), 0) FROM sample").fetchone()
             teachers = [row[0] for row in db.execute("SELECT DISTINCT teacher FROM sample")]
             chunks = db.execute(
@@ -148,13 +150,13 @@ class SampleIndex:
 
     def find(self, query: SampleQuery, reviews: Reviews | None = None) -> SamplePage:
         """A page of what `query` asks for, with counts by leaf and reason of all of it."""
-        with closing(self._connect()) as db:
+        with self._reading() as db:
             rows_of, given = _rows_of(query, reviews or {})
             counting = f"SELECT leaf, reason, count(*), sum(kept) {rows_of} GROUP BY leaf, reason"
             # Of all samples it is counted already.
             counted = db.execute(counting if given else "SELECT * FROM facet", given).fetchall()
             # Searched words are found in this order, so no more of them is looked up than is shown.
-            order = "words.rowid" if query.words.strip() else "place"
+            order = "words.rowid" if _words(query.words) else "place"
             start = (max(query.page, 1) - 1) * PAGE_SIZE
             rows = db.execute(
                 f"SELECT row FROM body JOIN (SELECT place {rows_of} ORDER BY {order} "
@@ -178,15 +180,15 @@ class SampleIndex:
         )
 
     def get(self, sample_id: str) -> Sample | None:
-        with closing(self._connect()) as db:
+        with self._reading() as db:
             row = db.execute(
                 "SELECT row FROM sample JOIN body USING (place) WHERE id = ?", (sample_id,)
             ).fetchone()
-        return None if row is None else _SAMPLE.validate_json(row[0])
+            return None if row is None else _SAMPLE.validate_json(row[0])
 
     def reviewed(self, keys: Iterable[str]) -> tuple[Sample, ...]:
         """The samples that decisions are of, in their order."""
-        with closing(self._connect()) as db:
+        with self._reading() as db:
             rows = db.execute(
                 "SELECT row FROM sample JOIN body USING (place) "
                 "WHERE content IN (SELECT value FROM json_each(?)) ORDER BY place",
@@ -196,13 +198,13 @@ class SampleIndex:
 
     def of_one_call(self, sample: Sample) -> tuple[Sample, ...]:
         """What the same call to the teacher gave, this sample among it."""
-        with closing(self._connect()) as db:
+        with self._reading() as db:
             rows = db.execute(
                 "SELECT row FROM sample JOIN body USING (place) "
                 "WHERE leaf = ? AND draw = ? AND chunk IS ? ORDER BY place",
                 (sample.leaf, sample.draw, sample.chunk),
-            ).fetchall()
-        found = (_SAMPLE.validate_json(row[0]) for row in rows)
+            )
+            found = [_SAMPLE.validate_json(row[0]) for row in rows]
         return tuple(s for s in found if s.seeds == sample.seeds)
 
     def nearest(self, text: str, num: int) -> list[tuple[Sample, float]]:
@@ -212,30 +214,39 @@ class SampleIndex:
         if not wanted:
             return []
         query = " OR ".join(f'"{word}"' for word in wanted if '"' not in word)
-        with closing(self._connect()) as db:
+        with self._reading() as db:
             rows = db.execute(
                 "SELECT row FROM (SELECT rowid FROM words WHERE words MATCH ? "
                 "ORDER BY rank LIMIT ?) "
                 "JOIN sample ON place = rowid JOIN body USING (place) WHERE kept = 1",
                 (query, NUM_NEAR),
-            ).fetchall()
-        found = [_SAMPLE.validate_json(row[0]) for row in rows]
+            )
+            found = [_SAMPLE.validate_json(row[0]) for row in rows]
         scored = [(s, rouge_l(f"{s.question} {s.answer}", text)) for s in found]
         return sorted(scored, key=lambda pair: -pair[1])[:num]
 
     def some(self, num_per_group: int) -> tuple[Sample, ...]:
         """The first few kept and rejected samples of each leaf and reason, for a report."""
-        with closing(self._connect()) as db:
+        with self._reading() as db:
             rows = db.execute(
                 "SELECT row FROM (SELECT place, row_number() OVER (PARTITION BY leaf, reason "
                 "ORDER BY place) AS nth FROM sample) JOIN body USING (place) WHERE nth <= ? "
                 "ORDER BY place",
                 (num_per_group,),
-            ).fetchall()
-        return tuple(_SAMPLE.validate_json(row[0]) for row in rows)
+            )
+            return tuple(_SAMPLE.validate_json(row[0]) for row in rows)
 
-    def _connect(self) -> sqlite3.Connection:
-        return sqlite3.connect(self._uri, uri=True)
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        """Raises RunError where the index is damaged; the next who opens it makes it anew."""
+        try:
+            with closing(sqlite3.connect(self._uri, uri=True)) as db:
+                yield db
+        except (sqlite3.DatabaseError, ValidationError) as error:
+            self.path.unlink(missing_ok=True)
+            raise damaged(
+                self.path, what_is_wrong(error), "repeat what you did: it is made anew"
+            ) from error
 
 
 def reason_of(sample: Sample) -> str:
@@ -289,7 +300,9 @@ def _literal(text: str) -> str:
 
 def _words(text: str) -> str:
     """All the words, each as the beginning of one: `hom zor` finds "the home of Zorbo"."""
-    return " ".join('"' + word.replace('"', '""') + '"*' for word in text.split() if word.strip())
+    return " ".join(
+        '"' + word.replace('"', '""') + '"*' for word in text.replace("\0", " ").split()
+    )
 
 
 def _sorted(counts: dict[str, int]) -> tuple[Facet, ...]:

@@ -165,3 +165,27 @@ WISHES = ("", "soon", "-5", "nan", "1e400", "99999999999999", "\x00",
 @pytest.mark.parametrize("value", WISHES)
 def test_any_wish_to_wait_is_read(value: str) -> None:
     assert read_retry_after(value) >= 0
+
+
+def told(log_probs: list[object], starts: list[object]) -> object:
+    texts = ["t"] * len(log_probs)
+    scored = {"token_logprobs": log_probs, "tokens": texts, "text_offset": starts}
+    return {"choices": [{"logprobs": scored}]}
+
+
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), -float("inf"), 1e300, 10**400, 0.5, -(10**7), "1", True]
+)
+def test_no_number_that_is_no_log_probability_is_taken_for_one(value: object) -> None:
+    assert read_scores(told([None, value, -1.0], [0, 1, 2]), [7, 8, 9]) is None
+    assert read_scores(told([None, value, -1.0], [0, 1, 2]), "abc") is None
+    by_token = {"choices": [{"prompt_logprobs": [None, {"8": {"logprob": value}}]}]}
+    assert read_scores(by_token, [7, 8]) is None
+
+
+def test_places_that_are_not_those_of_the_prompts_letters_are_not_taken_for_them() -> None:
+    sound = read_scores(told([None, -1.0, -2.0, -3.0], [0, 1, 2, 3]), "abc")
+    assert sound is not None
+    assert [token.log_prob for token in sound] == [-1.0, -2.0]
+    for starts in ([0, 2, 1], [0, -1, 2], [0, 5, 9]):
+        assert read_scores(told([None, -1.0, -2.0], list(starts)), "abc") is None

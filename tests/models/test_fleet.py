@@ -23,6 +23,7 @@ from feldspar.endpoint.replicas import Replicas
 from feldspar.models import fleet as fleet_module
 from feldspar.models.fleet import Fleet
 from feldspar.models.local_server import LocalEngine, LocalServer
+from feldspar.models.ray_server import found_from_anywhere
 from feldspar.models.server import Start
 
 SERVER = Path(__file__).with_name("chat_server_on_host.py")
@@ -240,3 +241,13 @@ def test_a_local_run_imports_no_ray() -> None:
         "assert 'ray' not in sys.modules"
     )
     subprocess.run([sys.executable, "-P", "-c", code], check=True)
+
+
+def test_on_a_node_a_folder_is_named_by_its_whole_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    assert found_from_anywhere("runs") == str(tmp_path / "runs")
+    assert found_from_anywhere("mistralai/Mixtral-8x7B") == "mistralai/Mixtral-8x7B"
+    assert found_from_anywhere("") == ""

@@ -17,7 +17,7 @@ from feldspar.config import ModelSizeConfig, read_recipe
 from feldspar.errors import RecipeError
 from feldspar.plan.cluster import Cluster, named_cluster
 from feldspar.plan.cluster_plan import serving_flops
-from feldspar.plan.machine import GPUS
+from feldspar.plan.machine import GPUS, named_machine
 from feldspar.plan.timetable import START_HOURS, GpuJob, make_timetable
 from feldspar.planning import plan_cluster
 from feldspar.progress import SILENT
@@ -194,3 +194,13 @@ def test_the_command_prints_it_for_people_and_for_programs() -> None:
     assert {"table": "teacher", "replicas": 8, "gpus_each": 2} in found["copies"]
     both = CliRunner().invoke(app, [*given, "--gpu", "h100"])
     assert both.exit_code != 0
+
+
+@pytest.mark.parametrize(
+    "text", ["h100x8x" + "9" * 30, "h100x8x" + "9" * 5000, "h100x0x1", "h100x8"]
+)
+def test_a_cluster_of_no_size_that_can_be_is_refused(text: str) -> None:
+    with pytest.raises(RecipeError, match="both numbers below 10,000"):
+        named_cluster(text)
+    with pytest.raises(RecipeError, match="no GPU"):
+        named_machine("h100x" + "9" * 5000)

@@ -360,7 +360,7 @@ def test_learned_kept_and_lost_are_told_from_noise(tmp_path: Path) -> None:
     assert "| facts | 40 | 0.50 | 0.90 | +0.40 [+0.20, +0.60] | learned |" in card
     assert "| `knowledge/a` | 40 | 0.50 | 0.60 | +0.10 [-0.10, +0.30] | within noise |" in card
     assert "| general | 40 | 0.50 | 0.20 | -0.30 [-0.50, -0.10] | lost |" in card
-    assert "| safety | 40 | 0.50 | 0.50 | +0.00 [-0.10, +0.10] | no loss told" in card
+    assert "| safety | 40 | 0.50 | 0.50 | +0.00 [-0.10, +0.10] | within noise |" in card
 
 
 @pytest.mark.parametrize("name", ["generation_config.json", "config.json", "tokenizer.json"])

@@ -283,3 +283,46 @@ def test_a_wrong_decision_is_refused_and_nothing_is_written(runs: Path) -> None:
 
     in_studio(runs, read, read_only=True, reviewer="anna")
     assert not (runs / "a & b" / "reviews").exists()
+
+
+def test_a_number_no_page_has_and_letters_no_index_takes_are_no_fault(runs: Path) -> None:
+    async def use(client: Client) -> None:
+        await enter(client)
+        for asked in (
+            "page=" + "9" * 400,
+            "page=999999999",
+            "words=%00",
+            "words=a%00b",
+            "words=%22*(",
+        ):
+            reply = await client.get(f"/runs/a%20%26%20b/samples?{asked}")
+            assert reply.status == 200, (asked, await reply.text())
+
+    in_studio(runs, use)
+
+
+@pytest.mark.parametrize("content", [b"", b"SQLite format 3\0", b"garbage" * 500])
+def test_a_damaged_index_is_told_and_then_made_anew(runs: Path, content: bytes) -> None:
+    async def use(client: Client) -> None:
+        await enter(client)
+        assert (await client.get("/runs/a%20%26%20b/samples")).status == 200
+        index = next((runs.parent / "cache" / "samples").glob("*.sqlite"))
+        index.write_bytes(content)
+        told = await client.get("/runs/a%20%26%20b/samples")
+        assert told.status == 404
+        assert "repeat what you did: it is made anew" in await told.text()
+        assert (await client.get("/runs/a%20%26%20b/samples")).status == 200
+
+    in_studio(runs, use)
+
+
+def test_a_decision_that_cannot_be_written_is_told_in_one_line(runs: Path) -> None:
+    async def use(client: Client) -> None:
+        await enter(client)
+        (runs / "a & b" / "reviews" / "anna.jsonl").mkdir(parents=True)
+        body = {"sample": "1", "key": review_key(samples()[1]), "verdict": "accepted"}
+        reply = await client.post("/runs/a%20%26%20b/review", json=body)
+        assert reply.status == 500
+        assert (await reply.text()).startswith("Is a directory (")
+
+    in_studio(runs, use, reviewer="anna")

@@ -1,7 +1,10 @@
 """Runs are planned, started, stopped and gone on with from the page, and live without it."""
 
 import asyncio
+import contextlib
 import json
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -137,7 +140,7 @@ def test_a_plan_has_the_prices_that_were_given(
 @pytest.mark.slow
 @pytest.mark.timeout(3 * PATIENCE_SECONDS)
 def test_a_run_is_started_stopped_and_gone_on_with(
-    project: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+    project: Path, tiny: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FELDSPAR_CACHE", str(cache))
     run = project / "runs" / "tiny"
@@ -169,10 +172,17 @@ def test_a_run_is_started_stopped_and_gone_on_with(
         assert (await client.post("/runs", json=request)).status == 200
         await until(client, "ended")
 
-    in_studio(project / "runs", begin)
-    said = read_run_state(run)
-    assert said is not None
-    assert said.state == "running"
-    in_studio(project / "runs", end)
+    try:
+        in_studio(project / "runs", begin)
+        said = read_run_state(run)
+        assert said is not None
+        assert said.state == "running"
+        in_studio(project / "runs", end)
+    finally:
+        # It would outlive the test as well.
+        said = read_run_state(run)
+        if said is not None and said.state == "running":
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(said.pid, signal.SIGKILL)
     assert (run / "report.html").exists()
     assert "interrupted; nothing is lost" in (run / "run.log").read_text()

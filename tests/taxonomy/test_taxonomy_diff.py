@@ -107,3 +107,16 @@ def test_an_unknown_base_says_so(tree: Path, base: str) -> None:
 def test_no_repository_says_so(tmp_path: Path) -> None:
     with pytest.raises(TaxonomyError, match=r"git repository"):
         diff_taxonomy(tmp_path, "main")
+
+
+def test_links_and_other_repositories_are_on_neither_side(tree: Path) -> None:
+    leaf = tree / "knowledge" / "same"
+    (leaf / "link.md").symlink_to("qna.yaml")
+    git(leaf, "init", "--quiet", "-b", "main", str(leaf / "inner"))
+    (leaf / "inner" / "a.md").write_text("One.\n")
+    git(leaf / "inner", "add", ".")
+    git(leaf / "inner", "commit", "--quiet", "-m", "one")
+    git(tree, "add", ".")
+    git(tree, "commit", "--quiet", "-m", "two")
+    git(tree, "branch", "later")
+    assert diff_taxonomy(tree, "later") == []

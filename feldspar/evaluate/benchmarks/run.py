@@ -120,8 +120,8 @@ def _result(name: str, config: BenchmarkConfig, opened: _Opened, cache_path: Pat
     if not summary_path.exists():
         asked = ask(opened.lm(config), name, config)
         folder.mkdir(parents=True, exist_ok=True)
-        write_rows(items_path, asked.items)
-        write_json(summary_path, asked.summary)
+        write_rows(items_path, asked.items, is_shared=True)
+        write_json(summary_path, asked.summary, is_shared=True)
     summary = read_stored(summary_path, dict[str, Any], f"delete {folder} and run again")
     return TaskResult(
         name=name,

@@ -121,7 +121,7 @@ def evaluate(
         known[checkpoint.digest] = answers
         if shared is not None and not shared.exists():
             shared.parent.mkdir(parents=True, exist_ok=True)
-            write_rows(shared, answers)
+            write_rows(shared, answers, is_shared=True)
         yield from _scores(examinee, reported, answers, config, seed, path)
 
 

@@ -30,7 +30,7 @@ def exam_files(config: ExamConfig) -> list[ExamConfig]:
         if earlier is None:
             raise RecipeError(f"evaluate.exam {config.name!r}: the run {path} made no leaf exams")
         return [config.model_copy(update={"path": str(earlier.folder / ROWS), "retention": True})]
-    files = sorted(path.glob("*.jsonl"))
+    files = sorted(p for p in path.iterdir() if p.suffix == ".jsonl")
     if not files:
         raise RecipeError(f"evaluate.exam {config.name!r}: {path} holds no .jsonl file")
     return _of_folder(config, {file.stem: file for file in files})

@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from feldspar.files import walk
 from feldspar.runs import cache_folder
 from feldspar.taxonomy.codes import Severity
 from feldspar.taxonomy.documents.addresses import without_credentials
@@ -300,8 +301,12 @@ class _Listing(NamedTuple):
 def _list_files(folder: Path) -> _Listing:
     files: list[str] = []
     escaping: list[str] = []
-    for place, subfolders, names in os.walk(folder):
+    for place, subfolders, names in walk(folder):
         subfolders[:] = sorted(d for d in subfolders if not d.startswith("."))
+        linked = [path for name in subfolders if (path := Path(place, name)).is_symlink()]
+        escaping += [
+            path.relative_to(folder).as_posix() for path in linked if not is_inside(path, folder)
+        ]
         for name in names:
             path = Path(place, name)
             leads_out = path.is_symlink() and not is_inside(path, folder)

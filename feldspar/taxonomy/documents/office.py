@@ -89,7 +89,8 @@ def _converted(path: Path, may_fetch: bool) -> str:
 def _models_folder() -> Path | None:
     """Where docling's tool put its models; None where it was not used."""
     named = os.environ.get(MODELS_VARIABLE)
-    folder = Path(named) if named else Path.home() / ".cache" / "docling" / "models"
+    # Where no home is known, `~` stays, which is no folder.
+    folder = Path(named or os.path.expanduser("~/.cache/docling/models"))
     return folder if folder.is_dir() else None
 
 
