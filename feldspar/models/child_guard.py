@@ -7,6 +7,7 @@ own, so that its children end with it. Only the standard library: it is run as a
 """
 
 import contextlib
+import ctypes
 import os
 import select
 import signal
@@ -15,6 +16,8 @@ import sys
 import time
 
 POLL_SECONDS = 0.2
+_PARENT_DEATH_SIGNAL = 1
+"""PR_SET_PDEATHSIG of Linux."""
 STOP_SECONDS = 15.0
 """For the command to end by itself when it is told to."""
 
@@ -24,7 +27,12 @@ def main(command: list[str]) -> int:
     parent = os.getppid()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=_end_with_guard if sys.platform == "linux" else None,
+        )
     except OSError as error:
         sys.stderr.write(f"{command[0]}: {error.strerror}\n")
         return 127
@@ -35,6 +43,12 @@ def main(command: list[str]) -> int:
         _end(process)
     code = process.returncode
     return 128 - code if code < 0 else code
+
+
+def _end_with_guard() -> None:
+    """The command ends where this process is killed itself, as Ray does with a lost worker's
+    children."""
+    ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGTERM)
 
 
 def _is_held(parent: int) -> bool:

@@ -251,3 +251,17 @@ def test_on_a_node_a_folder_is_named_by_its_whole_path(
     assert found_from_anywhere("runs") == str(tmp_path / "runs")
     assert found_from_anywhere("mistralai/Mixtral-8x7B") == "mistralai/Mixtral-8x7B"
     assert found_from_anywhere("") == ""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="parents' deaths are told on Linux alone")
+def test_a_command_ends_when_its_guard_is_killed(tmp_path: Path) -> None:
+    """As Ray does it with the children of a worker that is lost."""
+    server = LocalServer(start_of(tmp_path), 0, LocalEngine()._free_port())
+    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
+    until(lambda: children.read_text().split())
+    child = int(children.read_text().split()[0])
+    until(lambda: server.log_path.read_text() == "listens\n")
+    server.process.kill()
+    server.process.wait()
+    until(lambda: not Path(f"/proc/{child}").exists())
+    server.let_go()
