@@ -76,8 +76,12 @@ def compose(kind: str, names: tuple[str, ...], step: str, known: Mapping[str, En
 def draw_composition(
     kind: str, names: list[str], known: Mapping[str, Entity], rng: random.Random
 ) -> Solution:
-    """A question about some of the names, in one of its forms."""
-    chosen = rng.sample(names, 2 if "{1}" in COMPOSITIONAL[kind][0] else 1)
+    """A question about some of the names, in one of its forms. Raises ValueError where it takes two
+    of different age and there are none."""
+    num_people = 2 if "{1}" in COMPOSITIONAL[kind][0] else 1
+    if num_people == 2 and len({known[name].age for name in names}) == 1:
+        raise ValueError(f"all {len(names)} are of one age")
+    chosen = rng.sample(names, num_people)
     while len(chosen) == 2 and known[chosen[0]].age == known[chosen[1]].age:
         chosen = rng.sample(names, 2)
     step = str(rng.randint(1, MAX_STEP))

@@ -213,6 +213,7 @@ def test_killed_while_answering_it_goes_on_and_asks_once(tmp_path):
             process.kill()
             assert process.wait() == -signal.SIGKILL, process.said()
         Forked(killed_exams.main, url, tmp_path).succeed()
-    # Twice is asked at most what was in flight, or waited for its commit.
+    # Twice is asked at most what was in flight, or waited for its commit, which a busy machine
+    # delays. With nothing kept it would be 190 in all.
     assert len(set(asked)) == killed_exams.NUM_ITEMS
-    assert len(asked) <= killed_exams.NUM_ITEMS + 2 * 20
+    assert len(asked) <= killed_exams.NUM_ITEMS + 2 * 30

@@ -89,3 +89,9 @@ def test_half_of_the_reward_base_rows_are_wrong(world: World):
 
 def _names_in(rows: list[Row]) -> set[str]:
     return {fact.name for row in rows for fact in read_facts(row.answer)}
+
+
+def test_a_world_whose_people_are_of_one_age_is_refused_at_once():
+    # Nobody is older than another there; its exams were drawn for ever.
+    with pytest.raises((ValueError, RecursionError)):
+        World.make(4, 3, 3).exams()
