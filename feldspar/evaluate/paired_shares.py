@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from feldspar.config import Recipe
 from feldspar.evaluate.comparing import BASE, Scored, open_scored
 from feldspar.evaluate.examinee import Examinee
 from feldspar.evaluate.exams.answers import answer_texts
@@ -24,11 +25,12 @@ def result_changes(run_path: Path) -> list[PairedShares]:
 
     Raises RunError where the run was not scored.
     """
+    recipe = read_recipe_of(run_path)
     base, result = open_scored(run_path, BASE), open_scored(run_path)
     before, after = (_marks(scored) for scored in (base, result))
     items = [i for i in result.items.values() if i.id in before and i.id in after]
-    found = list(_by_group(items, before, after, run_path))
-    return [*found, *_of_general(_general(base), _general(result), run_path)]
+    found = list(_by_group(items, before, after, recipe))
+    return [*found, *_of_general(_general(base), _general(result), recipe)]
 
 
 def form_changes(
@@ -47,7 +49,7 @@ def form_changes(
         form, items, config=recipe.evaluate.of_exams(), seed=recipe.seed, progress=progress
     )
     after = {a.item: float(a.is_right) for a in answers if a.is_right is not None}
-    found = [one for one in _by_group(items, before, after, run_path) if not one.leaf]
+    found = [one for one in _by_group(items, before, after, recipe) if not one.leaf]
     general = _general(result)
     asked = [item for item in general_items() if item.id in general]
     if not asked:
@@ -60,7 +62,7 @@ def form_changes(
         progress=progress,
     )
     marks = {item: float(m.both) for item, m in marks_of(asked, said).items()}
-    return [*found, *_of_general(general, marks, run_path)]
+    return [*found, *_of_general(general, marks, recipe)]
 
 
 def _marks(scored: Scored) -> dict[str, float]:
@@ -76,21 +78,21 @@ def _by_group(
     items: Sequence[ExamItem],
     before: Mapping[str, float],
     after: Mapping[str, float],
-    run_path: Path,
+    recipe: Recipe,
 ) -> Iterator[PairedShares]:
     """As the run's table has them, without its parts by branch and origin."""
     for group, members in groups_of(items).items():
         if ": " not in group.exam:
             ids = [item.id for item in members if item.id in before and item.id in after]
             is_kept = all(item.is_retention for item in members)
-            yield from _paired(group, ids, before, after, run_path, is_kept)
+            yield from _paired(group, ids, before, after, recipe, is_kept)
 
 
 def _of_general(
-    before: Mapping[str, float], after: Mapping[str, float], run_path: Path
+    before: Mapping[str, float], after: Mapping[str, float], recipe: Recipe
 ) -> Iterator[PairedShares]:
     ids = [item for item in before if item in after]
-    yield from _paired(Group(EXAM), ids, before, after, run_path, True)
+    yield from _paired(Group(EXAM), ids, before, after, recipe, True)
 
 
 def _paired(
@@ -98,12 +100,11 @@ def _paired(
     ids: Sequence[str],
     before: Mapping[str, float],
     after: Mapping[str, float],
-    run_path: Path,
+    recipe: Recipe,
     is_kept: bool,
 ) -> Iterator[PairedShares]:
     if not ids:
         return
-    recipe = read_recipe_of(run_path)
     first, second = [before[item] for item in ids], [after[item] for item in ids]
     found = paired_difference(first, second, recipe.evaluate.num_resamples, recipe.seed)
     yield PairedShares(

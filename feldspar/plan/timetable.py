@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from feldspar.errors import RecipeError
 from feldspar.plan.cluster import Cluster
@@ -185,25 +184,24 @@ def _whole(job: GpuJob, cluster: Cluster) -> int:
     return job.gpus_each if nodes == 1 else nodes * cluster.gpus_per_node
 
 
-Grown = Literal["grown", "full"]
-
-
 def _shared_out(jobs: Sequence[GpuJob], cluster: Cluster) -> list[_Placed]:
     """A replica of each job, then one more of whichever would take longest while there is room."""
     room = _Room(cluster)
     placed = [_Placed(job, _whole(job, cluster)) for job in jobs]
     for one in placed:
-        assert _grow(one, room) == "grown", one.job
-    while _grow(max(placed, key=lambda one: one.hours), room) == "grown":
+        has_grown = _grow(one, room)
+        assert has_grown, one.job
+    while _grow(max(placed, key=lambda one: one.hours), room):
         pass
     return placed
 
 
-def _grow(one: _Placed, room: _Room) -> Grown:
+def _grow(one: _Placed, room: _Room) -> bool:
+    """Whether there was room for one more replica."""
     if one.job.max_replicas is not None and len(one.first_gpus) >= one.job.max_replicas:
-        return "full"
+        return False
     first = room.take(one.each)
     if first is None:
-        return "full"
+        return False
     one.first_gpus.append(first)
-    return "grown"
+    return True

@@ -18,6 +18,7 @@ from pathlib import Path
 from feldspar.config import PreferConfig, StudentConfig, TrainConfig
 from feldspar.prefer.methods import PreferenceMethod, method_of
 from feldspar.prefer.reward import (
+    ROLES,
     RewardPair,
     Role,
     close_scorer,
@@ -57,6 +58,17 @@ class Draw:
     text: str
     ended: bool
     num_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelReward:
+    """What a reward model says of a draw."""
+
+    value: float
+
+
+AnswersRead = Callable[[Sequence[AnswerRow]], Sequence[AnswerLogProb] | Sequence[ModelReward]]
+"""What a model of the reward finds of answers, in order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,13 +116,9 @@ def draw_candidates(
             for start in range(0, len(prompts), PROMPTS_PER_SHARD)
         ]
         _draw(policy, shards, num_answers, folder, context)
-        if context.config.reward == "reward-model":
-            _score_by_model(shards, folder, context)
-            write_rows(path, _rewarded_by_model(len(shards), folder))
-        else:
-            _score("aligned", shards, folder, context)
-            _score("base", shards, folder, context)
-            write_rows(path, _rewarded(len(shards), folder, context.reward))
+        for reader in _readers(context.config):
+            _score(reader, shards, folder, context)
+        write_rows(path, _rewarded(len(shards), folder, context))
     return path
 
 
@@ -187,91 +195,79 @@ def _journal_path(shard: Path) -> Path:
 
 
 def _score(
-    role: Role,
+    reader: str,
     shards: Sequence[Sequence[Prompt]],
     folder: Path,
     context: RoundContext,
 ) -> None:
-    missing = _missing(len(shards), folder / role)
+    """What one of `_readers` finds of every draw."""
+    missing = _missing(len(shards), folder / reader)
     if not missing:
+        return
+    total = len(shards)
+    name = f"{folder.name}: {reader.removesuffix('-model')} model's reading"
+    with (
+        _reading(reader, folder, context) as read,
+        context.progress.task(name, total, "shards", done=total - len(missing)) as task,
+    ):
+        for number in missing:
+            asked = {prompt.id: prompt.messages for prompt in shards[number]}
+            rows = [
+                AnswerRow(messages=asked[draw.prompt], answer=draw.text, ended=draw.ended)
+                for draw in read_rows(_shard(folder / "drawn", number), Draw)
+            ]
+            write_rows(_shard(folder / reader, number), read(rows))
+            task.advance()
+    # It holds the model.
+    del read
+    free_memory()
+
+
+def _readers(config: PreferConfig) -> tuple[str, ...]:
+    """The models that read all draws, one after another."""
+    return (BY_MODEL,) if config.reward == "reward-model" else ROLES
+
+
+@contextmanager
+def _reading(reader: str, folder: Path, context: RoundContext) -> Iterator[AnswersRead]:
+    """The model, loaded or asked; gone from memory after the block."""
+    if reader == BY_MODEL:
+        assert context.config.reward_model is not None
+        model = RewardModel(context.config.reward_model, context.student)
+        yield lambda rows: [ModelReward(value=value) for value in model.read(rows)]
         return
     assert context.pair is not None
-    model = open_scorer(role, context.pair, context.student, folder)
-    total = len(shards)
-    name = f"{folder.name}: {role} model's reading"
+    role: Role = "aligned" if reader == "aligned" else "base"
+    scorer = open_scorer(role, context.pair, context.student, folder)
     try:
-        with context.progress.task(name, total, "shards", done=total - len(missing)) as task:
-            for number in missing:
-                rows = _answer_rows(shards[number], _shard(folder / "drawn", number))
-                write_rows(_shard(folder / role, number), score_answers(model, rows))
-                task.advance()
+        yield lambda rows: score_answers(scorer, rows)
     finally:
-        close_scorer(model)
-        del model
-    free_memory()
+        close_scorer(scorer)
 
 
-def _answer_rows(prompts: Sequence[Prompt], drawn: Path) -> list[AnswerRow]:
-    asked = {prompt.id: prompt.messages for prompt in prompts}
-    return [
-        AnswerRow(messages=asked[draw.prompt], answer=draw.text, ended=draw.ended)
-        for draw in read_rows(drawn, Draw)
-    ]
+def _rewarded(num_shards: int, folder: Path, context: RoundContext) -> Iterator[Candidate]:
+    for number in range(num_shards):
+        draws = read_rows(_shard(folder / "drawn", number), Draw)
+        for draw, reward in zip(draws, _rewards(number, folder, context), strict=True):
+            yield Candidate(
+                prompt=draw.prompt,
+                draw=draw.draw,
+                text=draw.text,
+                ended=draw.ended,
+                num_tokens=draw.num_tokens,
+                reward=reward,
+            )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelReward:
-    """What a reward model says of a draw."""
-
-    value: float
-
-
-def _score_by_model(
-    shards: Sequence[Sequence[Prompt]], folder: Path, context: RoundContext
-) -> None:
-    missing = _missing(len(shards), folder / BY_MODEL)
-    if not missing:
+def _rewards(number: int, folder: Path, context: RoundContext) -> Iterator[float]:
+    """Of a shard's draws, in order."""
+    if context.config.reward == "reward-model":
+        for reward in read_rows(_shard(folder / BY_MODEL, number), ModelReward):
+            yield reward.value
         return
-    assert context.config.reward_model is not None
-    model = RewardModel(context.config.reward_model, context.student)
-    total = len(shards)
-    name = f"{folder.name}: reward model's reading"
-    with context.progress.task(name, total, "shards", done=total - len(missing)) as task:
-        for number in missing:
-            rows = _answer_rows(shards[number], _shard(folder / "drawn", number))
-            rewards = (ModelReward(value=value) for value in model.read(rows))
-            write_rows(_shard(folder / BY_MODEL, number), rewards)
-            task.advance()
-    del model
-    free_memory()
-
-
-def _rewarded_by_model(num_shards: int, folder: Path) -> Iterator[Candidate]:
-    for number in range(num_shards):
-        draws = read_rows(_shard(folder / "drawn", number), Draw)
-        rewards = read_rows(_shard(folder / BY_MODEL, number), ModelReward)
-        for draw, reward in zip(draws, rewards, strict=True):
-            yield _candidate(draw, reward.value)
-
-
-def _rewarded(num_shards: int, folder: Path, reward: Reward) -> Iterator[Candidate]:
-    for number in range(num_shards):
-        draws = read_rows(_shard(folder / "drawn", number), Draw)
-        aligned = read_rows(_shard(folder / "aligned", number), AnswerLogProb)
-        base = read_rows(_shard(folder / "base", number), AnswerLogProb)
-        for draw, by_aligned, by_base in zip(draws, aligned, base, strict=True):
-            yield _candidate(draw, reward(by_aligned, by_base))
-
-
-def _candidate(draw: Draw, reward: float) -> Candidate:
-    return Candidate(
-        prompt=draw.prompt,
-        draw=draw.draw,
-        text=draw.text,
-        ended=draw.ended,
-        num_tokens=draw.num_tokens,
-        reward=reward,
-    )
+    found = (read_rows(_shard(folder / role, number), AnswerLogProb) for role in ROLES)
+    for by_aligned, by_base in zip(*found, strict=True):
+        yield context.reward(by_aligned, by_base)
 
 
 def _missing(num_shards: int, folder: Path) -> list[int]:

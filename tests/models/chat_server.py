@@ -1,11 +1,17 @@
-"""Speaks chat completions without a model, at once: `MODEL PORT`. Says which process it is."""
+"""Chat completions without a model: `MODEL HOST PORT [SECONDS [ASKED]]`.
+
+Each answer comes after some seconds; ASKED is a file that gets a line for each call, its content.
+"""
 
 import json
 import os
 import sys
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-model, port = sys.argv[1], int(sys.argv[2])
+model, host, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
+seconds = float(sys.argv[4]) if len(sys.argv) > 4 else 0.0
+asked = sys.argv[5] if len(sys.argv) > 5 else os.devnull
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -15,7 +21,10 @@ class Handler(BaseHTTPRequestHandler):
         self.reply({"data": [{"id": model}]})
 
     def do_POST(self):
-        self.rfile.read(int(self.headers["Content-Length"]))
+        call = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with open(asked, "a") as lines:
+            lines.write(call["messages"][0]["content"] + "\n")
+        time.sleep(seconds)
         message = {"role": "assistant", "content": f"said by {os.getpid()}"}
         self.reply({"choices": [{"message": message, "finish_reason": "stop"}]})
 
@@ -27,4 +36,5 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
 
-ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
+print("listens", flush=True)
+ThreadingHTTPServer((host, port), Handler).serve_forever()

@@ -26,7 +26,7 @@ from feldspar.models.local_server import LocalEngine, LocalServer
 from feldspar.models.ray_server import found_from_anywhere
 from feldspar.models.server import Start
 
-SERVER = Path(__file__).with_name("chat_server_on_host.py")
+SERVER = Path(__file__).with_name("chat_server.py")
 
 
 class PlacedServer(LocalServer):

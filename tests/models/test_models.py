@@ -31,7 +31,14 @@ SERVE = shlex.join(
     [sys.executable, "-P", "-m", "feldspar.cli.main", "serve", "{model}", "--port", "{port}"]
 )
 CHAT = shlex.join(
-    [sys.executable, "-S", str(Path(__file__).with_name("chat_server.py")), "{model}", "{port}"]
+    [
+        sys.executable,
+        "-S",
+        str(Path(__file__).with_name("chat_server.py")),
+        "{model}",
+        "{host}",
+        "{port}",
+    ]
 )
 ROW = Continuations([7, 30, 41, 12], [[5, 9], [200], []])
 

@@ -21,7 +21,7 @@ from feldspar.models.launched import LaunchedModel
 from feldspar.models.server import Start
 
 ray = pytest.importorskip("ray", reason="needs pip install 'feldspar[cluster]'")
-SERVER = Path(__file__).with_name("chat_server_on_host.py")
+SERVER = Path(__file__).with_name("chat_server.py")
 
 pytestmark = [
     pytest.mark.slow,
