@@ -1,10 +1,10 @@
-"""How many calls are in flight: as many as a recipe says, or as many as the server bears.
+"""How many calls are in flight: as many as a recipe says, or as many as the servers bear.
 
 Found in rounds. At first every answer raises the limit by one, which doubles it in the time that
 one call takes. A round whose calls took longer by nearly as much as there were more of them shows
 that they only waited in the server's queue: the limit goes back to what was answered without
 waiting, and from then on grows by a step a round. A server that turns calls away or lets them time
-out shrinks it by 0.7.
+out shrinks it by 0.7. Where servers join or leave, each keeps its share.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 FIRST_LIMIT = 16
+"""Of each server."""
 FIRST_ROUND_CALLS = 16
 ROUND_CALLS = 32
 PUSHED_BACK_SHARE = 0.1
@@ -57,7 +58,7 @@ class Latency(NamedTuple):
 class Governor:
     """Admits the most urgent calls first, and else in the order they come.
 
-    `fixed` calls at once or, where that is 0, up to `maximum`.
+    `fixed` calls at once or, where that is 0, up to `maximum` for each server.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Governor:
         self.num_in_flight = 0
         self._is_fixed = bool(fixed)
         self._maximum = maximum
+        self._num_servers = 1
         self._clock = clock
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._num_queued = 0
@@ -85,6 +87,18 @@ class Governor:
             self._is_draining = is_draining
             self._waiting = [(-rank, place, turn) for rank, place, turn in self._waiting]
             heapq.heapify(self._waiting)
+
+    def fit(self, num_servers: int) -> None:
+        """There are so many servers now, and what each bears is as before: 64 new ones need not be
+        found out from the start. Where there is none, nothing changes until there is one."""
+        if self._is_fixed or num_servers in (0, self._num_servers):
+            return
+        self._maximum = self._maximum // self._num_servers * num_servers
+        scaled = round(self.limit * num_servers / self._num_servers)
+        self.limit = max(1, min(self._maximum, scaled))
+        self._num_servers = num_servers
+        self._start_round()
+        self._admit()
 
     async def acquire(self, stage: str, urgency: int = 0) -> Ticket:
         if self.num_in_flight >= self.limit or self._waiting:

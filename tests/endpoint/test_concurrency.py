@@ -5,7 +5,14 @@ import heapq
 import random
 from collections.abc import Callable
 
-from feldspar.endpoint.concurrency import Governor, Latency, Outcome, Ticket, latency_growth
+from feldspar.endpoint.concurrency import (
+    FIRST_LIMIT,
+    Governor,
+    Latency,
+    Outcome,
+    Ticket,
+    latency_growth,
+)
 
 
 class FakeClock:
@@ -156,3 +163,37 @@ def test_no_long_queue_is_built_up_at_the_server_on_the_way() -> None:
         clock = FakeClock()
         limits = drive(Governor(0, 512, clock), clock, queueing(slots), 1500)
         assert max(limits) <= 2.6 * slots, (slots, max(limits))
+
+
+def test_what_each_server_bears_is_kept_where_servers_join_or_leave() -> None:
+    clock = FakeClock()
+    governor = Governor(0, 256, clock)
+    governor.fit(64)
+    assert governor.limit == 64 * FIRST_LIMIT
+    assert max(drive(governor, clock, queueing(100_000), 600)) > 64 * FIRST_LIMIT
+    governor.fit(32)
+    assert 32 * FIRST_LIMIT < governor.limit <= 32 * 256
+    found = governor.limit
+    # With nobody there, nothing is forgotten.
+    governor.fit(0)
+    governor.fit(32)
+    assert governor.limit == found
+    fixed = Governor(12, 256, clock)
+    fixed.fit(64)
+    assert fixed.limit == 12
+
+
+def test_calls_that_wait_are_admitted_when_servers_join() -> None:
+    async def run() -> int:
+        governor = Governor(0, 2)
+        waiting = [asyncio.ensure_future(governor.acquire("s")) for _ in range(10)]
+        await asyncio.sleep(0)
+        governor.fit(3)
+        await asyncio.sleep(0)
+        num = sum(one.done() for one in waiting)
+        for one in waiting:
+            one.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        return num
+
+    assert asyncio.run(run()) == 6
