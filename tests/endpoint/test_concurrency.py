@@ -4,6 +4,7 @@ import asyncio
 import heapq
 import random
 from collections.abc import Callable
+from itertools import pairwise
 
 from feldspar.endpoint.concurrency import (
     FIRST_LIMIT,
@@ -142,6 +143,25 @@ def test_latency_is_compared_within_a_stage() -> None:
     assert latency_growth(before, {"short": Latency(2.0, 10), "long": Latency(20.0, 30)}) == 2.0
     assert latency_growth(before, {"other": Latency(99.0, 40)}) == 1.0
     assert latency_growth(before, {"long": Latency(99.0, 7)}) == 1.0
+
+
+def test_short_calls_that_wait_behind_long_ones_do_not_speak_for_them() -> None:
+    """An eighth of the calls in flight waits, for two seconds: hardly a queue."""
+    before = {"short": Latency(2.0, 80), "long": Latency(50.0, 20)}
+    now = {"short": Latency(4.0, 80), "long": Latency(52.0, 20)}
+    assert latency_growth(before, now) == (80 * 4 + 20 * 52) / (80 * 2 + 20 * 50)
+
+
+def test_one_round_takes_no_more_than_a_third() -> None:
+    clock = FakeClock()
+    calls = iter(range(10_000))
+
+    def serve(load: int, rng: random.Random) -> tuple[float, Outcome]:
+        return 0.4 if next(calls) < 1500 else 40.0, "answered"
+
+    limits = drive(Governor(0, 256, clock), clock, serve, 3500)
+    assert limits[-1] < 0.5 * max(limits)
+    assert all(other >= int(0.7 * one) for one, other in pairwise(limits))
 
 
 def test_most_slots_are_found_within_two_hundred_answers() -> None:
