@@ -207,7 +207,8 @@ class _Goal:
 def max_requests(writers: Writers) -> int:
     """Calls for new samples to have under way just now."""
     teacher = writers.teacher
-    most = teacher.config.concurrency or teacher.config.max_concurrency // REQUESTS_PER_CALL
+    config = teacher.config
+    most = config.concurrency or config.num_servers * config.max_concurrency // REQUESTS_PER_CALL
     # What a cap leaves unfinished is paid for nothing, so with one less is begun ahead.
     factor = 1 if writers.config.budget.is_capped else REQUESTS_PER_CALL
     return factor * min(teacher.concurrency, most)

@@ -94,6 +94,11 @@ class LaunchedModel:
         return self._model.concurrency if self._model else self.access.concurrency
 
     @property
+    def max_concurrency(self) -> int:
+        """Most calls that will ever be in flight."""
+        return self.access.concurrency or self.access.max_concurrency * self._start.num_replicas
+
+    @property
     def servers(self) -> list[Server]:
         """Those that were started, in order of their replica; none before the first call."""
         return [] if self._fleet is None else self._fleet.servers
