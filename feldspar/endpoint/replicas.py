@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from feldspar.endpoint.faults import Fault
 
@@ -15,6 +16,13 @@ FAILURES_IN_A_ROW = 5
 """Failed calls, with none answered between them, after which a server is left alone."""
 FIRST_REST_SECONDS = 5.0
 LONGEST_REST_SECONDS = 120.0
+
+
+class ServersHealth(NamedTuple):
+    """How many servers may be asked now, of all; none of none where no server is needed."""
+
+    num_well: int = 0
+    num_all: int = 0
 
 
 class Replica:
@@ -67,6 +75,10 @@ class Replicas:
     def remove(self, replica: Replica) -> None:
         """It gets no more calls; those in flight on it come back as they may."""
         self.all = [other for other in self.all if other is not replica]
+
+    def health(self) -> ServersHealth:
+        """Those that failed call after call are not well until one came back."""
+        return ServersHealth(sum(not server.rests_until for server in self.all), len(self.all))
 
     def begin(self) -> Replica | None:
         """The server that has the fewest calls; where all rest, the one that has rested longest.
