@@ -104,10 +104,10 @@ def test_what_a_recipe_says_itself_is_no_setting(project: Path) -> None:
 def test_settings_of_several_lines_come_to_the_plan_as_lines(project: Path) -> None:
     async def use(client: Client) -> None:
         await enter(client)
-        page = "/plan?recipe=recipe.toml&settings=seed+%3D+3%0Atrain.seed%3D1&name=other"
+        page = "/plan?recipe=recipe.toml&settings=seed+%3D+3%0Atrain.batch_samples%3D8&name=other"
         text = await (await client.get(page)).text()
         figures = text.partition("/plan/figures?")[2].partition('"')[0]
-        assert "3%0Atrain.seed" in figures
+        assert "3%0Atrain.batch_samples" in figures
         assert "Plan: other" in text
 
     in_studio(project / "runs", use)
