@@ -1,6 +1,5 @@
 """The studio shows every page to whoever has its address, and nothing to anyone else."""
 
-import dataclasses
 import io
 import json
 import shutil
@@ -9,7 +8,7 @@ from pathlib import Path
 import pytest
 from aiohttp import ClientSession
 from by_hand import do_step
-from studio_client import Client, enter, in_studio
+from studio_client import HOSTILE, Client, enter, in_studio, write_study
 
 from feldspar.config import Recipe
 from feldspar.records import (
@@ -25,12 +24,9 @@ from feldspar.records import (
 )
 from feldspar.reviews import read_decisions, review_key
 from feldspar.runs import Run, write_rows
-from feldspar.stats.merge_curve import MeanMark
 from feldspar.steps import Workspace
 from feldspar.studio.app import NAVIGATION
-from feldspar.views.frontier import ArmFigures, StudyResult
 
-HOSTILE = "<script>alert('x')</script><img src=http://evil.example/x.png>"
 PAGES = [page for page, _ in NAVIGATION]
 
 
@@ -194,29 +190,6 @@ def test_read_only_starts_no_model(runs: Path) -> None:
         assert "only reads" in await (await client.get("/runs/a%20%26%20b/chat")).text()
 
     in_studio(runs, use, read_only=True)
-
-
-def write_study(folder: Path) -> None:
-    """A study in which every text is hostile."""
-
-    def row(name: str, learned: int) -> ArmFigures:
-        mark = MeanMark(learned / 10, Interval(learned / 10 - 0.1, learned / 10 + 0.1), 10)
-        return ArmFigures(
-            name=name, settings=(HOSTILE,), learned=mark, learned_by_seed=(learned / 10,),
-            kept=mark, kept_by_seed=(0.5,), exams={HOSTILE: mark}, learned_to_first=None,
-            kept_to_first=None, has_learned_as_much=True, is_on_front=True, trained_tokens=1.0,
-            seconds=2.0, shared=(HOSTILE,),
-        )  # fmt: skip
-
-    result = StudyResult(
-        learned_exams=(HOSTILE,),
-        num_seeds=1,
-        equal_tokens=False,
-        rows=(row("base", 1), row(HOSTILE, 7)),
-        runs={HOSTILE: (HOSTILE,)},
-    )
-    folder.mkdir()
-    (folder / "frontier.json").write_text(json.dumps(dataclasses.asdict(result)))
 
 
 def test_a_study_is_listed_and_shown(runs: Path) -> None:
