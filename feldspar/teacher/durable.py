@@ -93,6 +93,7 @@ class _Call:
         return hashlib.sha256(content.encode("utf-8", "surrogatepass")).digest()
 
     async def admit(self) -> None:
+        await self._teacher.journal.room()
         if not self.most.calls:
             most = self._teacher.cost_of(most_usage(self.call))
             await self._teacher.budget.reserve(most)

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from feldspar.endpoint import retry
 from feldspar.endpoint.calls import ChatCall
 from feldspar.endpoint.endpoint import Access, Endpoint
 from feldspar.endpoint.faults import NoAnswers
@@ -66,7 +65,6 @@ class ReplacingEngine(LocalEngine):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(fleet_module, "POLL_SECONDS", 0.03)
 
 
