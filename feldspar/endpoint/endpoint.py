@@ -37,7 +37,7 @@ from feldspar.endpoint.openai_completions import PromptToken
 from feldspar.endpoint.parameters import PARAMETERS, Parameters
 from feldspar.endpoint.protocol import ChatProtocol
 from feldspar.endpoint.rate_limit import Pace
-from feldspar.endpoint.replicas import Replicas
+from feldspar.endpoint.replicas import Replicas, ServersHealth
 from feldspar.endpoint.retry import Retry
 from feldspar.endpoint.transport import HttpReply, Transport
 
@@ -175,6 +175,11 @@ class Endpoint:
     def concurrency(self) -> int:
         """Calls allowed in flight just now."""
         return self._governor.limit
+
+    @property
+    def health(self) -> ServersHealth:
+        """Of its servers just now."""
+        return self._replicas.health()
 
     @property
     def has_answered(self) -> bool:

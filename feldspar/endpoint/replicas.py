@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from feldspar.endpoint.faults import Fault
 
@@ -20,6 +20,13 @@ FAILURES_IN_A_ROW = 5
 FIRST_REST_SECONDS = 5.0
 LONGEST_REST_SECONDS = 120.0
 T = TypeVar("T")
+
+
+class ServersHealth(NamedTuple):
+    """How many servers may be asked now, of all; none of none where no server is needed."""
+
+    num_well: int = 0
+    num_all: int = 0
 
 
 class Replica:
@@ -108,6 +115,10 @@ class Replicas:
         """It is gone, and calls in flight on it with it: they are told so at once."""
         self.remove(replica)
         replica.lose()
+
+    def health(self) -> ServersHealth:
+        """Those that failed call after call are not well until one came back."""
+        return ServersHealth(sum(not server.rests_until for server in self.all), len(self.all))
 
     def begin(self) -> Replica | None:
         """The server that has the fewest calls; where all rest, the one that has rested longest.

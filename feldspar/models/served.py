@@ -15,6 +15,7 @@ from feldspar.endpoint.endpoint import UNHURRIED, Access, Endpoint, Turn
 from feldspar.endpoint.faults import Fault, NoAnswers, Refused, secret_in, without_secret
 from feldspar.endpoint.models_list import ListedModel, choose_model, list_models
 from feldspar.endpoint.openai_completions import PromptToken, ways_for
+from feldspar.endpoint.replicas import ServersHealth
 from feldspar.endpoint.transport import CONNECT_SECONDS, Transport, run_apart
 from feldspar.models.model import CannotScore, Continuations, LogProb
 from feldspar.progress import SILENT, Progress
@@ -58,6 +59,10 @@ class ServedModel:
     @property
     def concurrency(self) -> int:
         return self.endpoint.concurrency
+
+    @property
+    def health(self) -> ServersHealth:
+        return self.endpoint.health
 
     async def __aenter__(self) -> ServedModel:
         await self.endpoint.__aenter__()

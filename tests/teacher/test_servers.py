@@ -46,14 +46,17 @@ def test_a_server_that_only_fails_rests_and_is_tried_with_one_call() -> None:
         bad.num_in_flight += 1
         servers.end(bad, DOWN)
     assert {servers.begin().url for _ in range(5)} == {"b"}
+    assert servers.health() == (1, 2)
     clock.now += FIRST_REST_SECONDS
     assert [servers.begin().url for _ in range(3)] == ["a", "b", "b"]
+    assert servers.health() == (1, 2)
     servers.end(bad, DOWN)
     clock.now += FIRST_REST_SECONDS
     assert servers.begin().url == "b"
     clock.now += FIRST_REST_SECONDS
     assert servers.begin().url == "a"
     servers.end(bad, None)
+    assert servers.health() == (2, 2)
     assert [servers.begin().url for _ in range(3)] == ["a", "a", "a"]
 
 
