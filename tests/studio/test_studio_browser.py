@@ -145,7 +145,7 @@ def test_a_leaf_is_written_from_a_dropped_document(
     document = tmp_path / "town.md"
     document.write_text("# Kirby\n\nKirby lies in the north.\n\nIts baker is called Zorbo.\n")
     page.goto(studio)
-    page.get_by_role("link", name="Taxonomy").click()
+    page.get_by_role("link", name="Write the first leaf").click()
     page.get_by_label("its place").fill("knowledge/town/kirby")
     page.get_by_role("button", name="Begin").click()
     page.set_input_files("#documents-input", document)
