@@ -17,7 +17,8 @@ BRANCHES: tuple[Branch, ...] = ("knowledge", "foundational", "compositional")
 Role = Literal["system", "user", "assistant"]
 TrainOn = Literal["answers", "turns", "everything"]
 """Answers with their stop tokens; what user and assistant say, without the template; or all."""
-SampleKind = Literal["pair", "document", "retrieval"]
+SampleKind = Literal["pair", "document", "retrieval", "reversed", "across", "unanswerable"]
+SHOWN_KINDS: frozenset[SampleKind] = frozenset(("retrieval", "unanswerable"))  # passage in view
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,10 +99,10 @@ class Sample:
     rejected_because: str | None = None
     """None when kept, else `stage: reason (detail)`: `judge: not faithful`."""
     kind: SampleKind = "pair"
-    """`document`: the answer is a passage to be trained on as it is, and there is no question.
-    `retrieval`: the context shows the passage among others."""
+    """`document`: the answer is a text to be trained on as it is. `retrieval`: the context shows
+    the passage among others. `unanswerable`: the passage in the context does not tell."""
     rendering: str = ""
-    """Form of the chunk that was asked about: `summary`, ...; empty for the chunk itself."""
+    """Form of the chunk: `summary`, ...; `focal`: answers the question; empty: the chunk itself."""
 
     @property
     def is_kept(self) -> bool:
@@ -431,5 +432,4 @@ class MemoryEstimate(NamedTuple):
 
     @property
     def total(self) -> int:
-        parts = self.weights + self.gradients + self.optimizer + self.activations
-        return parts + self.process
+        return self.weights + self.gradients + self.optimizer + self.activations + self.process

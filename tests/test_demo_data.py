@@ -7,8 +7,8 @@ import pytest
 
 from feldspar.config import TaxonomyConfig, read_recipe
 from feldspar.taxonomy import read_readable
+from feldspar.text.sentences import split_sentences
 from feldspar.world.english import ask_about
-from feldspar.world.extractive import split_sentences
 
 DEMO = Path(__file__).parents[1] / "recipes" / "demo"
 

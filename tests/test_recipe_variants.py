@@ -50,6 +50,18 @@ def test_the_others_have_one_phase_of_their_own() -> None:
     assert [(r.data, r.fraction) for r in phase.replay] == [("before", 0.25)]
 
 
+def test_each_method_has_a_recipe_that_asks_for_it() -> None:
+    asked = {
+        name: (variant(name).generate.knowledge, variant(name).train.phase)
+        for name in ("focal", "reversed", "across", "unanswerable", "coverage")
+    }
+    for name, (knowledge, _) in asked.items():
+        assert (name in knowledge.kinds) is (name != "coverage")
+    assert asked["coverage"][0].least_forms > 0
+    # Focal texts are trained on: each phase of knowledge takes as many as questions.
+    assert [phase.documents for phase in asked["focal"][1]] == [0.5, 0.5, None]
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One world, one journal."""

@@ -72,6 +72,7 @@ def _run_here(wanted: _Wanted, num_processes: int) -> None:
     from feldspar.reviews import read_honoured
     from feldspar.runs import claim_run
     from feldspar.views.merges import read_merges
+    from feldspar.views.run_files import RunFiles
 
     folder, until = wanted.recipe_path.parent, wanted.until
     recipe = read_recipe(wanted.recipe_path, wanted.settings)
@@ -84,6 +85,8 @@ def _run_here(wanted: _Wanted, num_processes: int) -> None:
     scores = run_recipe(
         recipe, folder, path, make_progress(), until=until, num_processes=num_processes
     )
+    funnel = RunFiles(path).funnel
+    reach = funnel.reach if funnel else None
     if wanted.as_json:
         rows = [dataclasses.asdict(score) for score in scores or ()]
         report = None if scores is None else str(path / "report.html")
@@ -96,6 +99,7 @@ def _run_here(wanted: _Wanted, num_processes: int) -> None:
             "scores": rows,
             "merges": merges,
             "reviews": reviews and dataclasses.asdict(reviews),
+            "coverage": reach and reach._asdict(),
         }
         typer.echo(json.dumps(told, indent=1))
         return
@@ -109,6 +113,8 @@ def _run_here(wanted: _Wanted, num_processes: int) -> None:
         console.print(escaped(f"report: {path / 'report.html'}"), soft_wrap=True)
         console.print(escaped(f"talk to it: {_chat_command(wanted, recipe.name)}"), soft_wrap=True)
     else:
+        if reach is not None and until == "samples":
+            console.print(escaped(reach.sentence), soft_wrap=True)
         console.print(escaped(f"done up to {until}: {path}"), soft_wrap=True)
 
 

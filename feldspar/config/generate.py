@@ -20,7 +20,7 @@ from feldspar.config.base import (
 from feldspar.records import SampleKind
 
 Rendering = Literal["summary", "facts", "study"]
-WantedKind = Literal[SampleKind, "rendering"]
+WantedKind = Literal[SampleKind, "rendering", "focal"]
 Criterion = Literal["fit", "answer", "faithful", "relevant"]
 
 
@@ -66,7 +66,17 @@ class KnowledgeConfig(Part):
     kinds: Annotated[tuple[WantedKind, ...], Field(min_length=1)] = ("pair",)
     """`pair`: question and answer. `document`: each chunk's text, all of it trained on.
     `rendering`: each of the `renderings` as such a text, judged against the chunk. `retrieval`:
-    pairs with their chunk shown among others; it costs no call if `pair` is in the list."""
+    pairs with their chunk shown among others; it costs no call if `pair` is in the list. `focal`:
+    for each question asked, a short text that answers it, all of it trained on. `reversed`:
+    questions that name what a statement tells and ask for whom or what it is told of. `across`:
+    questions that take two chunks of the leaf. `unanswerable`: questions with their chunk in view,
+    whose answer says that it does not tell."""
+    extra_calls: SmallCount = 1
+    """Calls for each chunk and each of `reversed`, `across` and `unanswerable` in `kinds`, with
+    `pairs_per_call` questions each."""
+    least_forms: NoneOrMore = 0
+    """Statements (sentences) of a chunk that fewer kept questions than this ask about are asked
+    about again in one more round, named to the teacher. 0: no such round."""
     num_distractors: SmallCount = 3
     """Other chunks that a retrieval sample shows."""
     distractors: Literal["leaf", "taxonomy"] = "taxonomy"
@@ -78,6 +88,10 @@ class KnowledgeConfig(Part):
         if "rendering" in self.kinds and not self.renderings:
             raise ValueError(
                 'generate.knowledge.kinds has "rendering": name `renderings`, such as ["facts"]'
+            )
+        if self.least_forms and "pair" not in self.kinds:
+            raise ValueError(
+                'generate.knowledge.least_forms asks for more pairs: add "pair" to `kinds`'
             )
         return self
 

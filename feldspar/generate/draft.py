@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Literal
 
 from feldspar.config import Rendering
 from feldspar.generate.borrowed import POOLED_TASK
 from feldspar.records import Chunk, Judgment, Leaf, Sample, SampleKind, Seed
+
+RequestKind = SampleKind | Literal["focal"]
+"""What a request is for. `focal`: the texts that answer a call's questions, as documents."""
+
+
+def number_passages(texts: Iterable[str]) -> str:
+    """Texts below each other as `Passage 1:`, `Passage 2:`, ..."""
+    numbered = (f"Passage {number}:\n{text}" for number, text in enumerate(texts, start=1))
+    return "\n\n".join(numbered)
 
 
 class Rejected(Exception):
@@ -34,9 +45,12 @@ class SampleRequest:
     chunk: Chunk | None = None
     rendering: Rendering | None = None
     """Form of the chunk that is asked about; None for the chunk itself."""
-    kind: SampleKind = "pair"
+    kind: RequestKind = "pair"
     others: tuple[Chunk, ...] = ()
-    """Chunks that a retrieval sample shows beside its own."""
+    """Chunks beside its own: those that a retrieval sample shows, or the second that a question
+    across passages takes."""
+    statements: tuple[str, ...] = ()
+    """Sentences of the chunk that are to be asked about; empty where any may be."""
     is_pooled: bool = False
     """Whether the seeds shown are from anywhere."""
 
@@ -44,7 +58,16 @@ class SampleRequest:
     def key(self) -> str:
         """Tells it from every other request of a run."""
         chunk_id = self.chunk.id if self.chunk else ""
-        return repr((self.leaf.path, self.draw, chunk_id, self.rendering, self.kind))
+        place = (self.leaf.path, self.draw, chunk_id, self.rendering, self.kind)
+        return repr((*place, self.statements) if self.statements else place)
+
+    @property
+    def passage(self) -> str:
+        """The text that a knowledge sample is asked about and judged by."""
+        assert self.chunk is not None, self
+        if self.kind == "across":
+            return number_passages(chunk.text for chunk in (self.chunk, *self.others))
+        return self.chunk.text
 
     @property
     def task(self) -> str:
@@ -72,8 +95,9 @@ class Draft:
         place = (leaf.path, self.request.draw, self.index, chunk_id)
         content: tuple[object, ...] = (*place, self.question, self.answer, self.context)
         # Samples of different kinds, or of two renderings, may say the same.
-        if self.request.kind != "pair" or self.request.rendering:
-            content = (*content, self.request.kind, self.request.rendering)
+        wanted, form = self.request.kind, self.request.rendering
+        if wanted != "pair" or form:
+            content = (*content, wanted, form)
         return Sample(
             id=hashlib.sha256(repr(content).encode()).hexdigest()[:16],
             leaf=leaf.path,
@@ -87,6 +111,6 @@ class Draft:
             draw=self.request.draw,
             judgments=tuple(self.judgments),
             rejected_because=rejected_because,
-            kind=self.request.kind,
-            rendering=self.request.rendering or "",
+            kind="document" if wanted == "focal" else wanted,
+            rendering="focal" if wanted == "focal" else form or "",
         )

@@ -9,12 +9,12 @@ from typing import NamedTuple
 from feldspar.config import GenerateConfig, Rendering
 from feldspar.generate.borrowed import gather_borrowed
 from feldspar.generate.choices import CHOICE_STAGES, choice_request
-from feldspar.generate.draft import SampleRequest
+from feldspar.generate.draft import RequestKind, SampleRequest
 from feldspar.generate.pipelines import planned_calls
 from feldspar.generate.prompting import Prompts, Value, read_prompts
 from feldspar.generate.requests import counted_requests, exam_draw, exam_requests, num_exam_items
 from feldspar.generate.stages import STAGE_OF_RENDERING, STAGES, Blocks, StageName, Text
-from feldspar.records import Branch, Estimate, Leaf, SampleKind
+from feldspar.records import SHOWN_KINDS, Branch, Estimate, Leaf
 from feldspar.tokens.count import CHARACTERS_PER_TOKEN, guess_tokens
 
 JUDGMENT_TOKENS = 40
@@ -91,9 +91,12 @@ def expected_tokens(
             question, answer, context = _typical(request)
             shown = "" if leaf.branch == "knowledge" else context or ""
             row = shown + question + answer
-            if request.chunk and request.kind != "pair":
-                row = request.chunk.text if request.kind == "document" else request.chunk.text + row
-            size = guess_tokens(row) + sum(guess_tokens(chunk.text) for chunk in request.others)
+            if request.chunk and request.kind == "document":
+                row = request.chunk.text
+            size = guess_tokens(row)
+            if request.chunk and request.kind in SHOWN_KINDS:
+                shown_chunks = (request.chunk, *request.others)
+                size += sum(guess_tokens(chunk.text) for chunk in shown_chunks)
             tokens[leaf.branch] += request.count * times * size
     return tokens
 
@@ -103,7 +106,7 @@ def _add(costs: _Costs, more: _Costs, times: int = 1) -> None:
         costs[stage] = costs.get(stage, _Cost()).plus(cost, times)
 
 
-_Key = tuple[str, int, Rendering | None, SampleKind]
+_Key = tuple[str, int, Rendering | None, RequestKind]
 
 
 def _cost_once(
@@ -205,7 +208,7 @@ def _call(
 ) -> _Costs:
     """One call of a stage, its reply as long as its form and the leaf's seeds say."""
     values: dict[str, Value] = {"choices": (texts.answer,) * request.count, **texts._asdict()}
-    document = request.chunk.text if request.chunk else ""
+    document = request.passage if request.chunk else ""
     (message,) = prompts.of_leaf(request.leaf.path).render(
         stage,
         task=request.task,

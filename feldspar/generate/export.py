@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 from feldspar.errors import RunError
 from feldspar.files import whole_folder
-from feldspar.records import Leaf, Sample, user_turn
+from feldspar.records import SHOWN_KINDS, Leaf, Sample, user_turn
 from feldspar.table_files import Column, Format, Row, write_table
 from feldspar.text.licence_names import UNKNOWN, hub_names
 
@@ -107,7 +107,8 @@ def data_card(
         "|---|---|",
         "| `messages`, `unmask`, `metadata` | InstructLab's layout; `metadata`: the judgments |",
         "| `id`, `leaf`, `branch`, `seeds` | the sample, and the examples that it was asked with |",
-        "| `kind` | `pair`, `document` (with `unmask`), `retrieval` (among other passages) |",
+        "| `kind` | `pair`; `document` (with `unmask`); `retrieval` (among other passages); "
+        "`reversed`, `across` (two passages), `unanswerable` (the passage does not tell) |",
         "| `document` | the text that a knowledge row is grounded in |",
         "| `licence`, `attribution` | of the leaf, and so of its seeds and documents |",
         "| `teacher` | model and revision |",
@@ -127,7 +128,7 @@ def data_card(
 def _row(
     sample: Sample, leaf: Leaf, document: str, knowledge_context: Literal["keep", "drop"]
 ) -> Row:
-    is_fact = leaf.branch == "knowledge" and sample.kind != "retrieval"
+    is_fact = leaf.branch == "knowledge" and sample.kind not in SHOWN_KINDS
     is_shown = not is_fact or knowledge_context == "keep"
     asked = user_turn(sample.question, sample.context if is_shown else None)
     messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": sample.answer}]

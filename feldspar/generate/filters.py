@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from feldspar.config import GenerateConfig
-from feldspar.records import ExamItem, Leaf, Sample, SampleKind, Seed, user_turn
+from feldspar.records import SHOWN_KINDS, ExamItem, Leaf, Sample, SampleKind, Seed, user_turn
 from feldspar.text import (
     SimilarTexts,
     language_of,
@@ -46,12 +46,14 @@ class Distinct:
         self._similar = SimilarTexts()
         self._is_skill = leaf.branch != "knowledge"
         for seed in (*leaf.seeds, *more):
-            bucket = self._bucket(seed.question, seed.answer, seed.context)
+            bucket = self._bucket(seed.question, seed.answer, seed.context, self._is_skill)
             self._add(f"seed {seed.id}", seed.question, bucket)
 
     def find_neighbour(self, sample: Sample) -> str | None:
         """Why a sample is none of its own; else None, and it is remembered."""
-        bucket = self._bucket(sample.question, sample.answer, sample.context)
+        # One question may lack an answer in many passages.
+        is_input = self._is_skill or sample.kind == "unanswerable"
+        bucket = self._bucket(sample.question, sample.answer, sample.context, is_input)
         known = self._exact.get(_digest(sample.question, bucket))
         if known is not None:
             return f"duplicate: same question and answer (as {known})"
@@ -67,13 +69,14 @@ class Distinct:
         if self._near:
             self._similar.add(key, question, bucket)
 
-    def _bucket(self, question: str, answer: str, context: str | None) -> _Common:
-        """What near-duplicates have in common exactly: answer, a skill's input, numbers and names.
+    def _bucket(self, question: str, answer: str, context: str | None, is_input: bool) -> _Common:
+        """What near-duplicates have in common exactly: answer, the context where that is the input,
+        numbers and names.
 
         Only what shares all three is compared, which is why no candidates are lost or guessed.
         """
         # Two passages may state one fact, so the passage does not tell knowledge apart.
-        input_text = normalise(context or "") if self._is_skill else ""
+        input_text = normalise(context or "") if is_input else ""
         return normalise(answer), input_text, numbers_and_names(question)
 
 
@@ -127,7 +130,7 @@ class Decontaminator:
 
     def find_item(self, sample: Sample) -> str | None:
         """Why a sample must not be trained on; None where no exam asks it."""
-        is_shown = sample.branch != "knowledge" or sample.kind == "retrieval"
+        is_shown = sample.branch != "knowledge" or sample.kind in SHOWN_KINDS
         context = sample.context if is_shown else None
         item = self._questions.find(sample.question, context)
         if item is not None:
@@ -218,8 +221,9 @@ class Filters:
         place = EVERYWHERE if is_pooled else leaf.path
         distinct = self._distinct.get((place, sample.kind))
         if distinct is None:
-            # Leaves come one after another; only with a target does one come again.
-            if self._config.target is None:
+            # Leaves come one after another; only with a target, or to be asked again, does one come
+            # twice.
+            if self._config.target is None and not self._config.knowledge.least_forms:
                 kept = (leaf.path, EVERYWHERE)
                 self._distinct = {k: d for k, d in self._distinct.items() if k[0] in kept}
             near, more = self._config.near_duplicates, self._borrowed if is_pooled else ()

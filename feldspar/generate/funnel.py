@@ -11,6 +11,7 @@ from typing import NamedTuple
 from pydantic import TypeAdapter
 
 from feldspar.files import write_bytes_whole
+from feldspar.generate.coverage import AskedStatements, LeafCoverage, Reach, add_up
 from feldspar.generate.draft import SampleRequest
 from feldspar.records import Leaf, Sample
 from feldspar.stored import read_stored
@@ -112,6 +113,8 @@ class LeafFunnel:
     """Why a leaf was asked for nothing, or missed its target."""
     hint: str = ""
     """What to change where little is kept."""
+    coverage: LeafCoverage | None = None
+    """How far the kept questions reach; None for a skill, and in exams."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +123,11 @@ class Funnel:
     spent: Spent = NOTHING
     """By this step and those before it."""
 
+    @property
+    def reach(self) -> Reach | None:
+        """How far the kept questions reach; None where there are no documents."""
+        return add_up(leaf.coverage for leaf in self.leaves)
+
 
 @dataclass(slots=True)
 class Tally:
@@ -127,6 +135,8 @@ class Tally:
 
     leaf: Leaf
     note: str = ""
+    coverage: AskedStatements | None = None
+    """Of a leaf of knowledge whose samples are for training."""
     asked: int = 0
     _fell: Counter[str] = field(default_factory=Counter)
     _reasons: Counter[str] = field(default_factory=Counter)
@@ -142,6 +152,8 @@ class Tally:
         self.asked += request.count
         missing = request.count - len(samples)
         for sample in samples:
+            if self.coverage is not None:
+                self.coverage.add(sample)
             has_failed = not sample.question and not sample.context
             reply = unread.pop(sample.id, "")
             self._count(sample, request.count if has_failed else 1, reply)
@@ -165,7 +177,12 @@ class Tally:
         )
         hint = _hint(through["asked"], through["kept"], reasons)
         return LeafFunnel(
-            leaf=self.leaf.path, note=self.note, hint=hint, reasons=reasons, **through
+            leaf=self.leaf.path,
+            note=self.note,
+            hint=hint,
+            reasons=reasons,
+            coverage=self.coverage.summary() if self.coverage else None,
+            **through,
         )
 
     def _count(self, sample: Sample, weight: int, reply: str) -> None:
@@ -204,4 +221,4 @@ def write_funnel(path: Path, leaves: Sequence[LeafFunnel], spent: Spent) -> None
     """Write a step's funnel, whole."""
     # Answers are added up as they come, and the last digits of a sum depend on the order.
     funnel = Funnel(leaves=tuple(leaves), spent=spent._replace(cost=round(spent.cost, 6)))
-    write_bytes_whole(path, TypeAdapter(Funnel).dump_json(funnel, indent=1) + b"\n")
+    write_bytes_whole(path, TypeAdapter(Funnel).dump_json(funnel, indent=1) + b"\n", is_shared=True)

@@ -7,14 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import NamedTuple
 
 from feldspar.config import Criterion, GenerateConfig
 from feldspar.generate.custom import CustomPipelines
-from feldspar.generate.draft import Draft, Rejected, SampleRequest
+from feldspar.generate.draft import (
+    Draft,
+    Rejected,
+    RequestKind,
+    SampleRequest,
+    number_passages,
+)
 from feldspar.generate.prompting import read_prompts
-from feldspar.generate.stages import STAGE_OF_CRITERION, StageName
+from feldspar.generate.stages import STAGE_OF_CRITERION, STAGE_OF_KIND, StageName
 from feldspar.generate.writers import Writers
 from feldspar.records import Sample
 from feldspar.teacher import Teacher
@@ -45,6 +51,8 @@ def open_pipelines(teacher: Teacher, judge: Teacher, config: GenerateConfig) -> 
 
 SAYS_WHAT = "What does the document say?"
 """A rendering is judged as the answer to it."""
+ASKS_WHETHER_TOLD = "Does the document tell the answer to this question? {}"
+"""What is judged of a question that a document does not answer."""
 
 
 class PlannedCall(NamedTuple):
@@ -60,9 +68,16 @@ def planned_calls(request: SampleRequest, config: GenerateConfig) -> Iterator[Pl
     criteria: tuple[Criterion, ...]
     if request.kind == "document":
         criteria = ("faithful",) if request.rendering else ()
+    elif request.kind == "focal":
+        yield PlannedCall("focal-text", count)
+        criteria = ("faithful",)
+        if "pair" not in config.knowledge.kinds:
+            yield PlannedCall("knowledge-pairs", 1, count)
+            criteria = ("faithful", "relevant", "faithful")
     elif request.leaf.branch == "knowledge":
-        yield PlannedCall("knowledge-pairs", 1, count)
-        criteria = ("faithful", "relevant")
+        yield PlannedCall(STAGE_OF_KIND[request.kind], 1, count)
+        alone: tuple[Criterion, ...] = ("faithful", "faithful") if request.kind == "across" else ()
+        criteria = ("faithful", "relevant", *alone)
     else:
         if request.leaf.is_grounded:
             yield PlannedCall("skill-context", 1, count)
@@ -120,15 +135,16 @@ async def _write_knowledge(request: SampleRequest, writers: Writers) -> list[Sam
     if request.kind == "document":
         # The text is no teacher's.
         return [Draft(request=request, index=0, answer=request.chunk.text).finish("", None)]
-    shown = await writers.render_chunk(request) if request.rendering else request.chunk.text
-    pairs = await writers.write_blocks("knowledge-pairs", request, request.count, document=shown)
+    shown = await writers.render_chunk(request) if request.rendering else request.passage
+    name = "knowledge-uncovered" if request.statements else STAGE_OF_KIND[request.kind]
+    pairs = await writers.write_blocks(
+        name, request, request.count, document=shown, statements=request.statements
+    )
     drafts = [
-        Draft(
-            request=request, index=i, question=question, answer=answer, context=request.chunk.text
-        )
+        Draft(request=request, index=i, question=question, answer=answer, context=request.passage)
         for i, (question, answer) in enumerate(pairs)
     ]
-    stages = (_judge_pair, _show_among) if request.kind == "retrieval" else (_judge_pair,)
+    stages = _AFTER_ASKING.get(request.kind, (_judge_pair,))
     return list(await asyncio.gather(*(writers.finish(draft, *stages) for draft in drafts)))
 
 
@@ -151,5 +167,39 @@ async def _show_among(draft: Draft, writers: Writers) -> None:
     assert request.chunk is not None, request
     passages = [request.chunk.text, *(chunk.text for chunk in request.others)]
     random.Random(f"{request.chunk.id} {request.draw} {draft.index}").shuffle(passages)
-    numbered = (f"Passage {number}:\n{text}" for number, text in enumerate(passages, start=1))
-    draft.context = "\n\n".join(numbered)
+    draft.context = number_passages(passages)
+
+
+async def _write_focal(draft: Draft, writers: Writers) -> None:
+    """In place of the answer, a text that gives it; the question stays, so that what an exam asks
+    is not told either."""
+    await writers.write_focal(draft)
+    await writers.judge("judge-faithful", draft)
+    draft.context = None
+
+
+async def _judge_across(draft: Draft, writers: Writers) -> None:
+    """Right by both passages, and by neither alone."""
+    await _judge_pair(draft, writers)
+    request = draft.request
+    assert request.chunk is not None, request
+    for number, chunk in enumerate((request.chunk, *request.others), start=1):
+        if await writers.answers_alone(draft, chunk.text, f"passage {number} alone"):
+            raise Rejected("judge: one passage is enough")
+
+
+async def _judge_unanswerable(draft: Draft, writers: Writers) -> None:
+    """The judge of faithfulness is asked whether the document tells it; that it does not is a
+    claim about the document as any other."""
+    asked = ASKS_WHETHER_TOLD.format(draft.question)
+    await writers.judge("judge-faithful", draft, question=asked, answer=f"No. {draft.answer}")
+    await writers.judge("judge-relevant", draft)
+
+
+_AFTER_ASKING: dict[RequestKind, tuple[Callable[[Draft, Writers], Awaitable[None]], ...]] = {
+    "retrieval": (_judge_pair, _show_among),
+    "focal": (_judge_pair, _write_focal),
+    "across": (_judge_across,),
+    "unanswerable": (_judge_unanswerable,),
+}
+"""What follows a question and its answer, by kind."""

@@ -28,7 +28,7 @@ from feldspar.records import Message, Seed
 VARIABLES = frozenset(
     (
         *("task", "domain", "document", "context", "question", "answer", "examples", "count"),
-        *("persona", "choices"),
+        *("persona", "choices", "statements"),
     )
 )
 

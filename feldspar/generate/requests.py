@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import NamedTuple
 
 from feldspar.config import GenerateConfig, KnowledgeConfig, Rendering
 from feldspar.generate.borrowed import Borrowed
+from feldspar.generate.coverage import Statement
 from feldspar.generate.draft import SampleRequest
 from feldspar.generate.writers import DRAWS_PER_SEED
 from feldspar.records import Chunk, Leaf, SampleKind, Seed
@@ -18,6 +20,8 @@ from feldspar.tokens.count import count_words
 NOTHING_BORROWED = Borrowed()
 EXAM_DRAWS = DRAWS_PER_SEED // 2
 """Exams take the upper half of a seed's draws."""
+AGAIN_DRAWS = DRAWS_PER_SEED // 4
+"""Draws of the round that asks about statements again, apart from the first's."""
 SEEDS_APART = 1024
 """Seeds of recipes that draw apart; draws then stay below 2^30, which every server takes."""
 
@@ -31,7 +35,7 @@ def sample_requests(
         yield from target_requests(leaf, config, seed, 0, num_calls, borrowed)
     elif leaf.branch == "knowledge":
         for chunk in range(len(chunks_of(leaf))):
-            yield from _documents(leaf, config, seed, chunk)
+            yield from _once_a_chunk(leaf, config, seed, chunk)
             for form in range(len(_forms(config))):
                 for lap in range(config.calls_per_chunk):
                     place = _CallPlace(chunk, form, lap)
@@ -70,13 +74,16 @@ def num_asked(leaf: Leaf, config: GenerateConfig) -> int:
         num_calls = -(-config.target // config.pairs_per_call)
         return 0 if note_on(leaf) else num_calls * config.pairs_per_call
     if leaf.branch == "knowledge":
+        chunks = chunks_of(leaf)
         kinds = config.knowledge.kinds
         num_calls = len(_forms(config)) * config.calls_per_chunk
-        of_pairs = num_calls * config.pairs_per_call * len(_pair_kinds(config))
+        num_kinds = len(_pair_kinds(config)) + ("focal" in kinds)
+        num_extra = config.knowledge.extra_calls * len(_extra_kinds(leaf, config))
         num_texts = ("document" in kinds) + ("rendering" in kinds) * len(
             config.knowledge.renderings
         )
-        return len(chunks_of(leaf)) * (of_pairs + num_texts)
+        of_pairs = (num_calls * num_kinds + num_extra) * config.pairs_per_call
+        return len(chunks) * (of_pairs + num_texts)
     if not leaf.seeds:
         return 0
     return config.samples_per_leaf or config.samples_per_seed * len(leaf.seeds)
@@ -93,7 +100,7 @@ def target_requests(
     """Calls number `first` and on; the chunks of a knowledge leaf take turns, then its renderings.
 
     They are the calls of a run without a target, in another order, so neither pays for the other.
-    Document texts come before the first.
+    What each chunk is asked for once comes before the first.
     """
     if note_on(leaf):
         return
@@ -103,7 +110,7 @@ def target_requests(
         return
     num_chunks = len(chunks_of(leaf))
     for chunk in range(num_chunks) if first == 0 else ():
-        yield from _documents(leaf, config, seed, chunk)
+        yield from _once_a_chunk(leaf, config, seed, chunk)
     for call in range(first, first + num_calls):
         turn, chunk = divmod(call, num_chunks)
         lap, form = divmod(turn, len(_forms(config)))
@@ -200,10 +207,18 @@ def _pair_kinds(config: GenerateConfig) -> list[SampleKind]:
     return [kind for kind in kinds if kind in config.knowledge.kinds]
 
 
-def _documents(
+def _extra_kinds(leaf: Leaf, config: GenerateConfig) -> list[SampleKind]:
+    """Kinds with questions of their own; what takes two chunks is left out where there is one."""
+    kinds: tuple[SampleKind, ...] = ("reversed", "across", "unanswerable")
+    num_chunks = len(chunks_of(leaf))
+    wanted = config.knowledge.kinds
+    return [kind for kind in kinds if kind in wanted and (kind != "across" or num_chunks > 1)]
+
+
+def _once_a_chunk(
     leaf: Leaf, config: GenerateConfig, seed: int, chunk: int
 ) -> Iterator[SampleRequest]:
-    """A chunk's texts that are trained on as they are: its own, and its renderings."""
+    """A chunk's texts that are trained on as they are, and its questions of other kinds."""
     kinds, text = config.knowledge.kinds, chunks_of(leaf)[chunk]
     own = SampleRequest(
         leaf=leaf, seeds=(), count=1, draw=_draw(seed, 0), chunk=text, kind="document"
@@ -212,6 +227,52 @@ def _documents(
         yield own
     for form in config.knowledge.renderings if "rendering" in kinds else ():
         yield replace(own, rendering=form)
+    for kind in _extra_kinds(leaf, config):
+        for lap in range(config.knowledge.extra_calls):
+            window = chunk * config.knowledge.extra_calls + lap
+            yield SampleRequest(
+                leaf=leaf,
+                seeds=_choose_seeds(leaf, config.seeds_per_prompt, seed, window),
+                count=config.pairs_per_call,
+                draw=_draw(seed, lap),
+                chunk=text,
+                kind=kind,
+                others=_second_chunk(leaf, chunk, seed, lap) if kind == "across" else (),
+            )
+
+
+def _second_chunk(leaf: Leaf, first: int, seed: int, lap: int) -> tuple[Chunk, ...]:
+    """Another chunk of the leaf, each in its turn from a place that is drawn."""
+    chunks = chunks_of(leaf)
+    start = random.Random(f"{seed} {leaf.path} {first} across").randrange(len(chunks) - 1)
+    return (chunks[(first + 1 + (start + lap) % (len(chunks) - 1)) % len(chunks)],)
+
+
+def again_requests(
+    leaf: Leaf, config: GenerateConfig, seed: int, lacking: Iterable[Statement]
+) -> list[SampleRequest]:
+    """Calls for one more pair about each statement and form that is lacking: a call names up to
+    `pairs_per_call` statements of one chunk, and each of them once."""
+    chunks = {chunk.id: chunk for chunk in chunks_of(leaf)}
+    requests: list[SampleRequest] = []
+    for chunk_id, of_chunk in groupby(lacking, key=lambda statement: statement.chunk):
+        statements = list(of_chunk)
+        for lap in range(config.knowledge.least_forms):
+            left = [s.text for s in statements if s.forms + lap < config.knowledge.least_forms]
+            for start in range(0, len(left), config.pairs_per_call):
+                named = tuple(left[start : start + config.pairs_per_call])
+                window = len(requests)
+                requests.append(
+                    SampleRequest(
+                        leaf=leaf,
+                        seeds=_choose_seeds(leaf, config.seeds_per_prompt, seed, window),
+                        count=len(named),
+                        draw=_draw(seed, AGAIN_DRAWS + lap),
+                        chunk=chunks[chunk_id],
+                        statements=named,
+                    )
+                )
+    return requests
 
 
 def _pair_requests(
@@ -234,6 +295,8 @@ def _pair_requests(
             others = _choose_others(leaf, place.chunk, config.knowledge, borrowed, rng)
             request = replace(request, kind=kind, others=others)
         yield request
+    if "focal" in config.knowledge.kinds:
+        yield replace(request, kind="focal", others=())
 
 
 def _choose_others(

@@ -7,18 +7,21 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from typing import NamedTuple
 
 from feldspar.config import GenerateConfig
 from feldspar.generate.borrowed import Borrowed, gather_borrowed
+from feldspar.generate.coverage import AskedStatements, open_coverage
 from feldspar.generate.draft import SampleRequest
 from feldspar.generate.filters import Filters
 from feldspar.generate.funnel import FUNNEL_FILE, LeafFunnel, Tally, write_funnel
 from feldspar.generate.in_order import in_order, run_stream
 from feldspar.generate.pipelines import Pipelines, open_pipelines
 from feldspar.generate.requests import (
+    again_requests,
+    chunks_of,
     main_kind,
     note_on,
     num_asked,
@@ -66,8 +69,9 @@ def generate_samples(
 ) -> Iterator[Sample]:
     """Write, judge, and filter samples for every leaf; kept and rejected ones, in order.
 
-    Writes `funnel.json`. Same leaves, config, seed, and journal give the same samples, whatever the
-    timing; only where a budget ends the asking does timing decide what is kept.
+    Writes `funnel.json` and `coverage.jsonl`. Same leaves, config, seed, and journal give the same
+    samples, whatever the timing; only where a budget ends the asking does timing decide what is
+    kept.
     `avoid` is what exams ask. Raises TeacherError, RecipeError, DiskError.
     """
     pipelines = open_pipelines(teacher, judge, config)
@@ -75,9 +79,12 @@ def generate_samples(
         leaves = list(leaves)
     borrowed = gather_borrowed(leaves, config, seed)
     filters = Filters(config, avoid, (*borrowed.plain, *borrowed.grounded))
-    with workspace.progress.task("samples", _count_asked(leaves, config), "samples") as task:
+    with (
+        workspace.progress.task("samples", _count_asked(leaves, config), "samples") as task,
+        open_coverage(workspace.folder) as note_coverage,
+    ):
         live = _Live(task, pipelines.writers)
-        making = _Making(leaves, borrowed, filters, pipelines, seed, live)
+        making = _Making(leaves, borrowed, filters, pipelines, seed, live, note_coverage)
         make = _make_once if config.target is None else _make_until_target
         funnels = yield from make(making)
     write_funnel(workspace.folder / FUNNEL_FILE, funnels, teacher.budget.spent)
@@ -107,6 +114,17 @@ class _Making(NamedTuple):
     pipelines: Pipelines
     seed: int
     live: _Live
+    note_coverage: Callable[[AskedStatements], None]
+
+    @property
+    def asks_again(self) -> bool:
+        """Whether leaves come once more, with what their samples do not ask."""
+        return self.pipelines.writers.config.knowledge.least_forms > 0
+
+    def finish(self, tally: Tally) -> LeafFunnel:
+        if tally.coverage is not None:
+            self.note_coverage(tally.coverage)
+        return tally.finish()
 
     def written(
         self, requests: Iterable[SampleRequest]
@@ -119,14 +137,21 @@ class _Making(NamedTuple):
 def _make_once(making: _Making) -> Generator[Sample, None, list[LeafFunnel]]:
     """All samples that the recipe asks for, leaf after leaf."""
     tallies: list[Tally] = []
+    closed: list[Tally] = []
     finished: list[LeafFunnel] = []
     for request, samples in making.written(_all_requests(making, tallies)):
         while tallies[0].leaf.path != request.leaf.path:
-            finished.append(tallies.pop(0).finish())
+            tally = tallies.pop(0)
+            if making.asks_again:
+                closed.append(tally)
+            else:
+                finished.append(making.finish(tally))
         tallies[0].add(request, samples, making.pipelines.writers.unread)
         making.live.show(request.count, samples)
         yield from samples
-    return finished + [tally.finish() for tally in tallies]
+    closed += tallies
+    yield from _ask_again(making, closed)
+    return finished + [making.finish(tally) for tally in closed]
 
 
 def _make_until_target(making: _Making) -> Generator[Sample, None, list[LeafFunnel]]:
@@ -146,7 +171,33 @@ def _make_until_target(making: _Making) -> Generator[Sample, None, list[LeafFunn
             yield from samples
     for goal in goals.values():
         goal.tally.note = goal.tally.note or goal.note(writers)
-    return [goal.tally.finish() for goal in goals.values()]
+    tallies = [goal.tally for goal in goals.values()]
+    yield from _ask_again(making, tallies)
+    return [making.finish(tally) for tally in tallies]
+
+
+def _ask_again(making: _Making, tallies: Sequence[Tally]) -> Iterator[Sample]:
+    """Pairs about the statements of each leaf that its kept samples ask about too rarely."""
+    writers = making.pipelines.writers
+    if not making.asks_again or writers.is_spent:
+        return
+    by_leaf = {tally.leaf.path: tally for tally in tallies}
+    # All calls are known before any is asked, so that timing decides nothing.
+    requests = [
+        request
+        for tally in tallies
+        if tally.coverage is not None
+        for request in again_requests(
+            tally.leaf,
+            writers.config,
+            making.seed,
+            tally.coverage.lacking(writers.config.knowledge.least_forms),
+        )
+    ]
+    for request, samples in making.written(_while_paid(requests, writers)):
+        by_leaf[request.leaf.path].add(request, samples, writers.unread)
+        making.live.show(request.count, samples)
+        yield from samples
 
 
 class _Goal:
@@ -155,7 +206,7 @@ class _Goal:
     def __init__(self, leaf: Leaf, making: _Making) -> None:
         config = making.pipelines.writers.config
         assert config.target is not None
-        self.tally = Tally(leaf, note_on(leaf))
+        self.tally = Tally(leaf, note_on(leaf), coverage_of(leaf))
         self._target = config.target
         self._config, self._seed, self._borrowed = config, making.seed, making.borrowed
         self._counted = main_kind(leaf, config)
@@ -207,7 +258,8 @@ class _Goal:
 def max_requests(writers: Writers) -> int:
     """Calls for new samples to have under way just now."""
     teacher = writers.teacher
-    most = teacher.config.concurrency or teacher.config.max_concurrency // REQUESTS_PER_CALL
+    config = teacher.config
+    most = config.concurrency or config.num_servers * config.max_concurrency // REQUESTS_PER_CALL
     # What a cap leaves unfinished is paid for nothing, so with one less is begun ahead.
     factor = 1 if writers.config.budget.is_capped else REQUESTS_PER_CALL
     return factor * min(teacher.concurrency, most)
@@ -240,7 +292,7 @@ def _all_requests(making: _Making, tallies: list[Tally]) -> Iterator[SampleReque
     writers = making.pipelines.writers
     for leaf in making.leaves:
         note = note_on(leaf) or ("not begun: the budget is spent" if writers.is_spent else "")
-        tallies.append(Tally(leaf, note))
+        tallies.append(Tally(leaf, note, coverage_of(leaf)))
         requests = sample_requests(leaf, writers.config, making.seed, making.borrowed)
         yield from _while_paid(requests, writers)
 
@@ -253,6 +305,11 @@ def _filtered(sample: Sample, leaf: Leaf, filters: Filters) -> Sample:
     if not sample.is_kept:
         return sample
     return dataclasses.replace(sample, rejected_because=filters.reason_against(sample, leaf))
+
+
+def coverage_of(leaf: Leaf) -> AskedStatements | None:
+    """Nothing asked yet; None for a skill, which has no passages to be asked about."""
+    return AskedStatements(leaf.path, chunks_of(leaf)) if leaf.branch == "knowledge" else None
 
 
 def _count_asked(leaves: Iterable[Leaf], config: GenerateConfig) -> int:

@@ -11,12 +11,18 @@ from typing import Literal, NamedTuple, get_args
 
 from feldspar.config import Criterion, Rendering
 from feldspar.errors import RecipeError
+from feldspar.generate.draft import RequestKind
 from feldspar.generate.replies import Field
 from feldspar.generate.replies import read_blocks as parse_blocks
 from feldspar.teacher import RATING, VERDICT, Form
 
 StageName = Literal[
     "knowledge-pairs",
+    "knowledge-uncovered",
+    "knowledge-reversed",
+    "knowledge-across",
+    "knowledge-unanswerable",
+    "focal-text",
     "render-summary",
     "render-facts",
     "render-study",
@@ -72,6 +78,11 @@ class Stage:
 
 STAGES: dict[StageName, Stage] = {
     "knowledge-pairs": Stage(form=Blocks(("question", "answer")), urgency=0),
+    "knowledge-uncovered": Stage(form=Blocks(("question", "answer")), urgency=0),
+    "knowledge-reversed": Stage(form=Blocks(("question", "answer")), urgency=0),
+    "knowledge-across": Stage(form=Blocks(("question", "answer")), urgency=0),
+    "knowledge-unanswerable": Stage(form=Blocks(("question", "answer")), urgency=0),
+    "focal-text": Stage(form=Text(), urgency=2),
     "render-summary": Stage(form=Text(), urgency=0, rendering="summary"),
     "render-facts": Stage(form=Text(), urgency=0, rendering="facts"),
     "render-study": Stage(form=Text(), urgency=0, rendering="study"),
@@ -96,6 +107,17 @@ STAGE_OF_CRITERION: dict[Criterion, StageName] = {
 STAGE_OF_RENDERING: dict[Rendering, StageName] = {
     stage.rendering: name for name, stage in STAGES.items() if stage.rendering is not None
 }
+
+
+STAGE_OF_KIND: dict[RequestKind, StageName] = {
+    "pair": "knowledge-pairs",
+    "retrieval": "knowledge-pairs",
+    "focal": "knowledge-pairs",
+    "reversed": "knowledge-reversed",
+    "across": "knowledge-across",
+    "unanswerable": "knowledge-unanswerable",
+}
+"""The stage that asks about a chunk, for each kind of knowledge sample that has a question."""
 
 
 def find_stage(name: str) -> Stage:

@@ -144,6 +144,13 @@ class Writers:
         reply = await self._post(messages, name, draw, STAGES[name].urgency)
         return unquote_sections(_whole_text(reply))
 
+    async def write_focal(self, draft: Draft) -> None:
+        """Fill in a text that answers a draft's question from its chunk. Raises Rejected."""
+        name: StageName = "focal-text"
+        messages = self._render(name, draft.request, question=draft.question)
+        reply = await self._post(messages, name, draft.request.draw, STAGES[name].urgency)
+        draft.answer = unquote_sections(_whole_text(reply))
+
     async def write_answer(self, draft: Draft) -> None:
         """Fill in the answer to a draft's question. Raises Rejected."""
         request = draft.request
@@ -168,30 +175,43 @@ class Writers:
         draft.answer = answer
 
     async def judge(self, name: StageName, draft: Draft, **values: Value) -> None:
-        """Ask the judge by a stage's criterion, where the recipe does not leave it out.
+        """Ask the judge by a stage's criterion, where the recipe does not leave it out; of the
+        draft, or of what `values` put in place of its parts.
 
         Raises Rejected unless the verdict is yes, or the rating as high as the recipe wants.
         """
         stage = find_stage(name)
         criterion = stage.criterion
         assert criterion is not None, f"{name} is no stage that asks a judge"
-        if not self.config.judge or criterion in self.config.judge_skips:
+        if self._is_skipped(criterion):
             return
-        messages = self._render(
-            name,
-            draft.request,
-            examples=draft.request.seeds,
-            context=draft.context,
-            question=draft.question,
-            answer=draft.answer,
-            **values,
-        )
+        shown: dict[str, Value] = {
+            "examples": draft.request.seeds,
+            "context": draft.context,
+            "question": draft.question,
+            "answer": draft.answer,
+        }
+        messages = self._render(name, draft.request, **(shown | values))
         if stage.form is RATING:
             rating = await self._judge(messages, name, criterion, draft, RATING)
             if rating < self.config.min_rating:
                 raise Rejected(f"judge: {criterion} rated {rating}")
         elif not await self._judge(messages, name, criterion, draft, VERDICT):
             raise Rejected(f"judge: not {criterion}")
+
+    async def answers_alone(self, draft: Draft, passage: str, what: str) -> bool:
+        """Whether a passage alone supports a draft's answer, by the judge of faithfulness; False
+        where the recipe does not judge by it. The judgment is kept as `what`."""
+        if self._is_skipped("faithful"):
+            return False
+        name: StageName = "judge-faithful"
+        messages = self._render(
+            name, draft.request, document=passage, question=draft.question, answer=draft.answer
+        )
+        return await self._judge(messages, name, what, draft, VERDICT)
+
+    def _is_skipped(self, criterion: str) -> bool:
+        return not self.config.judge or criterion in self.config.judge_skips
 
     async def _judge(
         self,
@@ -242,7 +262,7 @@ class Writers:
     def _render(
         self, name: StageName, request: SampleRequest, **values: Value
     ) -> tuple[Message, ...]:
-        values.setdefault("document", request.chunk.text if request.chunk else None)
+        values.setdefault("document", request.passage if request.chunk else None)
         return self._prompts.of_leaf(request.leaf.path).render(
             name, task=request.task, domain=request.leaf.domain, **values
         )

@@ -20,7 +20,7 @@ from feldspar.errors import RecipeError
 from feldspar.files import write_text_whole
 from feldspar.mix.files import BadRow, read_file
 from feldspar.mix.rows import Split, SplitWriter
-from feldspar.records import Branch, Conversation, Message, Phase, Sample, user_turn
+from feldspar.records import SHOWN_KINDS, Branch, Conversation, Message, Phase, Sample, user_turn
 from feldspar.steps import Step, Workspace
 from feldspar.tokens.count import TokenCounter
 
@@ -268,7 +268,7 @@ def _all_branches(phase: PhaseConfig) -> tuple[Branch, ...]:
 
 def _as_conversation(sample: Sample, source: str, config: MixConfig) -> Conversation:
     """A skill keeps the context it is about; a knowledge answer is to be known without, but for
-    retrieval samples; a document is learned from its first word to its last."""
+    kinds that show their passage; a document is learned from its first word to its last."""
     if sample.kind == "document":
         return Conversation(
             id=sample.id,
@@ -277,7 +277,7 @@ def _as_conversation(sample: Sample, source: str, config: MixConfig) -> Conversa
             messages=(Message(role="assistant", content=sample.answer),),
             train_on="everything",
         )
-    is_fact = sample.branch == "knowledge" and sample.kind != "retrieval"
+    is_fact = sample.branch == "knowledge" and sample.kind not in SHOWN_KINDS
     drops = is_fact and config.knowledge_context == "drop"
     question = user_turn(sample.question, None if drops else sample.context)
     return Conversation(

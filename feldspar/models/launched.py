@@ -95,6 +95,11 @@ class LaunchedModel:
         return self._model.concurrency if self._model else self.access.concurrency
 
     @property
+    def max_concurrency(self) -> int:
+        """Most calls that will ever be in flight."""
+        return self.access.concurrency or self.access.max_concurrency * self._start.num_replicas
+
+    @property
     def health(self) -> ServersHealth:
         return self._model.health if self._model else ServersHealth()
 

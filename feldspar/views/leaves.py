@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from feldspar.generate.coverage import LeafCoverage
 from feldspar.generate.funnel import LeafFunnel, Reason
 from feldspar.records import Leaf, Score
 from feldspar.views.run_files import RunFiles
@@ -80,6 +81,7 @@ class LeafPage:
     reasons: tuple[Reason, ...]
     note: str
     passages: tuple[Passage, ...]
+    coverage: LeafCoverage | None
     exam: tuple[Score, ...]
     """Its exam's accuracy at each checkpoint, the base first."""
 
@@ -130,6 +132,7 @@ def leaf_page_of(run: RunFiles, path: str, samples: SampleSummary | None) -> Lea
             Passage(id=c.id, document=c.document, text=c.text, is_covered=c.id in covered)
             for c in leaf.chunks
         ),
+        coverage=funnel.coverage if funnel else None,
         exam=tuple(s for s in run.scores if s.leaf == path and s.metric == "accuracy"),
     )
 

@@ -10,13 +10,15 @@ import json
 import random
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple, TypeVar
 
 from feldspar.config import ErrorRates
 from feldspar.keys import content_key
 from feldspar.serve.protocol import ChatReply, ChatRequest, Choice
+from feldspar.text.sentences import split_sentences
 from feldspar.world import extractive, judge
+from feldspar.world.draws import TURNS, ReplyDraw, next_rows, spread_rows
 from feldspar.world.grading import grade, read_chat
+from feldspar.world.other_questions import focal_text
 from feldspar.world.prose import VALUES, state
 from feldspar.world.questions import QuestionPools
 from feldspar.world.sections import (
@@ -34,8 +36,6 @@ VERSION = 2
 """Of what the teacher says: raise it when a prompt gets another reply than before."""
 NOWHERE = World(seed=0, old=(), new=())
 """A world without entities: everything but plain arithmetic is answered extractively."""
-TURNS = 2**20
-"""Draws that belong together: a seed of a request is (variety, turn) in this base."""
 CHARACTERS_PER_TOKEN = 4
 """How usage is counted and `max_tokens` applied: the brain has no tokenizer."""
 
@@ -52,8 +52,8 @@ class Brain:
         self.world = world or NOWHERE
         self.rates = rates
         self.seed = seed
-        self._pools = QuestionPools(self.world, seed)
-        self._stages: dict[str, Callable[[PromptParts, _Draw], str]] = {
+        self._pools = pools = QuestionPools(self.world, seed)
+        self._stages: dict[str, Callable[[PromptParts, ReplyDraw], str]] = {
             "skill-context": self._write_contexts,
             "skill-questions": self._write_questions,
             "judge-question": self._judge_question,
@@ -62,7 +62,12 @@ class Brain:
             "render-summary": partial(self._write_rendering, 0),
             "render-facts": partial(self._write_rendering, 1),
             "render-study": partial(self._write_rendering, 2),
-            "knowledge-pairs": self._write_pairs,
+            "knowledge-pairs": partial(self._write_pairs, pools.about, extractive.make_pairs),
+            "knowledge-uncovered": self._write_about,
+            "knowledge-reversed": partial(self._write_pairs, pools.turned, extractive.make_turned),
+            "knowledge-across": partial(self._write_pairs, pools.joined, extractive.make_joined),
+            "knowledge-unanswerable": self._write_untold,
+            "focal-text": self._write_focal,
             "judge-faithful": self._judge_faithful,
             "judge-relevant": self._judge_relevant,
             "exam-choices": self._write_choices,
@@ -89,7 +94,7 @@ class Brain:
             completion_tokens=sum(_num_tokens(choice.text) for choice in choices),
         )
 
-    def _draw(self, request: ChatRequest, index: int) -> "_Draw":
+    def _draw(self, request: ChatRequest, index: int) -> ReplyDraw:
         said = [self.seed, request.stage, request.seed, index]
         said += [f"{message.role}: {message.content}" for message in request.messages]
         digest = hashlib.sha256(json.dumps(said).encode()).digest()
@@ -97,32 +102,32 @@ class Brain:
         turn = number if request.seed is None else request.seed + index * 1_000_003
         variety, turn = divmod(turn, TURNS)
         half = TURNS // 2
-        return _Draw(random.Random(number), variety, turn if turn < half else half - 1 - turn)
+        return ReplyDraw(random.Random(number), variety, turn if turn < half else half - 1 - turn)
 
-    def _write_contexts(self, parts: PromptParts, draw: "_Draw") -> str:
+    def _write_contexts(self, parts: PromptParts, draw: ReplyDraw) -> str:
         if "grounded" in self._kinds(parts.examples):
             solutions = self._pools.of_kinds(("grounded",))
-            drawn = _spread(solutions, parts.num_wanted, draw)
+            drawn = spread_rows(solutions, parts.num_wanted, draw)
             pool = [Block(context=solution.context) for solution in drawn]
         else:
             made = extractive.make_contexts(parts.examples, self.seed)
-            pool = _spread(made, parts.num_wanted, draw)
+            pool = spread_rows(made, parts.num_wanted, draw)
         old = [Block(context=e.context) for e in parts.examples if e.context] or pool[:1]
         blocks = []
         for block in pool:
             blocks.append(draw.rng.choice(old) if draw.hits(self.rates.duplicate) else block)
         return self._as_reply(blocks, draw)
 
-    def _write_questions(self, parts: PromptParts, draw: "_Draw") -> str:
+    def _write_questions(self, parts: PromptParts, draw: ReplyDraw) -> str:
         kinds = self._kinds(parts.examples or read_lines(parts.whole))
         if "grounded" in kinds and parts.context:
             solutions: Sequence[Solution] = self._pools.about_context(parts.context)
         else:
             solutions = self._pools.of_kinds(tuple(kind for kind in kinds if kind != "grounded"))
-        pool = [Block(question=s.question) for s in _spread(solutions, parts.num_wanted, draw)]
+        pool = [Block(question=s.question) for s in spread_rows(solutions, parts.num_wanted, draw)]
         if not solutions:
             made = extractive.make_questions(parts.examples, parts.context, self.seed)
-            pool = _spread(made, parts.num_wanted, draw)
+            pool = spread_rows(made, parts.num_wanted, draw)
         old = [Block(question=e.question) for e in parts.examples if e.question] or pool[:1]
         blocks = []
         for block in pool:
@@ -131,7 +136,7 @@ class Brain:
             blocks.append(Block(question=judge.write_unsafe(draw.rng)) if is_unsafe else asked)
         return self._as_reply(blocks, draw)
 
-    def _write_rendering(self, form: int, parts: PromptParts, draw: "_Draw") -> str:
+    def _write_rendering(self, form: int, parts: PromptParts, draw: ReplyDraw) -> str:
         """The document's facts in the words of a form; one wrong, or one too many, at the rates."""
         document = parts.document or parts.whole
         facts = sorted(fact for fact in judge.facts_of(document) if self.world.is_true(fact))
@@ -142,28 +147,90 @@ class Brain:
             facts[place] = facts[place]._replace(value=draw.rng.choice(values))
         sentences = [state(fact, form) for fact in facts]
         if not facts:
-            sentences = extractive.split_sentences(document)
+            sentences = split_sentences(document)
         if is_unfaithful:
             sentences.append(judge.with_claim(document, "", draw.rng).strip())
         if draw.hits(self.rates.off_format):
             return draw.rng.choice(_CHATTER)
         return "\n".join(sentences)
 
-    def _write_pairs(self, parts: PromptParts, draw: "_Draw") -> str:
+    def _write_pairs(
+        self,
+        pool_of: Callable[[str, int], Sequence[Solution]],
+        make: Callable[[str, int], Sequence[Block]],
+        parts: PromptParts,
+        draw: ReplyDraw,
+    ) -> str:
+        """Pairs that the world's pool holds for a document, or that rules make of its text."""
         document = parts.document or parts.whole
-        solutions = self._pools.about(document, draw.variety)
+        solutions = pool_of(document, draw.variety)
         if solutions:
-            pool = [Block(question=s.question) for s in _next(solutions, parts.num_wanted, draw)]
+            pool = [
+                Block(question=s.question) for s in next_rows(solutions, parts.num_wanted, draw)
+            ]
         else:
-            made = extractive.make_pairs(document, self.seed + draw.variety)
-            pool = _next(made, parts.num_wanted, draw)
+            pool = next_rows(make(document, self.seed + draw.variety), parts.num_wanted, draw)
+        return self._as_pairs(pool, parts, draw)
+
+    def _write_about(self, parts: PromptParts, draw: ReplyDraw) -> str:
+        """A pair about each of the statements, in another form in each of the caller's draws."""
+        pool = [
+            Block(question=solution.question)
+            for statement in parts.statements
+            if (forms := self._pools.about(statement, draw.variety))
+            for solution in (forms[draw.turn % len(forms)],)
+        ]
+        seed = self.seed + draw.variety
+        pool = pool or extractive.make_about(parts.statements, draw.turn, seed)
+        return self._as_pairs(pool, parts, draw)
+
+    def _as_pairs(self, pool: Sequence[Block], parts: PromptParts, draw: ReplyDraw) -> str:
+        document = parts.document or parts.whole
         old = self._old_pairs(parts.examples, document) or pool[:1]
         return self._as_reply(
             [self._write_pair(block, old, document, draw) for block in pool], draw
         )
 
+    def _write_untold(self, parts: PromptParts, draw: ReplyDraw) -> str:
+        """Questions that the document does not answer; one is answered at the rate of wrong facts,
+        and of some more is said than that."""
+        document, seed = parts.document or parts.whole, self.seed + draw.variety
+        made: Sequence[Block] = self._pools.untold(document, draw.variety)
+        made = made or extractive.make_untold(document, parts.examples, seed)
+        blocks = []
+        for block in next_rows(made, parts.num_wanted, draw):
+            is_wrong = draw.hits(self.rates.wrong_fact)
+            is_unfaithful = draw.hits(self.rates.unfaithful)
+            solution, answer = judge.solve(self.world, block.question), block.answer
+            if is_wrong and solution is not None:
+                answer = solution.answer
+            if is_unfaithful:
+                answer = judge.with_claim(block.question, answer, draw.rng)
+            blocks.append(Block(question=block.question, answer=answer))
+        return self._as_reply(blocks, draw)
+
+    def _write_focal(self, parts: PromptParts, draw: ReplyDraw) -> str:
+        """A text about those a question is about that gives its answer; wrong at the rates."""
+        document, question = parts.document or parts.whole, parts.question
+        is_wrong, is_unfaithful = draw.hits(self.rates.wrong_fact), draw.hits(self.rates.unfaithful)
+        solution = judge.solve(self.world, question)
+        told = self._pools.facts_about(question, document)
+        if solution is not None and told:
+            kinds = {fact[:2] for fact in solution.facts}
+            asked = [fact for fact in told if fact[:2] in kinds]
+            others = [fact for fact in told if fact[:2] not in kinds]
+            if is_wrong and asked:
+                values = [v for v in VALUES[asked[-1].attribute] if v != asked[-1].value]
+                asked[-1] = asked[-1]._replace(value=draw.rng.choice(values))
+            text = focal_text(asked, draw.rng.sample(others, len(others)), draw.rng.randrange(3))
+        else:
+            text = extractive.focus(document, question)
+        if is_unfaithful:
+            text = judge.with_claim(question, text, draw.rng)
+        return draw.rng.choice(_CHATTER) if draw.hits(self.rates.off_format) else text
+
     def _write_pair(
-        self, block: Block, old: Sequence[Block], document: str, draw: "_Draw"
+        self, block: Block, old: Sequence[Block], document: str, draw: ReplyDraw
     ) -> Block:
         rates = self.rates
         is_wrong, is_unfaithful = draw.hits(rates.wrong_fact), draw.hits(rates.unfaithful)
@@ -179,7 +246,7 @@ class Brain:
             answer = judge.with_claim(asked.question, answer, draw.rng)
         return Block(question=asked.question, answer=answer)
 
-    def _write_answer(self, parts: PromptParts, draw: "_Draw") -> str:
+    def _write_answer(self, parts: PromptParts, draw: ReplyDraw) -> str:
         question = parts.question or self._asked(parts)[0] or parts.whole.strip()
         context = parts.context
         if not parts.question and len(parts.whole) <= judge.MAX_CHARACTERS:
@@ -199,7 +266,7 @@ class Brain:
             answer = judge.with_claim(question, answer, draw.rng)
         return answer
 
-    def _judge_question(self, parts: PromptParts, draw: "_Draw") -> str:
+    def _judge_question(self, parts: PromptParts, draw: ReplyDraw) -> str:
         question = parts.question or self._asked(parts)[0]
         examples = parts.examples
         fit = judge.is_fit_question(self.world, question, parts.context or None, examples)
@@ -207,7 +274,7 @@ class Brain:
             fit = not judge.is_unsafe(question)
         return self._verdict(fit, "is clear, harmless and of the examples' kind", draw)
 
-    def _judge_answer(self, parts: PromptParts, draw: "_Draw") -> str:
+    def _judge_answer(self, parts: PromptParts, draw: ReplyDraw) -> str:
         question, answer = self._exchange(parts)
         rating = judge.rate(self.world, question, answer, parts.context or None)
         rating = 2 if rating is None else rating
@@ -217,7 +284,7 @@ class Brain:
             return draw.rng.choice(_VAGUE)
         return f"Explanation: The answer is {_RATED[rating]}.\nRating: {rating}"
 
-    def _judge_faithful(self, parts: PromptParts, draw: "_Draw") -> str:
+    def _judge_faithful(self, parts: PromptParts, draw: ReplyDraw) -> str:
         question, answer = self._exchange(parts)
         document = parts.document or parts.whole
         faithful = judge.is_faithful_answer(self.world, document, question, answer)
@@ -225,11 +292,11 @@ class Brain:
             faithful = judge.is_supported(document, question, answer)
         return self._verdict(faithful, "rests on the document in every claim", draw)
 
-    def _judge_relevant(self, parts: PromptParts, draw: "_Draw") -> str:
+    def _judge_relevant(self, parts: PromptParts, draw: ReplyDraw) -> str:
         relevant = judge.is_relevant(self.world, *self._exchange(parts))
         return self._verdict(relevant, "is harmless, to the point, and clear on its own", draw)
 
-    def _write_choices(self, parts: PromptParts, draw: "_Draw") -> str:
+    def _write_choices(self, parts: PromptParts, draw: ReplyDraw) -> str:
         """Wrong answers in the form of the right one; a right one among them at the rate."""
         solution = judge.solve(self.world, parts.question, parts.context or None)
         others = (e.answer for e in parts.examples if e.answer and e.answer != parts.answer)
@@ -243,7 +310,7 @@ class Brain:
                 texts.insert(0, f"{solution.answer} {solution.answer}")
         return self._as_reply([Block(answer=text) for text in texts[: parts.num_wanted]], draw)
 
-    def _judge_choices(self, parts: PromptParts, draw: "_Draw") -> str:
+    def _judge_choices(self, parts: PromptParts, draw: ReplyDraw) -> str:
         context = parts.context or None
         rated = [
             judge.rate(self.world, parts.question, text, context)
@@ -254,12 +321,12 @@ class Brain:
             is_good = rated[0] > 1 and all(rating == 1 for rating in rated[1:])
         return self._verdict(is_good, "has one right answer", draw)
 
-    def _judge_exam(self, parts: PromptParts, draw: "_Draw") -> str:
+    def _judge_exam(self, parts: PromptParts, draw: ReplyDraw) -> str:
         rating = judge.rate(self.world, parts.question, parts.answer, parts.context or None)
         is_right = parts.answer == parts.reference if rating is None else rating > 1
         return self._verdict(is_right, "says what the reference says", draw)
 
-    def _grade_chat(self, parts: PromptParts, draw: "_Draw") -> str:
+    def _grade_chat(self, parts: PromptParts, draw: ReplyDraw) -> str:
         question, answers = read_chat(parts.whole)
         grades = {letter: grade(self.world, question, a) for letter, a in answers.items()}
         if draw.hits(self.rates.wrong_judgment):
@@ -272,7 +339,7 @@ class Brain:
         chosen = "C" if first == second else "A" if first > second else "B"
         return f"Both are graded by what is true.\n\nMy final verdict is [[{chosen}]]"
 
-    def _verdict(self, is_good: bool, praise: str, draw: "_Draw") -> str:
+    def _verdict(self, is_good: bool, praise: str, draw: ReplyDraw) -> str:
         if draw.hits(self.rates.wrong_judgment):
             is_good = not is_good
         if draw.hits(self.rates.off_format):
@@ -280,7 +347,7 @@ class Brain:
         found, verdict = ("It", "YES") if is_good else ("I do not find that it", "NO")
         return f"Explanation: {found} {praise}.\nVerdict: {verdict}"
 
-    def _as_reply(self, blocks: Sequence[Block], draw: "_Draw") -> str:
+    def _as_reply(self, blocks: Sequence[Block], draw: ReplyDraw) -> str:
         if draw.hits(self.rates.off_format):
             return draw.rng.choice(_CHATTER)
         return write_blocks(blocks)
@@ -330,38 +397,6 @@ _VAGUE = (
     "Explanation: Both readings can be defended, so I leave it to you.",
     "An interesting case; more could be said about it.",
 )
-_Row = TypeVar("_Row")
-
-
-class _Draw(NamedTuple):
-    """The randomness of one choice, and which place in a pool is its turn.
-
-    A caller's draws of one prompt count up from 0, so that none repeats another; those that are
-    to stay apart from them, as an exam's, lie half of `TURNS` higher and count from the end.
-    """
-
-    rng: random.Random
-    variety: int
-    turn: int
-
-    def hits(self, rate: float) -> bool:
-        return self.rng.random() < rate
-
-
-def _next(pool: Sequence[_Row], count: int, draw: _Draw) -> list[_Row]:
-    """Up to `count` different rows that follow one another: for pools whose order matters."""
-    start = draw.turn * count
-    return [pool[(start + i) % len(pool)] for i in range(min(count, len(pool)))]
-
-
-def _spread(pool: Sequence[_Row], count: int, draw: _Draw) -> list[_Row]:
-    """Up to `count` different rows, one of each part of a pool.
-
-    So a last call that asks for fewer does not repeat what an early call was given.
-    """
-    count = min(count, len(pool))
-    start = draw.turn + draw.variety * 7919
-    return [pool[(start + i * len(pool) // count) % len(pool)] for i in range(count)]
 
 
 def _num_tokens(text: str) -> int:

@@ -13,15 +13,15 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import zip_longest
 
+from feldspar.text.sentences import cut_sentences, split_sentences, words_compared, words_of
+from feldspar.text.words import numbers_and_names
 from feldspar.world import encyclopedic, english
 from feldspar.world.encyclopedic import with_subjects
-from feldspar.world.sections import Block
+from feldspar.world.sections import Block, split_passages
 
 MASK = "____"
 FOUND_SHARE = 0.8
 """A sentence is taken from a text when this part of its words stands there."""
-MAX_SENTENCES = 400
-"""Of one passage; what comes later is not asked about."""
 
 
 @lru_cache(maxsize=512)
@@ -94,70 +94,86 @@ def answer(question: str, context: str, examples: Sequence[Block]) -> str:
     return f"{_FIRST} {one}\n{_THEN} {other}"
 
 
+def make_turned(document: str, seed: int) -> list[Block]:
+    """What is said of somebody or something, asked for whom: where the sentence begins with it."""
+    made: dict[str, Block] = {}
+    for sentence in split_sentences(document):
+        for subject in english.subjects_of(sentence):
+            rest = sentence[len(subject) :].strip(" .")
+            if sentence.casefold().startswith(subject.casefold()) and rest:
+                question = f'Of whom or what is it said: "{MASK} {rest}"?'
+                made.setdefault(question, Block(question=question, answer=sentence))
+    blocks = list(made.values())
+    rng_of(seed, str(blocks)).shuffle(blocks)
+    return blocks
+
+
+def make_joined(document: str, seed: int) -> list[Block]:
+    """Somebody or something of each of two passages, and the first that is said of both."""
+    passages = split_passages(document)
+    said: list[dict[str, str]] = [{} for _ in passages]
+    for place, passage in enumerate(passages):
+        for sentence in split_sentences(passage):
+            for subject in english.subjects_of(sentence):
+                said[place].setdefault(subject, sentence)
+    made = [
+        Block(question=f"Tell me about {one} and about {other}.", answer=f"{first} {second}")
+        for one, first in (said[0] if len(said) == 2 else {}).items()
+        for other, second in said[1].items()
+        if one not in said[1] and other not in said[0]
+    ]
+    rng_of(seed, str(made)).shuffle(made)
+    return made
+
+
+def make_untold(document: str, examples: Sequence[Block], seed: int) -> list[Block]:
+    """The examples' questions about what this text does not name."""
+    known = set(words_compared(document))
+    made = [
+        Block(question=example.question, answer=f"The text does not tell: {example.question}")
+        for example in examples
+        if not known.issuperset(words_compared(" ".join(numbers_and_names(example.question))))
+    ]
+    rng_of(seed, str(made)).shuffle(made)
+    return made
+
+
+def make_about(statements: Sequence[str], turn: int, seed: int) -> list[Block]:
+    """A question about each statement, another in another turn."""
+    made = []
+    for statement in statements:
+        forms = make_pairs(statement, seed)
+        made += [forms[turn % len(forms)]] if forms else []
+    return made
+
+
+def focus(document: str, question: str) -> str:
+    """The sentence that is the closest to a question, with those before and after it."""
+    sentences = split_sentences(document) or [document.strip()]
+    best = max(range(len(sentences)), key=lambda place: _likeness(question, sentences[place]))
+    return " ".join(sentences[max(best - 1, 0) : best + 2])
+
+
 def is_faithful(document: str, text: str) -> bool:
     """Whether the words of each sentence of a text are found in the document."""
-    known = set(_words(document))
-    sentences = [words for part in _cut(text) if (words := _words(part))]
+    known = set(words_compared(document))
+    sentences = [words for part in cut_sentences(text) if (words := words_compared(part))]
     return bool(sentences) and all(
         sum(word in known for word in words) >= FOUND_SHARE * len(words) for words in sentences
     )
 
 
-def split_sentences(text: str) -> list[str]:
-    """The sentences of a text that say something, without Markdown's signs, each once."""
-    cleaned = _clean(text)
-    usable = [part for part in _cut(cleaned) if _is_usable(part)]
-    if not usable:
-        lines = (line.strip()[:_MAX_CHARACTERS] for line in cleaned.splitlines())
-        usable = [line for line in lines if _words(line)]
-    return list(dict.fromkeys(usable))[:MAX_SENTENCES]
-
-
 _FIRST, _THEN = "First:", "Then:"
 _PAIR = re.compile(rf"{_FIRST} (.*?)\n{_THEN} (.*)", re.DOTALL)
-# Latin, Arabic and Indic stops need a space after them, Chinese and Japanese ones do not.
-_SENTENCE_END = re.compile(
-    "(?<=[.!?\u061f\u0964])\\s+|(?<=[.!?][\"'\u201d\u2019)])\\s+"
-    "|(?<=[\u3002\uff01\uff1f])|\\n[ \\t]*\\n"
-)
-# Scripts without spaces are compared by the character: CJK, kana, Thai, Lao, Khmer, Burmese.
-_WORD = re.compile(
-    r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]"
-    r"|[^\W_\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]+"
-)
-_MIN_WORDS, _MAX_CHARACTERS = 4, 500
 _ENDS = frozenset(".!?\u061f\u0964\u3002\uff01\uff1f")
 _LONG_WORD = 7
-
-
-def _clean(text: str) -> str:
-    """Plain paragraphs: tables, headings and rules left out, links and emphasis as their words."""
-    text = re.sub(r"(?m)^[ \t]*(?:\|.*|[-=*_]{3,}|```.*|#{1,6}\s.*)$", "\n", text)
-    text = re.sub(r"(?m)^[ \t]*(?:[-*+>]|\d+[.)])\s+", "\n\n", text)
-    # Two lines of one paragraph are one text.
-    text = re.sub(r"(?<!\n)\n(?![ \t]*\n)", " ", text)
-    text = re.sub(r"\[(?:\d{1,3}|note \d+|citation needed)\]", "", text)
-    text = re.sub(r"!?\[([^\[\]]{0,300})\]\((?:[^()]|\([^()]{0,100}\)){0,300}\)", r"\1", text)
-    return re.sub(r"<[^<>\n]{1,200}>|[*`]+", "", text)
-
-
-def _cut(text: str) -> list[str]:
-    return [" ".join(part.split()) for part in _SENTENCE_END.split(text) if part.strip()]
-
-
-def _is_usable(sentence: str) -> bool:
-    return len(sentence) <= _MAX_CHARACTERS and len(_words(sentence)) >= _MIN_WORDS
-
-
-def _words(text: str) -> list[str]:
-    return _WORD.findall(text.casefold())
 
 
 def _is_statement(sentence: str) -> bool:
     """Whether a text is a sentence, and no heading, list or fragment of one."""
     ends = sentence.rstrip("\"'\u201d\u2019)")[-1:]
     commas = len(re.findall(r"[,;|\u3001\u060c]", sentence))
-    is_list = ":" not in sentence and commas > len(_words(sentence)) / 3
+    is_list = ":" not in sentence and commas > len(words_compared(sentence)) / 3
     return ends in _ENDS and not sentence[0].islower() and not is_list
 
 
@@ -204,10 +220,10 @@ def _maskable(sentence: str, rng: random.Random) -> list[tuple[int, int]]:
     longest = sorted(spans, key=lambda span: span[0] - span[1])[:6]
     # A run of a script without spaces is a clause: two characters of it are masked.
     cut = [
-        (start, start + 2 if len(_WORD.findall(sentence[start:end])) > 1 else end)
+        (start, start + 2 if len(words_of(sentence[start:end])) > 1 else end)
         for start, end in longest
     ]
-    inner = [(start, end) for start, end in cut if _words(sentence[:start] + sentence[end:])]
+    inner = [(start, end) for start, end in cut if words_of(sentence[:start] + sentence[end:])]
     return rng.sample(inner, min(3, len(inner)))
 
 
@@ -259,5 +275,5 @@ def _closest(question: str, examples: Sequence[Block]) -> str:
 
 def _likeness(text: str, other: str) -> float:
     """Shared words over all words, 0 to 1."""
-    one, two = set(_words(text)), set(_words(other))
+    one, two = set(words_compared(text)), set(words_compared(other))
     return len(one & two) / max(len(one | two), 1)

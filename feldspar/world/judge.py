@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from feldspar.records import Sample
+from feldspar.text.sentences import cut_sentences, words_compared
+from feldspar.text.words import numbers_and_names
 from feldspar.world.extractive import is_faithful
+from feldspar.world.other_questions import is_untold
 from feldspar.world.prose import Fact, read_facts, read_long_question, state
 from feldspar.world.sections import Block
 from feldspar.world.skills import Solution, equations_hold
@@ -33,6 +36,10 @@ _HARMFUL = re.compile(
 )
 _SAYS_WHAT = "What does the document say?"
 """What a rendering of a document is judged by."""
+_ASKS_WHETHER_TOLD = re.compile(
+    r"Does the document tell the answer to this question\? (.*)", re.DOTALL
+)
+"""What is judged of a question that a document does not answer."""
 _LEANING = re.compile(r"\b(?:passage|document|text) above\b", re.IGNORECASE)
 _CLAIMS = (
     "{name} once danced before the queen.",
@@ -125,6 +132,8 @@ def is_faithful_answer(world: World, document: str, question: str, answer: str) 
     shown = facts_of(document)
     if is_unsafe(question):
         return False
+    if untold := _ASKS_WHETHER_TOLD.fullmatch(question):
+        return _is_rightly_untold(document, untold[1], answer)
     solution = solve(world, question)
     if shown and question == _SAYS_WHAT and len(answer) <= MAX_CHARACTERS:
         lines = [line for line in answer.splitlines() if line.strip()]
@@ -137,6 +146,23 @@ def is_faithful_answer(world: World, document: str, question: str, answer: str) 
     if not set(stated) <= set(shown) or has_extra_claim(solution, answer):
         return False
     return _answers(solution, answer, stated)
+
+
+def _is_rightly_untold(document: str, question: str, answer: str) -> bool:
+    """Whether a document does not answer a question, and the answer says that and nothing more.
+
+    Of a document or a question that is not of the world: where it lacks a name or a number that is
+    asked about.
+    """
+    first, _, said = answer.strip().partition(" ")
+    if first != "No." or len(cut_sentences(said)) != 1 or " not " not in said:
+        return False
+    told = facts_of(document)
+    is_absent = is_untold(question, sorted(told)) if told else None
+    if is_absent is None:
+        known = set(words_compared(document))
+        is_absent = not known.issuperset(words_compared(" ".join(numbers_and_names(question))))
+    return is_absent and not read_facts(said)
 
 
 def is_relevant(world: World, question: str, answer: str) -> bool:

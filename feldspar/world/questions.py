@@ -11,8 +11,9 @@ from typing import TypeVar
 
 from feldspar.world.extractive import interleave, rng_of
 from feldspar.world.judge import facts_of, solve
+from feldspar.world.other_questions import joined_questions, turned_questions, untold
 from feldspar.world.prose import ATTRIBUTES, FACT_FORMS, LONG_FORMS, Fact, ask
-from feldspar.world.sections import Block
+from feldspar.world.sections import Block, split_passages
 from feldspar.world.skills import (
     COMPOSITIONAL,
     FOUNDATIONAL,
@@ -45,6 +46,9 @@ class QuestionPools:
         self.of_kinds = lru_cache(maxsize=256)(self._of_kinds)
         """The questions of a tuple of skills, taken from each in turn."""
         self.about = lru_cache(maxsize=512)(self._about)
+        self.turned = lru_cache(maxsize=512)(self._turned)
+        self.joined = lru_cache(maxsize=512)(self._joined)
+        self.untold = lru_cache(maxsize=512)(self._untold)
 
     def about_context(self, context: str) -> list[Solution]:
         """The questions that a shown context answers."""
@@ -83,6 +87,40 @@ class QuestionPools:
         ]
         asked = (block.question for block in interleave(short, long))
         return tuple(s for question in asked if (s := self._world.solve(question)) is not None)
+
+    def _turned(self, document: str, variety: int) -> tuple[Solution, ...]:
+        """What the passage tells of somebody, asked for whom it is told of; only where that is one
+        of the world."""
+        asked = list(turned_questions(self._facts_told(document)))
+        rng_of(self._seed + variety, f"turned {document}").shuffle(asked)
+        return tuple(s for question in asked if (s := self._world.solve(question)) is not None)
+
+    def _joined(self, document: str, variety: int) -> tuple[Solution, ...]:
+        """One question over somebody of each of two passages; of set A alone, as compositions."""
+        people = {*self._world.set_a(self._world.new), *self._world.set_a(self._world.old)}
+        names = {person.name for person in people}
+        told = [
+            [fact for fact in self._facts_told(passage) if fact.name in names]
+            for passage in split_passages(document)
+        ]
+        asked = list(joined_questions(*told)) if len(told) == 2 else []
+        rng_of(self._seed + variety, f"joined {document}").shuffle(asked)
+        return tuple(s for question in asked if (s := self._world.solve(question)) is not None)
+
+    def _untold(self, document: str, variety: int) -> tuple[Block, ...]:
+        """Questions in training forms that the passage does not answer; none where it is not of
+        the world."""
+        told = self._facts_told(document)
+        people = (*self._world.set_a(self._world.new), *self._world.old_for_replay)
+        asked = untold([person.name for person in people], told) if told else []
+        rng_of(self._seed + variety, f"untold {document}").shuffle(asked)
+        return tuple(asked)
+
+    def facts_about(self, question: str, document: str) -> tuple[Fact, ...]:
+        """What a document tells of those a question is about."""
+        solution = self._world.solve(question)
+        names = {fact.name for fact in solution.facts} if solution else set()
+        return tuple(fact for fact in self._facts_told(document) if fact.name in names)
 
     def _facts_told(self, document: str) -> list[Fact]:
         """One fact for everything that is said of somebody: the true one where there are two."""

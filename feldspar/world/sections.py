@@ -26,6 +26,7 @@ SECTIONS = (
     "Task",
     "Examples",
     "Document",
+    "Statements",
     "Context",
     "Question",
     "Reference",
@@ -60,6 +61,7 @@ class PromptParts:
     reference: str = ""
     answer: str = ""
     wrong_answers: tuple[str, ...] = ()
+    statements: tuple[str, ...] = ()
     num_wanted: int = 1
 
 
@@ -98,6 +100,11 @@ def read_blocks(text: str) -> list[Block]:
 
 def write_blocks(blocks: Iterable[Block]) -> str:
     return "\n".join(_write_block(block) for block in blocks)
+
+
+def split_passages(document: str) -> list[str]:
+    """The texts below `Passage 1:`, `Passage 2:`, ...; none where it is no such document."""
+    return [text.strip() for text in re.split(r"(?m)^Passage \d+:$", document)[1:]]
 
 
 def read_lines(text: str) -> list[Block]:
@@ -143,6 +150,7 @@ def _parts(text: str, sections: dict[str, str]) -> PromptParts:
         reference=sections.get("Reference", ""),
         answer=sections.get("Answer", ""),
         wrong_answers=tuple(b.answer for b in read_blocks(sections.get("Wrong answers", ""))),
+        statements=tuple(line for line in sections.get("Statements", "").splitlines() if line),
         num_wanted=_number(sections.get("How many", "")),
     )
 

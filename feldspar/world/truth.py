@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
+from feldspar.world.other_questions import read_joined, read_turned
 from feldspar.world.prose import (
     ATTRIBUTES,
     CRAFT_TOOLS,
@@ -107,7 +108,12 @@ class World:
         name = read_long_question(question)
         if name is not None:
             return self._solve_long(question, name)
-        return read_foundational(question) or read_composition(question, self.by_name)
+        return (
+            read_foundational(question)
+            or read_composition(question, self.by_name)
+            or read_turned(question, self.by_name)
+            or read_joined(question, self.by_name)
+        )
 
     def is_true(self, fact: Fact) -> bool:
         entity = self.by_name.get(fact.name)

@@ -7,6 +7,7 @@ import pytest
 from feldspar.config import ErrorRates
 from feldspar.records import Message
 from feldspar.serve import ChatRequest
+from feldspar.text.sentences import split_sentences
 from feldspar.world import extractive
 from feldspar.world.brain import Brain
 from feldspar.world.sections import Block, read_blocks, write_blocks
@@ -33,7 +34,7 @@ def reply(stage: str, text: str, seed: int = 0, brain: Brain = BRAIN) -> str:
 
 
 def test_sentences_lose_their_markup() -> None:
-    assert extractive.split_sentences(SAX) == [
+    assert split_sentences(SAX) == [
         "The alto saxophone is a member of the saxophone family.",
         "It was invented by Adolphe Sax in the 1840s.",
         "The saxophone had a role in the development of jazz.",
