@@ -29,52 +29,29 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+import tiny_run
+
 from feldspar.children import child_environment, module_command
 from feldspar.config import read_recipe
 from feldspar.prepare import place
 from feldspar.progress import SILENT
-from feldspar.records import Checkpoint
-from feldspar.runs import open_step
 
 STEPS = ("leaf-exams", "samples", "phases")
 RECIPE = """
+extends = "tiny.toml"
 name = "proof"
 [cluster]
 engine = "ENGINE"
-[world]
-num_old = 12
-num_new = 10
-training = 0.002
-[taxonomy]
-path = "world:taxonomy"
-branches = ["knowledge", "compositional"]
-chunk_tokens = 120
 [teacher]
 # It listens on this machine alone.
 engine = "local"
 command = "TEACHER"
 model = "feldspar-world"
 replicas = 2
-concurrency = 4
 [generate]
 samples_per_leaf = SAMPLES
-calls_per_chunk = 2
-pairs_per_call = 2
-exam_items = 4
-[student]
-base = "world:student"
-max_length = 256
-device = "cpu"
-[train]
-learning_rate = 1e-3
-batch_samples = 16
-warmup_steps = 2
 [prefer]
-aligned = "world:aligned"
-base = "world:reward-base"
-num_prompts = 8
-num_answers = 2
-max_new_tokens = 8
 control = false
 [prefer.policy_server]
 command = "SERVE"
@@ -93,12 +70,8 @@ key_variable = "FELDSPAR_API_KEY"
 model = "BASE"
 replicas = 2
 concurrency = 2
-[evaluate]
-general = { enabled = false }
-max_new_tokens = 8
-num_resamples = 50
-min_selection_items = 4
 """
+"""Laid over the tiny recipe of the tests."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +84,7 @@ class Outcome:
 
 
 def write_recipe(folder: Path, engine: str, samples: int) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
+    tiny_run.write_recipe(folder).replace(folder / "tiny.toml")
     path = folder / "recipe.toml"
     feldspar = " ".join(module_command("feldspar.cli.main"))
     text = RECIPE.replace("ENGINE", engine).replace("SAMPLES", str(samples))
@@ -142,21 +115,11 @@ def do_run(name: str, recipe: Path, meanwhile: Callable[[], None] | None = None)
     text = log_path.read_text(encoding="utf-8", errors="replace")
     assert status == 0, text
     run = recipe.parent / "runs" / "proof"
-    checkpoints: list[Checkpoint] = []
-    for step in ("trained", "preferred"):
-        found = open_step(run, step)
-        assert found is not None, step
-        checkpoints += found
-    rows = {}
-    for step in STEPS:
-        made = open_step(run, step)
-        assert made is not None, step
-        rows[step] = (made.folder / "rows.jsonl.zst").read_bytes()
     return Outcome(
         name=name,
         warnings=" ".join(text.split()).count("it is started again"),
-        rows=rows,
-        digests=[(c.phase, c.step, c.digest) for c in checkpoints],
+        rows={step: tiny_run.rows_bytes(run, step) for step in STEPS},
+        digests=tiny_run.digests(run),
     )
 
 

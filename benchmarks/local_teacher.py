@@ -13,6 +13,7 @@ from feldspar.config import TeacherConfig
 from feldspar.endpoint.calls import ChatCall, Completion, Completions, PromptCall, Usage
 from feldspar.endpoint.concurrency import Governor
 from feldspar.endpoint.endpoint import UNHURRIED, Turn
+from feldspar.endpoint.replicas import ServersHealth
 from feldspar.models.model import CannotScore, Continuations, LogProb
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Message
@@ -37,6 +38,10 @@ class FunctionModel:
     @property
     def concurrency(self) -> int:
         return self._governor.limit
+
+    @property
+    def health(self) -> ServersHealth:
+        return ServersHealth()
 
     async def __aenter__(self) -> FunctionModel:
         self._governor.drain(False)

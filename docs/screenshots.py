@@ -1,6 +1,8 @@
-"""Take the pictures of docs/studio.md: `python docs/screenshots.py RUNS RUN`.
+"""Take the pictures of docs/studio.md: `python docs/screenshots.py RUNS RUN [PICTURE ...]`.
 
-Needs playwright (in the `dev` extra) and Debian's chromium. Look at each before you commit it.
+RUNS also holds a study called `study-frontier`, and the project that `feldspar init` writes lies
+around it. Needs playwright (in the `dev` extra) and Debian's chromium. Look at each before you
+commit it.
 """
 
 from __future__ import annotations
@@ -18,19 +20,23 @@ from feldspar.children import child_environment, module_command
 CHROMIUM = "/usr/bin/chromium"
 FOLDER = Path(__file__).parent / "img"
 Theme = Literal["light", "dark"]
+LEAF = "/leaf?taxonomy=taxonomy&path=knowledge/science/geology/labradorite"
 PICTURES: tuple[tuple[str, str, int, int, Theme], ...] = (
     # First: it waits until all samples are counted, which other pages tell of.
-    ("studio-samples", "samples?words=lives", 1280, 800, "dark"),
-    ("studio-verdict", "verdict", 1280, 1180, "light"),
-    ("studio-leaves", "leaves", 1280, 900, "light"),
-    ("studio-training", "training", 1280, 1000, "light"),
-    ("studio-exams", "exams", 1280, 1100, "light"),
-    ("studio-phone", "verdict", 360, 760, "dark"),
+    ("studio-samples", "/runs/{run}/samples?words=lives", 1280, 800, "dark"),
+    ("studio-verdict", "/runs/{run}/verdict", 1280, 1180, "light"),
+    ("studio-leaves", "/runs/{run}/leaves", 1280, 900, "light"),
+    ("studio-training", "/runs/{run}/training", 1280, 1000, "light"),
+    ("studio-exams", "/runs/{run}/exams", 1280, 1100, "light"),
+    ("studio-phone", "/runs/{run}/verdict", 360, 760, "dark"),
+    ("studio-compare", "/compare?before={run}%40base&after={run}", 1280, 860, "light"),
+    ("studio-study", "/frontier?study=study-frontier", 1280, 900, "light"),
+    ("studio-leaf", LEAF, 1280, 1000, "light"),
 )
 """Name, page, width, height, theme."""
 
 
-def main(runs: str, run: str) -> None:
+def main(runs: str, run: str, *wanted: str) -> None:
     command = [*module_command("feldspar.cli.main"), "studio", runs, "--port", "0", "--json"]
     studio = subprocess.Popen(command, stdout=subprocess.PIPE, env=child_environment())
     try:
@@ -39,7 +45,8 @@ def main(runs: str, run: str) -> None:
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
             for picture in PICTURES:
-                take(browser, url, run, *picture)
+                if not wanted or picture[0] in wanted:
+                    take(browser, url, run, *picture)
             browser.close()
     finally:
         studio.terminate()
@@ -62,7 +69,8 @@ def take(
     )
     shown = context.new_page()
     shown.goto(url)
-    shown.goto(f"{url.split('/?')[0]}/runs/{run}/{page}", timeout=120_000)
+    shown.goto(f"{url.split('/?')[0]}{page.format(run=run)}", timeout=120_000)
+    shown.wait_for_load_state("networkidle")
     shown.screenshot(path=FOLDER / f"{name}.png")
     context.close()
 

@@ -1,4 +1,5 @@
-"""For all tests: torch on one thread, since small models are waiting, not computing, on more."""
+"""For all tests: torch on one thread, since small models are waiting, not computing, on more; and
+short pauses, since the servers of tests need none."""
 
 import gc
 import os
@@ -9,10 +10,15 @@ import pytest
 import tiny_run
 
 from feldspar.cli.main import WAITING
+from feldspar.endpoint import retry
+from feldspar.teacher import journal
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 for name, value in WAITING.items():
     os.environ.setdefault(name, value)
+
+retry.FIRST_PAUSE_SECONDS = 0.01
+journal.BATCH_SECONDS = 0.002
 
 
 def pytest_collection_finish() -> None:

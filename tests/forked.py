@@ -21,7 +21,7 @@ CONTEXT.set_forkserver_preload(
     [
         *("pytest", "feldspar.flow", "feldspar.student.fit"),
         *("feldspar.train.phases", "feldspar.prefer.rounds", "feldspar.world.build"),
-        *("transformers.models.llama.modeling_llama"),
+        *("feldspar.cli.main", "transformers.models.llama.modeling_llama"),
     ]
 )
 

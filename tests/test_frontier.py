@@ -10,10 +10,10 @@ from feldspar.errors import RecipeError
 from feldspar.frontier.arms import Arm, arm_runs, folder_name, parse_arms
 from feldspar.frontier.epochs import equal_epochs
 from feldspar.frontier.figures import Measured, compare_arms
-from feldspar.frontier.page import cells
 from feldspar.frontier.plan import plan_study
 from feldspar.progress import SILENT
 from feldspar.runs import open_step, read_recipe_of
+from feldspar.views.frontier import cells
 
 SMALL = '[taxonomy]\npath = "t"\n[student]\nbase = "b"\n'
 

@@ -10,7 +10,7 @@ from feldspar.errors import RunError
 from feldspar.progress import SILENT
 from feldspar.progress_file import PROGRESS_FILE, RecordedProgress, read_run_state
 from feldspar.runs import Run
-from feldspar.views.live import live_of
+from feldspar.views.live import PLANNED, live_of
 from feldspar.views.run_files import RunFiles
 
 RECIPE = Recipe.model_validate({"name": "r", "taxonomy": {"path": "t"}, "student": {"base": "b"}})
@@ -25,15 +25,20 @@ def test_tasks_and_warnings_are_told_while_it_runs(tmp_path: Path) -> None:
     with Run(tmp_path / "r", RECIPE) as run:
         with run.progress.task("samples", 40, "samples", done=10) as task:
             logging.getLogger("feldspar.generate").warning("the teacher is slow")
-            task.advance(10, kept=7, calls=12)
+            (run.path / PLANNED).write_text('{"calls": 48, "tokens": 900, "cost": 0.0}')
+            figures = {"calls": 12, "calls/s": 2.5, "servers": "1/2"}
+            task.advance(10, kept=7, **figures)
             view = live_of(RunFiles(run.path))
         [shown] = view.tasks
         assert (view.state, shown.name, shown.done, shown.share) == ("running", "samples", 20, 0.5)
         assert shown.rate > 0
         assert shown.seconds_left is not None
-        assert dict(shown.figures) == {"kept": "7", "calls": "12"}
+        assert dict(shown.figures)["kept"] == "7"
         assert view.warnings == ("warning: the teacher is slow",)
-        assert view.spending == (("calls", "12, no cap set"),)
+        (calls,) = view.spending
+        assert (calls.name, calls.spent, calls.planned, calls.rate) == ("calls", 12, 48, 2.5)
+        assert (calls.share, calls.most) == (0.25, None)
+        assert (view.servers, view.servers_are_well) == ("1 of 2 well", False)
         assert not live_of(RunFiles(run.path)).tasks
     assert live_of(RunFiles(run.path)).state == "ended"
 

@@ -97,11 +97,16 @@ def write_recipe(folder: Path, text: str = RECIPE) -> Path:
 def feldspar(
     *arguments: str, cwd: Path, cache: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """The command line as it is started from a shell, to its end."""
+    """The command line, to its end."""
+    return start(*arguments, cwd=cwd, cache=cache).completed()
+
+
+def from_a_shell(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """The same as it is started from a shell, which takes seconds more."""
     return subprocess.run(
-        _command(*arguments),
+        [*module_command("feldspar.cli.main"), *arguments],
         cwd=cwd,
-        env=_environment(cache),
+        env=_environment(None),
         capture_output=True,
         text=True,
         check=False,
@@ -178,10 +183,6 @@ def _main(arguments: tuple[str, ...], max_file_bytes: int | None) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, resource.RLIM_INFINITY))
     sys.argv[1:] = arguments
     main()
-
-
-def _command(*arguments: str) -> list[str]:
-    return [*module_command("feldspar.cli.main"), *arguments]
 
 
 def _environment(cache: Path | None) -> dict[str, str]:

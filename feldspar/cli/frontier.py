@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from feldspar.frontier.arms import ArmRun
     from feldspar.frontier.plan import ArmPlan
-    from feldspar.frontier.study import StudyResult
+    from feldspar.views.frontier import StudyResult
 
 LEAVES = "leaf exams"
 
@@ -105,7 +105,7 @@ def _table(name: str, result: StudyResult) -> Table:
     from rich import box
     from rich.table import Table
 
-    from feldspar.frontier.page import COLUMNS, cells, notes
+    from feldspar.views.frontier import COLUMNS, cells, notes
 
     table = Table(
         title=escaped(name), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD

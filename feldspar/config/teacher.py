@@ -97,7 +97,7 @@ class TeacherConfig(Part):
     concurrency: Speed[NoneOrMore] = 0
     """Calls in flight. 0 finds the server's limit."""
     max_concurrency: Speed[Count] = 256
-    """Upper bound if `concurrency` is 0."""
+    """Upper bound for each server if `concurrency` is 0."""
     requests_per_minute: Speed[Count | None] = None
     """Most requests per minute, over all servers."""
     tokens_per_minute: Speed[Count | None] = None
@@ -187,6 +187,11 @@ class TeacherConfig(Part):
         """Whether the micro-world's own teacher is meant."""
         is_named = self.command is not None or self.folder is not None or self.batch
         return self.endpoint == "embedded" and not is_named
+
+    @property
+    def num_servers(self) -> int:
+        """Copies of the command, or URLs, that share the calls."""
+        return max(self.replicas, 1 + len(self.endpoints))
 
     @property
     def title(self) -> str:

@@ -1,10 +1,11 @@
-"""How many calls are in flight: as many as a recipe says, or as many as the server bears.
+"""How many calls are in flight: as many as a recipe says, or as many as the servers bear.
 
 Found in rounds. At first every answer raises the limit by one, which doubles it in the time that
 one call takes. A round whose calls took longer by nearly as much as there were more of them shows
 that they only waited in the server's queue: the limit goes back to what was answered without
-waiting, and from then on grows by a step a round. A server that turns calls away or lets them time
-out shrinks it by 0.7.
+waiting, by a third a round at the most, and from then on grows by a step a round. A server that
+turns calls away or lets them time out shrinks it as much. Where servers join or leave, each keeps
+its share.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 FIRST_LIMIT = 16
+"""Of each server."""
 FIRST_ROUND_CALLS = 16
 ROUND_CALLS = 32
 PUSHED_BACK_SHARE = 0.1
@@ -30,6 +32,8 @@ WAITED = 1.4
 LAST_CALLS = 16
 LEAST_CALLS = 8
 """Fewer calls of a stage tell nothing about its latency."""
+SHRINKING = 0.7
+"""The most that a round takes away."""
 ROOM = 1.2
 """Calls beyond those that a full server works on, so that it never waits for us."""
 
@@ -57,7 +61,7 @@ class Latency(NamedTuple):
 class Governor:
     """Admits the most urgent calls first, and else in the order they come.
 
-    `fixed` calls at once or, where that is 0, up to `maximum`.
+    `fixed` calls at once or, where that is 0, up to `maximum` for each server.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class Governor:
         self.num_in_flight = 0
         self._is_fixed = bool(fixed)
         self._maximum = maximum
+        self._num_servers = 1
         self._clock = clock
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._num_queued = 0
@@ -85,6 +90,18 @@ class Governor:
             self._is_draining = is_draining
             self._waiting = [(-rank, place, turn) for rank, place, turn in self._waiting]
             heapq.heapify(self._waiting)
+
+    def fit(self, num_servers: int) -> None:
+        """There are so many servers now, and what each bears is as before: 64 new ones need not be
+        found out from the start. Where there is none, nothing changes until there is one."""
+        if self._is_fixed or num_servers in (0, self._num_servers):
+            return
+        self._maximum = self._maximum // self._num_servers * num_servers
+        scaled = round(self.limit * num_servers / self._num_servers)
+        self.limit = max(1, min(self._maximum, scaled))
+        self._num_servers = num_servers
+        self._start_round()
+        self._admit()
 
     async def acquire(self, stage: str, urgency: int = 0) -> Ticket:
         if self.num_in_flight >= self.limit or self._waiting:
@@ -144,18 +161,29 @@ class Governor:
 
     def _observe(self, ticket: Ticket, outcome: Outcome) -> None:
         self._num_ended += 1
+        self._num_ended_of[ticket.stage] += 1
         self._num_pushed_back += outcome == "pushed back"
         if outcome == "answered":
             self._seconds[ticket.stage].append(self._clock() - ticket.started)
         # The slowest quarter is not waited for: a median can be told without them.
-        if self._num_ended >= 0.75 * self._num_watched:
+        if self._num_ended >= 0.75 * self._num_watched and self._is_told:
             self.limit = max(1, min(self._maximum, self._next_limit()))
             self._start_round()
+
+    @property
+    def _is_told(self) -> bool:
+        """Whether there is a median of each stage, or too many were turned away. Short calls would
+        else speak for long ones, whose queue they wait in."""
+        return self._num_pushed_back > PUSHED_BACK_SHARE * self._num_ended or all(
+            self._num_ended_of[stage] > num / 2
+            for stage, num in self._begun.items()
+            if num >= LEAST_CALLS
+        )
 
     def _next_limit(self) -> int:
         if self._num_pushed_back > PUSHED_BACK_SHARE * self._num_ended:
             self._is_doubling, self._was_pushed_back = False, True
-            return int(min(self.limit, self._limit_before) * 0.7)
+            return int(min(self.limit, self._limit_before) * SHRINKING)
         now = {
             stage: Latency(_median_of_begun(seconds, self._begun[stage]), self._begun[stage])
             for stage, seconds in self._seconds.items()
@@ -164,7 +192,9 @@ class Governor:
         growth = latency_growth(self._calm, now)
         if growth > RISING:
             self._is_doubling = False
-            return min(self.limit, round(ROOM * self._loads / self._begun.total() / growth))
+            found = round(ROOM * self._loads / self._begun.total() / growth)
+            # A round may have had short calls alone, behind long ones of the round before.
+            return min(self.limit, max(found, int(SHRINKING * self.limit)))
         if self._is_doubling:
             if growth < CALM:
                 self._calm = {**self._calm, **pooled(self._calm, now)}
@@ -183,18 +213,25 @@ class Governor:
         self._num_ended = self._num_pushed_back = self._loads = 0
         self._was_full = bool(self._waiting)
         self._begun: Counter[str] = Counter()
+        self._num_ended_of: Counter[str] = Counter()
         self._seconds: defaultdict[str, list[float]] = defaultdict(list)
 
 
 def latency_growth(before: Mapping[str, Latency], now: Mapping[str, Latency]) -> float:
-    """How many times longer calls take, stage by stage, weighted by calls; 1 where not known."""
-    growths = [
-        (now[stage].num_calls, now[stage].seconds / max(calm.seconds, 1e-9))
+    """How many times longer calls take, of the stages that are known in both; 1 where none is.
+
+    Over the calls together, and not as a mean of the stages' growths: by Little's law calls in
+    flight are to calls that are worked on as the seconds that they take are to those of the work.
+    A short call that waits behind long ones takes many times as long in a queue that is short.
+    """
+    both = [
+        (calm.seconds, now[stage])
         for stage, calm in before.items()
         if stage in now and min(calm.num_calls, now[stage].num_calls) >= LEAST_CALLS
     ]
-    num_calls = sum(weight for weight, _ in growths)
-    return sum(weight * growth for weight, growth in growths) / num_calls if num_calls else 1.0
+    calm_seconds = sum(one.num_calls * seconds for seconds, one in both)
+    now_seconds = sum(one.num_calls * one.seconds for _, one in both)
+    return now_seconds / calm_seconds if calm_seconds > 0 else 1.0
 
 
 def pooled(one: Mapping[str, Latency], other: Mapping[str, Latency]) -> dict[str, Latency]:

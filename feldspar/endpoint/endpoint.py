@@ -37,7 +37,7 @@ from feldspar.endpoint.openai_completions import PromptToken
 from feldspar.endpoint.parameters import PARAMETERS, Parameters
 from feldspar.endpoint.protocol import ChatProtocol
 from feldspar.endpoint.rate_limit import Pace
-from feldspar.endpoint.replicas import Replicas
+from feldspar.endpoint.replicas import Replicas, ServersHealth
 from feldspar.endpoint.retry import Retry
 from feldspar.endpoint.transport import HttpReply, Transport
 
@@ -62,6 +62,7 @@ class Access:
     concurrency: int = 0
     """Calls in flight; 0 finds the servers' limit, up to `max_concurrency`."""
     max_concurrency: int = 256
+    """Of each server."""
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     parameters: Mapping[str, object] = field(default_factory=dict)
@@ -123,27 +124,31 @@ class Endpoint:
         *,
         check: Callable[[], Awaitable[None]] | None = None,
         place: str = "",
+        transport: Transport | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`servers` are URLs, or a pool that somebody else keeps. `check` is awaited when a
         connection was lost or nobody is in the pool: it returns when there is a server to ask, and
         raises NoAnswers where there will be none. `place`: what messages call it, where it is not
-        its first URL."""
+        its first URL. `transport`: what carries calls, where it is not HTTP; `clock` tells the same
+        seconds as the loop's."""
         self.access = access
         self.model = model
         self._replicas = (
             servers
             if isinstance(servers, Replicas)
-            else Replicas([url.rstrip("/") for url in servers])
+            else Replicas([url.rstrip("/") for url in servers], clock)
         )
         self.place = place or f"at {self._replicas.all[0].url}"
         self.parameters = Parameters(access.parameters)
         self._protocol = PROTOCOLS[access.protocol]
         self._check = check or _nothing
-        self._governor = Governor(access.concurrency, access.max_concurrency)
-        self._requests = Pace(access.requests_per_minute)
-        self._tokens = Pace(access.tokens_per_minute)
+        self._clock = clock
+        self._governor = Governor(access.concurrency, access.max_concurrency, clock)
+        self._requests = Pace(access.requests_per_minute, clock)
+        self._tokens = Pace(access.tokens_per_minute, clock)
         self._retry = Retry(access.max_retries, self.place)
-        self._transport = Transport(access.timeout_seconds)
+        self._transport = transport or Transport(access.timeout_seconds)
         self._headers = access.headers
         self._num_entered = 0
         self._stopped: NoAnswers | None = None
@@ -170,6 +175,11 @@ class Endpoint:
     def concurrency(self) -> int:
         """Calls allowed in flight just now."""
         return self._governor.limit
+
+    @property
+    def health(self) -> ServersHealth:
+        """Of its servers just now."""
+        return self._replicas.health()
 
     @property
     def has_answered(self) -> bool:
@@ -205,7 +215,7 @@ class Endpoint:
         return openai_completions.read_scores(reply.body, prompt)
 
     async def _persist(self, ask: Callable[[], Awaitable[T | Fault]]) -> T:
-        began = time.monotonic()
+        began = self._clock()
         found = await self._retry.persist(ask)
         if not isinstance(found, Fault):
             return found
@@ -231,6 +241,7 @@ class Endpoint:
         self, call: ChatCall | PromptCall, turn: Turn, send: Callable[[], Awaitable[T | Fault]]
     ) -> T | Fault:
         """One try, when it is the call's turn and within the rates."""
+        self._governor.fit(len(self._replicas.all))
         ticket = await self._governor.acquire(turn.stage, turn.urgency)
         outcome: Outcome = "failed"
         try:
@@ -245,7 +256,7 @@ class Endpoint:
             found = await send()
             if not isinstance(found, Fault):
                 outcome = "answered"
-                self._last_answer_time = time.monotonic()
+                self._last_answer_time = self._clock()
                 if isinstance(found, Completions):
                     self._tokens.give_back(most - found.usage.total)
                 return found
@@ -266,7 +277,8 @@ class Endpoint:
         found: HttpReply | Fault = Fault("refused", "given up")
         try:
             headers = {**self._headers, STAGE_HEADER: turn.stage} if turn.stage else self._headers
-            found = await self._transport.post(server.url + path, body, headers)
+            reply = self._transport.post(server.url + path, body, headers)
+            found = await server.unless_lost(reply)
         finally:
             self._replicas.end(server, found if isinstance(found, Fault) else None)
         if isinstance(found, Fault):

@@ -1,13 +1,17 @@
 """Several servers of one model: each call goes to the one with the fewest under way.
 
 A server that fails call after call is left alone for a while, then tried with a single call; the
-others take its share meanwhile. Servers may join and leave at any time, from another thread too.
+others take its share meanwhile. Servers may join, leave and be lost at any time, from another
+thread too.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import NamedTuple, TypeVar
 
 from feldspar.endpoint.faults import Fault
 
@@ -15,6 +19,14 @@ FAILURES_IN_A_ROW = 5
 """Failed calls, with none answered between them, after which a server is left alone."""
 FIRST_REST_SECONDS = 5.0
 LONGEST_REST_SECONDS = 120.0
+T = TypeVar("T")
+
+
+class ServersHealth(NamedTuple):
+    """How many servers may be asked now, of all; none of none where no server is needed."""
+
+    num_well: int = 0
+    num_all: int = 0
 
 
 class Replica:
@@ -28,6 +40,37 @@ class Replica:
         self.has_answered = False
         self._num_failed = 0
         self._rest_seconds = FIRST_REST_SECONDS
+        self._is_lost = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._scopes: set[asyncio.Timeout] = set()
+
+    async def unless_lost(self, reply: Awaitable[T]) -> T | Fault:
+        """What comes back from it; a fault at once when it is lost meanwhile. A node that is gone
+        closes no connections, and its calls would hang until they time out."""
+        self._loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(0 if self._is_lost else None) as scope:
+                self._scopes.add(scope)
+                try:
+                    return await reply
+                finally:
+                    self._scopes.discard(scope)
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            return Fault("retry", "its server was lost", is_connection=True)
+
+    def lose(self) -> None:
+        """Calls on it are given up. From any thread."""
+        self._is_lost = True
+        if self._loop is not None:
+            # A loop that was closed meanwhile has no calls.
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._give_up)
+
+    def _give_up(self) -> None:
+        for scope in self._scopes:
+            scope.reschedule(0)
 
     def is_ready(self, now: float) -> bool:
         """Whether it may be asked: once after a rest, until that call has come back."""
@@ -67,6 +110,15 @@ class Replicas:
     def remove(self, replica: Replica) -> None:
         """It gets no more calls; those in flight on it come back as they may."""
         self.all = [other for other in self.all if other is not replica]
+
+    def lose(self, replica: Replica) -> None:
+        """It is gone, and calls in flight on it with it: they are told so at once."""
+        self.remove(replica)
+        replica.lose()
+
+    def health(self) -> ServersHealth:
+        """Those that failed call after call are not well until one came back."""
+        return ServersHealth(sum(not server.rests_until for server in self.all), len(self.all))
 
     def begin(self) -> Replica | None:
         """The server that has the fewest calls; where all rest, the one that has rested longest.

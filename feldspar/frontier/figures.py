@@ -29,6 +29,7 @@ from feldspar.stats.intervals import (
 from feldspar.stats.merge_curve import MeanMark
 from feldspar.stored import reading
 from feldspar.train.select import is_as_good
+from feldspar.views.frontier import ArmFigures
 
 Values = Mapping[tuple[int, str], float]
 """1 where an item is answered right, else 0, by seed and item."""
@@ -50,31 +51,6 @@ class Measured:
     """Of the steps that the arm itself computed, all seeds together."""
     shared: tuple[str, ...]
     """Steps that an arm before it had made."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ArmFigures:
-    """A row of the table."""
-
-    name: str
-    settings: tuple[str, ...]
-    learned: MeanMark
-    learned_by_seed: tuple[float, ...]
-    kept: MeanMark | None
-    kept_by_seed: tuple[float, ...]
-    exams: dict[str, MeanMark]
-    """Every exam that can be matched."""
-    learned_to_first: Difference | None
-    """This arm minus the first, paired; None for the base."""
-    kept_to_first: Difference | None
-    has_learned_as_much: bool
-    """As the arm that has learned most: no more than one standard error of the paired differences
-    below it. Kept is compared at matched learning among these."""
-    is_on_front: bool
-    """No other arm has learned and kept at least as much, and more of one."""
-    trained_tokens: float
-    seconds: float
-    shared: tuple[str, ...]
 
 
 def measure_arm(

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -21,24 +20,12 @@ from feldspar.evaluate.scores import LEAF_EXAMS
 from feldspar.flow import run_recipe
 from feldspar.frontier.arms import Arm, ArmRun
 from feldspar.frontier.epochs import equal_epochs
-from feldspar.frontier.figures import ArmFigures, compare_arms, measure_arm
+from feldspar.frontier.figures import compare_arms, measure_arm
 from feldspar.progress import Progress
 from feldspar.runs import SHARED
+from feldspar.views.frontier import StudyResult
 
 _ANSWERS = "answers"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StudyResult:
-    """The outcome, as frontier.json has it."""
-
-    learned_exams: tuple[str, ...]
-    num_seeds: int
-    equal_tokens: bool
-    rows: tuple[ArmFigures, ...]
-    """The base first."""
-    runs: dict[str, tuple[str, ...]]
-    """Folders of each arm's runs, relative to the study's."""
 
 
 def run_study(

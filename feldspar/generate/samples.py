@@ -258,7 +258,8 @@ class _Goal:
 def max_requests(writers: Writers) -> int:
     """Calls for new samples to have under way just now."""
     teacher = writers.teacher
-    most = teacher.config.concurrency or teacher.config.max_concurrency // REQUESTS_PER_CALL
+    config = teacher.config
+    most = config.concurrency or config.num_servers * config.max_concurrency // REQUESTS_PER_CALL
     # What a cap leaves unfinished is paid for nothing, so with one less is begun ahead.
     factor = 1 if writers.config.budget.is_capped else REQUESTS_PER_CALL
     return factor * min(teacher.concurrency, most)
@@ -329,14 +330,20 @@ class _Live:
         self._num_asked += num_asked
         people = {self._writers.teacher, self._writers.judge_teacher}
         tokens = sum(one.prompt_tokens + one.completion_tokens for one in people)
+        calls = sum(one.num_asked for one in people)
+        seconds = max(time.monotonic() - self._started, 1e-9)
         figures: dict[str, float | str] = {
             "kept": self.num_kept,
             "yield": f"{self.num_kept / self._num_asked:.0%}",
-            "calls": sum(one.num_asked for one in people),
+            "calls": calls,
+            "calls/s": round(calls / seconds, 1),
             "tokens": tokens,
-            "tokens/s": round(tokens / max(time.monotonic() - self._started, 1e-9)),
+            "tokens/s": round(tokens / seconds),
             "in_flight": self._writers.teacher.concurrency,
         }
         if self._writers.teacher.budget.spent.cost:
             figures["cost"] = f"{self._writers.teacher.budget.spent.cost:.2f}"
+        health = [one.health for one in people]
+        if num_all := sum(h.num_all for h in health):
+            figures["servers"] = f"{sum(h.num_well for h in health)}/{num_all}"
         self._task.advance(num_asked, **figures)

@@ -23,6 +23,7 @@ from feldspar.endpoint.faults import Fault, NoAnswers, Refused, one_line
 from feldspar.endpoint.openai_completions import PromptToken
 from feldspar.endpoint.parameters import Parameters
 from feldspar.endpoint.protocol import field
+from feldspar.endpoint.replicas import ServersHealth
 from feldspar.files import write_text_whole
 from feldspar.models.model import CannotScore, Continuations, LogProb
 from feldspar.models.served import model_key
@@ -50,7 +51,7 @@ class BatchModel:
 
     def __init__(self, name: str, revision: str, parameters: Json, folder: Path, role: str) -> None:
         self.name, self.revision = name, revision
-        self.concurrency = MOST_CALLS
+        self.concurrency, self.health = MOST_CALLS, ServersHealth()
         self._parameters = Parameters(parameters)
         self._folder, self._role = folder, role
         self._found: dict[str, _Line] = {}

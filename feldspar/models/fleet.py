@@ -11,7 +11,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from feldspar.endpoint.endpoint import Access
@@ -49,16 +49,20 @@ class _Slot:
 class Fleet:
     """All copies of one start. `close` ends them."""
 
-    def __init__(self, start: Start, engine: ServerEngine) -> None:
+    def __init__(
+        self, start: Start, engine: ServerEngine, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`clock` tells the seconds of servers' `placed_at`, and those of the loop."""
         self.start = start
-        self.pool = Replicas([])
+        self.pool = Replicas([], clock)
+        self._clock = clock
         self._engine = engine
         self._slots: list[_Slot] = []
         self._leaving: list[tuple[Server, Replica]] = []
         self._name: str | None = None
         self._failure: BaseException | None = None
         self._ended_at = float("-inf")
-        self._up_at = time.monotonic()
+        self._up_at = self._clock()
         """When one was last seen up, or the first was asked for."""
         self._is_closing = threading.Event()
         self._thread: threading.Thread | None = None
@@ -86,6 +90,10 @@ class Fleet:
                 target=self._watch_apart, args=(access,), name="fleet", daemon=True
             )
             self._thread.start()
+        return await self.first_up()
+
+    async def first_up(self) -> str:
+        """Wait until calls can begin, as `wait`, while `watch` runs somewhere."""
         wanted = 1 if self._engine.is_replaced else len(self._slots)
         while self._name is None or self.num_up < wanted:
             self._raise_failure()
@@ -95,11 +103,11 @@ class Fleet:
     async def check(self) -> None:
         """Return when there is a server to ask, and what ended before the call is out of the pool.
         Raises NoAnswers where there will be none."""
-        asked = time.monotonic()
+        asked = self._clock()
         while True:
             self._raise_failure()
             is_seen = all(s.looked_at > asked for s in self._slots if s.entry is not None)
-            has_ended = self._ended_at > asked or time.monotonic() > asked + ENDING_SECONDS
+            has_ended = self._ended_at > asked or self._clock() > asked + ENDING_SECONDS
             if self.num_up and is_seen and (self.num_up > 1 or has_ended):
                 return
             await asyncio.sleep(POLL_SECONDS / 4)
@@ -120,37 +128,42 @@ class Fleet:
 
     def _watch_apart(self, access: Access) -> None:
         try:
-            asyncio.run(self._watch(access))
+            asyncio.run(self._watch_over_http(access))
         except BaseException as error:
             # Whoever waits or calls raises it.
             self._failure = error
             if not isinstance(error, NoAnswers):
                 log.exception("the watch over servers has ended")
 
-    async def _watch(self, access: Access) -> None:
+    async def _watch_over_http(self, access: Access) -> None:
         async with Transport(CONNECT_SECONDS) as transport:
-            tending = [
-                asyncio.ensure_future(self._tend(slot, transport, access)) for slot in self._slots
-            ]
-            try:
-                while not self._is_closing.is_set():
-                    await self._let_leave()
-                    self._check_room()
-                    done, _ = await asyncio.wait(
-                        tending, timeout=POLL_SECONDS, return_when=asyncio.FIRST_EXCEPTION
-                    )
-                    for one in done:
-                        one.result()
-                    if len(done) == len(tending):
-                        return
-            finally:
-                for one in tending:
-                    one.cancel()
-                await asyncio.gather(*tending, return_exceptions=True)
+            await self.watch(access, transport)
+
+    async def watch(self, access: Access, transport: Transport) -> None:
+        """Look after the copies until `close`, asking them whether they are up by `transport`.
+        Raises NoAnswers where there will be nobody to ask."""
+        tending = [
+            asyncio.ensure_future(self._tend(slot, transport, access)) for slot in self._slots
+        ]
+        try:
+            while not self._is_closing.is_set():
+                await self._let_leave()
+                self._check_room()
+                done, _ = await asyncio.wait(
+                    tending, timeout=POLL_SECONDS, return_when=asyncio.FIRST_EXCEPTION
+                )
+                for one in done:
+                    one.result()
+                if len(done) == len(tending):
+                    return
+        finally:
+            for one in tending:
+                one.cancel()
+            await asyncio.gather(*tending, return_exceptions=True)
 
     async def _tend(self, slot: _Slot, transport: Transport, access: Access) -> None:
         while not slot.is_given_up:
-            began = time.monotonic()
+            began = self._clock()
             slot.server.look()
             if slot.server.status is not None:
                 await self._end(slot)
@@ -170,13 +183,13 @@ class Fleet:
         if not isinstance(listing, Fault):
             self._name = self._name_of(server, listing)
             slot.entry = self.pool.add(server.url)
-            self._up_at = time.monotonic()
+            self._up_at = self._clock()
             return
         fault = without_secret(listing, secret_in(access.key_variable))
         if fault.kind == "stop":
             raise opening_fault(server.url, fault, access)
         slot.fault = fault.reason
-        if time.monotonic() > server.placed_at + self.start.seconds:
+        if self._clock() > server.placed_at + self.start.seconds:
             await self._end(slot, f"did not come up in {self.start.seconds:g} s ({fault.reason})")
 
     async def _end(self, slot: _Slot, fault: str = "") -> None:
@@ -187,6 +200,8 @@ class Fleet:
             fault = f"{what} (status {server.status})"
         error = self.start.error(server.log_path, fault)
         slot.num_useless = 0 if entry is not None and entry.has_answered else slot.num_useless + 1
+        if entry is not None:
+            self.pool.lose(entry)
         self._leave_pool(slot)
         if self._engine.is_replaced and slot.num_useless < MAX_USELESS_STARTS:
             who = f"copy {slot.number + 1} of {len(self._slots)}"
@@ -210,10 +225,10 @@ class Fleet:
 
     def _leave_pool(self, slot: _Slot) -> None:
         if slot.entry is not None:
-            self._up_at = time.monotonic()
+            self._up_at = self._clock()
             self.pool.remove(slot.entry)
         slot.entry = None
-        self._ended_at = time.monotonic()
+        self._ended_at = self._clock()
 
     async def _let_leave(self) -> None:
         for leaving in list(self._leaving):
@@ -226,7 +241,7 @@ class Fleet:
         """Raises NoAnswers where nobody has been up, or has had a place, for too long."""
         if self.num_up or any(slot.server.placed_at is not None for slot in self._slots):
             return
-        if time.monotonic() > self._up_at + self.start.seconds:
+        if self._clock() > self._up_at + self.start.seconds:
             raise NoAnswers(
                 f"that was to be started for {self.start.model or 'the recipe'}",
                 "ended",

@@ -20,6 +20,7 @@ from feldspar.endpoint.faults import NoAnswers
 from feldspar.endpoint.models_list import ListedModel
 from feldspar.endpoint.openai_completions import PromptToken
 from feldspar.endpoint.parameters import Parameters
+from feldspar.endpoint.replicas import ServersHealth
 from feldspar.models.fleet import Fleet, launching
 from feldspar.models.model import Continuations, LogProb
 from feldspar.models.served import ServedModel, model_key
@@ -92,6 +93,15 @@ class LaunchedModel:
     @property
     def concurrency(self) -> int:
         return self._model.concurrency if self._model else self.access.concurrency
+
+    @property
+    def max_concurrency(self) -> int:
+        """Most calls that will ever be in flight."""
+        return self.access.concurrency or self.access.max_concurrency * self._start.num_replicas
+
+    @property
+    def health(self) -> ServersHealth:
+        return self._model.health if self._model else ServersHealth()
 
     @property
     def servers(self) -> list[Server]:

@@ -16,6 +16,7 @@ from feldspar.endpoint.calls import ChatCall, Completion, Completions, PromptCal
 from feldspar.endpoint.concurrency import Governor, Outcome
 from feldspar.endpoint.endpoint import UNHURRIED, Access, Turn
 from feldspar.endpoint.openai_completions import PromptToken
+from feldspar.endpoint.replicas import ServersHealth
 from feldspar.models.model import Continuations, LogProb
 from feldspar.models.served import model_key
 from feldspar.progress import SILENT, Progress
@@ -59,6 +60,10 @@ class LocalModel:
     @property
     def concurrency(self) -> int:
         return self._governor.limit
+
+    @property
+    def health(self) -> ServersHealth:
+        return ServersHealth()
 
     async def __aenter__(self) -> LocalModel:
         self._governor.drain(False)

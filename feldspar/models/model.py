@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 from feldspar.endpoint.calls import ChatCall, Completions, PromptCall
 from feldspar.endpoint.endpoint import UNHURRIED, Turn
 from feldspar.endpoint.openai_completions import PromptToken
+from feldspar.endpoint.replicas import ServersHealth
 from feldspar.progress import SILENT, Progress
 
 
@@ -66,6 +67,11 @@ class Model(Protocol):
     @property
     def concurrency(self) -> int:
         """Calls allowed in flight just now."""
+        ...
+
+    @property
+    def health(self) -> ServersHealth:
+        """Of the servers behind it just now."""
         ...
 
     async def __aenter__(self) -> Model: ...

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
+from feldspar.endpoint import retry
 from feldspar.endpoint.calls import ChatCall, Completions, Json, PromptCall
 from feldspar.endpoint.endpoint import UNHURRIED, Access, Endpoint, Turn
 from feldspar.endpoint.faults import Fault, NoAnswers, Refused, secret_in, without_secret
 from feldspar.endpoint.models_list import ListedModel, choose_model, list_models
 from feldspar.endpoint.openai_completions import PromptToken, ways_for
-from feldspar.endpoint.retry import FIRST_PAUSE_SECONDS
+from feldspar.endpoint.replicas import ServersHealth
 from feldspar.endpoint.transport import CONNECT_SECONDS, Transport, run_apart
 from feldspar.models.model import CannotScore, Continuations, LogProb
 from feldspar.progress import SILENT, Progress
@@ -58,6 +59,10 @@ class ServedModel:
     @property
     def concurrency(self) -> int:
         return self.endpoint.concurrency
+
+    @property
+    def health(self) -> ServersHealth:
+        return self.endpoint.health
 
     async def __aenter__(self) -> ServedModel:
         await self.endpoint.__aenter__()
@@ -179,7 +184,7 @@ async def _find_card(
                     progress.task(f"waiting for {url}", OPENING_TRIES, "tries")
                 )
             task.advance(1)
-            await asyncio.sleep(FIRST_PAUSE_SECONDS * tries)
+            await asyncio.sleep(retry.FIRST_PAUSE_SECONDS * tries)
     assert not isinstance(listing, Fault), listing
     found, who = choose_model(listing, wanted.model, f"at {url}"), f"the {wanted.who} at {url}"
     match found.problem:

@@ -165,8 +165,7 @@ class _Work:
         written = sum(call.completion_tokens for call in calls)
         rate = self.made.rate
         if role == "teacher" and rate is not None:
-            num_servers = max(config.replicas, 1 + len(config.endpoints))
-            seconds = written / (rate.tokens_per_second / num_servers)
+            seconds = written / (rate.tokens_per_second / config.num_servers)
             return GpuJob(part=part, role=role, gpu_hours=seconds / 3600 * each, gpus_each=each)
         hours = self._hours(size, read, written)
         return GpuJob(part=part, role=role, gpu_hours=hours, gpus_each=each)

@@ -99,8 +99,7 @@ class ServedPolicy:
         journal: _Journal,
     ) -> list[list[Sampled]]:
         # A prompt is done before the next one is begun, also where it takes several requests.
-        access = self._model.access
-        room = asyncio.Semaphore(access.concurrency or access.max_concurrency)
+        room = asyncio.Semaphore(self._model.max_concurrency)
 
         async def answer(messages: Sequence[Message], key: tuple[str, int]) -> list[Sampled]:
             async with room:

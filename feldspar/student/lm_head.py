@@ -44,6 +44,9 @@ class Head(NamedTuple):
     softcap: float | None
     product: Callable[[Tensor], Tensor] | None = None
     """The matrix product with its bias where the layer has one of its own."""
+    trained_VH: Tensor | None = None
+    """The float32 weights that `weight_VH` is a low copy of, if their gradient is to be added to
+    at once: handed on through autograd, that of a vocabulary would be rounded and copied twice."""
 
     def logits(self, hidden_NH: Tensor) -> Tensor:
         """Logits [N, V] in float32."""
@@ -102,7 +105,8 @@ def cross_entropy(head: Head, hidden_NH: Tensor, targets_N: Tensor, scale: float
 
     Computed in the dtype of `hidden_NH`. The gradient is formed chunk by chunk in the forward pass,
     from logits that are there anyway: `backward` hands it on and multiplies by nothing. So call
-    `backward()` on the plain sum of the result, and give a factor as `scale`.
+    `backward()` on the plain sum of the result, and give a factor as `scale`. With
+    `head.trained_VH` the gradient of its weights is added there, in the forward pass.
     """
     losses: Tensor = _CrossEntropy.apply(  # type: ignore[no-untyped-call]
         hidden_NH, head.weight_VH, head.bias_V, targets_N, scale, head
@@ -211,7 +215,7 @@ class _CrossEntropy(torch.autograd.Function):
         bias = None if bias_V is None else bias_V.to(weight.dtype)
         losses = torch.empty(len(targets_N), dtype=torch.float32, device=hidden_NH.device)
         grad_hidden = torch.empty_like(hidden_NH)
-        grad_weight = torch.zeros_like(weight_VH, dtype=torch.float32) if needs[1] else None
+        grad_weight = _gradient_of(head.trained_VH, weight_VH) if needs[1] else None
         grad_bias = None
         if bias_V is not None and needs[2]:
             grad_bias = torch.zeros_like(bias_V, dtype=torch.float32)
@@ -226,6 +230,8 @@ class _CrossEntropy(torch.autograd.Function):
                 _add_product(grad_weight, raw, hidden)
             if grad_bias is not None:
                 grad_bias += raw.sum(0, dtype=torch.float32)
+        if head.trained_VH is not None:
+            grad_weight = None
         ends = ((grad_hidden, hidden_NH), (grad_weight, weight_VH), (grad_bias, bias_V))
         ctx.save_for_backward(*(None if g is None or t is None else g.to(t.dtype) for g, t in ends))
         return losses
@@ -234,6 +240,15 @@ class _CrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *_: Tensor) -> Any:
         grad_hidden, grad_weight, grad_bias = ctx.saved_tensors
         return grad_hidden, grad_weight, grad_bias, None, None, None
+
+
+def _gradient_of(trained_VH: Tensor | None, weight_VH: Tensor) -> Tensor:
+    """What a gradient in float32 is added to: that of the trained weights, or a new one."""
+    if trained_VH is None:
+        return torch.zeros_like(weight_VH, dtype=torch.float32)
+    if trained_VH.grad is None:
+        trained_VH.grad = torch.zeros_like(trained_VH)
+    return trained_VH.grad
 
 
 def _to_slopes(head: Head, raw_NV: Tensor, targets_N: Tensor, scale: float) -> Tensor:

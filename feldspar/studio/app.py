@@ -2,11 +2,15 @@
 
 /                       the runs of a folder, and the recipes beside it
 /plan                   a recipe: what its run costs; /plan/figures the figures
-/taxonomy, /leaf        the leaves, and the form of one; POST to check, save, add documents
+/compare                two models of the folder's runs
+/frontier               a study of several arms
+/taxonomy, /leaf        the leaves, and the form of one; POST checks, saves, adds documents, asks
+                        for drafts
+/recipes                POST: write a recipe that comes with Feldspar
 /runs                   POST: start a recipe's run; /runs/NAME/stop ends it
 /runs/NAME/PAGE         verdict, leaves, leaf, samples, sample, reviews, training, exams,
                         turned, preference, live, chat, steps
-/runs/NAME/chat/WHO     POST: an answer of `base` or `taught`, as it comes
+/runs/NAME/chat/WHO     POST: an answer of `base`, `taught` or `retrieved`, as it comes
 /runs/NAME/review       POST: a decision on a sample; gives the sample as it is then shown
 /runs/NAME/report.html  the same views as one file
 /static/FILE            our style sheet and scripts
@@ -29,19 +33,24 @@ from feldspar.serve.guard import guard
 from feldspar.studio.access import only_with, with_headers
 from feldspar.studio.chat_models import ChatModels
 from feldspar.studio.chat_pages import ChatPages
+from feldspar.studio.compare_pages import ComparePages
+from feldspar.studio.leaf_drafts import LeafDrafts
 from feldspar.studio.leaf_files import LeafFiles
 from feldspar.studio.leaf_pages import LeafPages
 from feldspar.studio.plan_pages import PlanPages
 from feldspar.studio.plan_told import Planner
 from feldspar.studio.project import Project
+from feldspar.studio.recipe_pages import OFFERED, RecipePages
 from feldspar.studio.review_pages import ReviewPages
 from feldspar.studio.run_cache import OpenRun, RunCache
 from feldspar.studio.run_control import RunControl
 from feldspar.studio.shown import ShownPage
+from feldspar.studio.study_pages import StudyPages, study_names
 from feldspar.views.charts import warm_up
 from feldspar.views.exams import turned_of
 from feldspar.views.leaves import leaf_page_of
 from feldspar.views.links import Link, ViewPlace, studio_link
+from feldspar.views.live import RunControls
 from feldspar.views.pages import REVIEW_STATES, Pages, asset, render
 from feldspar.views.report import render_report
 from feldspar.views.reviews import reviews_of
@@ -100,15 +109,19 @@ def make_studio(
     models = ChatModels()
     chat = ChatPages(studio.runs, models, read_only=read_only)
     plan = PlanPages(project, control, Planner(project.runs), read_only=read_only)
-    leaf = LeafPages(LeafFiles(project), reviewer)
+    leaf = LeafPages(LeafFiles(project), LeafDrafts(project), reviewer)
     app.router.add_get("/", studio.home)
+    app.router.add_get("/compare", studio.around(ComparePages(studio.runs).page))
+    app.router.add_get("/frontier", studio.around(StudyPages(folder).page))
     app.router.add_get("/taxonomy", studio.around(leaf.listing))
     app.router.add_get("/leaf", studio.around(leaf.page))
     app.router.add_post("/leaf/check", leaf.check)
     app.router.add_post("/leaf/save", leaf.save)
     app.router.add_post("/leaf/documents", leaf.document)
+    app.router.add_post("/leaf/drafts", leaf.draft)
     app.router.add_get("/plan", studio.around(plan.page))
     app.router.add_get("/plan/figures", plan.figures)
+    app.router.add_post("/recipes", RecipePages(project, read_only=read_only).write)
     app.router.add_post("/runs", plan.start)
     app.router.add_post("/runs/{run}/stop", plan.stop)
     app.router.add_get("/runs/{run}/starting", studio.around(plan.starting))
@@ -117,6 +130,7 @@ def make_studio(
     app.router.add_get("/runs/{run}/report.html", studio.report)
     app.router.add_get("/runs/{run}/chat", studio.around(chat.page, "chat"))
     app.router.add_post("/runs/{run}/chat/why", chat.why)
+    app.router.add_post("/runs/{run}/chat/passages", chat.passages)
     app.router.add_post("/runs/{run}/chat/{who}", chat.answer)
     app.router.add_post("/runs/{run}/review", ReviewPages(studio.runs, reviewer).decide)
     app.router.add_get("/runs/{run}/{page}", studio.run_page)
@@ -153,10 +167,16 @@ class _Studio:
             runs=shown,
             folder=str(self.runs.folder),
             recipes=await self._in_thread(self._project.recipes),
+            offered=OFFERED,
+            studies=await self._in_thread(lambda: study_names(self.runs.folder)),
+            num_leaves=await self._in_thread(self._num_leaves),
             project=str(self._project.folder),
             read_only=self._control is None,
         )
         return _page(ShownPage("Runs", body))
+
+    def _num_leaves(self) -> int:
+        return sum(len(t.paths) for t in LeafFiles(self._project).leaves())
 
     async def run_page(self, request: web.Request) -> web.Response:
         name, page = request.match_info["run"], request.match_info["page"]
@@ -186,6 +206,10 @@ class _Studio:
         run = self.runs.open(name)
         if page == "live":
             return self._live(run)
+        if page == "reviews":
+            view = reviews_of(run.files, run.index(), run.reviews())
+            views = Pages(run.files, studio_link(name), is_live=True)
+            return ShownPage("Reviews", views.reviews(view, self._controls(name)))
         is_counted = page != "verdict" or run.summary_by_now() is not None
         if page not in _UNCHANGED_PAGES or not is_counted:
             return _draw(run, page, asked, self._reviewer)
@@ -199,11 +223,13 @@ class _Studio:
         name, now = run.files.name, time.monotonic()
         known = self._drawn_live.get(name)
         if known is None or known[0] is not run or now - known[1] > LIVE_SECONDS:
-            controls = self._control.controls(name) if self._control else None
             views = Pages(run.files, studio_link(name), is_live=True)
-            shown = ShownPage("Live", views.live(controls))
+            shown = ShownPage("Live", views.live(self._controls(name)))
             known = self._drawn_live[name] = (run, now, shown)
         return known[2]
+
+    def _controls(self, name: str) -> RunControls | None:
+        return self._control.controls(name) if self._control else None
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self.pool, work)
@@ -223,9 +249,6 @@ def _draw(run: OpenRun, page: str, asked: dict[str, str], reviewer: str = "") ->
             return _samples(run, views, asked, reviewer)
         case "sample":
             return _sample(run, views, asked, reviewer)
-        case "reviews":
-            view = reviews_of(run.files, run.index(), run.reviews())
-            return ShownPage("Reviews", views.reviews(view))
         case "training":
             return ShownPage("Training", views.training())
         case "exams":

@@ -19,7 +19,7 @@ from feldspar.files import write_bytes_whole, write_text_whole
 from feldspar.records import Chunk
 from feldspar.studio.project import Project
 from feldspar.taxonomy import cover, cut_documents, find_leaves, inspect_text
-from feldspar.taxonomy.documents.find import QNA, Document
+from feldspar.taxonomy.documents.find import ATTRIBUTION, QNA, Document
 from feldspar.taxonomy.editing import (
     FieldPlace,
     LeafForm,
@@ -44,6 +44,8 @@ DEFAULT_TAXONOMY = "taxonomy"
 DOCUMENTS = "documents"
 """Folder of a new leaf that dropped documents go to."""
 MAX_UPLOAD_BYTES = 10_000_000
+_OF_ATTRIBUTION = ("FT045", "FT046")
+"""Findings on the licence."""
 _PART = re.compile(r"\w[\w .+\-]{0,79}")
 
 
@@ -55,6 +57,10 @@ class LeafPlace(NamedTuple):
     path: str
     root: Path
     file: Path
+
+    @property
+    def attribution(self) -> Path:
+        return self.file.with_name(ATTRIBUTION)
 
     @property
     def is_knowledge(self) -> bool:
@@ -162,22 +168,24 @@ class LeafFiles:
 
     def text(self, place: LeafPlace) -> str | None:
         """What the leaf's file says; None where there is none yet. Raises TaxonomyError."""
-        if not place.file.exists():
-            return None
-        try:
-            return read_text(place.file, MAX_FILE_BYTES)
-        except ReadFault as fault:
-            raise TaxonomyError(f"{place.file}: {fault}") from fault
+        return _text(place.file)
+
+    def attribution(self, place: LeafPlace) -> str | None:
+        """What is next to it in attribution.txt; None where there is none. Raises TaxonomyError."""
+        return _text(place.attribution)
 
     def form(self, place: LeafPlace) -> LeafForm:
         """Raises TaxonomyError where the file has no form."""
         return read_form(self.text(place) or empty_leaf(is_knowledge=place.is_knowledge))
 
-    def check(self, place: LeafPlace, form: LeafForm) -> CheckedLeaf:
-        """What the form would write, and what there is to mend in it."""
+    def check(
+        self, place: LeafPlace, form: LeafForm, attribution: str | None = None
+    ) -> CheckedLeaf:
+        """What the form would write, and what there is to mend in it. `attribution`: what
+        attribution.txt is to say, where that is not what it says."""
         before = self.text(place)
         text = edited(before or empty_leaf(is_knowledge=place.is_knowledge), form)
-        read = inspect_text(place.root, place.file, text)
+        read = inspect_text(place.root, place.file, text, attribution)
         places = field_places(text)
         config = TaxonomyConfig(path=str(place.root))
         chunks = cut_documents(read.documents, config.chunk_tokens, TokenCounter())
@@ -188,26 +196,41 @@ class LeafFiles:
             findings=tuple(
                 FieldFinding(_field_of(finding, places), finding) for finding in read.findings
             ),
-            diff=_diff(before or "", text, place.path),
+            diff=_diffs(
+                (before or "", text, f"{place.path}/{QNA}"),
+                (self.attribution(place) or "", attribution, f"{place.path}/{ATTRIBUTION}"),
+            ),
             documents=read.documents,
             passages=tuple(ShownPassage(c, bool(covered.lines_by_chunk[c.id])) for c in chunks),
             share_covered=covered.num_covered / covered.num_words if covered.num_words else 0.0,
         )
 
-    def save(self, place: LeafPlace, form: LeafForm, digest: str) -> str:
-        """Write the leaf; gives its new digest.
+    def save(
+        self, place: LeafPlace, form: LeafForm, digest: str, attribution: str | None = None
+    ) -> str:
+        """Write the leaf, and its attribution where that is given; gives its new digest.
 
-        Raises TaxonomyError where the file is not the one that the form was made from.
+        Raises TaxonomyError where the files are not the ones that the form was made from.
         """
         before = self.text(place)
-        if digest_of(before) != digest:
+        if self.digest(place) != digest:
             raise TaxonomyError(
-                f"{QNA} was changed on disk meanwhile; copy what you wrote and load the page again"
+                f"{QNA} or {ATTRIBUTION} was changed on disk meanwhile; copy what you wrote and "
+                "load the page again"
             )
         text = edited(before or empty_leaf(is_knowledge=place.is_knowledge), form)
         place.file.parent.mkdir(parents=True, exist_ok=True)
         write_text_whole(place.file, text)
-        return digest_of(text)
+        said = None if attribution is None else attribution.strip()
+        if said:
+            write_text_whole(place.attribution, said + "\n")
+        elif said is not None:
+            place.attribution.unlink(missing_ok=True)
+        return self.digest(place)
+
+    def digest(self, place: LeafPlace) -> str:
+        """What the leaf's two files are known by, as they are on disk."""
+        return digest_of(self.text(place)) + digest_of(self.attribution(place))
 
     def _named_by(self, recipe: str) -> str:
         """The taxonomy of a recipe, if it lies in the project."""
@@ -232,18 +255,33 @@ def digest_of(text: str | None) -> str:
     return "" if text is None else hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
 
 
+def _text(file: Path) -> str | None:
+    if not file.exists():
+        return None
+    try:
+        return read_text(file, MAX_FILE_BYTES)
+    except ReadFault as fault:
+        raise TaxonomyError(f"{file}: {fault}") from fault
+
+
 def _field_of(finding: Finding, places: list[FieldPlace]) -> str:
     """The smallest field that stands where the finding is."""
+    if finding.code in _OF_ATTRIBUTION:
+        return "attribution"
     around = [place.field for place in places if place.holds(finding.line, finding.column)]
     return around[-1] if around else ""
 
 
-def _diff(before: str, after: str, path: str) -> str:
-    lines = difflib.unified_diff(
-        before.splitlines(),
-        after.splitlines(),
-        f"{path}/{QNA} on disk",
-        "as it will be saved",
-        lineterm="",
-    )
+def _diffs(*files: tuple[str, str | None, str]) -> str:
+    """Of what is on disk, what will be saved (None: the same), and its name."""
+    lines: list[str] = []
+    for before, after, name in files:
+        if after is not None:
+            lines += difflib.unified_diff(
+                before.strip().splitlines(),
+                after.strip().splitlines(),
+                f"{name} on disk",
+                "as it will be saved",
+                lineterm="",
+            )
     return "\n".join(lines)

@@ -12,13 +12,13 @@ from aiohttp import web
 from markupsafe import Markup
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from feldspar.errors import TaxonomyError
+from feldspar.errors import FeldsparError, TaxonomyError
+from feldspar.studio.leaf_drafts import LeafDrafts
 from feldspar.studio.leaf_files import (
     MAX_UPLOAD_BYTES,
     CheckedLeaf,
     LeafFiles,
     LeafPlace,
-    digest_of,
 )
 from feldspar.studio.shown import ShownPage
 from feldspar.taxonomy.editing import FormExample, FormPair, LeafForm
@@ -63,8 +63,10 @@ class FormBody(_LeafBody):
     created_by: str = Field("", max_length=200)
     domain: str = Field("", max_length=500)
     description: str = Field("", max_length=MAX_LETTERS)
+    attribution: str | None = Field(None, max_length=MAX_LETTERS)
+    """What attribution.txt is to say; None leaves it as it is."""
     examples: list[ExampleBody] = Field(max_length=1000)
-    digest: str = Field(max_length=64)
+    digest: str = Field(max_length=128)
 
     def form(self) -> LeafForm:
         return LeafForm(
@@ -91,12 +93,18 @@ class DocumentBody(_LeafBody):
     content: str
 
 
+class DraftBody(_LeafBody):
+    """Which recipe's teacher is to propose seeds."""
+
+    recipe: str = Field(max_length=500)
+
+
 class LeafPages:
     """Handlers of one app."""
 
-    def __init__(self, files: LeafFiles, author: str) -> None:
+    def __init__(self, files: LeafFiles, drafts: LeafDrafts, author: str) -> None:
         """`author`: who new leaves say wrote them; empty where the studio only reads."""
-        self._files, self._author = files, author
+        self._files, self._drafts, self._author = files, drafts, author
 
     def listing(self, _: web.Request) -> ShownPage:
         """All leaves of the project, and where a new one begins."""
@@ -124,8 +132,9 @@ class LeafPages:
             form=form,
             fault=fault,
             text=text,
-            digest=digest_of(text),
-            documents=_documents(place, checked) if checked else Markup(),
+            attribution=(self._files.attribution(place) or "").strip(),
+            digest=self._files.digest(place),
+            documents=self._documents(place, checked) if checked else Markup(),
             suffixes=",".join(READ_SUFFIXES),
             can_edit=bool(self._author),
         )
@@ -144,9 +153,14 @@ class LeafPages:
         large = request.clone(client_max_size=_UPLOAD_BODY_BYTES)
         return await self._answer(large, DocumentBody, self._add)
 
+    async def draft(self, request: web.Request) -> web.Response:
+        """`{"drafts": [{"context", "question", "answer"}]}`: asks a recipe's teacher, which may
+        cost. Errors as text: 403 read-only, 409 nothing came of it, 422."""
+        return await self._answer(request, DraftBody, self._propose)
+
     def _check(self, asked: FormBody) -> dict[str, object]:
         place = self._files.place(asked.taxonomy, asked.path)
-        checked = self._files.check(place, asked.form())
+        checked = self._files.check(place, asked.form(), asked.attribution)
         findings = [
             {
                 "field": field,
@@ -162,13 +176,33 @@ class LeafPages:
 
     def _save(self, asked: FormBody) -> dict[str, object]:
         place = self._files.place(asked.taxonomy, asked.path)
-        return {"digest": self._files.save(place, asked.form(), asked.digest)}
+        return {"digest": self._files.save(place, asked.form(), asked.digest, asked.attribution)}
 
     def _add(self, asked: DocumentBody) -> dict[str, object]:
         place = self._files.place(asked.taxonomy, asked.path)
         self._files.add_document(place, asked.name, asked.content)
         checked = self._files.check(place, self._files.form(place))
-        return {"html": str(_documents(place, checked))}
+        return {"html": str(self._documents(place, checked))}
+
+    def _propose(self, asked: DraftBody) -> dict[str, object]:
+        place = self._files.place(asked.taxonomy, asked.path)
+        checked = self._files.check(place, self._files.form(place))
+        pairs = self._drafts.propose(asked.recipe, checked.documents)
+        return {
+            "drafts": [
+                {"context": p.context, "question": p.question, "answer": p.answer} for p in pairs
+            ]
+        }
+
+    def _documents(self, place: LeafPlace, checked: CheckedLeaf) -> Markup:
+        return render(
+            "leaf_documents.html.j2",
+            place=place,
+            checked=checked,
+            max_letters=MAX_SHOWN_LETTERS,
+            offers=self._drafts.offers(checked.documents) if self._author else [],
+            can_edit=bool(self._author),
+        )
 
     async def _answer(
         self, request: web.Request, kind: type[B], work: Callable[[B], dict[str, object]]
@@ -181,12 +215,6 @@ class LeafPages:
         except ValidationError as error:
             first = error.errors()[0]
             return web.Response(status=422, text=f"{first['loc'][-1]}: {first['msg']}")
-        except TaxonomyError as error:
+        except FeldsparError as error:
             return web.Response(status=409, text=str(error))
         return web.json_response(told)
-
-
-def _documents(place: LeafPlace, checked: CheckedLeaf) -> Markup:
-    return render(
-        "leaf_documents.html.j2", place=place, checked=checked, max_letters=MAX_SHOWN_LETTERS
-    )

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 from aiohttp import web
 from markupsafe import Markup
 from pydantic import ValidationError
 
-from feldspar.config import Recipe, read_recipe
+from feldspar.config import read_recipe
 from feldspar.errors import FeldsparError, RecipeError, RunError
+from feldspar.files import write_json
 from feldspar.studio.plan_told import Planner
 from feldspar.studio.project import Project
 from feldspar.studio.run_control import LaunchRequest, RunControl
 from feldspar.studio.shown import ShownPage
 from feldspar.views.links import ViewPlace, studio_link
+from feldspar.views.live import PLANNED, PlannedSpending
 from feldspar.views.pages import render
 
 MAX_SETTINGS_LETTERS = 4000
+_NOTHING: Mapping[str, str] = {}
 
 
 class PlanField(NamedTuple):
@@ -28,10 +32,17 @@ class PlanField(NamedTuple):
     key: str
     label: str
     value: str
-    """As the recipe has it, or as it was given."""
+    """As it was given, or as the recipe has it."""
+    own: str
+    """As the recipe has it: not a setting."""
+    is_number: bool
 
 
+_NAME, _BASE, _TEACHER = "name", "student.base", "teacher.endpoint"
 _FIELDS = (
+    (_NAME, "name of the run"),
+    (_BASE, "model to teach: a folder, a hub id or a GGUF file"),
+    (_TEACHER, "teacher: an address, or embedded for none"),
     ("teacher.prompt_price", "price of a million tokens read"),
     ("teacher.completion_price", "price of a million tokens written"),
     ("generate.budget.max_cost", "most to spend on the teacher"),
@@ -52,7 +63,8 @@ class PlanPages:
         """The form, and a place for the figures, which take their time."""
         named = request.query.get("recipe", "")
         path = self._project.recipe_path(named)
-        settings = asked_settings(request.query)
+        own = _own_values(path)
+        settings = asked_settings(request.query, own)
         try:
             recipe, fault = read_recipe(path, settings), ""
         except RecipeError as error:
@@ -63,9 +75,10 @@ class PlanPages:
             name=recipe.name if recipe else "",
             fault=fault,
             text=path.read_text(encoding="utf-8", errors="replace"),
-            fields=_fields(recipe, request.query),
+            fields=_fields(own, request.query),
             settings=request.query.get("settings", ""),
-            query=request.query_string,
+            # As it was sent: decoded, the lines of the settings would run together.
+            query=request.rel_url.raw_query_string,
             state=self._state_of(recipe.name) if recipe else Markup(),
             read_only=self._read_only,
         )
@@ -75,7 +88,8 @@ class PlanPages:
         """What `feldspar plan` says, as HTML."""
         path = self._project.recipe_path(request.query.get("recipe", ""))
         try:
-            plan = await self._planner.plan(path, asked_settings(request.query))
+            settings = asked_settings(request.query, _own_values(path))
+            plan = await self._planner.plan(path, settings)
         except FeldsparError as error:
             body = render("plan_figures.html.j2", plan=None, fault=str(error))
         else:
@@ -102,7 +116,7 @@ class PlanPages:
             return web.Response(status=403, text="this studio only reads")
         try:
             asked = LaunchRequest.model_validate_json(await request.read())
-            name = await asyncio.to_thread(self._control.start, asked)
+            name = await asyncio.to_thread(self._start, asked)
         except ValidationError as error:
             return web.Response(status=422, text=error.errors()[0]["msg"])
         except RecipeError as error:
@@ -121,25 +135,60 @@ class PlanPages:
             return web.Response(status=409, text=str(error))
         return web.json_response({})
 
+    def _start(self, asked: LaunchRequest) -> str:
+        """Start it; what its plan foresaw, where one was made, is noted for the live page."""
+        name = self._control.start(asked)
+        path = self._project.recipe_path(asked.recipe)
+        if plan := self._planner.known(path, asked.settings):
+            foreseen = PlannedSpending(
+                calls=plan.num_calls,
+                tokens=plan.prompt_tokens + plan.completion_tokens,
+                cost=sum(c.cost for c in plan.calls),
+            )
+            write_json(self._project.runs / name / PLANNED, foreseen.model_dump())
+        return name
+
     def _state_of(self, name: str) -> Markup:
         launch = self._control.launch_state(name)
         return render("launch.html.j2", launch=launch, name=name, link=studio_link(name))
 
 
-def asked_settings(query: Mapping[str, str]) -> list[str]:
-    """The settings of a form: its own fields that were filled in, then one a line."""
-    found = [f"{key}={query[key].strip()}" for key, _ in _FIELDS if query.get(key, "").strip()]
+def asked_settings(query: Mapping[str, str], own: Mapping[str, str] = _NOTHING) -> list[str]:
+    """The settings of a form: its own fields that say something other than the recipe, then one a
+    line."""
+    given = {key: query.get(key, "").strip() for key, _ in _FIELDS}
+    found = [f"{key}={value}" for key, value in given.items() if value not in ("", own.get(key))]
     lines = query.get("settings", "")[:MAX_SETTINGS_LETTERS].splitlines()
     return [*found, *(line.strip() for line in lines if line.strip())]
 
 
-def _fields(recipe: Recipe | None, query: Mapping[str, str]) -> list[PlanField]:
-    """With what was given, else with what the recipe says."""
-    found = []
-    for key, label in _FIELDS:
+def _own_values(path: Path) -> dict[str, str]:
+    """What a recipe itself says, by key; nothing where it cannot be read."""
+    try:
+        recipe = read_recipe(path)
+    except RecipeError:
+        return {}
+    found = {}
+    for key, _ in _FIELDS:
         value: object = recipe
         for part in key.split("."):
             value = getattr(value, part, None)
-        said = "" if value in (None, 0.0) else f"{value:g}"
-        found.append(PlanField(key, label, query.get(key) or said))
+        if isinstance(value, str):
+            found[key] = value
+        else:
+            found[key] = "" if value in (None, 0.0) else f"{value:g}"
     return found
+
+
+def _fields(own: Mapping[str, str], query: Mapping[str, str]) -> list[PlanField]:
+    """With what was given, else with what the recipe says."""
+    return [
+        PlanField(
+            key=key,
+            label=label,
+            value=query.get(key) or own.get(key, ""),
+            own=own.get(key, ""),
+            is_number=key not in (_NAME, _BASE, _TEACHER),
+        )
+        for key, label in _FIELDS
+    ]

@@ -98,11 +98,14 @@ class Planner:
         self._lock = asyncio.Lock()
         self._known: OrderedDict[tuple[object, ...], ToldPlan] = OrderedDict()
 
+    def known(self, recipe: Path, settings: Sequence[str]) -> ToldPlan | None:
+        """What was told of the recipe with these settings, as it is now; None where nothing was."""
+        return self._known.get(_key(recipe, settings))
+
     async def plan(self, recipe: Path, settings: Sequence[str]) -> ToldPlan:
         """Raises RunError with what the command says is wrong."""
         async with self._lock:
-            stat = recipe.stat()
-            key = (recipe, stat.st_mtime_ns, stat.st_size, *settings)
+            key = _key(recipe, settings)
             told = self._known.pop(key, None)
             if told is None:
                 told = await self._ask(recipe, settings)
@@ -138,3 +141,8 @@ class Planner:
             return ToldPlan.model_validate_json(out)
         except ValidationError as error:
             raise RunError(f"feldspar plan said something else: {error.errors()[0]}") from error
+
+
+def _key(recipe: Path, settings: Sequence[str]) -> tuple[object, ...]:
+    stat = recipe.stat()
+    return (recipe, stat.st_mtime_ns, stat.st_size, *settings)

@@ -7,8 +7,10 @@ The draft is no qna.yaml, so nothing is taught from it before someone has read a
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from feldspar.config import TeacherConfig
 from feldspar.errors import TaxonomyError
@@ -51,6 +53,18 @@ _LABEL = re.compile(
 )
 MAX_REPLY_CHARACTERS = 20_000
 MAX_REPLY_TOKENS = 800
+CHARACTERS_A_TOKEN = 4
+"""As `feldspar plan` reckons."""
+NO_PROPOSAL = "the teacher proposed no question; ask a larger model"
+
+
+class DraftVolume(NamedTuple):
+    """Calls and tokens of proposals."""
+
+    num_calls: int
+    prompt_tokens: int
+    """About so many, at 4 characters a token."""
+    most_written: int
 
 
 async def draft_leaf(folder: Path, ask: Ask, *, mirror: Path | None, fetcher: Fetcher) -> Path:
@@ -62,12 +76,9 @@ async def draft_leaf(folder: Path, ask: Ask, *, mirror: Path | None, fetcher: Fe
     if path.exists():
         raise TaxonomyError(f"{path}: is there already; review it, or remove it for a new one")
     source, documents = _documents(folder, mirror, fetcher)
-    pairs: list[Pair] = []
-    for chunk in _spread(cut_documents(documents, CONTEXT_WORDS, count_words)):
-        reply = await ask(_PROMPT.format(passage=chunk.text))
-        pairs += read_pairs(reply, chunk.text)
+    pairs = await propose_pairs(documents, ask)
     if not pairs:
-        raise TaxonomyError(f"{folder}: the teacher proposed no question; ask a larger model")
+        raise TaxonomyError(f"{folder}: {NO_PROPOSAL}")
     write_text_whole(path, _HEAD + leaf_text(pairs, is_knowledge=True, path=source))
     return path
 
@@ -77,20 +88,65 @@ async def draft_with_teacher(
 ) -> Path:
     """As `draft_leaf`, asking the teacher behind a URL; its answers are kept in a journal."""
     config = TeacherConfig(endpoint=endpoint)
+    async with _asking(config, journal_path) as ask:
+        return await draft_leaf(folder, ask, mirror=mirror, fetcher=Fetcher())
+
+
+async def propose_with_teacher(
+    documents: Sequence[Document], config: TeacherConfig, journal_path: Path
+) -> list[Pair]:
+    """As `propose_pairs`, asking a recipe's teacher; its answers are kept in a journal.
+
+    Raises TeacherError.
+    """
+    async with _asking(config, journal_path) as ask:
+        return await propose_pairs(documents, ask)
+
+
+async def propose_pairs(documents: Sequence[Document], ask: Ask) -> list[Pair]:
+    """Questions with answers on some passages of the documents; none where none was proposed."""
+    pairs: list[Pair] = []
+    for chunk in _drafted_chunks(documents):
+        reply = await ask(_PROMPT.format(passage=chunk.text))
+        pairs += read_pairs(reply, chunk.text)
+    return pairs
+
+
+def draft_volume(documents: Sequence[Document]) -> DraftVolume:
+    """What asking for proposals takes, before anything is asked."""
+    prompts = [_PROMPT.format(passage=chunk.text) for chunk in _drafted_chunks(documents)]
+    return DraftVolume(
+        num_calls=len(prompts),
+        prompt_tokens=sum(len(prompt) // CHARACTERS_A_TOKEN for prompt in prompts),
+        most_written=len(prompts) * MAX_REPLY_TOKENS,
+    )
+
+
+@asynccontextmanager
+async def _asking(config: TeacherConfig, journal_path: Path) -> AsyncIterator[Ask]:
     with Journal(journal_path) as journal:
-        async with open_teacher(config, endpoint, journal) as teacher:
+        async with open_teacher(config, config.endpoint, journal) as teacher:
 
             async def ask(prompt: str) -> str:
                 messages = [Message(role="user", content=prompt)]
                 try:
                     reply = await teacher.ask(
-                        messages, stage="draft", temperature=0.0, max_tokens=MAX_REPLY_TOKENS
+                        messages,
+                        stage="draft",
+                        temperature=0.0,
+                        max_tokens=MAX_REPLY_TOKENS,
+                        # What was said beforehand to be the most is the most.
+                        may_grow=False,
                     )
                 except Refused:
                     return ""
                 return reply.text
 
-            return await draft_leaf(folder, ask, mirror=mirror, fetcher=Fetcher())
+            yield ask
+
+
+def _drafted_chunks(documents: Sequence[Document]) -> list[Chunk]:
+    return _spread(cut_documents(tuple(documents), CONTEXT_WORDS, count_words))
 
 
 def read_pairs(reply: str, context: str) -> list[Pair]:

@@ -157,9 +157,11 @@ def inspect_taxonomy(
         yield reader.read(place)
 
 
-def inspect_text(root: Path, file: Path, text: str) -> LeafFile:
-    """As `inspect_taxonomy`, of one leaf as if its file said `text`; nothing is fetched."""
-    return _Reader(root, None, None, is_needed=False).read(place_of(file, root), text)
+def inspect_text(root: Path, file: Path, text: str, attribution: str | None = None) -> LeafFile:
+    """As `inspect_taxonomy`, of one leaf as if its file said `text`, and its attribution.txt
+    `attribution` where that is given; nothing is fetched."""
+    reader = _Reader(root, None, None, is_needed=False)
+    return reader.read(place_of(file, root), text, attribution)
 
 
 def check_taxonomy(path: Path, mirror: Path | None = None) -> Iterator[Finding]:
@@ -251,15 +253,17 @@ class _Reader:
         self._seen: dict[str, Path] = {}
         self._alike: dict[str, Path] = {}
 
-    def read(self, place: Place, text: str | None = None) -> LeafFile:
-        """`text`: what the file is to say, in place of what it says."""
+    def read(
+        self, place: Place, text: str | None = None, attribution: str | None = None
+    ) -> LeafFile:
+        """`text` and `attribution`: what the files are to say, in place of what they say."""
         findings = Findings(place.file)
         qna = self._qna(place, findings) if text is None else _compose(text, findings)
         documents: tuple[Document, ...] = ()
         leaf = None
         if qna is not None:
             documents = self._documents(place, qna, findings)
-            leaf = self._leaf(place, qna, findings)
+            leaf = self._leaf(place, qna, findings, attribution)
         if qna is not None and leaf is not None:
             if not self._is_needed:
                 consider_meaning(leaf, qna.places, documents, findings)
@@ -326,12 +330,15 @@ class _Reader:
             findings.add("FT037", "the documents hold no text", cure, qna.document_at)
         return documents
 
-    def _leaf(self, place: Place, qna: Qna, findings: Findings) -> Leaf | None:
+    def _leaf(
+        self, place: Place, qna: Qna, findings: Findings, attribution: str | None
+    ) -> Leaf | None:
         if not qna.seeds:
             return None
         assert place.branch is not None
         _consider_seeds(place.branch, qna, findings)
-        attribution = self._attribution(place.file.with_name(ATTRIBUTION), findings)
+        if attribution is None:
+            attribution = self._attribution(place.file.with_name(ATTRIBUTION), findings)
         licence = _LICENCE.search(attribution)
         return Leaf(
             path=place.path,

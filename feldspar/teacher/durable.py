@@ -20,6 +20,7 @@ from feldspar.config import BudgetConfig, TeacherConfig
 from feldspar.endpoint.calls import ChatCall, Completion, Completions, Usage, most_usage
 from feldspar.endpoint.faults import NoAnswers, Refused
 from feldspar.endpoint.openai_chat import without_reasoning
+from feldspar.endpoint.replicas import ServersHealth
 from feldspar.errors import TeacherError
 from feldspar.models.model import CannotScore, Continuations, LogProb, Model
 from feldspar.models.opening import find_model
@@ -92,6 +93,7 @@ class _Call:
         return hashlib.sha256(content.encode("utf-8", "surrogatepass")).digest()
 
     async def admit(self) -> None:
+        await self._teacher.journal.room()
         if not self.most.calls:
             most = self._teacher.cost_of(most_usage(self.call))
             await self._teacher.budget.reserve(most)
@@ -213,6 +215,11 @@ class Teacher:
     def concurrency(self) -> int:
         """Calls allowed in flight just now."""
         return self._model.concurrency
+
+    @property
+    def health(self) -> ServersHealth:
+        """Of its servers just now."""
+        return self._model.health
 
     def drain(self) -> None:
         """Nothing new is to begin: from here on the samples with the longest way to go come first,

@@ -23,6 +23,9 @@ from feldspar.errors import DiskError
 
 BATCH_SECONDS = 0.02
 """How long the writer gathers answers before it commits them."""
+MOST_WAITING = 256
+"""Answers that may wait for their commit: beyond them no call is sent, however slow the disk, so
+that a kill loses a number of answers and not a time's worth."""
 BUSY_SECONDS = 60.0
 """Longest wait for another process that is committing."""
 NETWORK_FILE_SYSTEMS = frozenset(
@@ -158,6 +161,13 @@ class Journal:
         """Raises DiskError once a commit has failed: what is asked from then on would be lost."""
         if self._failure is not None:
             raise self._failure
+
+    async def room(self) -> None:
+        """Wait while too many answers wait for their commit. Raises DiskError like `check`."""
+        while self._queue.qsize() >= MOST_WAITING:
+            self.check()
+            await asyncio.sleep(BATCH_SECONDS)
+        self.check()
 
     async def put(self, key: bytes, stored: Stored, *, model: str, stage: str) -> Stored:
         """Commit an answer. Gives what the journal holds then: an earlier answer, if there is one.

@@ -4,7 +4,7 @@ checkpoint to the next, counted, and a few of them as text."""
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -121,28 +121,38 @@ def find_turns(
     items = list(items)
     said = {name: _answers(folder, name) for name in named}
     exams = {item.id: exam_of(item) for item in items}
-    return tuple(_turn(*step, items, said, exams, max_per_exam) for step in steps)
+    return tuple(
+        turn_between(
+            (before, said[before]),
+            (after, said[after]),
+            items,
+            lambda item: exams[item.id],
+            max_per_exam=max_per_exam,
+        )
+        for before, after in steps
+    )
 
 
-def _turn(
-    before: str,
-    after: str,
-    items: Sequence[ExamItem],
-    said: dict[str, dict[str, Answer]],
-    exam_of: dict[str, str],
+def turn_between(
+    before: tuple[str, Mapping[str, Answer]],
+    after: tuple[str, Mapping[str, Answer]],
+    items: Iterable[ExamItem],
+    exam_of: Callable[[ExamItem], str],
+    *,
     max_per_exam: int | None,
 ) -> CheckpointChanges:
+    """From one model to another, each with its name and its answers by item."""
     of_exams: defaultdict[str, list[_Pair]] = defaultdict(list)
     for item in items:
-        first, second = said[before].get(item.id), said[after].get(item.id)
+        first, second = before[1].get(item.id), after[1].get(item.id)
         if first is None or second is None or first.is_right is None or second.is_right is None:
             continue
-        of_exams[exam_of[item.id]].append(_Pair(item, first, second))
+        of_exams[exam_of(item)].append(_Pair(item, first, second))
     exams = [_exam_change(exam, pairs) for exam, pairs in of_exams.items()]
     changes = [change for pairs in of_exams.values() for change in _some(pairs, max_per_exam)]
     return CheckpointChanges(
-        before=before,
-        after=after,
+        before=before[0],
+        after=after[0],
         exams=tuple(sorted(exams, key=lambda e: (e.is_retention, e.exam != LEAVES))),
         changes=tuple(sorted(changes, key=lambda c: (not c.is_retention, c.learned, c.exam))),
     )

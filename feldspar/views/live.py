@@ -8,10 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from feldspar.config import Recipe
+from pydantic import BaseModel
+
 from feldspar.progress_file import RunState, TaskState, read_run_state
+from feldspar.stored import read_stored
 from feldspar.views.run_files import RunFiles
 
+PLANNED = "planned.json"
+"""In a run: what its plan foresaw."""
 SILENT_SECONDS = 120.0
 """Without a word, after which a run that still lives is said to be silent."""
 TITLES = {
@@ -47,6 +51,32 @@ class LiveStep:
     seconds: float
 
 
+class PlannedSpending(BaseModel):
+    """What the plan of a run foresaw, as the studio noted it at the start."""
+
+    calls: int
+    tokens: int
+    cost: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveSpending:
+    """Calls, tokens or money of teacher and judge."""
+
+    name: str
+    spent: float
+    planned: float | None
+    """None where nobody planned, or no price is known."""
+    most: float | None
+    """As the recipe's budget bounds it."""
+    rate: float | None
+    """A second, while it is spent."""
+
+    @property
+    def share(self) -> float | None:
+        return min(1.0, self.spent / self.planned) if self.planned else None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveView:
     state: str
@@ -56,8 +86,10 @@ class LiveView:
     silent_seconds: float
     tasks: tuple[LiveTask, ...]
     steps: tuple[LiveStep, ...]
-    spending: tuple[tuple[str, str], ...]
-    """What is spent, and of how much at most."""
+    spending: tuple[LiveSpending, ...]
+    servers: str
+    """`2 of 3 well`; empty where none is asked just now."""
+    servers_are_well: bool
     warnings: tuple[str, ...]
 
     @property
@@ -95,11 +127,14 @@ def live_of(run: RunFiles, now: Callable[[], float] = time.time) -> LiveView:
             silent_seconds=0.0,
             tasks=(),
             steps=steps,
-            spending=(),
+            spending=tuple(_spending(run, None)),
+            servers="",
+            servers_are_well=True,
             warnings=(),
         )
     moment = now()
     is_dead = said.state == "running" and not is_alive(said.pid)
+    well, _, num_servers = _figure(said, "servers").partition("/")
     return LiveView(
         state="died" if is_dead else said.state,
         why=said.why,
@@ -107,7 +142,9 @@ def live_of(run: RunFiles, now: Callable[[], float] = time.time) -> LiveView:
         silent_seconds=moment - said.told_at,
         tasks=tuple(_task(task, said.told_at) for task in said.tasks if not is_dead),
         steps=steps,
-        spending=tuple(_spending(run.recipe, said)),
+        spending=tuple(_spending(run, said)),
+        servers=f"{well} of {num_servers} well" if num_servers and not is_dead else "",
+        servers_are_well=well == num_servers,
         warnings=tuple(said.warnings),
     )
 
@@ -162,14 +199,32 @@ def _steps(run: RunFiles, said: RunState | None) -> list[LiveStep]:
     return found
 
 
-def _spending(recipe: Recipe, said: RunState) -> list[tuple[str, str]]:
-    """Of the tasks' figures, those that the recipe's budget bounds."""
-    caps = recipe.generate.budget
+def _spending(run: RunFiles, said: RunState | None) -> list[LiveSpending]:
+    """Of the task that asks the teacher, else of the samples that are done."""
+    caps = run.recipe.generate.budget
     most = {"calls": caps.max_calls, "tokens": caps.max_tokens, "cost": caps.max_cost}
+    done = run.funnel.spent._asdict() if run.funnel else {}
+    path = run.path / PLANNED
+    planned = read_stored(path, PlannedSpending).model_dump() if path.exists() else {}
     found = []
-    for task in said.tasks:
-        for name, cap in most.items():
-            if name in task.figures:
-                bound = f" of at most {cap:,}" if cap is not None else ", no cap set"
-                found.append((name, f"{_text(task.figures[name])}{bound}"))
+    for name, cap in most.items():
+        now = _figure(said, name)
+        spent = float(now) if now else done.get(name)
+        if spent is not None and (spent or planned.get(name) or cap is not None):
+            rate = _figure(said, f"{name}/s")
+            found.append(
+                LiveSpending(
+                    name="money" if name == "cost" else name,
+                    spent=spent,
+                    planned=planned.get(name) or None,
+                    most=cap,
+                    rate=float(rate) if rate else None,
+                )
+            )
     return found
+
+
+def _figure(said: RunState | None, name: str) -> str:
+    """What a task that is open says of it; empty where none does."""
+    tasks = said.tasks if said is not None and said.state == "running" else ()
+    return next((str(task.figures[name]) for task in tasks if name in task.figures), "")

@@ -22,6 +22,7 @@ from feldspar.views.exams import TurnedPage
 from feldspar.views.leaves import LeafPage, tree_of
 from feldspar.views.links import Link, ViewPlace
 from feldspar.views.live import RunControls, live_of
+from feldspar.views.passages import FoundPassage
 from feldspar.views.preference import preference_of
 from feldspar.views.reviews import MAX_SHOWN, ReviewsView, with_reviews
 from feldspar.views.run_files import RunFiles
@@ -111,8 +112,8 @@ class Pages:
         (reviewed,) = with_reviews([sample], reviews)
         return self.render("review_item.html.j2", r=reviewed, reviewer=reviewer)
 
-    def reviews(self, view: ReviewsView) -> Markup:
-        return self.render("reviews.html.j2", rv=view, max_shown=MAX_SHOWN)
+    def reviews(self, view: ReviewsView, controls: RunControls | None = None) -> Markup:
+        return self.render("reviews.html.j2", rv=view, max_shown=MAX_SHOWN, controls=controls)
 
     def training(self) -> Markup:
         return self.render("training.html.j2", t=training_of(self.run))
@@ -133,10 +134,14 @@ class Pages:
         return self.render("live.html.j2", live=live_of(self.run), controls=controls)
 
     def chat(self, *, read_only: bool) -> Markup:
-        return self.render("chat.html.j2", read_only=read_only)
+        has_passages = any(leaf.chunks for leaf in self.run.leaves)
+        return self.render("chat.html.j2", read_only=read_only, has_passages=has_passages)
 
     def why(self, nearest: Sequence[tuple[Sample, float]]) -> Markup:
         return self.render("why.html.j2", nearest=nearest)
+
+    def passages(self, found: Sequence[FoundPassage]) -> Markup:
+        return self.render("passages.html.j2", found=found)
 
     def cost(self) -> Markup:
         return self.render("cost.html.j2")

@@ -14,6 +14,7 @@ from feldspar.config import Recipe
 from feldspar.errors import RunError
 from feldspar.generate.funnel import FUNNEL_FILE, Funnel, read_funnel
 from feldspar.records import (
+    Answer,
     Checkpoint,
     ExamItem,
     Leaf,
@@ -23,7 +24,7 @@ from feldspar.records import (
     Score,
     Touched,
 )
-from feldspar.runs import Rows, open_step, read_recipe_of, result_of
+from feldspar.runs import Rows, open_step, read_recipe_of, read_rows, result_of
 from feldspar.stored import reading
 from feldspar.train.select import Selection
 
@@ -172,6 +173,12 @@ class RunFiles:
     def answers_path(self) -> Path | None:
         """Folder of the checkpoints' answers."""
         return self.steps["scores"].files("answers") if self.is_scored else None
+
+    def answers_of(self, checkpoint: str) -> dict[str, Answer]:
+        """What a checkpoint said in the exams, by item."""
+        assert self.answers_path is not None
+        path = self.answers_path / f"{checkpoint}.jsonl.zst"
+        return {answer.item: answer for answer in read_rows(path, Answer)}
 
     @cached_property
     def first_and_last(self) -> tuple[str, str] | None:

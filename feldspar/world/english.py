@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import NamedTuple
+
+from feldspar.world.rewording import Question, in_other_words
 
 
 class Asked(NamedTuple):
@@ -173,8 +175,7 @@ def _in_forms(clause: _Clause, wanted: _Gap) -> Asked:
     direct = _direct(clause, wanted, subject, stays)
     told = _joined(wanted.word, subject, clause.verb, stays, wanted.after)
     echo = _joined(clause.subject, clause.verb, stays, wanted.after, wanted.word)
-    forms = [
-        f"{_capital(direct)}?",
+    framed = [
         f"Tell me {told}.",
         f"Do you know {told}?",
         f"{echo}?",
@@ -182,9 +183,18 @@ def _in_forms(clause: _Clause, wanted: _Gap) -> Asked:
         f"Please say {told}.",
     ]
     if clause.verb in _BE and not clause.participle and wanted.word in ("who", "what"):
-        forms[2:2] = [f"Name {subject}."] if clause.subject.startswith("The ") else []
+        framed[1:1] = [f"Name {subject}."] if clause.subject.startswith("The ") else []
+    others = in_other_words(_question(clause, wanted, subject, stays))
+    turns = zip_longest(others, framed)
+    forms = [f"{_capital(direct)}?", *(form for turn in turns for form in turn if form)]
     answer = _joined(clause.subject, clause.verb, clause.participle, wanted.left, wanted.end)
     return Asked(tuple(dict.fromkeys(forms)), f"{answer}.")
+
+
+def _question(clause: _Clause, wanted: _Gap, subject: str, stays: str) -> Question:
+    helper, base = (clause.verb, "") if clause.verb in _BE else _VERBS[clause.verb]
+    rest = _joined(base, stays, wanted.after)
+    return Question(wanted.word, helper, subject, rest, base or clause.participle, wanted.end)
 
 
 def _direct(clause: _Clause, wanted: _Gap, subject: str, stays: str) -> str:

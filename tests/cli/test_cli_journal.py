@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 
-from tiny_run import feldspar, write_recipe
+from tiny_run import from_a_shell, write_recipe
 
 from feldspar.teacher import Journal
 from feldspar.teacher.journal import Stored
@@ -23,10 +23,10 @@ def test_refusals_are_forgotten_and_answers_stay(tmp_path: Path) -> None:
         for key, reason in ((b"a", "stop"), (b"b", "refused")):
             stored = Stored("422 no seed", reason, 0, 0)
             asyncio.run(journal.put(key, stored, model="m", stage="s"))
-    none = feldspar("journal", "forget", "recipe.toml", cwd=tmp_path)
+    none = from_a_shell("journal", "forget", "recipe.toml", cwd=tmp_path)
     assert none.returncode == 2
     assert "--refusals" in none.stderr
-    done = feldspar("journal", "forget", "recipe.toml", "--refusals", cwd=tmp_path)
+    done = from_a_shell("journal", "forget", "recipe.toml", "--refusals", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "1 refusals forgotten" in done.stdout
     with Journal(tmp_path / "j.sqlite") as journal:

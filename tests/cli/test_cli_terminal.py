@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 from rich.table import Table
-from tiny_run import feldspar
+from tiny_run import from_a_shell
 
 from feldspar.cli.main import _PrintableFormatter
 from feldspar.cli.terminal import escaped, print_table
@@ -70,10 +70,10 @@ def test_warnings_are_printable_too() -> None:
 
 @pytest.mark.slow
 def test_init_and_export_speak_json(tmp_path: Path, tiny: Path) -> None:
-    made = json.loads(feldspar("init", "new", "--json", cwd=tmp_path).stdout)
+    made = json.loads(from_a_shell("init", "new", "--json", cwd=tmp_path).stdout)
     assert all((tmp_path / path).is_file() for path in made["files"])
     out = str(tmp_path / "data")
-    done = feldspar("export-data", str(tiny), "--out", out, "--json", cwd=tmp_path)
+    done = from_a_shell("export-data", str(tiny), "--out", out, "--json", cwd=tmp_path)
     told = json.loads(done.stdout)
     assert Path(told["path"]).is_dir()
     assert told["num_rows"] > 0

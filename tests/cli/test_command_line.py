@@ -5,8 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from feldspar.children import module_command
+from tiny_run import from_a_shell
 
 COMMANDS = [
     "agree",
@@ -39,11 +38,6 @@ COMMANDS = [
     "world",
 ]
 SMALL = '[taxonomy]\npath = "t"\n[student]\nbase = "b"\n'
-
-
-def feldspar(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [*module_command("feldspar.cli.main"), *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
 
 
 def test_the_commands_are_these_and_no_others() -> None:
@@ -84,7 +78,7 @@ def test_what_a_user_can_mend_is_one_line(
     tmp_path: Path, recipe: str, says: str, exit_code: int
 ) -> None:
     (tmp_path / "recipe.toml").write_text(recipe)
-    done = feldspar("run", "recipe.toml", cwd=tmp_path)
+    done = from_a_shell("run", "recipe.toml", cwd=tmp_path)
     assert done.returncode == exit_code, done.stderr
     assert says in done.stderr
     assert done.stderr.startswith("feldspar: ")
@@ -94,23 +88,23 @@ def test_what_a_user_can_mend_is_one_line(
 
 def test_a_server_for_others_needs_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FELDSPAR_API_KEY", raising=False)
-    done = feldspar("serve", "demo", "--host", "0.0.0.0", cwd=tmp_path)
+    done = from_a_shell("serve", "demo", "--host", "0.0.0.0", cwd=tmp_path)
     assert done.returncode == 6
     assert "set FELDSPAR_API_KEY" in done.stderr
 
 
 def test_debug_shows_the_traceback_wherever_it_stands(tmp_path: Path) -> None:
-    done = feldspar("run", "none.toml", "--debug", cwd=tmp_path)
+    done = from_a_shell("run", "none.toml", "--debug", cwd=tmp_path)
     assert "Traceback" in done.stderr
     assert done.returncode != 0
 
 
 def test_init_writes_a_project_whose_taxonomy_passes_check(tmp_path: Path) -> None:
-    done = feldspar("init", "my-model", cwd=tmp_path)
+    done = from_a_shell("init", "my-model", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    done = feldspar("taxonomy", "check", "my-model/taxonomy", cwd=tmp_path)
+    done = from_a_shell("taxonomy", "check", "my-model/taxonomy", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    again = feldspar("init", "my-model", cwd=tmp_path)
+    again = from_a_shell("init", "my-model", cwd=tmp_path)
     assert again.returncode == 2
     assert "is there already" in again.stderr
 
@@ -119,6 +113,6 @@ def test_nproc_under_torchrun_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "recipe.toml").write_text(SMALL)
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    done = feldspar("train", "recipe.toml", "--nproc", "2", cwd=tmp_path)
+    done = from_a_shell("train", "recipe.toml", "--nproc", "2", cwd=tmp_path)
     assert done.returncode == 2
     assert "leave --nproc out" in done.stderr

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from tiny_run import ROOT, feldspar
+from tiny_run import ROOT, from_a_shell
 
 from feldspar.cli import quickstart
 from feldspar.cli.shipped import copy_recipe, shipped_folder, shipped_names
@@ -42,11 +42,11 @@ def test_what_a_recipe_extends_and_reads_comes_with_it(tmp_path: Path) -> None:
 
 
 def test_init_writes_a_recipe_and_overwrites_none(tmp_path: Path) -> None:
-    done = feldspar("init", "--recipe", "merlinite-7b-pt", "--json", cwd=tmp_path)
+    done = from_a_shell("init", "--recipe", "merlinite-7b-pt", "--json", cwd=tmp_path)
     files = ["merlinite-7b-pt.toml", "merlinite-7b.toml"]
     assert json.loads(done.stdout) == {"files": files}
     assert sorted(os.listdir(tmp_path)) == files
-    again = feldspar("init", "--recipe", "merlinite-7b", cwd=tmp_path)
+    again = from_a_shell("init", "--recipe", "merlinite-7b", cwd=tmp_path)
     assert again.returncode == 2
     assert again.stderr == "feldspar: merlinite-7b.toml is there already; name another folder\n"
 
@@ -73,13 +73,13 @@ def test_what_was_changed_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.slow
 def test_the_quickstart_runs_in_an_empty_folder_and_goes_on(tmp_path: Path) -> None:
     settings = [word for setting in SMALL for word in ("--set", setting)]
-    done = feldspar("quickstart", *settings, cwd=tmp_path)
+    done = from_a_shell("quickstart", *settings, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "quickstart.toml: written" in done.stdout
     assert "Right answers" in done.stdout
     assert "report: runs/quickstart/report.html" in done.stdout
     assert sorted(os.listdir(tmp_path)) == [".feldspar", "quickstart.toml", "runs"]
-    again = feldspar("quickstart", "--json", *settings, cwd=tmp_path)
+    again = from_a_shell("quickstart", "--json", *settings, cwd=tmp_path)
     told = json.loads(again.stdout)
     assert told["run"] == "runs/quickstart"
     assert told["scores"]
@@ -101,5 +101,5 @@ def test_a_shell_completes_commands(
     monkeypatch.setenv("_TYPER_COMPLETE_FISH_ACTION", "get-args")
     monkeypatch.setenv("COMP_WORDS", typed)
     monkeypatch.setenv("COMP_CWORD", str(len(typed.split()) - 1))
-    done = feldspar(cwd=tmp_path)
+    done = from_a_shell(cwd=tmp_path)
     assert all(name in done.stdout for name in found), done.stderr

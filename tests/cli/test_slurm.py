@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny_run import feldspar
+from tiny_run import from_a_shell
 
 from feldspar.cli import slurm
 from feldspar.config import Recipe, SlurmConfig
@@ -121,8 +121,8 @@ def test_a_run_submits_itself_and_its_errors_come_back(tmp_path: Path) -> None:
     (tmp_path / "recipe.toml").write_text(
         '[slurm]\n[taxonomy]\npath = "gone"\n[student]\nbase = "gone"\n', encoding="utf-8"
     )
-    done = feldspar("run", "recipe.toml", cwd=tmp_path)
-    here = feldspar("run", "recipe.toml", "--set", "slurm=none", cwd=tmp_path)
+    done = from_a_shell("run", "recipe.toml", cwd=tmp_path)
+    here = from_a_shell("run", "recipe.toml", "--set", "slurm=none", cwd=tmp_path)
     assert done.returncode == here.returncode != 0
     assert here.stderr.splitlines()[-1] in done.stderr
     assert "job 7 is submitted" in done.stderr

@@ -12,7 +12,6 @@ from http_server import Answer, Request, serving
 from pydantic import TypeAdapter
 
 from feldspar.config import TeacherConfig
-from feldspar.endpoint import retry
 from feldspar.endpoint.faults import Refused
 from feldspar.errors import TeacherError
 from feldspar.records import Message
@@ -101,8 +100,7 @@ def ask(
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 0.01)
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant")
 
 

@@ -4,8 +4,16 @@ import asyncio
 import heapq
 import random
 from collections.abc import Callable
+from itertools import pairwise
 
-from feldspar.endpoint.concurrency import Governor, Latency, Outcome, Ticket, latency_growth
+from feldspar.endpoint.concurrency import (
+    FIRST_LIMIT,
+    Governor,
+    Latency,
+    Outcome,
+    Ticket,
+    latency_growth,
+)
 
 
 class FakeClock:
@@ -137,6 +145,25 @@ def test_latency_is_compared_within_a_stage() -> None:
     assert latency_growth(before, {"long": Latency(99.0, 7)}) == 1.0
 
 
+def test_short_calls_that_wait_behind_long_ones_do_not_speak_for_them() -> None:
+    """An eighth of the calls in flight waits, for two seconds: hardly a queue."""
+    before = {"short": Latency(2.0, 80), "long": Latency(50.0, 20)}
+    now = {"short": Latency(4.0, 80), "long": Latency(52.0, 20)}
+    assert latency_growth(before, now) == (80 * 4 + 20 * 52) / (80 * 2 + 20 * 50)
+
+
+def test_one_round_takes_no_more_than_a_third() -> None:
+    clock = FakeClock()
+    calls = iter(range(10_000))
+
+    def serve(load: int, rng: random.Random) -> tuple[float, Outcome]:
+        return 0.4 if next(calls) < 1500 else 40.0, "answered"
+
+    limits = drive(Governor(0, 256, clock), clock, serve, 3500)
+    assert limits[-1] < 0.5 * max(limits)
+    assert all(other >= int(0.7 * one) for one, other in pairwise(limits))
+
+
 def test_most_slots_are_found_within_two_hundred_answers() -> None:
     clock = FakeClock()
     limits = drive(Governor(0, 256, clock), clock, queueing(64), 200)
@@ -156,3 +183,37 @@ def test_no_long_queue_is_built_up_at_the_server_on_the_way() -> None:
         clock = FakeClock()
         limits = drive(Governor(0, 512, clock), clock, queueing(slots), 1500)
         assert max(limits) <= 2.6 * slots, (slots, max(limits))
+
+
+def test_what_each_server_bears_is_kept_where_servers_join_or_leave() -> None:
+    clock = FakeClock()
+    governor = Governor(0, 256, clock)
+    governor.fit(64)
+    assert governor.limit == 64 * FIRST_LIMIT
+    assert max(drive(governor, clock, queueing(100_000), 600)) > 64 * FIRST_LIMIT
+    governor.fit(32)
+    assert 32 * FIRST_LIMIT < governor.limit <= 32 * 256
+    found = governor.limit
+    # With nobody there, nothing is forgotten.
+    governor.fit(0)
+    governor.fit(32)
+    assert governor.limit == found
+    fixed = Governor(12, 256, clock)
+    fixed.fit(64)
+    assert fixed.limit == 12
+
+
+def test_calls_that_wait_are_admitted_when_servers_join() -> None:
+    async def run() -> int:
+        governor = Governor(0, 2)
+        waiting = [asyncio.ensure_future(governor.acquire("s")) for _ in range(10)]
+        await asyncio.sleep(0)
+        governor.fit(3)
+        await asyncio.sleep(0)
+        num = sum(one.done() for one in waiting)
+        for one in waiting:
+            one.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        return num
+
+    assert asyncio.run(run()) == 6

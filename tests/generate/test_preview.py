@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fake_teacher import Call, FakeTeacher, answer_as_expert
 from test_samples import BASKETS, CONFIG, LEAVES, SUMS, TEACHER, TOWN, generate
-from tiny_run import feldspar
+from tiny_run import from_a_shell
 
 from feldspar.config import BudgetConfig, GenerateConfig
 from feldspar.generate import LeafPreview, preview_leaves
@@ -131,13 +131,13 @@ def leaf_of(found: list[LeafPreview], leaf: Leaf) -> LeafPreview:
 
 
 def test_the_command_shows_prompts_replies_and_verdicts(tmp_path: Path) -> None:
-    feldspar("init", "p", "--base", "world:tiny-llama", cwd=tmp_path)
+    from_a_shell("init", "p", "--base", "world:tiny-llama", cwd=tmp_path)
     with (tmp_path / "p" / "recipe.toml").open("a") as file:
         file.write("\n[world]\n")
     document = next((tmp_path / "p").rglob("labradorite.md"))
     with document.open("a", encoding="utf-8") as file:
         file.write("\nPaul likes \x1b[31m[red]stones[/red].\n")
-    done = feldspar("preview", "p/recipe.toml", "--samples", "1", cwd=tmp_path)
+    done = from_a_shell("preview", "p/recipe.toml", "--samples", "1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "1. kept" in done.stdout
     assert "You check an answer against a document." in " ".join(done.stdout.split())
@@ -146,7 +146,7 @@ def test_the_command_shows_prompts_replies_and_verdicts(tmp_path: Path) -> None:
     assert "\x1b[31m" not in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
     told = json.loads(
-        feldspar("preview", "p/recipe.toml", "--samples", "1", "--json", cwd=tmp_path).stdout
+        from_a_shell("preview", "p/recipe.toml", "--samples", "1", "--json", cwd=tmp_path).stdout
     )
     assert told["calls_asked"] == 0
     assert told["spent"]["calls"] > 0

@@ -394,6 +394,7 @@ def test_the_estimate_is_what_is_asked_when_nothing_falls(tmp_path: Path) -> Non
 
 KNOWLEDGE_STAGES = ("knowledge-pairs", "judge-faithful", "judge-relevant")
 
+MOST_WAITING = 8
 KILLED = """
 import sys
 from pathlib import Path
@@ -401,16 +402,21 @@ sys.path[:0] = [{tests!r}, {helpers!r}]
 from test_samples import SUMS, generate
 class Server: url = sys.argv[1]
 from feldspar.config import GenerateConfig
+from feldspar.teacher import journal as module
+module.MOST_WAITING = {most}
 config = GenerateConfig(samples_per_leaf=400)
-print(len(generate(Server, Path(sys.argv[2]), leaves=[SUMS], config=config)))
-"""
+journal = (*sys.argv[3:], "journal")[0]
+print(len(generate(Server, Path(sys.argv[2]), leaves=[SUMS], config=config, journal=journal)))
+""".format(
+    tests=str(Path(__file__).parent),
+    helpers=str(Path(__file__).parents[1] / "teacher"),
+    most=MOST_WAITING,
+)
 
 
 @pytest.mark.slow
 def test_after_a_kill_only_what_was_in_flight_is_paid_again(tmp_path: Path) -> None:
-    here = Path(__file__).parent
-    code = KILLED.format(tests=str(here), helpers=str(here.parent / "teacher"))
-    command = [sys.executable, "-c", code]
+    command = [sys.executable, "-c", KILLED]
     with FakeTeacher(seconds=lambda call: 0.02) as server:
         for num_served in (150, 400):
             process = subprocess.Popen([*command, server.url, str(tmp_path)])
@@ -423,18 +429,20 @@ def test_after_a_kill_only_what_was_in_flight_is_paid_again(tmp_path: Path) -> N
         )
         num_paid_again = server.num_served - len(server.served)
     assert int(done.stdout) == 400
-    # In flight at each kill: those at the server, and those served but not yet committed.
-    num_uncommitted = round(0.1 / 0.02) * TEACHER.concurrency
+    # At each kill: calls at the server, answers that wait, and answers that are being committed.
+    num_uncommitted = 2 * (MOST_WAITING + TEACHER.concurrency)
     assert num_paid_again <= 2 * (TEACHER.concurrency + num_uncommitted)
 
 
 @pytest.mark.slow
 def test_a_journal_is_shared_by_two_processes_at_once(tmp_path: Path) -> None:
-    here = Path(__file__).parent
-    code = KILLED.format(tests=str(here), helpers=str(here.parent / "teacher"))
     with FakeTeacher(seconds=lambda call: 0.01) as server:
-        command = [sys.executable, "-c", code, server.url, str(tmp_path)]
-        both = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2)]
+        both = []
+        for name in ("one", "other"):
+            # Each run has a folder of its own, and one process writes it.
+            (tmp_path / name).mkdir()
+            command = [sys.executable, "-c", KILLED, server.url, str(tmp_path / name), "../journal"]
+            both.append(subprocess.Popen(command, stdout=subprocess.PIPE))
         assert [process.communicate()[0] for process in both] == [b"400\n", b"400\n"]
 
 

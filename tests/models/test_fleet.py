@@ -14,9 +14,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from asking import answers, until
 
-from feldspar.endpoint import retry
-from feldspar.endpoint.calls import ChatCall
 from feldspar.endpoint.endpoint import Access, Endpoint
 from feldspar.endpoint.faults import NoAnswers
 from feldspar.endpoint.replicas import Replicas
@@ -66,7 +65,6 @@ class ReplacingEngine(LocalEngine):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(fleet_module, "POLL_SECONDS", 0.03)
 
 
@@ -85,35 +83,21 @@ def kill(server: LocalServer) -> None:
 def ask(fleet: Fleet, num: int, meanwhile=None, concurrency: int = 4) -> list[str]:
     """The answers to some calls, while something happens once calls are in flight."""
 
+    async def in_flight() -> None:
+        while not any(server.num_in_flight for server in fleet.pool.all):
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        meanwhile()
+
     async def together() -> list[str]:
         name = await fleet.wait(Access())
         endpoint = Endpoint(
             Access(concurrency=concurrency), fleet.pool, name, check=fleet.check, place="here"
         )
         async with endpoint:
-            calls = [
-                ChatCall(
-                    messages=[{"role": "user", "content": f"call {number}"}],
-                    temperature=0, max_tokens=5, seed=0,
-                )
-                for number in range(num)
-            ]  # fmt: skip
-            asking = [asyncio.ensure_future(endpoint.complete(call)) for call in calls]
-            if meanwhile is not None:
-                while not any(server.num_in_flight for server in fleet.pool.all):
-                    await asyncio.sleep(0.01)
-                await asyncio.sleep(0.05)
-                meanwhile()
-            return [one.choices[0].text for one in await asyncio.gather(*asking)]
+            return await answers(endpoint.complete, num, in_flight if meanwhile else None)
 
     return asyncio.run(together())
-
-
-def until(condition, seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.mark.slow

@@ -11,12 +11,10 @@ import pytest
 from toy_models import BAD, GOOD, ask
 
 from feldspar.config import Recipe, TeacherConfig
-from feldspar.endpoint import retry
 from feldspar.endpoint.calls import ChatCall, PromptCall
 from feldspar.endpoint.endpoint import Access
 from feldspar.endpoint.faults import NoAnswers, Refused
 from feldspar.errors import TeacherError
-from feldspar.models import served
 from feldspar.models.launched import LaunchedModel
 from feldspar.models.local import LocalModel
 from feldspar.models.model import Continuations
@@ -155,9 +153,8 @@ def test_a_server_that_dies_between_calls_is_told_of(tmp_path: Path) -> None:
 
 
 def test_of_several_replicas_the_others_go_on(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 0.01)
     start = start_of("m", tmp_path, CHAT, num_replicas=2)
     launched = LaunchedModel(start, Access(concurrency=4))
     works = [lambda m, n=n: m.complete(chat(n)) for n in range(20)]
@@ -262,8 +259,7 @@ def test_what_cannot_be_is_said(table: dict, fault: str) -> None:
     assert "secret@" not in str(told.value) or "input_value" in str(told.value)
 
 
-def test_nobody_there_is_said_for_who_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(served, "FIRST_PAUSE_SECONDS", 0.01)
+def test_nobody_there_is_said_for_who_it_is() -> None:
     with pytest.raises(TeacherError, match=r"no judge answers at http://127.0.0.1:9/v1"):
         find_model(TeacherConfig(), "http://127.0.0.1:9/v1", who="judge")
     with pytest.raises(NoAnswers):

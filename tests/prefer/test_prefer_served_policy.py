@@ -14,7 +14,6 @@ import pytest
 from toy_models import prompt
 
 from feldspar.config import PreferConfig, StudentConfig, TrainConfig
-from feldspar.endpoint import retry
 from feldspar.errors import TrainingError
 from feldspar.keys import content_key
 from feldspar.models.fleet import launching
@@ -76,8 +75,7 @@ def wait_until(is_so, seconds=20.0):
 
 
 @pytest.fixture(autouse=True)
-def no_long_pauses(monkeypatch):
-    monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 0.01)
+def small_shards(monkeypatch):
     monkeypatch.setattr(candidates, "PROMPTS_PER_SHARD", 4)
 
 

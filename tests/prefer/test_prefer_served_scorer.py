@@ -20,7 +20,6 @@ from feldspar.config import (
     TeacherConfig,
     TrainConfig,
 )
-from feldspar.endpoint import retry
 from feldspar.errors import TeacherError, TrainingError
 from feldspar.prefer.agree import agree
 from feldspar.prefer.candidates import RoundContext, draw_candidates
@@ -139,11 +138,6 @@ def config_of(toy, aligned_url, base_url, **changes):
         aligned_server=TeacherConfig(endpoint=aligned_url, **quick),
         base_server=TeacherConfig(endpoint=base_url, **quick),
     )  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def no_long_pauses(monkeypatch):
-    monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 0.01)
 
 
 @pytest.fixture

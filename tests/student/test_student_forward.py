@@ -86,6 +86,37 @@ def test_the_gradient_of_low_precision_is_that_of_full():
     assert torch.nn.functional.cosine_similarity(exact, low, dim=0) > 0.999
 
 
+def test_rows_that_are_looked_up_have_a_gradient_of_the_same_bits(monkeypatch):
+    rows = rows_of(make_tiny())
+    order = list(range(len(rows)))
+    sparse = gradient(make_tiny(), rows, order)
+    layer = torch.nn.Embedding
+    monkeypatch.setattr(
+        layer, "sparse", property(lambda self: False, lambda self, value: None), False
+    )
+    assert torch.equal(sparse, gradient(make_tiny(), rows, order))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_micro_batches_add_to_one_gradient(dtype, monkeypatch):
+    """Also that of the head, which is added as its logits are there, chunk by chunk."""
+    student = make_tiny(dtype=dtype)
+    rows = rows_of(student)
+    order = list(range(len(rows)))
+    whole = gradient(student, rows, order)
+    monkeypatch.setattr(heads, "_SLOPE_ELEMENTS", 1)
+    monkeypatch.setattr(heads, "_MATMUL_ROWS", 7)
+    forward = ForwardPass(student)
+    student.model.zero_grad(set_to_none=True)
+    with forward.ready():
+        for part in (order[:9], order[9:]):
+            tensors = forward.to_tensors([rows.row(i) for i in part])
+            torch.autograd.backward(forward.losses(tensors, 1 / len(order)).sum())
+    parts = torch.cat([p.grad.flatten() for p in student.model.parameters()])
+    assert apart(parts, whole) < (1e-5 if dtype == "float32" else 2e-2)
+    assert not student.model.get_input_embeddings().sparse
+
+
 def test_rows_are_packed_whole_within_the_budget():
     lengths = np.array([5, 90, 3, 40, 40, 200, 7])
     groups = packed_batches(np.arange(7) + 10, lengths, 100)

@@ -2,21 +2,31 @@
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession
 from by_hand import do_step
-from studio_client import Client, enter, in_studio
+from studio_client import HOSTILE, Client, enter, in_studio, write_study
 
 from feldspar.config import Recipe
-from feldspar.records import Answer, Checkpoint, ExamItem, Interval, Leaf, Sample, Score, Seed
+from feldspar.records import (
+    Answer,
+    Checkpoint,
+    Chunk,
+    ExamItem,
+    Interval,
+    Leaf,
+    Sample,
+    Score,
+    Seed,
+)
 from feldspar.reviews import read_decisions, review_key
 from feldspar.runs import Run, write_rows
 from feldspar.steps import Workspace
 from feldspar.studio.app import NAVIGATION
 
-HOSTILE = "<script>alert('x')</script><img src=http://evil.example/x.png>"
 PAGES = [page for page, _ in NAVIGATION]
 
 
@@ -68,6 +78,10 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         branch="knowledge",
         task_description=HOSTILE,
         seeds=(Seed(id="s", question=HOSTILE, answer=HOSTILE),),
+        chunks=(
+            Chunk(id="c", document=HOSTILE, text=f"The baker lives {HOSTILE}", num_tokens=9),
+            Chunk(id="d", document="d.md", text="Another.", num_tokens=1),
+        ),
     )
     item = ExamItem(id="i", exam=HOSTILE, question=HOSTILE, reference=HOSTILE, accepted=("x",))
     with Run(tmp_path / "runs" / "a & b", recipe) as run:
@@ -176,6 +190,57 @@ def test_read_only_starts_no_model(runs: Path) -> None:
         assert "only reads" in await (await client.get("/runs/a%20%26%20b/chat")).text()
 
     in_studio(runs, use, read_only=True)
+
+
+def test_a_study_is_listed_and_shown(runs: Path) -> None:
+    write_study(runs / "r-frontier")
+
+    async def use(client: Client) -> None:
+        await enter(client)
+        assert "/frontier?study=r-frontier" in await (await client.get("/")).text()
+        text = await (await client.get("/frontier?study=r-frontier")).text()
+        assert "0.700 [0.600, 0.800]" in text
+        assert "<script>alert" not in text
+        assert "<img" not in text
+        for name in ("../runs/r-frontier", "a & b", ""):
+            assert (await client.get("/frontier", params={"study": name})).status == 404
+        (runs / "r-frontier" / "frontier.json").write_text("{")
+        text = await (await client.get("/frontier?study=r-frontier")).text()
+        assert "frontier.json: damaged" in text
+
+    in_studio(runs, use, read_only=True)
+
+
+def test_two_models_are_compared_over_their_common_items(runs: Path) -> None:
+    shutil.copytree(runs / "a & b", runs / "c")
+
+    async def use(client: Client) -> None:
+        await enter(client)
+        asked = {"before": "a & b@base", "after": "c"}
+        text = await (await client.get("/compare", params=asked)).text()
+        assert "+1.00" in text
+        assert "<b>c@skills</b>" not in text
+        assert "✓ right now" in text
+        assert "<script>alert" not in text
+        assert "<img" not in text
+        same = await (await client.get("/compare", params={"before": "c", "after": "c"})).text()
+        assert "None: both are right and wrong in the same items." in same
+        assert (await client.get("/compare", params={"before": "x", "after": "../c"})).status == 200
+
+    in_studio(runs, use, read_only=True)
+
+
+def test_the_passages_of_a_question_are_shown(runs: Path) -> None:
+    async def use(client: Client) -> None:
+        await enter(client)
+        page = "/runs/a%20%26%20b/chat/passages"
+        text = await (await client.post(page, json={"text": "Where is the baker?"})).text()
+        assert "The baker lives" in text
+        assert "<script>alert" not in text
+        text = await (await client.post(page, json={"text": "zzz"})).text()
+        assert "No passage shares a word" in text
+
+    in_studio(runs, use)
 
 
 def test_what_taught_an_answer_is_found(runs: Path) -> None:

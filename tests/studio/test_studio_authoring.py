@@ -1,6 +1,11 @@
 """Leaves are written in a form, and nothing is lost or written elsewhere."""
 
 import base64
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -173,6 +178,101 @@ def test_a_leaf_is_written_from_the_page(project: Path) -> None:
     in_studio(project / "runs", use, reviewer="anna")
     written = (project / "taxonomy" / "knowledge" / "town" / "new" / "qna.yaml").read_text()
     assert written.startswith("version: 3\ncreated_by: anna\n")
+
+
+def test_attribution_is_a_field_with_its_findings_and_is_saved_beside(
+    files: LeafFiles, project: Path
+) -> None:
+    place = files.place(**LEAF)
+    form, said = files.form(place), "Title of work: Kirby\nLicense of the work: CC0-1.0"
+    lacking = files.check(place, form)
+    assert ("attribution", "FT045") in [(f.field, f.finding.code) for f in lacking.findings]
+    checked = files.check(place, form, said)
+    assert "attribution" not in [f.field for f in checked.findings]
+    assert "+License of the work: CC0-1.0" in checked.diff
+    digest = files.save(place, form, files.digest(place), said)
+    assert (place.attribution).read_text() == said + "\n"
+    assert place.file.read_text() == QNA
+    # The other form was made from other files, and None leaves it alone.
+    with pytest.raises(TaxonomyError, match="changed on disk"):
+        files.save(place, form, digest_of(QNA), "mine")
+    assert files.save(place, form, digest) == digest
+    files.save(place, form, digest, "")
+    assert not place.attribution.exists()
+
+
+@contextmanager
+def teacher(reply: str) -> Iterator[tuple[str, list[str]]]:
+    """A server that says one thing; its address, and what it was asked."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self.reply({"data": [{"id": "large"}]})
+
+        def do_POST(self) -> None:
+            call = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            asked.append(call["messages"][0]["content"])
+            message = {"role": "assistant", "content": reply}
+            self.reply({"choices": [{"message": message, "finish_reason": "stop"}]})
+
+        def reply(self, value: object) -> None:
+            data = json.dumps(value).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/v1", asked
+        server.shutdown()
+
+
+def test_a_teacher_proposes_seeds_after_its_cost_was_said(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FELDSPAR_CACHE", str(project / "cache"))
+    with teacher(f"Question: Who bakes {HOSTILE}?\nAnswer: Zorbo.") as (url, asked):
+        (project / "r.toml").write_text(
+            f"[taxonomy]\npath = 'taxonomy'\n[student]\nbase = 'b'\n"
+            f"[teacher]\nendpoint = '{url}'\nprompt_price = 1000.0\ncompletion_price = 2000.0\n"
+        )
+
+        async def use(client: Client) -> None:
+            await enter(client)
+            text = await (await client.get("/leaf", params=LEAF)).text()
+            assert "1 call: about 94 tokens read" in text
+            assert "at most 800 written; at most <b>1.6940</b>" in text
+            assert asked == []
+            told = await client.post("/leaf/drafts", json={**LEAF, "recipe": "r.toml"})
+            (draft,) = (await told.json())["drafts"]
+            assert (draft["question"], draft["answer"]) == (f"Who bakes {HOSTILE}?", "Zorbo.")
+            assert "Its baker is called Zorbo." in draft["context"]
+            assert len(asked) == 1
+            # Nothing was written, and the same is not paid for twice.
+            await client.post("/leaf/drafts", json={**LEAF, "recipe": "r.toml"})
+            assert len(asked) == 1
+            refused = await client.post("/leaf/drafts", json={**LEAF, "recipe": "../r.toml"})
+            assert refused.status == 409
+
+        in_studio(project / "runs", use, reviewer="anna")
+
+        async def read(client: Client) -> None:
+            await enter(client)
+            told = await client.post("/leaf/drafts", json={**LEAF, "recipe": "r.toml"})
+            assert told.status == 403
+            assert "propose" not in await (await client.get("/leaf", params=LEAF)).text()
+
+        in_studio(project / "runs", read, read_only=True, reviewer="anna")
+    place = project / "taxonomy" / "knowledge" / "town" / "kirby"
+    assert sorted(p.name for p in place.iterdir()) == ["documents", "qna.yaml"]
+    assert (place / "qna.yaml").read_text() == QNA
 
 
 def test_a_studio_that_only_reads_writes_no_leaf(project: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from studio_client import write_study
 from tiny_run import write_recipe
 
 from feldspar.children import child_environment, module_command
@@ -25,7 +26,10 @@ MAKER = Path(__file__).parents[2] / "benchmarks" / "synthetic_run.py"
 PAGES = [page for page, _ in NAVIGATION]
 MORE = ["samples?page=2", "sample?id=0000000000000001"]
 LEAF = "leaf?taxonomy=taxonomy&path=knowledge/town/kirby"
-OTHERS = ["", "plan?recipe=recipe.toml", "taxonomy", LEAF]
+OTHERS = [
+    *("", "plan?recipe=recipe.toml", "taxonomy", LEAF, "frontier?study=r-frontier"),
+    "compare?before=many%40base&after=many%40skills",
+]
 """Pages of no run."""
 SIZES = [(1280, 900), (768, 1000), (360, 740)]
 RULES = """axe.run().then(found => found.violations
@@ -43,6 +47,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     making += ["--leaves", "8"]
     subprocess.run(making, check=True, env=environment)
     write_recipe(folder)
+    write_study(folder / "runs" / "r-frontier")
     command = [*module_command("feldspar.cli.main"), "studio", str(folder / "runs"), "--port", "0"]
     command += ["--reviewer", "anna", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as child:

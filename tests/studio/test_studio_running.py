@@ -95,6 +95,43 @@ def test_a_studio_that_only_reads_starts_and_stops_nothing(project: Path) -> Non
     in_studio(project / "runs", use, read_only=True)
 
 
+def test_what_a_recipe_says_itself_is_no_setting(project: Path) -> None:
+    own = {"name": "tiny", "student.base": "world:student"}
+    asked = {"name": "tiny", "student.base": "b", "teacher.endpoint": ""}
+    assert asked_settings(asked, own) == ["student.base=b"]
+
+
+def test_settings_of_several_lines_come_to_the_plan_as_lines(project: Path) -> None:
+    async def use(client: Client) -> None:
+        await enter(client)
+        page = "/plan?recipe=recipe.toml&settings=seed+%3D+3%0Atrain.batch_samples%3D8&name=other"
+        text = await (await client.get(page)).text()
+        figures = text.partition("/plan/figures?")[2].partition('"')[0]
+        assert "3%0Atrain.batch_samples" in figures
+        assert "Plan: other" in text
+
+    in_studio(project / "runs", use)
+
+
+def test_only_recipes_that_are_offered_are_written(project: Path) -> None:
+    before = sorted(project.rglob("*"))
+
+    async def use(client: Client) -> None:
+        await enter(client)
+        assert "Take quickstart" in await (await client.get("/")).text()
+        for name in ("../x", "--help", "paper", ""):
+            assert (await client.post("/recipes", json={"recipe": name})).status == 422
+
+    async def read(client: Client) -> None:
+        await enter(client)
+        assert "Take quickstart" not in await (await client.get("/")).text()
+        assert (await client.post("/recipes", json={"recipe": "quickstart"})).status == 403
+
+    in_studio(project / "runs", use)
+    in_studio(project / "runs", read, read_only=True)
+    assert sorted(project.rglob("*")) == before
+
+
 def test_pages_of_recipes_show_hostile_text_as_text(project: Path) -> None:
     hostile = "<script>alert(1)</script>"
     (project / "hostile.toml").write_text(f"# {hostile}\nname = 'x'\n[student]\nbase = 'b'\n")

@@ -27,11 +27,6 @@ CONFIG = TeacherConfig(concurrency=8, max_retries=3, timeout_seconds=2)
 DEADLINE_SECONDS = 120
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 0.01)
-
-
 @pytest.mark.parametrize("name", TOLERATED)
 def test_what_says_the_same_in_another_form_is_read(tmp_path: Path, name: str) -> None:
     with FakeTeacher(echo, odd=TOLERATED[name]) as server, Journal(tmp_path / "j") as journal:

@@ -12,6 +12,7 @@ import pytest
 
 from feldspar.errors import DiskError
 from feldspar.teacher import Journal
+from feldspar.teacher import journal as module
 from feldspar.teacher.journal import Stored, network_file_system
 
 ANSWER = Stored("yes", "stop", 3, 1)
@@ -68,6 +69,7 @@ import asyncio, resource, sys
 from pathlib import Path
 from feldspar.errors import DiskError
 from feldspar.teacher import Journal
+from feldspar.teacher import journal as module
 from feldspar.teacher.journal import Stored
 journal = Journal(Path(sys.argv[1]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
@@ -168,6 +170,35 @@ def test_nothing_more_is_asked_once_a_commit_has_failed(tmp_path: Path) -> None:
             put(journal, b"l")
         with pytest.raises(DiskError):
             journal.check()
+
+
+def test_no_call_is_sent_while_too_many_answers_wait_for_their_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_WAITING", 3)
+
+    async def main(journal: Journal, other: sqlite3.Connection) -> None:
+        def later(key: int) -> asyncio.Future[Stored]:
+            return asyncio.ensure_future(journal.put(bytes([key]), ANSWER, model="m", stage="s"))
+
+        other.execute("BEGIN IMMEDIATE")
+        puts = [later(0)]
+        await asyncio.sleep(0.1)  # the writer has it, and waits for the other connection
+        puts += [later(key) for key in (1, 2)]
+        await asyncio.sleep(0)
+        await asyncio.wait_for(journal.room(), 1)
+        puts.append(later(3))
+        await asyncio.sleep(0)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(journal.room(), 0.05)
+        other.execute("COMMIT")
+        await asyncio.gather(journal.room(), *puts)
+
+    with Journal(tmp_path / "j") as journal:
+        other = sqlite3.connect(tmp_path / "j", isolation_level=None)
+        asyncio.run(main(journal, other))
+        other.close()
+        assert len(list(journal.answers())) == 4
 
 
 def test_refusals_can_be_forgotten(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,13 @@ from fake_teacher import FakeTeacher, Fault
 from test_client import CONFIG, ask, echo, together
 
 from feldspar.config import TeacherConfig
+from feldspar.endpoint import retry
+from feldspar.endpoint.calls import ChatCall, Json
+from feldspar.endpoint.endpoint import Access, Endpoint
 from feldspar.endpoint.faults import Fault as Failure
 from feldspar.endpoint.rate_limit import Pace
 from feldspar.endpoint.replicas import FAILURES_IN_A_ROW, FIRST_REST_SECONDS, Replicas
+from feldspar.endpoint.transport import HttpReply, Transport
 from feldspar.errors import TeacherError
 from feldspar.teacher import Journal, open_teacher
 
@@ -41,14 +46,17 @@ def test_a_server_that_only_fails_rests_and_is_tried_with_one_call() -> None:
         bad.num_in_flight += 1
         servers.end(bad, DOWN)
     assert {servers.begin().url for _ in range(5)} == {"b"}
+    assert servers.health() == (1, 2)
     clock.now += FIRST_REST_SECONDS
     assert [servers.begin().url for _ in range(3)] == ["a", "b", "b"]
+    assert servers.health() == (1, 2)
     servers.end(bad, DOWN)
     clock.now += FIRST_REST_SECONDS
     assert servers.begin().url == "b"
     clock.now += FIRST_REST_SECONDS
     assert servers.begin().url == "a"
     servers.end(bad, None)
+    assert servers.health() == (2, 2)
     assert [servers.begin().url for _ in range(3)] == ["a", "a", "a"]
 
 
@@ -64,6 +72,43 @@ def test_refusals_and_too_many_calls_are_no_failures() -> None:
     for fault in [Failure("refused", "400"), Failure("push back", "429")] * 9:
         servers.end(servers.begin(), fault)
     assert servers.all[0].rests_until == 0
+
+
+class Hanging(Transport):
+    """To `http://gone` nothing is ever answered, as where a node lost its power."""
+
+    async def __aenter__(self) -> Hanging:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    async def post(self, url: str, body: Json, headers: Mapping[str, str]) -> HttpReply | Failure:
+        if url.startswith("http://gone"):
+            await asyncio.Event().wait()
+        await asyncio.sleep(0.01)
+        message = {"role": "assistant", "content": "here"}
+        return HttpReply({"choices": [{"message": message, "finish_reason": "stop"}]})
+
+
+def test_calls_on_a_lost_server_are_asked_elsewhere_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 0.01)
+    servers = Replicas(["http://gone", "http://here"])
+    endpoint = Endpoint(Access(), servers, "m", transport=Hanging(60.0))
+    call = ChatCall(messages=[{"role": "user", "content": "?"}], temperature=0, max_tokens=5)
+
+    async def run() -> list[str]:
+        async with endpoint:
+            asking = [asyncio.ensure_future(endpoint.complete(call)) for _ in range(8)]
+            done, hanging = await asyncio.wait(asking, timeout=0.05)
+            assert (len(done), len(hanging)) == (4, 4)
+            # Another thread finds out.
+            await asyncio.to_thread(servers.lose, servers.all[0])
+            return [one.choices[0].text for one in await asyncio.gather(*asking)]
+
+    assert asyncio.run(asyncio.wait_for(run(), 10)) == ["here"] * 8
 
 
 def test_two_servers_share_the_calls_and_one_takes_over(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_hostile_text_is_shown_and_never_run(run: Path) -> None:
 def test_an_unfinished_run_has_a_page(run: Path) -> None:
     page = write_report(run).read_text()
     assert "The run is not finished yet." in page
-    assert "1 leaves; 1 samples kept of" in page
+    assert "1 leaf; 1 sample kept of" in page
     assert "Nothing is trained yet." in page
 
 

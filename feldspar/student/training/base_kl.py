@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from feldspar.student.lm_head import Head, cross_entropy, head_of
+from feldspar.student.lm_head import Head, cross_entropy
 from feldspar.student.token_rows import TokenRows
 from feldspar.student.training.base_top_k import BaseTopK, log_rest, read_top_k
 from feldspar.student.training.forward import ForwardPass, MicroBatchTensors
@@ -85,7 +85,7 @@ class HeldToBase:
         self, forward: ForwardPass, tensors: MicroBatchTensors, rows: Indices, scale: float
     ) -> MicroBatchLosses:
         """Losses [N] in nats; their sum has the gradient of `scale` times their sum."""
-        head, hidden_NH = head_of(forward.model), forward.hidden(tensors)
+        head, hidden_NH = forward.head, forward.hidden(tensors)
         losses_N = cross_entropy(head, hidden_NH, tensors.targets_N, scale)
         held_M, places_M = self._held(tensors, rows)
         if not len(held_M):

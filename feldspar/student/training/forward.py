@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from feldspar.errors import TrainingError
 from feldspar.student.attention import NAME, Boundaries, attending_by
 from feldspar.student.layers import can_compile, layers_run, untraced
-from feldspar.student.lm_head import cross_entropy, head_of, target_log_probs
+from feldspar.student.lm_head import Head, cross_entropy, head_of, target_log_probs
 from feldspar.student.model import Student
 from feldspar.student.token_rows import Batch, collate
 from feldspar.student.training.packing import Packed, pack, packed_batches
@@ -81,7 +81,9 @@ class ForwardPass:
         self.student = student
         self.packing = packing and student.device.type in ("cpu", "cuda")
         self.model: Any = student.model
+        self._trained_head_VH: Tensor | None = None
         self._low_and_weights: list[tuple[Tensor, Tensor]] = []
+        self._has_sparse_lookup = student.device.type == "cpu" and not is_sharded
         if student.dtype != torch.float32 and not is_sharded:
             self.model = self._copy_in(student.dtype)
         self.checkpoint_activations = checkpoint_activations
@@ -141,10 +143,15 @@ class ForwardPass:
             num_tokens=sum(len(r) - 1 for r in ids),
         )
 
+    @property
+    def head(self) -> Head:
+        """Of the weights that compute, with those that are trained."""
+        return head_of(self.model)._replace(trained_VH=self._trained_head_VH)
+
     def losses(self, tensors: MicroBatchTensors, scale: float) -> Tensor:
         """Losses [N] in nats; `backward` on their sum gives the gradient of `scale * sum`."""
         hidden_NH = self.hidden(tensors)
-        return cross_entropy(head_of(self.model), hidden_NH, tensors.targets_N, scale)
+        return cross_entropy(self.head, hidden_NH, tensors.targets_N, scale)
 
     def log_probs(self, tensors: MicroBatchTensors) -> Tensor:
         """Log-probabilities [N] of the trained tokens, in nats, with their gradient."""
@@ -166,11 +173,26 @@ class ForwardPass:
         """Last hidden states [B, T, H]."""
         # Looked up in the float32 weights, not in the low copy: a token's gradient is a sum over
         # all its places, which a low dtype would round at each of them.
-        embedded = self.student.model.get_input_embeddings()(ids_BT).to(self.student.dtype)
+        embedded = self._look_up(ids_BT).to(self.student.dtype)
         hidden: Tensor = self.model.base_model(
             inputs_embeds=embedded, use_cache=False, **model_inputs
         ).last_hidden_state
         return hidden
+
+    def _look_up(self, ids_BT: Tensor) -> Any:
+        """Embeddings [B, T, H]. On a CPU their gradient has the rows that were looked up and no
+        others; what it is added to has all, and the sum the same bits."""
+        layer = self.student.model.get_input_embeddings()
+        weight = layer.weight
+        if not (self._has_sparse_lookup and weight.requires_grad and torch.is_grad_enabled()):
+            return layer(ids_BT)
+        if weight.grad is None:
+            weight.grad = torch.zeros_like(weight)
+        layer.sparse = True
+        try:
+            return layer(ids_BT)
+        finally:
+            layer.sparse = False
 
     @contextmanager
     def ready(self) -> Iterator[None]:
@@ -189,15 +211,18 @@ class ForwardPass:
         # deepcopy takes what this maps an object's id to for its copy: here, low weights.
         copies: dict[int, Any] = {}
         embedding = model.get_input_embeddings().weight
+        head = model.get_output_embeddings().weight
         for weight in model.parameters():
             # Embeddings are read in float32 (see `states`), unless the head is the same tensor.
-            if weight is embedding and weight is not model.get_output_embeddings().weight:
+            if weight is embedding and weight is not head:
                 copies[id(weight)] = weight
                 continue
             low = nn.Parameter(weight.detach().to(dtype), requires_grad=weight.requires_grad)
             copies[id(weight)] = low
             if weight.requires_grad:
                 self._low_and_weights.append((low, weight))
+                if weight is head:
+                    self._trained_head_VH = weight
                 hook = _AddGradient(weight)
                 low.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
         return copy.deepcopy(model, copies)
@@ -210,7 +235,9 @@ class _AddGradient:
         self._weight = weight
 
     def __call__(self, low: Tensor) -> None:
-        assert low.grad is not None
+        if low.grad is None:
+            # A head's, which was added in the forward pass.
+            return
         if self._weight.grad is None:
             self._weight.grad = low.grad.to(self._weight.dtype)
         else:

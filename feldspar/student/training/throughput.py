@@ -71,9 +71,10 @@ class ModelFlops:
         return float(layers + self._per_trained * num_trained + self._per_square * squares)
 
 
-LEAST_COMPILED_FLOPS = 2e14
-"""Of a training on a CPU that pays for compiling its layers: some ten minutes of two cores with AMX
-in bfloat16, of which compiling saves a quarter to a third and takes one (benchmarks/LOG.md)."""
+LEAST_COMPILED_FLOPS = 1.5e13
+"""Of a phase on a CPU that pays for compiling its layers: a minute and a half of two cores with AMX
+in bfloat16, of which compiled layers save a quarter to a third. Compiling takes 40 s once and 10 s
+for a phase that finds them compiled (benchmarks/LOG.md)."""
 
 
 def pays_to_compile(

@@ -22,7 +22,7 @@ function startAuthoring(room) {
   const value = (place, name) => place.querySelector(`[data-field="${name}"]`).value;
   const old = (place) => (place.dataset.old === undefined ? null : Number(place.dataset.old));
   const read = () => ({
-    created_by: value(form, "created_by"), domain: value(form, "domain"), description: value(form, "description"),
+    created_by: value(form, "created_by"), domain: value(form, "domain"), description: value(form, "description"), attribution: value(form, "attribution"),
     digest: room.dataset.digest,
     examples: [...examples.children].map((example) => ({
       old: old(example), context: value(example, "context"),
@@ -37,14 +37,19 @@ function startAuthoring(room) {
     const pair = parts[2] === undefined ? example : example && example.querySelectorAll(".pair")[Number(parts[2])];
     return pair && pair.querySelector(`.findings[data-of="${parts[3] || (parts[2] === undefined ? "example" : "pair")}"]`);
   };
+  const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
   const show = (told) => {
     form.querySelectorAll(".findings").forEach((list) => list.replaceChildren());
-    for (const found of told.findings) {
+    // Of a leaf in which nothing is yet, everything is missing: what to begin with is said instead.
+    const begin = document.getElementById("leaf-begin");
+    const isEmpty = begin && !examples.children.length;
+    if (begin) begin.hidden = !isEmpty;
+    for (const found of isEmpty ? [] : told.findings) {
       const item = document.createElement("li");
       const word = document.createElement("b");
       item.className = found.severity;
       word.textContent = `${{ error: "✕", warning: "!", note: "–" }[found.severity]} ${found.severity} ${found.code}: `;
-      item.append(word, `${found.message}. ${found.cure}.`);
+      item.append(word, `${sentence(found.message)}. ${sentence(found.cure)}.`);
       (placeOf(found.field) || form.querySelector('.findings[data-of=""]')).append(item);
     }
     const diff = document.getElementById("leaf-diff");
@@ -61,7 +66,8 @@ function startAuthoring(room) {
       tag.textContent = has ? "✓ has a seed" : "no seed yet";
     });
     const errors = told.findings.filter((found) => found.severity === "error").length;
-    status.textContent = `${told.findings.length} findings, ${errors} of them errors${errors ? ": runs stop at a leaf with errors" : ""}`;
+    const num = told.findings.length;
+    status.textContent = isEmpty ? "" : `${num} finding${num === 1 ? "" : "s"}, ${errors} of them errors${errors ? ": runs stop at a leaf with errors" : ""}`;
   };
   const check = async () => {
     const mine = ++asked;
@@ -76,11 +82,53 @@ function startAuthoring(room) {
   };
   const soon = () => { clearTimeout(waiting); waiting = setTimeout(check, 500); };
 
+  // What a teacher proposes stands apart from the form until somebody keeps it.
+  const propose = async (button) => {
+    const said = document.getElementById("draft-problem");
+    const label = button.textContent;
+    said.textContent = "";
+    button.disabled = true;
+    button.textContent = "Asking …";
+    try {
+      const told = await post("/leaf/drafts", { recipe: button.dataset.recipe });
+      const drafts = document.getElementById("drafts");
+      drafts.replaceChildren();
+      for (const context of new Set(told.drafts.map((draft) => draft.context))) {
+        const example = drafts.appendChild(clone("example-template"));
+        const note = clone("draft-template");
+        note.querySelector("[data-teacher]").textContent = button.dataset.teacher;
+        example.classList.add("draft");
+        example.querySelector("legend").after(note);
+        example.querySelector('[data-field="context"]').value = context;
+        const pairs = example.querySelector(".pairs");
+        pairs.replaceChildren();
+        for (const draft of told.drafts.filter((one) => one.context === context)) {
+          const pair = pairs.appendChild(clone("pair-template"));
+          for (const name of ["question", "answer"]) pair.querySelector(`[data-field="${name}"]`).value = draft[name];
+        }
+      }
+      drafts.firstElementChild.scrollIntoView({ block: "center" });
+      drafts.querySelector("textarea").focus();
+    } catch (error) {
+      said.textContent = error.message;
+    }
+    button.disabled = false;
+    button.textContent = label;
+  };
   form.addEventListener("input", soon);
   room.addEventListener("click", (event) => {
     const button = event.target.closest("[data-edit]");
     if (!button) return;
     const example = button.closest(".example");
+    if (button.dataset.edit === "draft") { propose(button); return; }
+    if (button.dataset.edit === "keep-draft") {
+      button.closest("p").remove();
+      example.classList.remove("draft");
+      examples.append(example);
+      example.querySelector("textarea").focus();
+      soon();
+      return;
+    }
     const added = { "add-example": () => examples.appendChild(clone("example-template")),
       "use-passage": () => examples.appendChild(clone("example-template")),
       "add-pair": () => example.querySelector(".pairs").appendChild(clone("pair-template")),
@@ -105,6 +153,8 @@ function startAuthoring(room) {
       });
       await check();
       status.textContent = `saved; ${status.textContent}`;
+      document.getElementById("leaf-next").hidden = false;
+      document.getElementById("leaf-unsaved")?.remove();
     } catch (error) {
       problem.textContent = `Not saved: ${error.message}`;
     }

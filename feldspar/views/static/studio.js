@@ -19,16 +19,16 @@ document.addEventListener("click", async (event) => {
     const reply = await fetch(button.dataset.post, { method: "POST", headers: { "Content-Type": "application/json" }, body: button.dataset.body || JSON.stringify(asked(button.form)) });
     if (!reply.ok) throw new Error(await reply.text());
     const told = await reply.json();
-    if (button.dataset.go) location.assign(button.dataset.go.replace("RUN", encodeURIComponent(told.run)));
+    if (button.dataset.go) location.assign(button.dataset.go.replace("RUN", encodeURIComponent(told.run)).replace("RECIPE", encodeURIComponent(told.recipe)));
   } catch (error) {
     button.disabled = false;
     if (problem) problem.textContent = error.message;
   }
 });
 
-// A recipe's form: its fields that are filled in, and one setting a line.
+// A recipe's form: its fields that say something other than the recipe, and one setting a line.
 function asked(form) {
-  const fields = [...form.elements].filter((field) => field.name.includes(".") && field.value.trim());
+  const fields = [...form.elements].filter((field) => "own" in field.dataset && field.value.trim() && field.value.trim() !== field.dataset.own);
   const lines = form.elements.settings.value.split("\n").map((line) => line.trim()).filter(Boolean);
   return { recipe: form.elements.recipe.value, settings: [...fields.map((f) => `${f.name}=${f.value.trim()}`), ...lines] };
 }
@@ -41,7 +41,7 @@ function startChat(form) {
   const template = document.getElementById("turn");
   const stop = document.getElementById("chat-stop");
   const question = document.getElementById("question");
-  let histories = { base: [], taught: [] };
+  let histories = {};
   let asking = null;
 
   question.addEventListener("keydown", (event) => {
@@ -50,7 +50,7 @@ function startChat(form) {
   stop.addEventListener("click", () => asking && asking.abort());
   document.getElementById("chat-reset").addEventListener("click", () => {
     if (asking) asking.abort();
-    histories = { base: [], taught: [] };
+    histories = {};
     turns.replaceChildren();
     question.focus();
   });
@@ -60,18 +60,24 @@ function startChat(form) {
     if (!text || asking) return;
     const turn = template.content.cloneNode(true);
     turn.querySelector(".said").textContent = text;
-    const places = Object.fromEntries([...turn.querySelectorAll("[data-who]")].map((p) => [p.dataset.who, p]));
-    const details = turn.querySelector("details");
+    const places = [...turn.querySelectorAll("[data-who]")];
+    const reasons = [...turn.querySelectorAll("[data-why]")];
     turns.append(turn);
     question.value = "";
     asking = new AbortController();
     stop.hidden = false;
-    const ask = (who) => answer(form.dataset[who], histories[who], text, places[who], asking.signal);
-    await Promise.all([ask("base"), ask("taught")]);
+    const ask = (place) => answer(place.dataset.url, histories[place.dataset.who] ||= [], text, place, asking.signal);
+    const answered = Promise.all(places.map(ask));
+    for (const details of reasons) {
+      details.addEventListener("toggle", async () => {
+        await answered;
+        const said = places.find((place) => place.dataset.who === "taught").textContent;
+        explain(details.dataset.why, details.dataset.of === "question" ? text : `${text}\n${said}`, details);
+      }, { once: true });
+    }
+    await answered;
     asking = null;
     stop.hidden = true;
-    const said = places.taught.textContent;
-    details.addEventListener("toggle", () => explain(form.dataset.why, `${text}\n${said}`, details), { once: true });
     question.focus();
   });
 }
@@ -99,6 +105,7 @@ async function answer(url, history, text, place, signal) {
 async function explain(url, text, details) {
   const place = details.querySelector(".why");
   const reply = await fetch(url, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ text }) });
+  if (!reply.ok) { place.textContent = await reply.text(); return; }
   // The server's own page, everything in it escaped.
   place.innerHTML = await reply.text();
 }
