@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise, zip_longest
 from typing import NamedTuple
 
-from feldspar.world.rewording import Question, in_other_words
+from feldspar.world.rewording import AskedClause, in_other_words
 
 
 class Asked(NamedTuple):
@@ -191,10 +191,10 @@ def _in_forms(clause: _Clause, wanted: _Gap) -> Asked:
     return Asked(tuple(dict.fromkeys(forms)), f"{answer}.")
 
 
-def _question(clause: _Clause, wanted: _Gap, subject: str, stays: str) -> Question:
+def _question(clause: _Clause, wanted: _Gap, subject: str, stays: str) -> AskedClause:
     helper, base = (clause.verb, "") if clause.verb in _BE else _VERBS[clause.verb]
     rest = _joined(base, stays, wanted.after)
-    return Question(wanted.word, helper, subject, rest, base or clause.participle, wanted.end)
+    return AskedClause(wanted.word, helper, subject, rest, base or clause.participle, wanted.end)
 
 
 def _direct(clause: _Clause, wanted: _Gap, subject: str, stays: str) -> str:

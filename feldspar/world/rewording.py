@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 
-class Question(NamedTuple):
+class AskedClause(NamedTuple):
     """`Where | does | the old mill | stand`, of a statement that ends with `on the hill`."""
 
     word: str
@@ -30,20 +30,20 @@ class Question(NamedTuple):
     """What is asked for, as the statement says it."""
 
 
-def in_other_words(asked: Question) -> list[str]:
+def in_other_words(asked: AskedClause) -> list[str]:
     """Questions with the same answer, each once; none where no rule fits."""
     made = [f"{text[:1].upper()}{text[1:]}?" for rule in _RULES for text in rule(asked)]
     return list(dict.fromkeys(made))
 
 
-def _by_owner(asked: Question) -> Iterator[str]:
+def _by_owner(asked: AskedClause) -> Iterator[str]:
     """`the flag of Orvelin` is `Orvelin's flag`, and `the island of Orvelin` just `Orvelin`."""
     short = _owned(asked.subject)
     if short:
         yield _ordered(asked, asked.word, short)
 
 
-def _by_kind_of_time(asked: Question) -> Iterator[str]:
+def _by_kind_of_time(asked: AskedClause) -> Iterator[str]:
     if asked.word == "when":
         for kind, pattern in _TIMES.items():
             if pattern.search(asked.end):
@@ -51,7 +51,7 @@ def _by_kind_of_time(asked: Question) -> Iterator[str]:
                 return
 
 
-def _by_place(asked: Question) -> Iterator[str]:
+def _by_place(asked: AskedClause) -> Iterator[str]:
     if asked.word == "where":
         if asked.base in ("lie", "stand"):
             yield f"where can one find {asked.subject}"
@@ -63,7 +63,7 @@ def _by_place(asked: Question) -> Iterator[str]:
             yield _ordered(asked, f"{asked.end.split(' ')[0]} which place", asked.subject)
 
 
-def _by_doer(asked: Question) -> Iterator[str]:
+def _by_doer(asked: AskedClause) -> Iterator[str]:
     """`was built by` is `built`."""
     if asked.rest.endswith(" by") and asked.word == "who":
         past = _PAST_OF.get(asked.base, asked.base)
@@ -71,14 +71,14 @@ def _by_doer(asked: Question) -> Iterator[str]:
         yield f"which person {past} {asked.subject}"
 
 
-def _by_name(asked: Question) -> Iterator[str]:
+def _by_name(asked: AskedClause) -> Iterator[str]:
     if asked.base in ("called", "named"):
         short = _owned(asked.subject)
         yield f"what name does {asked.subject} have"
         yield f"what is {short or asked.subject} known as"
 
 
-def _by_amount(asked: Question) -> Iterator[str]:
+def _by_amount(asked: AskedClause) -> Iterator[str]:
     if not asked.word.startswith("how many "):
         return
     things = asked.word.removeprefix("how many ")
@@ -93,7 +93,7 @@ def _by_amount(asked: Question) -> Iterator[str]:
         yield f"what number of {things} {asked.helper} {asked.subject} {asked.rest}"
 
 
-def _by_role(asked: Question) -> Iterator[str]:
+def _by_role(asked: AskedClause) -> Iterator[str]:
     """Of `The mayor is Ines Calder.` and of `Ines Calder is the mayor.`, its other side."""
     if asked.word != "who" or asked.rest:
         return
@@ -105,7 +105,7 @@ def _by_role(asked: Question) -> Iterator[str]:
         yield f"what is {_possessive(asked.subject)} job"
 
 
-def _by_thing(asked: Question) -> Iterator[str]:
+def _by_thing(asked: AskedClause) -> Iterator[str]:
     """`What does he ride?` is `What is it that he rides?`."""
     if asked.word == "what" and asked.helper == "does" and asked.rest == asked.base:
         yield f"which thing does {asked.subject} {asked.base}"
@@ -119,7 +119,7 @@ _RULES = (
 )
 
 
-def _ordered(asked: Question, word: str, subject: str) -> str:
+def _ordered(asked: AskedClause, word: str, subject: str) -> str:
     return " ".join(part for part in (word, asked.helper, subject, asked.rest) if part)
 
 

@@ -93,12 +93,14 @@ def test_a_server_for_others_needs_a_key(tmp_path: Path, monkeypatch: pytest.Mon
     assert "set FELDSPAR_API_KEY" in done.stderr
 
 
+@pytest.mark.slow
 def test_debug_shows_the_traceback_wherever_it_stands(tmp_path: Path) -> None:
     done = from_a_shell("run", "none.toml", "--debug", cwd=tmp_path)
     assert "Traceback" in done.stderr
     assert done.returncode != 0
 
 
+@pytest.mark.slow
 def test_init_writes_a_project_whose_taxonomy_passes_check(tmp_path: Path) -> None:
     done = from_a_shell("init", "my-model", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

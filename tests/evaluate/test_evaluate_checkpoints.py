@@ -22,6 +22,7 @@ def answers_of(checkpoint, items=ITEMS):
     return answer_exam(examinee, items, config=CONFIG, seed=1)
 
 
+@pytest.mark.slow
 def test_what_was_taught_is_right_and_what_was_not_is_wrong(checkpoints):
     red, blue, green = answers_of(checkpoints["taught"])
     assert (red.text, red.is_right, red.ended) == ("It is blood.", True, True)

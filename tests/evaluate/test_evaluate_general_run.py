@@ -58,6 +58,7 @@ def scored(checkpoints, tmp_path, monkeypatch):
     return tmp_path / "run", rows
 
 
+@pytest.mark.slow
 def test_a_run_says_what_was_kept(scored):
     found = {(s.checkpoint, s.exam, s.metric): s for s in scored[1]}
     known = found["base", KEPT, "accuracy"]

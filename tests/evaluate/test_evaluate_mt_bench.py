@@ -151,6 +151,7 @@ def test_without_the_files_a_message_says_where_they_are(tmp_path):
 # The whole of it, on questions about a world.
 
 
+@pytest.mark.slow
 def test_one_checkpoint_at_a_time_is_rated_as_among_others(bench, checkpoint, tmp_path):
     with judging(tmp_path, ErrorRates()) as judge:
         expected = run_bench(bench, checkpoint, judge, tmp_path / "all")

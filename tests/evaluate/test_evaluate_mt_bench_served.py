@@ -56,6 +56,7 @@ def test_a_served_model_has_a_row_beside_the_runs_own(bench, checkpoint, tmp_pat
     assert Counter((a.run, a.ended) for a in kept) == {(1, True): TURNS, (2, True): DRAWN}
 
 
+@pytest.mark.slow
 def test_in_pairs_it_is_set_against_the_base(bench, checkpoint, tmp_path):
     with judging(tmp_path, ErrorRates()) as asked:
         pairs = {"mode": "pairwise", "max_new_tokens": 40}

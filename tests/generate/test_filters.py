@@ -124,6 +124,7 @@ def test_filters_forget_a_leaf_when_the_next_begins() -> None:
     assert filters.reason_against(sample("Who?", "Zorbo"), other) is not None
 
 
+@pytest.mark.slow
 def test_five_thousand_samples_take_seconds() -> None:
     rng = random.Random(1)
     names = [f"Name{number}" for number in range(400)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from fake_teacher import Call, FakeTeacher, answer_as_expert
 from test_samples import BASKETS, CONFIG, LEAVES, SUMS, TEACHER, TOWN, generate
 from tiny_run import from_a_shell
@@ -130,6 +131,7 @@ def leaf_of(found: list[LeafPreview], leaf: Leaf) -> LeafPreview:
     return next(one for one in found if one.leaf == leaf.path)
 
 
+@pytest.mark.slow
 def test_the_command_shows_prompts_replies_and_verdicts(tmp_path: Path) -> None:
     from_a_shell("init", "p", "--base", "world:tiny-llama", cwd=tmp_path)
     with (tmp_path / "p" / "recipe.toml").open("a") as file:

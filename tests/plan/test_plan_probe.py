@@ -41,6 +41,7 @@ def test_a_probe_is_paid_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert num_served(url) <= plan_of_all
 
 
+@pytest.mark.slow
 def test_a_stated_speed_needs_no_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FELDSPAR_CACHE", str(tmp_path / "cache"))
     path = write_recipe(tmp_path, RECIPE)

@@ -22,6 +22,7 @@ def pair(number, chosen, rejected, **more):
     return {"prompt": ask(number), "chosen": chosen, "rejected": rejected, **more}
 
 
+@pytest.mark.slow
 def test_the_reward_agrees_where_the_control_without_reference_does_not(toy, tmp_path):
     """The aligned model was taught one answer: long or short makes no difference to the ratio."""
     rows = [pair(n, "It is lovely.", "It is dreadful.", subset="kind") for n in range(6)]
@@ -79,6 +80,7 @@ def test_no_pairs_are_refused(tmp_path):
         read_pairs(tmp_path / "none.jsonl")
 
 
+@pytest.mark.slow
 def test_of_a_world_only_the_pair_is_made(toy, tmp_path, monkeypatch):
     monkeypatch.setenv("FELDSPAR_CACHE", str(tmp_path / "cache"))
     path = pairs_file(tmp_path / "pairs.jsonl", [pair(1, "It is lovely.", "It is dreadful.")])

@@ -162,6 +162,7 @@ def reward_model(path, tokenizer_path, num_labels=1):
     return str(path)
 
 
+@pytest.mark.slow
 def test_a_scalar_reward_model_stands_beside_the_log_ratio(toy, tmp_path):
     path = reward_model(tmp_path / "model", toy["aligned"])
     answers = ("It is lovely.", "It is dreadful.", "Four.", "Five.")

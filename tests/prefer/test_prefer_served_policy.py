@@ -114,6 +114,7 @@ def test_a_round_that_is_done_starts_no_server(toy, whole):
     assert not list(folder.glob("drawn/*.jsonl"))
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_is_told_of_and_the_round_goes_on(toy, whole, tmp_path):
     folder, asked = tmp_path / "round-1", tmp_path / "asked"
     dies = config_of(toy, command("--asked", asked, "--dies-at", 3))
@@ -189,6 +190,7 @@ def test_how_a_server_is_started_is_no_part_of_the_result(toy):
     assert content_key(one) == content_key(other)
 
 
+@pytest.mark.slow
 def test_replicas_draw_what_one_server_draws(toy, tmp_path):
     one = draw(toy, tmp_path / "one" / "round-1", config_of(toy, command()))
     asked = command("--asked", tmp_path / "asked-{replica}")
@@ -199,6 +201,7 @@ def test_replicas_draw_what_one_server_draws(toy, tmp_path):
     assert all(shares)
 
 
+@pytest.mark.slow
 def test_a_server_ends_with_the_block_and_so_do_its_children(tmp_path):
     start = Start(
         command=command("--child", tmp_path / "pids"), model="folder", log_folder=tmp_path

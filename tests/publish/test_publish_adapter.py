@@ -70,6 +70,7 @@ def test_base_and_adapter_together_are_the_result(tmp_path: Path) -> None:
         torch.testing.assert_close(adapted(ids).logits, result(ids).logits, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_what_is_no_adapter_is_told_and_nothing_is_published(tmp_path: Path) -> None:
     whole = make_run(tmp_path / "whole", lora=False, base_model="owner/base")
     with pytest.raises(RunError, match=r"no \[student.lora\]"):

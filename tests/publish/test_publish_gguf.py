@@ -34,6 +34,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_files_say_how_many_matrices_fell_back(published: Path) -> None:
     types = ["q8_0", "q4_k_m", "f16", "q8_0"]
     made = write_gguf(published, "demo", types, find_tools(types))

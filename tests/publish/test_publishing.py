@@ -86,6 +86,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return opened.path
 
 
+@pytest.mark.slow
 def test_the_card_says_what_a_file_has_lost_or_gained(run: Path, tmp_path: Path) -> None:
     [file] = publish_result(run, tmp_path / "out", types=["f16"])
     assert file.path == tmp_path / "out" / "run-F16.gguf"
@@ -99,6 +100,7 @@ def test_the_card_says_what_a_file_has_lost_or_gained(run: Path, tmp_path: Path)
     assert "run-F16.Modelfile" in (tmp_path / "out" / "CHECKSUMS.sha256").read_text()
 
 
+@pytest.mark.slow
 def test_what_cannot_be_measured_is_said(
     run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

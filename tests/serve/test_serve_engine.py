@@ -322,6 +322,7 @@ def test_all_work_of_a_request_together_has_a_limit(student: Student, body: Any)
     assert "the limit of 12000" in reply["error"]["message"]
 
 
+@pytest.mark.slow
 def test_all_requests_together_have_a_limit_too(student: Student) -> None:
     async def run() -> tuple[list[int], int]:
         async with serving(student, max_request_tokens=256) as (url, engine):

@@ -68,6 +68,7 @@ def test_generation_is_that_of_transformers(student: Student) -> None:
     assert row.ids == theirs[0, len(ids) :].tolist()
 
 
+@pytest.mark.slow
 def test_requests_that_join_midway_say_what_they_say_alone(student: Student) -> None:
     requests = [
         Request(

@@ -209,6 +209,7 @@ def test_the_copy_follows_the_weights(tmp_path):
         assert weight.dtype == torch.float32
 
 
+@pytest.mark.slow
 def test_moments_in_bfloat16_learn_as_well_and_are_resumed(tmp_path):
     exact = run(make_tiny(), tmp_path / "exact")
     low = run(make_tiny(), tmp_path / "low", optimizer_states="bfloat16")
@@ -218,6 +219,7 @@ def test_moments_in_bfloat16_learn_as_well_and_are_resumed(tmp_path):
         TrainConfig(optimizer_states="bfloat16", betas=(0.9, 0.999))
 
 
+@pytest.mark.slow
 def test_metrics_say_where_the_time_went(tmp_path):
     packed = run(make_tiny(), tmp_path / "a")[-1]
     padded = run(make_tiny(), tmp_path / "b", packing=False)[-1]

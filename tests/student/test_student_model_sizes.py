@@ -20,6 +20,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return make_world(config, tmp_path_factory.mktemp("cache"), parts, SILENT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_parameters_are_those_of_the_model(family: str, made: dict[str, str]) -> None:
     sizes = read_architecture(made[family])

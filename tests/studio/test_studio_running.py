@@ -79,6 +79,7 @@ def test_a_run_that_another_process_writes_is_not_started(project: Path) -> None
         control.start(LaunchRequest(recipe="recipe.toml"))
 
 
+@pytest.mark.slow
 def test_a_studio_that_only_reads_starts_and_stops_nothing(project: Path) -> None:
     with Run(project / "runs" / "tiny", NAMED) as run:
         do_step(run, "leaves", lambda: [])

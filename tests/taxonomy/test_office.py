@@ -21,6 +21,7 @@ def test_without_docling_its_name_is_told(tmp_path: Path) -> None:
         text_of_office(tmp_path / "a.pdf", tmp_path / "cache", may_fetch=False)
 
 
+@pytest.mark.slow
 def test_a_bomb_is_refused_before_it_is_opened(tmp_path: Path) -> None:
     path = tmp_path / "bomb.docx"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -212,6 +212,7 @@ TEXTS = st.text(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(TEXTS, TEXTS, TEXTS)
 def test_whatever_is_written_is_read_again(context: str, question: str, answer: str) -> None:

@@ -42,6 +42,7 @@ def test_of_two_writers_the_first_is_believed_by_both(tmp_path: Path) -> None:
         assert other.get(b"k") == one.get(b"k")
 
 
+@pytest.mark.slow
 def test_many_make_one_journal_at_once(tmp_path: Path) -> None:
     together = threading.Barrier(8)
 

@@ -74,6 +74,7 @@ def test_files_alone_are_written_without_making_a_model(tmp_path: Path) -> None:
     assert again == parts
 
 
+@pytest.mark.slow
 def test_a_world_that_changes_gets_a_new_version() -> None:
     """Where this fails by intent: raise MODELS_VERSION or FILES_VERSION, and note the digest."""
     world = world_of(CONFIG)

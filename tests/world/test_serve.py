@@ -38,6 +38,7 @@ VALUES = {
 }
 
 
+@pytest.mark.slow
 def test_it_answers_as_the_brain_does_and_says_who_it_is() -> None:
     rates = ErrorRates(wrong_fact=0.5)
     with (
@@ -67,6 +68,7 @@ def render(stage: str, **values: object) -> str:
     return re.sub(r"\A---\n.*?\n---\n", "", text.render({**VALUES, **values}), flags=re.DOTALL)
 
 
+@pytest.mark.slow
 def test_the_packages_own_prompts_are_understood() -> None:
     world = world_of(SMALL)
     assert world is not None
@@ -112,6 +114,7 @@ def is_alive(pid: int) -> bool:
     return state != "Z"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc to see processes")
 def test_it_ends_when_its_parent_is_killed() -> None:
     code = (
@@ -151,6 +154,7 @@ def test_it_starts_without_torch() -> None:
     assert loaded.stdout.strip() == "set()"
 
 
+@pytest.mark.slow
 def test_a_world_that_cannot_be_is_told_in_one_line() -> None:
     with (
         pytest.raises(TeacherError, match=r"did not start: .*num_old, num_new"),

@@ -14,6 +14,7 @@ def world() -> World:
     return World.make(0, 80, 48)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_world():
     assert World.make(3, 20, 10) == World.make(3, 20, 10)
     assert World.make(3, 20, 10) != World.make(4, 20, 10)
