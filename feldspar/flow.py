@@ -157,6 +157,7 @@ def mix(run: Run, prepared: Prepared, samples: Iterable[Sample]) -> Rows[Phase]:
     recipe = run.recipe
     for warning in warnings(recipe.mix, recipe.train.phase):
         log.warning("%s", warning)
+    samples = in_own_voice(run, prepared, samples)
     base_replay = base_replay_of(run, prepared)
     data = {d.name: rows_of_data(d) for d in recipe.data}
     given = {**data, "base replay": base_replay}
@@ -169,6 +170,18 @@ def mix(run: Run, prepared: Prepared, samples: Iterable[Sample]) -> Rows[Phase]:
         data=data,
         base_replay=base_replay,
         counter=TokenCounter(prepared.base.path),
+    )
+
+
+def in_own_voice(run: Run, prepared: Prepared, samples: Iterable[Sample]) -> Iterable[Sample]:
+    """The samples with the answers that the base says as well in its own words."""
+    config = run.recipe.own_voice
+    if config is None or run.recipe.taxonomy is None:
+        return samples
+    from feldspar.mix.own_voice import OWN_VOICE_STEP
+
+    return run.step(OWN_VOICE_STEP)(
+        samples, prepared.base, config, student=prepared.student, seed=run.recipe.seed
     )
 
 

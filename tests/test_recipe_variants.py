@@ -58,6 +58,8 @@ def test_each_method_has_a_recipe_that_asks_for_it() -> None:
     for name, (knowledge, _) in asked.items():
         assert (name in knowledge.kinds) is (name != "coverage")
     assert asked["coverage"][0].least_forms > 0
+    assert variant("own-voice").own_voice is not None
+    assert variant("quickstart").own_voice is None
     # Focal texts are trained on: each phase of knowledge takes as many as questions.
     assert [phase.documents for phase in asked["focal"][1]] == [0.5, 0.5, None]
 

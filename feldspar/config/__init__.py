@@ -34,6 +34,7 @@ from feldspar.config.load import world_parts as world_parts
 from feldspar.config.mix import BaseReplayConfig as BaseReplayConfig
 from feldspar.config.mix import DataConfig as DataConfig
 from feldspar.config.mix import MixConfig as MixConfig
+from feldspar.config.mix import OwnVoiceConfig as OwnVoiceConfig
 from feldspar.config.plan import ArchitectureConfig as ArchitectureConfig
 from feldspar.config.plan import ModelSizeConfig as ModelSizeConfig
 from feldspar.config.plan import PlanConfig as PlanConfig

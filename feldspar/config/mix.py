@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AliasChoices, Field, model_validator
 
 from feldspar.config.base import Count, Fraction, OptionalPath, Part, Share, Temperature
+from feldspar.records import Branch
 
 
 class BaseReplayConfig(Part):
@@ -57,6 +58,19 @@ class DataConfig(Part):
         if (self.path is None) == (self.run is None):
             raise ValueError(f"data {self.name!r} needs exactly one of path and run")
         return self
+
+
+class OwnVoiceConfig(Part):
+    """Answers said again by the base in its own words before they are trained on, where it says the
+    same: a model is moved less by what it might have said. Of questions with one answer; texts stay
+    as they are. Rules tell whether the content is the same."""
+
+    branches: Annotated[tuple[Branch, ...], Field(min_length=1)] = ("knowledge",)
+    """Whose answers."""
+    temperature: Temperature = 0.0
+    """0: the base's likeliest words."""
+    max_new_tokens: Count = 256
+    """Longest answer; a longer one is not taken."""
 
 
 class MixConfig(Part):

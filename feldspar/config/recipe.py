@@ -11,7 +11,7 @@ from feldspar.config.cluster import ClusterConfig
 from feldspar.config.evaluate import EvaluateConfig
 from feldspar.config.gate import GateConfig
 from feldspar.config.generate import GenerateConfig
-from feldspar.config.mix import DataConfig, MixConfig
+from feldspar.config.mix import DataConfig, MixConfig, OwnVoiceConfig
 from feldspar.config.plan import PlanConfig
 from feldspar.config.prefer import PreferConfig
 from feldspar.config.publish import PublishConfig
@@ -101,6 +101,8 @@ class Recipe(Part):
     """The model that is trained."""
     mix: MixConfig = MixConfig()
     """How samples become the rows of each phase."""
+    own_voice: OwnVoiceConfig | None = None
+    """Answers in the base's own words. None: in the teacher's."""
     data: tuple[DataConfig, ...] = ()
     """Your own rows, for phases to train on or to replay."""
     train: TrainConfig = TrainConfig()
