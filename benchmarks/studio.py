@@ -48,7 +48,10 @@ with Run(Path(sys.argv[1]), Recipe.model_validate(tree)) as run:
             sum(range(20_000))
             task.advance(1, kept=1, calls=2, tokens=300)
 """
-PAINT = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
+PAINT = """new Promise((resolve) => new PerformanceObserver((list) => {
+  const paint = list.getEntriesByName("first-contentful-paint")[0];
+  if (paint) resolve(paint.startTime);
+}).observe({type: "paint", buffered: true}))"""
 FILTER = """([name, value]) => new Promise((resolve) => {
   const field = document.querySelector(`form.filters [name="${name}"]`);
   const start = performance.now();

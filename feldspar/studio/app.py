@@ -29,6 +29,7 @@ from aiohttp import web
 from markupsafe import Markup
 
 from feldspar.errors import FeldsparError, RunError, TaxonomyError, disk_fault
+from feldspar.progress_file import read_run_state
 from feldspar.serve.guard import guard
 from feldspar.studio.access import only_with, with_headers
 from feldspar.studio.chat_models import ChatModels
@@ -50,7 +51,7 @@ from feldspar.views.charts import warm_up
 from feldspar.views.exams import turned_of
 from feldspar.views.leaves import leaf_page_of
 from feldspar.views.links import Link, ViewPlace, studio_link
-from feldspar.views.live import RunControls
+from feldspar.views.live import RunControls, is_alive
 from feldspar.views.pages import REVIEW_STATES, Pages, asset, render
 from feldspar.views.report import render_report
 from feldspar.views.reviews import reviews_of
@@ -63,6 +64,8 @@ MAX_BODY_BYTES = 1 << 20
 MAX_QUERY_LETTERS = 500
 NUM_THREADS = 4
 LIVE_SECONDS = 1.0
+PAUSES_SECONDS = (0.2, 0.6)
+"""Before a run that is written just now is read again."""
 NAVIGATION = (
     *(("verdict", "Verdict"), ("leaves", "Leaves"), ("samples", "Samples")),
     ("reviews", "Reviews"),
@@ -203,6 +206,19 @@ class _Studio:
         return handler
 
     def _shown(self, name: str, page: str, asked: dict[str, str]) -> ShownPage:
+        """Again after a moment where a run that is written just now cannot be read: a step may
+        stand between its rows and the file that names them."""
+        for pause in PAUSES_SECONDS:
+            try:
+                return self._shown_now(name, page, asked)
+            except RunError:
+                said = read_run_state(self.runs.folder / name)
+                if said is None or said.state != "running" or not is_alive(said.pid):
+                    raise
+                time.sleep(pause)
+        return self._shown_now(name, page, asked)
+
+    def _shown_now(self, name: str, page: str, asked: dict[str, str]) -> ShownPage:
         run = self.runs.open(name)
         if page == "live":
             return self._live(run)
