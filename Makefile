@@ -10,7 +10,9 @@ PIP    := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c co
 
 # Tests of one file share a worker, and what their fixtures make. WORKERS=0: all in one process.
 WORKERS ?= auto
-PYTEST  := $(BIN)/pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadfile
+PYTEST  := $(BIN)/pytest --maxprocesses 8 --dist loadfile
+# Slow tests wait for servers and for processes that end, so one more than there are cores works.
+SLOW_WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 # Compiled files are kept: each worker would compile every test again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -58,10 +60,10 @@ types:
 	$(BIN)/mypy
 
 fast-tests:
-	$(PYTEST) -m 'not slow and not gpu'
+	$(PYTEST) --numprocesses $(WORKERS) -m 'not slow and not gpu'
 
 test: check
-	$(PYTEST) -m 'slow and not gpu'
+	$(PYTEST) --numprocesses $(SLOW_WORKERS) -m 'slow and not gpu'
 
 gpu-test: $(DEV)
 	$(BIN)/pytest -m gpu

@@ -2,7 +2,7 @@
 
     python benchmarks/scale_check.py
 
-Each server is a process with 16 slots; service times are those of `scale_sim.py` over 25.
+Each server is a process with 16 slots; service times are those of `scale_sim.py` over five.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from feldspar.models.opening import access_of
 from feldspar.models.served import ServedModel
 from feldspar.teacher import Journal
 
-CHECK_SERVICE = Service(medians={stage: s / 25 for stage, s in SERVICE.medians.items()})
+CHECK_SERVICE = Service(medians={stage: s / 5 for stage, s in SERVICE.medians.items()})
 
 
 async def serve_sleeping(slots: int) -> None:
@@ -60,7 +60,7 @@ async def serve_sleeping(slots: int) -> None:
 
 def check_rows() -> Iterator[str]:
     """The same generation over HTTP, against servers that sleep, and simulated."""
-    for replicas, leaves in ((2, 38), (4, 75)):
+    for replicas, leaves in ((2, 10), (4, 20)):
         scenario = Scenario(replicas=replicas, leaves=leaves, slots=16, boot_seconds=0.0)
         with ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
             urls = [stack.enter_context(sleeping_server(16)) for _ in range(replicas)]

@@ -78,6 +78,11 @@ def whole_file(path: Path, *, is_shared: bool = False) -> Iterator[Path]:
     _flush(path.parent)
 
 
+def checksummed() -> zstandard.ZstdCompressor:
+    """What compresses every .zst file here: a bit that flips later is an error when it is read."""
+    return zstandard.ZstdCompressor(level=3, write_checksum=True)
+
+
 class ZstdReader(io.RawIOBase):
     """What a .zst file holds, frame after frame.
 

@@ -35,7 +35,7 @@ from pydantic import TypeAdapter
 from feldspar import records
 from feldspar.config import Recipe, move_paths
 from feldspar.errors import DiskError, RecipeError, RunError
-from feldspar.files import ZstdReader, files_below, whole_file, write_json
+from feldspar.files import ZstdReader, checksummed, files_below, whole_file, write_json
 from feldspar.keys import content_key
 from feldspar.progress import SILENT, Progress
 from feldspar.progress_file import RecordedProgress
@@ -144,11 +144,10 @@ def write_rows(
     adapter: TypeAdapter[Any] | None = None
     record: str | None = None
     num_rows = 0
-    compressor = zstandard.ZstdCompressor(level=3, write_checksum=True)
     with (
         whole_file(path, is_shared=is_shared) as beside,
         beside.open("wb") as raw,
-        compressor.stream_writer(raw, closefd=False) as stream,
+        checksummed().stream_writer(raw, closefd=False) as stream,
     ):
         for row in rows:
             if adapter is None:

@@ -3,7 +3,10 @@
 import asyncio
 import dataclasses
 import json
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from aiohttp import CookieJar
@@ -62,3 +65,36 @@ def write_study(folder: Path) -> None:
     )
     folder.mkdir()
     (folder / "frontier.json").write_text(json.dumps(dataclasses.asdict(result)))
+
+
+@contextmanager
+def serving_one_reply(reply: str) -> Iterator[tuple[str, list[str]]]:
+    """A teacher that says one thing; its address, and what it was asked."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self.reply({"data": [{"id": "large"}]})
+
+        def do_POST(self) -> None:
+            call = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            asked.append(call["messages"][0]["content"])
+            message = {"role": "assistant", "content": reply}
+            self.reply({"choices": [{"message": message, "finish_reason": "stop"}]})
+
+        def reply(self, value: object) -> None:
+            data = json.dumps(value).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/v1", asked
+        server.shutdown()

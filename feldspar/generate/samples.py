@@ -336,13 +336,14 @@ class _Live:
             "kept": self.num_kept,
             "yield": f"{self.num_kept / self._num_asked:.0%}",
             "calls": calls,
-            "calls/s": round(calls / seconds, 1),
             "tokens": tokens,
             "tokens/s": round(tokens / seconds),
             "in_flight": self._writers.teacher.concurrency,
         }
         if self._writers.teacher.budget.spent.cost:
             figures["cost"] = f"{self._writers.teacher.budget.spent.cost:.2f}"
+        # Behind what a narrow terminal has room for.
+        figures["calls/s"] = round(calls / seconds, 1)
         health = [one.health for one in people]
         if num_all := sum(h.num_all for h in health):
             figures["servers"] = f"{sum(h.num_well for h in health)}/{num_all}"

@@ -7,10 +7,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-import zstandard
 from pydantic import TypeAdapter
 
-from feldspar.files import whole_file
+from feldspar.files import checksummed, whole_file
 from feldspar.records import Conversation, Message, Source, TrainOn
 from feldspar.student.template.tokens import LAB
 
@@ -64,8 +63,7 @@ class RowWriter:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             file = stack.enter_context(stack.enter_context(whole_file(self.path)).open("wb"))
-            packer = zstandard.ZstdCompressor()
-            self._packed = stack.enter_context(packer.stream_writer(file, closefd=False))
+            self._packed = stack.enter_context(checksummed().stream_writer(file, closefd=False))
             self._stack = stack.pop_all()
         return self
 

@@ -205,7 +205,7 @@ def _spending(run: RunFiles, said: RunState | None) -> list[LiveSpending]:
     most = {"calls": caps.max_calls, "tokens": caps.max_tokens, "cost": caps.max_cost}
     done = run.funnel.spent._asdict() if run.funnel else {}
     path = run.path / PLANNED
-    planned = read_stored(path, PlannedSpending).model_dump() if path.exists() else {}
+    planned = read_stored(path, PlannedSpending, "remove it").model_dump() if path.exists() else {}
     found = []
     for name, cap in most.items():
         now = _figure(said, name)

@@ -10,6 +10,7 @@ from feldspar.config import DEFAULT_PHASES, BaseReplayConfig, MixConfig, PhaseCo
 from feldspar.errors import RunError
 from feldspar.mix.export import export_phases
 from feldspar.records import Conversation
+from feldspar.runs import read_rows
 
 TURNS = [
     {"role": "system", "content": "Be kind."},
@@ -87,3 +88,23 @@ def test_rows_that_are_fewer_than_noted_are_told(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"damaged \(it has 1 rows, not 3\)"):
         export_phases(made, tmp_path / "out", name="demo", seed=1)
     assert not (tmp_path / "out").exists()
+
+
+def test_no_bit_of_a_phases_file_changes_its_rows_without_a_word(tmp_path: Path) -> None:
+    mine = write_lines(tmp_path / "mine.jsonl", *OWN)
+    phases = (PhaseConfig(name="one", data=("mine",)),)
+    (made,) = mix([], tmp_path / "a", phases=phases, data={"mine": mine})
+    path = Path(made.sources[0].path)
+    whole, rows = path.read_bytes(), list(read_rows(path, Conversation))
+    assert rows
+    told = []
+    for place in range(len(whole)):
+        changed = bytearray(whole)
+        changed[place] ^= 1 << place % 8
+        path.write_bytes(changed)
+        try:
+            assert list(read_rows(path, Conversation)) == rows
+        except RunError as error:
+            told.append(str(error))
+    assert len(told) > 0.9 * len(whole)
+    assert all(str(path) in one for one in told)

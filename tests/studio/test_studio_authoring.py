@@ -1,15 +1,10 @@
 """Leaves are written in a form, and nothing is lost or written elsewhere."""
 
 import base64
-import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from studio_client import Client, enter, in_studio
+from studio_client import Client, enter, in_studio, serving_one_reply
 
 from feldspar.errors import TaxonomyError
 from feldspar.studio.leaf_files import MAX_UPLOAD_BYTES, LeafFiles, digest_of
@@ -201,44 +196,11 @@ def test_attribution_is_a_field_with_its_findings_and_is_saved_beside(
     assert not place.attribution.exists()
 
 
-@contextmanager
-def teacher(reply: str) -> Iterator[tuple[str, list[str]]]:
-    """A server that says one thing; its address, and what it was asked."""
-    asked: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            self.reply({"data": [{"id": "large"}]})
-
-        def do_POST(self) -> None:
-            call = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            asked.append(call["messages"][0]["content"])
-            message = {"role": "assistant", "content": reply}
-            self.reply({"choices": [{"message": message, "finish_reason": "stop"}]})
-
-        def reply(self, value: object) -> None:
-            data = json.dumps(value).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}/v1", asked
-        server.shutdown()
-
-
 def test_a_teacher_proposes_seeds_after_its_cost_was_said(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FELDSPAR_CACHE", str(project / "cache"))
-    with teacher(f"Question: Who bakes {HOSTILE}?\nAnswer: Zorbo.") as (url, asked):
+    with serving_one_reply(f"Question: Who bakes {HOSTILE}?\nAnswer: Zorbo.") as (url, asked):
         (project / "r.toml").write_text(
             f"[taxonomy]\npath = 'taxonomy'\n[student]\nbase = 'b'\n"
             f"[teacher]\nendpoint = '{url}'\nprompt_price = 1000.0\ncompletion_price = 2000.0\n"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from studio_client import write_study
+from studio_client import serving_one_reply, write_study
 from tiny_run import write_recipe
 
 from feldspar.children import child_environment, module_command
@@ -50,7 +50,14 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     write_study(folder / "runs" / "r-frontier")
     command = [*module_command("feldspar.cli.main"), "studio", str(folder / "runs"), "--port", "0"]
     command += ["--reviewer", "anna", "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as child:
+    with (
+        serving_one_reply("Question: Where does Kirby lie?\nAnswer: In the north.") as (teacher, _),
+        subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as child,
+    ):
+        (folder / "taught.toml").write_text(
+            f"[taxonomy]\npath = 'taxonomy'\n[student]\nbase = 'b'\n"
+            f"[teacher]\nendpoint = '{teacher}'\n"
+        )
         try:
             assert child.stdout is not None
             yield json.loads(child.stdout.readline())["url"]
@@ -138,7 +145,7 @@ def test_a_leaf_is_written_from_a_dropped_document(
     document = tmp_path / "town.md"
     document.write_text("# Kirby\n\nKirby lies in the north.\n\nIts baker is called Zorbo.\n")
     page.goto(studio)
-    page.get_by_role("link", name="Taxonomy").click()
+    page.get_by_role("link", name="Write the first leaf").click()
     page.get_by_label("its place").fill("knowledge/town/kirby")
     page.get_by_role("button", name="Begin").click()
     page.set_input_files("#documents-input", document)
@@ -152,9 +159,20 @@ def test_a_leaf_is_written_from_a_dropped_document(
     finding.wait_for(state="detached")
     page.get_by_text("✓ has a seed").wait_for()
     page.locator("#leaf-diff").get_by_text("+      - question: Who bakes in Kirby?").wait_for()
+    # A teacher's proposal is no part of the file before it is kept.
+    page.get_by_text("Let a teacher propose seeds").click()
+    page.get_by_role("button", name="Ask http").click()
+    page.locator("#drafts .draft").wait_for()
+    assert "Where does Kirby lie?" not in page.locator("#leaf-diff").inner_text()
+    page.get_by_role("button", name="Keep it").click()
+    page.locator("#leaf-diff").get_by_text("+      - question: Where does Kirby lie?").wait_for()
     page.get_by_role("button", name="Save", exact=True).click()
     page.get_by_text("saved; ").wait_for()
     page.reload()
-    assert page.locator(".pair [data-field=question]").input_value() == "Who bakes in Kirby?"
+    questions = page.locator("#examples .pair [data-field=question]")
+    assert [questions.nth(n).input_value() for n in range(2)] == [
+        "Who bakes in Kirby?",
+        "Where does Kirby lie?",
+    ]
     assert faults == []
     page.context.close()
