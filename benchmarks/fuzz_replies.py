@@ -25,6 +25,7 @@ from feldspar.endpoint.calls import (
 from feldspar.endpoint.endpoint import UNHURRIED, Turn
 from feldspar.endpoint.faults import Refused
 from feldspar.endpoint.openai_completions import PromptToken
+from feldspar.endpoint.replicas import ServersHealth
 from feldspar.errors import TeacherError
 from feldspar.generate import FUNNEL_FILE, generate_samples, make_exams, read_funnel
 from feldspar.generate.funnel import FELL_BEFORE
@@ -81,6 +82,7 @@ class MutantModel:
 
     name, revision, place, concurrency = "mutant", "", "in this process", 8
     key = answers_key = "mutant"
+    health = ServersHealth()
 
     def __init__(self, dice: random.Random, share: float) -> None:
         self.dice, self.share = dice, share
