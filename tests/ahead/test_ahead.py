@@ -211,6 +211,7 @@ def test_a_git_lfs_pointer_is_refused_by_the_run(project: Path, server: Server) 
     assert server.num_posts == 0
 
 
+@pytest.mark.slow
 def test_the_reward_pair_is_looked_at(project: Path) -> None:
     save_model(project / "aligned", seed=1, has_template=True)
     save_model(project / "reference", seed=2, has_template=True)

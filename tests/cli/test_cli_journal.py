@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 
+import pytest
 from tiny_run import from_a_shell, write_recipe
 
 from feldspar.teacher import Journal
@@ -17,6 +18,7 @@ base = "model"
 """
 
 
+@pytest.mark.slow
 def test_refusals_are_forgotten_and_answers_stay(tmp_path: Path) -> None:
     write_recipe(tmp_path, RECIPE)
     with Journal(tmp_path / "j.sqlite") as journal:

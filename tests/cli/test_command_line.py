@@ -86,6 +86,7 @@ def test_what_a_user_can_mend_is_one_line(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_server_for_others_needs_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FELDSPAR_API_KEY", raising=False)
     done = from_a_shell("serve", "demo", "--host", "0.0.0.0", cwd=tmp_path)

@@ -167,6 +167,7 @@ def test_scores_are_also_given_without_what_was_touched(run: Path) -> None:
     assert values["skills", "winogrande: untouched"].num_items == 9
 
 
+@pytest.mark.slow
 def test_the_report_lists_them_and_sets_the_run_beside_published_models(run: Path) -> None:
     page = write_report(run).read_text()
     assert "2 items share 13 words in a row" in page

@@ -175,6 +175,7 @@ def test_one_checkpoint_at_a_time_is_rated_as_among_others(bench, checkpoint, tm
     assert rates["single"].key != rates["pairwise"].key
 
 
+@pytest.mark.slow
 def test_a_round_with_more_room_is_answered_anew(bench, checkpoint, tmp_path):
     """Answers of other settings in the same folder were taken for its own."""
     lengths = []

@@ -46,6 +46,7 @@ def funnel(here: Path) -> Funnel:
     return read_funnel(here / "funnel.json")
 
 
+@pytest.mark.slow
 def test_a_leaf_is_asked_until_its_target_is_reached(tmp_path: Path) -> None:
     config = GenerateConfig(target=12)
     with FakeTeacher(judged_one_third) as server:

@@ -68,6 +68,7 @@ def is_running(pid: int) -> bool:
     return state != "Z"
 
 
+@pytest.mark.slow
 def test_a_folder_answers_scores_and_is_known_by_its_content(folder: str) -> None:
     model = LocalModel(folder, Access())
     assert model.key.startswith("toy@")
@@ -195,6 +196,7 @@ def test_a_teacher_may_be_a_folder_or_a_command(folder: str, tmp_path: Path, kin
     assert len(list(tmp_path.glob("run/servers/*"))) == (kind == "command")
 
 
+@pytest.mark.slow
 def test_a_served_teacher_loads_no_torch() -> None:
     code = (
         "import sys, feldspar.prepare, feldspar.teacher, feldspar.models.opening\n"

@@ -201,6 +201,7 @@ def test_the_cards_say_where_it_comes_from(run: Path, tmp_path: Path) -> None:
     assert "DATA.md" in (out / "CHECKSUMS.sha256").read_text()
 
 
+@pytest.mark.slow
 def test_weights_are_published_in_the_precision_of_the_base(tmp_path: Path) -> None:
     base = save_base(tmp_path / "base")
     whole = AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.bfloat16)

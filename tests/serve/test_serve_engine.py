@@ -193,6 +193,7 @@ def test_without_the_key_nothing_is_told(student: Student) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.slow
 def test_too_many_requests_are_told_to_come_again(student: Student) -> None:
     async def run() -> None:
         async with (
@@ -241,6 +242,7 @@ async def _rude(session: aiohttp.ClientSession, url: str, number: int) -> None:
             await asyncio.sleep(10)
 
 
+@pytest.mark.slow
 def test_sixty_four_clients_some_slow_some_rude(student: Student) -> None:
     async def run() -> tuple[list[str], list[str], int, int]:
         async with (

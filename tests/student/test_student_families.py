@@ -123,6 +123,7 @@ def test_low_rank_training_of_a_base_with_its_own_template_freezes_its_tokens():
     assert not student.model.get_output_embeddings().weight.requires_grad
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not GRANITE.is_dir(), reason="no shared tokenizers beside the repository")
 def test_missing_tokens_fit_into_a_padded_vocabulary():
     tokenizer = AutoTokenizer.from_pretrained(GRANITE)

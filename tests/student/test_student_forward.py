@@ -196,6 +196,7 @@ def test_recomputation_keeps_less(tmp_path):
     assert saved[1] < 0.5 * saved[0]
 
 
+@pytest.mark.slow
 def test_the_copy_follows_the_weights(tmp_path):
     student = make_tiny(dtype="bfloat16")
     lines = run(student, tmp_path)

@@ -41,6 +41,7 @@ def test_greedy_is_what_a_plain_model_does(student):
         assert answer.ended == (student.template.stop_id in theirs)
 
 
+@pytest.mark.slow
 def test_an_answer_does_not_depend_on_its_batch(student):
     options = {"temperature": 1.0, "num_answers": 3, "max_new_tokens": 12, "seed": 5}
     together = sample_answers(student, PROMPTS, keys=KEYS, **options)

@@ -201,6 +201,7 @@ def inspected(tree: Path, fetcher: Fetcher | None) -> LeafFile:
     return leaf_file
 
 
+@pytest.mark.slow
 def test_the_named_commit_is_fetched_and_only_its_documents(tmp_path: Path, origin: Origin) -> None:
     tree = knowledge(
         tmp_path, f"{{repo: '{origin.url}', commit: {origin.first}, patterns: ['**/*']}}"
@@ -223,6 +224,7 @@ def test_the_named_commit_is_fetched_and_only_its_documents(tmp_path: Path, orig
     assert again.documents == leaf_file.documents
 
 
+@pytest.mark.slow
 def test_a_shortened_commit_is_completed(tmp_path: Path, origin: Origin) -> None:
     folder = Fetcher(cache=tmp_path, allows_file=True).repository(origin.url, origin.first[:9])
     assert (folder / "phoenix.md").read_text() == "# Phoenix\n\nA bird.\n"

@@ -189,6 +189,7 @@ def mutated(draw: st.DrawFn) -> bytes:
     return bytes(content)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=150,
     deadline=1000,
@@ -255,6 +256,7 @@ def test_every_real_tree_reads_or_says_why_with_a_true_line(
         assert finding.line == 0 or finding.column <= len(lines[finding.line - 1]) + 1
 
 
+@pytest.mark.slow
 @needs_shared
 def test_findings_of_seeds_stand_where_the_seed_does() -> None:
     for name in ("main-2024-07-03", "pr-skills", "pr-knowledge-no-docs"):

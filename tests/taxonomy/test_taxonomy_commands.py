@@ -87,6 +87,7 @@ def test_chunks_of_documents_that_are_absent_is_an_error(taxonomy: Path) -> None
     assert "FT034" in result.output
 
 
+@pytest.mark.slow
 def test_check_loads_neither_torch_nor_transformers(taxonomy: Path) -> None:
     program = (
         "import sys; from feldspar.cli.taxonomy import app\n"

@@ -56,6 +56,7 @@ def qna_of(text: str) -> Qna | None:
 PIECES = ["\t", "  ", " \n", "*.md", "- ", ": ", "|\n", "\n", "version: 9\n", "'", '"', "a", SEED]
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=1000)
 @example("*.md \n\t*.md")
 @example("\xa00\tseed_examples:\n- question: q\n  answer: a\n" + SEED)

@@ -131,6 +131,7 @@ def test_a_bad_table_is_told_with_its_line(tmp_path: Path, name: str, text: str,
 WRITTEN = st.text(st.characters(exclude_categories=["Cs", "Cc"]) | st.just("\n"), min_size=1)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(
     pairs=st.lists(st.tuples(WRITTEN, WRITTEN, WRITTEN), min_size=1, max_size=4),

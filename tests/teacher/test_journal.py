@@ -84,6 +84,7 @@ except DiskError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_with_the_cure_and_loses_nothing(tmp_path: Path) -> None:
     path = tmp_path / "journal.sqlite"
     done = subprocess.run(

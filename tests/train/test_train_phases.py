@@ -105,6 +105,7 @@ def test_select_last_asks_for_no_score(base, tmp_path):
     assert not score.asked
 
 
+@pytest.mark.slow
 def test_a_finished_phase_is_found_again(base, tmp_path):
     phases = [phase("one", source(tmp_path, "a", 40)), phase("two", source(tmp_path, "b", 40))]
     before = train(base, phases, tmp_path / "t")
@@ -169,6 +170,7 @@ def test_a_run_killed_three_times_ends_with_the_same_bytes(tmp_path):
     assert results[0] == results[1]
 
 
+@pytest.mark.slow
 def test_early_signs_are_of_the_first_tenth_of_a_phase(base, tmp_path):
     here = tmp_path / "t"
     train(base, [phase("one", source(tmp_path, "first", 200), batch_samples=20)], here)
@@ -197,6 +199,7 @@ def test_two_processes_train_a_phase_as_one(base, tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_phases_train_low_rank_weights_and_hand_on_plain_models(base, tmp_path):
     pytest.importorskip("peft", reason="the extra feldspar[lora] is not installed")
     own = source(tmp_path, "first", 40)

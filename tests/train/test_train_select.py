@@ -109,6 +109,7 @@ def test_held_out_rows_are_marked_by_the_mean_of_their_trained_tokens(tmp_path):
         assert value == pytest.approx(scored.total / scored.num_tokens, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_phase_may_be_chosen_by_the_likelihood_of_rows_set_apart(tmp_path):
     base = save_base(tmp_path / "base")
     own, apart = source(tmp_path, "own", 40), source(tmp_path, "apart", 30)

@@ -143,6 +143,7 @@ def test_it_ends_when_its_parent_is_killed() -> None:
     assert not is_alive(int(children[0]))
 
 
+@pytest.mark.slow
 def test_it_starts_without_torch() -> None:
     code = (
         "import sys, feldspar.world.serve\n"
