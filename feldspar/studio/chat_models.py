@@ -12,7 +12,7 @@ import shlex
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractAsyncContextManager, ExitStack
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -73,23 +73,35 @@ class ChatModels:
     ) -> AsyncGenerator[str, None]:
         """The answer, piece by piece. Raises RunError where the model cannot be started."""
         model = await self._model(run_path, who)
-        body = {
+        body: dict[str, object] = {
             "model": model.name,
             "messages": [{"role": m.role, "content": m.content} for m in messages],
             "temperature": 0,
-            "max_tokens": MAX_TOKENS,
             "stream": True,
         }
+        # A model that has no room for so long an answer is asked for one that fits.
+        rooms: tuple[dict[str, object], ...] = ({"max_tokens": MAX_TOKENS}, {})
+        for room in rooms:
+            async with self._post(model, body | room) as reply:
+                told = ""
+                if reply.status != 200:
+                    told = (await reply.text())[:500] or f"status {reply.status}"
+                if room and "context_length_exceeded" in told:
+                    continue
+                if told:
+                    raise RunError(f"the model's server refused the question: {told}")
+                async for line in reply.content:
+                    model.asked_at[0] = time.monotonic()
+                    if piece := _piece(line):
+                        yield piece
+                return
+
+    def _post(
+        self, model: _Model, body: dict[str, object]
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         assert self._session is not None
         url = f"{model.url}/chat/completions"
-        async with self._session.post(url, json=body, headers=self._access.headers) as reply:
-            if reply.status != 200:
-                told = (await reply.text())[:500]
-                raise RunError(f"the model's server refused the question: {told}")
-            async for line in reply.content:
-                model.asked_at[0] = time.monotonic()
-                if piece := _piece(line):
-                    yield piece
+        return self._session.post(url, json=body, headers=self._access.headers)
 
     async def _model(self, run_path: Path, who: Who) -> _Model:
         async with self._lock:
