@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise, zip_longest
 from typing import NamedTuple
 
-from feldspar.world.rewording import AskedClause, in_other_words
+from feldspar.world.rewording import AskedClause, as_question, in_other_words, ordered
 
 
 class Asked(NamedTuple):
@@ -172,7 +172,7 @@ def _may_be_place(clause: _Clause, phrase: str) -> bool:
 def _in_forms(clause: _Clause, wanted: _Gap) -> Asked:
     subject = _inside(clause.subject)
     stays = " ".join(part for part in (clause.participle, wanted.left) if part)
-    direct = _direct(clause, wanted, subject, stays)
+    asked = _question(clause, wanted, subject, stays)
     told = _joined(wanted.word, subject, clause.verb, stays, wanted.after)
     echo = _joined(clause.subject, clause.verb, stays, wanted.after, wanted.word)
     framed = [
@@ -184,9 +184,12 @@ def _in_forms(clause: _Clause, wanted: _Gap) -> Asked:
     ]
     if clause.verb in _BE and not clause.participle and wanted.word in ("who", "what"):
         framed[1:1] = [f"Name {subject}."] if clause.subject.startswith("The ") else []
-    others = in_other_words(_question(clause, wanted, subject, stays))
+    others = in_other_words(asked)
     turns = zip_longest(others, framed)
-    forms = [f"{_capital(direct)}?", *(form for turn in turns for form in turn if form)]
+    forms = [
+        as_question(ordered(asked, asked.word, subject)),
+        *(form for turn in turns for form in turn if form),
+    ]
     answer = _joined(clause.subject, clause.verb, clause.participle, wanted.left, wanted.end)
     return Asked(tuple(dict.fromkeys(forms)), f"{answer}.")
 
@@ -197,19 +200,8 @@ def _question(clause: _Clause, wanted: _Gap, subject: str, stays: str) -> AskedC
     return AskedClause(wanted.word, helper, subject, rest, base or clause.participle, wanted.end)
 
 
-def _direct(clause: _Clause, wanted: _Gap, subject: str, stays: str) -> str:
-    if clause.verb in _BE:
-        return _joined(wanted.word, clause.verb, subject, stays, wanted.after)
-    helper, base = _VERBS[clause.verb]
-    return _joined(wanted.word, helper, subject, base, stays, wanted.after)
-
-
 def _joined(*parts: str) -> str:
     return " ".join(part for part in parts if part)
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _inside(subject: str) -> str:

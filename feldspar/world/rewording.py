@@ -32,22 +32,31 @@ class AskedClause(NamedTuple):
 
 def in_other_words(asked: AskedClause) -> list[str]:
     """Questions with the same answer, each once; none where no rule fits."""
-    made = [f"{text[:1].upper()}{text[1:]}?" for rule in _RULES for text in rule(asked)]
+    made = [as_question(text) for rule in _RULES for text in rule(asked)]
     return list(dict.fromkeys(made))
+
+
+def ordered(asked: AskedClause, word: str, subject: str) -> str:
+    """As English asks: `where does the old mill stand`."""
+    return " ".join(part for part in (word, asked.helper, subject, asked.rest) if part)
+
+
+def as_question(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}?"
 
 
 def _by_owner(asked: AskedClause) -> Iterator[str]:
     """`the flag of Orvelin` is `Orvelin's flag`, and `the island of Orvelin` just `Orvelin`."""
     short = _owned(asked.subject)
     if short:
-        yield _ordered(asked, asked.word, short)
+        yield ordered(asked, asked.word, short)
 
 
 def _by_kind_of_time(asked: AskedClause) -> Iterator[str]:
     if asked.word == "when":
         for kind, pattern in _TIMES.items():
             if pattern.search(asked.end):
-                yield _ordered(asked, kind, asked.subject)
+                yield ordered(asked, kind, asked.subject)
                 return
 
 
@@ -58,9 +67,9 @@ def _by_place(asked: AskedClause) -> Iterator[str]:
         elif asked.base in ("live", "work"):
             yield f"at which place {asked.helper} {asked.subject} {asked.rest}"
         elif asked.rest.endswith((" from", " to")):
-            yield _ordered(asked, "which place", asked.subject)
+            yield ordered(asked, "which place", asked.subject)
         else:
-            yield _ordered(asked, f"{asked.end.split(' ')[0]} which place", asked.subject)
+            yield ordered(asked, f"{asked.end.split(' ')[0]} which place", asked.subject)
 
 
 def _by_doer(asked: AskedClause) -> Iterator[str]:
@@ -117,10 +126,6 @@ _RULES = (
     *(_by_doer, _by_name, _by_amount, _by_role),
     *(_by_kind_of_time, _by_place, _by_owner, _by_thing),
 )
-
-
-def _ordered(asked: AskedClause, word: str, subject: str) -> str:
-    return " ".join(part for part in (word, asked.helper, subject, asked.rest) if part)
 
 
 def _owned(subject: str) -> str:
