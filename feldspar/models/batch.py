@@ -10,7 +10,6 @@ whose line failed, or is missing, go into the next file.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from feldspar.endpoint.parameters import Parameters
 from feldspar.endpoint.protocol import field
 from feldspar.endpoint.replicas import ServersHealth
 from feldspar.files import write_text_whole
+from feldspar.keys import content_key
 from feldspar.models.model import CannotScore, Continuations, LogProb
 from feldspar.models.served import model_key
 from feldspar.progress import SILENT, Progress
@@ -197,8 +197,7 @@ class BatchModel:
 
 def request_id(body: Json) -> str:
     """By which a request is found in the files: of its content."""
-    text = json.dumps(body, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return content_key(body)[:32]
 
 
 def _lines_of(path: Path) -> Iterator[tuple[str, _Line]]:

@@ -1,7 +1,6 @@
 """The log-ratio reward: how much likelier the aligned model finds an answer than its base does."""
 
 import gc
-import hashlib
 import logging
 import math
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from feldspar.config import PreferConfig, StudentConfig, TeacherConfig
 from feldspar.errors import RecipeError, TrainingError
+from feldspar.keys import content_key
 from feldspar.models.opening import identity_of
 from feldspar.prefer.served_scorer import Logged, ServedScorer, connect
 from feldspar.progress import SILENT, Progress
@@ -123,8 +123,7 @@ def _served(path: str, server: TeacherConfig, role: Role) -> Checkpoint:
     """A model by its tokenizer's files, and by its name or content."""
     words = words_checkpoint(path)
     identity = identity_of(server, f"prefer.{role}_server")
-    digest = hashlib.sha256(f"{words.digest} {identity}".encode()).hexdigest()
-    return replace(words, digest=digest)
+    return replace(words, digest=content_key(words.digest, identity))
 
 
 def open_scorer(role: Role, pair: RewardPair, student: StudentConfig, log_folder: Path) -> Scorer:

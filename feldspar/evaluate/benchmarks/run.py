@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import json
 import random
 import shutil
 from collections.abc import Iterator, Sequence
@@ -24,6 +23,7 @@ from feldspar.evaluate.benchmarks.tasks import (
 )
 from feldspar.evaluate.examinee import CheckpointExaminee, Examinee, all_examinees, file_name
 from feldspar.files import write_json
+from feldspar.keys import content_key
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Checkpoint, Score
 from feldspar.runs import read_rows, write_rows
@@ -208,7 +208,7 @@ def _key(name: str, config: BenchmarkConfig, model_key: str) -> str:
             digests.append([path.name, hashlib.file_digest(file, "sha256").hexdigest()])
     parts = [VERSION, harness_version(), model_key, name, num_fewshot(config), config.limit]
     parts += [config.chat_template, config.split, digests]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return content_key(parts)
 
 
 def _settings(config: BenchmarkConfig) -> str:

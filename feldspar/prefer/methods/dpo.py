@@ -10,8 +10,6 @@ Shapes: P pairs, B = 2 P token rows, first the chosen, then the rejected.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +21,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from feldspar.files import write_json
+from feldspar.keys import content_key
 from feldspar.prefer.methods.method import EQUAL_WITHIN, PromptRows, TuningRow, best_of
 from feldspar.records import Candidate
 from feldspar.stored import read_stored, reading
@@ -77,8 +76,7 @@ class PreferencePairs:
         self.lengths: NDArray[np.int64] = chosen.lengths + rejected.lengths
         self.counts: NDArray[np.int32] = np.ones(len(chosen), dtype=np.int32)
         """A step's loss is the mean over its pairs."""
-        parts = ["dpo", beta, chosen.key, rejected.key]
-        self.key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        self.key = content_key("dpo", beta, chosen.key, rejected.key)
         self._reference_P2: NDArray[np.float64] = np.zeros((len(chosen), 2))
 
     def prepare(self, scorer: StepScorer, folder: Path) -> None:
