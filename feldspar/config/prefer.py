@@ -17,6 +17,7 @@ from feldspar.config.base import (
     SmallCount,
     Temperature,
 )
+from feldspar.config.reward_prompts import RewardPromptsConfig
 from feldspar.config.teacher import TeacherConfig
 from feldspar.records import Branch
 
@@ -86,6 +87,9 @@ class PreferConfig(Part):
     """None: `train.batch_samples`."""
     normalise: Literal["sum", "mean"] = "sum"
     """Whether an answer's reward is the sum of the log-ratio over its tokens, or their mean."""
+    reward_prompts: RewardPromptsConfig | None = None
+    """What both models of the pair read before a question: what counts in answers of its part of
+    the taxonomy, optionally with examples. Only the log ratio has such prompts. None: none."""
     branches: tuple[Branch, ...] = ("foundational", "compositional")
     """Whose questions are prompts."""
     headroom: Annotated[float | None, Field(gt=0, le=1)] = None
@@ -149,6 +153,11 @@ class PreferConfig(Part):
                 raise ValueError(
                     'prefer.reward = "reward-model" uses no reward pair: take prefer.aligned, '
                     "prefer.base and their servers out"
+                )
+            if self.reward_prompts is not None:
+                raise ValueError(
+                    "prefer.reward_prompts are read by a reward pair, and prefer.reward is "
+                    '"reward-model": take prefer.reward_prompts out'
                 )
         elif self.aligned is None or self.base is None:
             raise ValueError(

@@ -230,6 +230,7 @@ class _Work:
         assert self.student is not None
         assert prefer is not None
         read = prompts * self.made.row_tokens
+        before = prompts * drawn.domain_tokens
         written = prompts * answers * drawn.answer_tokens
         yield GpuJob(
             part=f"{name} answers",
@@ -241,7 +242,7 @@ class _Work:
             yield GpuJob(
                 part=f"{name} {role}",
                 role=role,
-                gpu_hours=self._hours(pair, read + written, 0),
+                gpu_hours=self._hours(pair, read + before + written, 0),
                 gpus_each=self._gpus_each(server, pair),
             )
 

@@ -27,6 +27,7 @@ from feldspar.prefer.reward import (
     score_answers,
 )
 from feldspar.prefer.reward_model import RewardModel
+from feldspar.prefer.reward_prompts import framed
 from feldspar.prefer.served_policy import ServedPolicy, launched_policy
 from feldspar.progress import Progress
 from feldspar.records import (
@@ -118,7 +119,7 @@ def draw_candidates(
         _draw(policy, shards, num_answers, folder, context)
         for reader in _readers(context.config):
             _score(reader, shards, folder, context)
-        write_rows(path, _rewarded(len(shards), folder, context))
+        write_rows(path, _rewarded(shards, folder, context))
     return path
 
 
@@ -211,9 +212,12 @@ def _score(
         context.progress.task(name, total, "shards", done=total - len(missing)) as task,
     ):
         for number in missing:
-            asked = {prompt.id: prompt.messages for prompt in shards[number]}
+            asked = {
+                prompt.id: framed(prompt.messages, prompt.source, context.config.reward_prompts)
+                for prompt in shards[number]
+            }
             rows = [
-                AnswerRow(messages=asked[draw.prompt], answer=draw.text, ended=draw.ended)
+                AnswerRow(messages=asked[draw.prompt].messages, answer=draw.text, ended=draw.ended)
                 for draw in read_rows(_shard(folder / "drawn", number), Draw)
             ]
             write_rows(_shard(folder / reader, number), read(rows))
@@ -245,8 +249,12 @@ def _reading(reader: str, folder: Path, context: RoundContext) -> Iterator[Answe
         close_scorer(scorer)
 
 
-def _rewarded(num_shards: int, folder: Path, context: RoundContext) -> Iterator[Candidate]:
-    for number in range(num_shards):
+def _rewarded(
+    shards: Sequence[Sequence[Prompt]], folder: Path, context: RoundContext
+) -> Iterator[Candidate]:
+    prompts = context.config.reward_prompts
+    for number, shard in enumerate(shards):
+        domains = {p.id: framed(p.messages, p.source, prompts).domain for p in shard}
         draws = read_rows(_shard(folder / "drawn", number), Draw)
         for draw, reward in zip(draws, _rewards(number, folder, context), strict=True):
             yield Candidate(
@@ -256,6 +264,7 @@ def _rewarded(num_shards: int, folder: Path, context: RoundContext) -> Iterator[
                 ended=draw.ended,
                 num_tokens=draw.num_tokens,
                 reward=reward,
+                domain=domains[draw.prompt],
             )
 
 
