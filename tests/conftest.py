@@ -1,8 +1,9 @@
 """For all tests: torch on one thread, since small models are waiting, not computing, on more; and
-short pauses, since the servers of tests need none."""
+short pauses, since the servers of tests need none; and Ctrl-C heard by tests in the background."""
 
 import gc
 import os
+import signal
 from pathlib import Path
 
 import filelock
@@ -19,6 +20,10 @@ for name, value in WAITING.items():
 
 retry.FIRST_PAUSE_SECONDS = 0.01
 journal.BATCH_SECONDS = 0.002
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As a shell leaves it for what it starts with `&`.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:
