@@ -68,6 +68,8 @@ def reward_pair(subject: Subject) -> str | None:
         there = _folder(subject, config.reward_model, config.reward_model)
         if isinstance(there, Note) or config.reward == "reward-model":
             return there if isinstance(there, Note) else "the reward model is there"
+    if config.reward == "reward-model":
+        return None
     assert config.aligned is not None
     assert config.base is not None
     if config.aligned == config.base and config.aligned_server == config.base_server:

@@ -45,6 +45,10 @@ class PreferConfig(Part):
     reward_model: OptionalPath = None
     """A scalar reward model, as a sequence classifier with one output and its own chat template: a
     folder or hub id. Beside a log ratio it is a control of `feldspar agree` alone. None: none."""
+    reward_model_server: TeacherConfig | None = None
+    """In place of `reward_model`: what computes it, an `endpoint` or a `command` that classifies
+    conversations at `/classify`, as vLLM does, in its own tokenizer and chat template. Needs the
+    `model`'s name. None: computed locally."""
     policy_server: TeacherConfig | None = None
     """A `command` that samples the answers; `{model}` is the folder of each round's model. It is
     started for each model that must answer and stopped before anything else is computed. `model`
@@ -117,6 +121,24 @@ class PreferConfig(Part):
             )
         return server
 
+    @field_validator("reward_model_server")
+    @classmethod
+    def _classifies(cls, server: TeacherConfig | None) -> TeacherConfig | None:
+        if server is None:
+            return None
+        is_elsewhere = server.is_embedded or server.batch or server.folder is not None
+        if is_elsewhere or server.protocol != "openai":
+            raise ValueError(
+                "prefer.reward_model_server needs an `endpoint` (a URL that ends in /v1) or a "
+                "`command`; a folder's model is named by prefer.reward_model"
+            )
+        if server.model is None:
+            raise ValueError(
+                "prefer.reward_model_server needs the `model` that it serves: rewards are kept "
+                "under its name, so that another model's are never taken for them"
+            )
+        return server
+
     @field_validator("policy_server", mode="before")
     @classmethod
     def _policy_is_called_by_its_folder(cls, given: object) -> object:
@@ -144,11 +166,30 @@ class PreferConfig(Part):
             )
         return server
 
+    @property
+    def has_reward_model(self) -> bool:
+        """Whether one is named, here or on a server."""
+        return self.reward_model is not None or self.reward_model_server is not None
+
+    @property
+    def reward_model_name(self) -> str:
+        """Of the one that is named, for people."""
+        server = self.reward_model_server
+        return self.reward_model or (server.title if server is not None else "")
+
     @model_validator(mode="after")
     def _reward_has_its_models(self) -> PreferConfig:
+        if self.reward_model is not None and self.reward_model_server is not None:
+            raise ValueError(
+                "prefer.reward_model is computed locally and prefer.reward_model_server by a "
+                "server: name one of the two"
+            )
         if self.reward == "reward-model":
-            if self.reward_model is None:
-                raise ValueError('prefer.reward = "reward-model" needs prefer.reward_model')
+            if not self.has_reward_model:
+                raise ValueError(
+                    'prefer.reward = "reward-model" needs prefer.reward_model, or '
+                    "prefer.reward_model_server"
+                )
             if self.aligned or self.base or self.aligned_server or self.base_server:
                 raise ValueError(
                     'prefer.reward = "reward-model" uses no reward pair: take prefer.aligned, '

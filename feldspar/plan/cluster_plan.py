@@ -238,7 +238,10 @@ class _Work:
             gpu_hours=self._hours(self.student, read, written),
             gpus_each=self._gpus_each(prefer.policy_server, self.student),
         )
-        for role, server in (("aligned", prefer.aligned_server), ("base", prefer.base_server)):
+        readers = {"aligned": prefer.aligned_server, "base": prefer.base_server}
+        if prefer.reward == "reward-model":
+            readers = {"reward model": prefer.reward_model_server}
+        for role, server in readers.items():
             yield GpuJob(
                 part=f"{name} {role}",
                 role=role,

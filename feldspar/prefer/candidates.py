@@ -4,6 +4,7 @@
     FOLDER/server.log                what the server said that drew them, where one did
     FOLDER/aligned_server.log        the same of a command that computed the aligned model
     FOLDER/aligned/00000.jsonl.zst   their log-probabilities; FOLDER/base/... alike
+    FOLDER/reward_model_server.log   and of one that computed a reward model
     FOLDER/reward-model/00000.jsonl.zst   in place of these two, the rewards of a reward model
     FOLDER/candidates.jsonl.zst      all with their rewards, last
 
@@ -26,7 +27,7 @@ from feldspar.prefer.reward import (
     open_scorer,
     score_answers,
 )
-from feldspar.prefer.reward_model import RewardModel
+from feldspar.prefer.reward_model import open_reward_model
 from feldspar.prefer.reward_prompts import framed
 from feldspar.prefer.served_policy import ServedPolicy, launched_policy
 from feldspar.progress import Progress
@@ -236,9 +237,11 @@ def _readers(config: PreferConfig) -> tuple[str, ...]:
 def _reading(reader: str, folder: Path, context: RoundContext) -> Iterator[AnswersRead]:
     """The model, loaded or asked; gone from memory after the block."""
     if reader == BY_MODEL:
-        assert context.config.reward_model is not None
-        model = RewardModel(context.config.reward_model, context.student)
-        yield lambda rows: [ModelReward(value=value) for value in model.read(rows)]
+        model = open_reward_model(context.config, context.student, folder)
+        try:
+            yield lambda rows: [ModelReward(value=value) for value in model.read(rows)]
+        finally:
+            model.close()
         return
     assert context.pair is not None
     role: Role = "aligned" if reader == "aligned" else "base"

@@ -164,7 +164,7 @@ Then preference tuning ({{ recipe.prefer.method }}): up to \
 {% if recipe.prefer.reward_prompts %}, which read a prompt of each question's domain first\
 {% endif %}, \
 {% else %}the reward model
-`{{ name_of(recipe.prefer.reward_model) }}`, {% endif -%}
+`{{ name_of(recipe.prefer.reward_model_name) }}`, {% endif -%}
 in at most {{ recipe.prefer.num_rounds }} round{{ "s" if recipe.prefer.num_rounds > 1 }}.
 {% endif %}
 ## How to prompt
