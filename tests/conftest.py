@@ -21,9 +21,12 @@ for name, value in WAITING.items():
 retry.FIRST_PAUSE_SECONDS = 0.01
 journal.BATCH_SECONDS = 0.002
 
+# What is ignored here stays so in every child: SIGINT of what a shell started with `&`,
+# SIGHUP under nohup.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # As a shell leaves it for what it starts with `&`.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_finish() -> None:
