@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from preference_prompts import COMPOSITIONS, PROMPT_ARMS, heeding_row, prompts_of
 
 from feldspar.config import PreferConfig, StudentConfig, TrainConfig, WorldConfig
 from feldspar.files import write_json
@@ -57,7 +58,6 @@ from feldspar.world.truth import World
 
 WORLD = WorldConfig(seed=1, num_old=80, num_new=48)
 KINDS = ("everything", "later", "ago", "older", "uses", "smallest", "last", "sort")
-COMPOSITIONS = ("later", "ago", "older", "uses")
 HEADROOM = 0.8
 TEST_DRAWS = 4
 PAIR_STEPS, SFT_STEPS, BATCH = 200, 260, 64
@@ -73,9 +73,12 @@ class Scene(NamedTuple):
     has_free_wording: bool = False
     """Descriptions of one to four facts in any order and wording, so that a right answer may be
     short or long, and there are many; otherwise each question has one right answer."""
+    has_heeding_pair: bool = False
+    """Whether the pair was taught to heed domain prompts (preference_prompts.py)."""
 
 
 ONE_ANSWER = Scene(KINDS, 40, 24)
+HEEDED = ONE_ANSWER._replace(has_heeding_pair=True)
 FREE = Scene(("everything",), 160, 96, has_free_wording=True)
 LENGTHS = {"aligned": (1, 3, 6, 10), "base": (5, 5, 5, 5), "sft": (5, 5, 5, 5)}
 """Weights of one to four facts in a freely worded description."""
@@ -96,7 +99,12 @@ ARMS: dict[str, dict[str, Any]] = {
     "free wording, no reference": {"control": False},
     "free wording, wrong reference": {"base": "student", "control": False},
     "free wording, mean over tokens": {"normalise": "mean", "control": False},
+    **PROMPT_ARMS,
 }
+
+
+def scene_of(arm: str) -> Scene:
+    return {"heeded": HEEDED, "free": FREE}.get(arm.replace(",", " ").split()[0], ONE_ANSWER)
 
 
 def draw(kind: str, world: World, rng: random.Random) -> Solution:
@@ -217,8 +225,13 @@ def make_pair(world: World, scene: Scene, parts: dict[str, str], runs: Path) -> 
         rng = random.Random(f"pair {role}")
         writer = writer_of(world, scene, role, rng)
         solutions = (any_solution(world, scene, rng) for _ in range(BATCH * PAIR_STEPS))
-        rows = [row(i, solution, writer(solution)) for i, solution in enumerate(solutions)]
-        made[role] = runs / f"pair{'-free' * scene.has_free_wording}-{role}"
+        if scene.has_heeding_pair:
+            err = writer_of(world, scene, "base", rng)
+            rows = [heeding_row(i, s, role, err, rng) for i, s in enumerate(solutions)]
+        else:
+            rows = [row(i, solution, writer(solution)) for i, solution in enumerate(solutions)]
+        kind = "-free" * scene.has_free_wording + "-heeding" * scene.has_heeding_pair
+        made[role] = runs / f"pair{kind}-{role}"
         train_model(start, rows, made[role], 1e-3, number)
         start = made[role]
     return made
@@ -243,6 +256,12 @@ class Questions:
             self.tests += [(kind, prompt) for prompt in asked[: scene.tests_per_kind]]
         self.texts = {p.messages[0].content for p in self.prompts}
         self.texts |= {p.messages[0].content for _, p in self.tests}
+
+    def example(self, kind: str, world: World, seed: int) -> Solution:
+        """One of a kind that is not asked."""
+        rng = random.Random(f"example {seed} {kind}")
+        drawn = (draw(kind, world, rng) for _ in range(10_000))
+        return next(solution for solution in drawn if solution.question not in self.texts)
 
 
 def make_sft(
@@ -328,7 +347,7 @@ def do_arm(name: str, seed: int, runs: Path) -> None:
     assert world is not None
     parts = make_world(WORLD, cache_folder(), {"student", "aligned", "reward-base"}, SILENT)
     settings = dict(ARMS[name])
-    scene = FREE if name.startswith("free wording") else ONE_ANSWER
+    scene, told = scene_of(name), settings.pop("told", None)
     pair = make_pair(world, scene, parts, runs)
     questions = Questions(world, scene, seed)
     sft = make_sft(world, scene, parts, questions, seed, runs)
@@ -349,6 +368,8 @@ def do_arm(name: str, seed: int, runs: Path) -> None:
             "aligned": str(pair["aligned"]), "num_answers": 16, "num_rounds": 3, "num_epochs": 2,
             "learning_rate": 3e-4, "batch_samples": 32, "stop_at_plateau": False,
             "max_new_tokens": MAX_NEW_TOKENS,
+            "reward_prompts": told
+            and prompts_of(told, {k: questions.example(k, world, seed) for k in scene.kinds}),
             **settings, "base": str(pair[settings.get("base", "base")]),
         }
     )  # fmt: skip
@@ -378,7 +399,7 @@ def run_all(arms: Sequence[str], seeds: Sequence[int], runs: Path, jobs: int) ->
     todo = [(arm, seed) for arm in arms for seed in seeds]
     todo = [(a, s) for a, s in todo if not (folder_of(a, s, runs) / "result.json").exists()]
     # The first of a scene makes its pair, and the first of a seed its start: no two at a time.
-    first = {(arm.startswith("free"), seed): (arm, seed) for arm, seed in reversed(todo)}
+    first = {(scene_of(arm), seed): (arm, seed) for arm, seed in reversed(todo)}
     makers = [pair for pair in todo if pair in first.values()]
     rest = [pair for pair in todo if pair not in makers]
     for stage in (*([maker] for maker in makers), rest):

@@ -27,8 +27,11 @@ READING = "## What it says"
 ORDER = (
     MAIN, "no-reference", "wrong-reference", "N-=-4", "N-=-64", "mean-over-tokens",
     "restart-from-SFT", "DPO", FREE, "free-wording-no-reference",
-    "free-wording-wrong-reference", "free-wording-mean-over-tokens",
+    "free-wording-wrong-reference", "free-wording-mean-over-tokens", "domain-prompts",
+    "examples-in-context", "heeded-no-prompts", "heeded-domain-prompts",
+    "heeded-prompts-and-examples", "heeded-another-domain's-prompts",
 )  # fmt: skip
+PROMPTED = ORDER[ORDER.index("domain-prompts") :]
 ROUNDS = (1, 2, 3)
 STUDENT_T = {1: 12.71, 2: 4.303, 3: 3.182, 4: 2.776}
 """97.5 % quantiles by degrees of freedom."""
@@ -70,8 +73,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def released_quality(rows: Sequence[dict[str, Any]]) -> list[float]:
-    phases = [next(r["phase"] for r in row["rounds"] if r["released"]) for row in rows]
-    return [row["measured"][p]["quality"] for row, p in zip(rows, phases, strict=True)]
+    """Of the round that is released; of the start, where none is."""
+    phases = [next((r["phase"] for r in row["rounds"] if r["released"]), None) for row in rows]
+    return [
+        (row["measured"][phase] if phase else row["start"])["quality"]
+        for row, phase in zip(rows, phases, strict=True)
+    ]
 
 
 def quality_table(results: Results) -> str:
@@ -134,6 +141,22 @@ def reward_table(found: Sequence[dict[str, Any]]) -> str:
     return table(["", "round 1", "round 2", "round 3"], rows)
 
 
+def truth_table(results: Results) -> str:
+    """How the reward of each arm goes with the truth in round 1, before anything is tuned on it."""
+    rows = [
+        [
+            arm.replace("-", " "),
+            str(len(found)),
+            *(
+                interval([row["agreement"][key] for row in found])
+                for key in ("pairs", "correlation")
+            ),
+        ]
+        for arm, found in results.items()
+    ]
+    return table(["arm", "seeds", "pairs in which the better has the higher reward", "r"], rows)
+
+
 def make_page(results: Results, reading: str) -> str:
     main = results[MAIN]
     seconds = sum(row["cpu_seconds"] for found in results.values() for row in found)
@@ -141,6 +164,8 @@ def make_page(results: Results, reading: str) -> str:
         interval([row["agreement"][key] for row in main]) for key in ("pairs", "correlation")
     )
     start = [row["start"]["quality"] for row in main]
+    free = results.get(FREE)
+    reward_of_free = f"Where wording is free:\n\n{reward_table(free)}\n\n" if free else ""
     return f"""# What the log-ratio reward and its rounds do in the micro-world
 
 One world and one reward pair; each seed has its own SFT start, prompts, questions and draws. The
@@ -155,6 +180,13 @@ Student's t.
 
 - The better of two answers to a prompt has the higher reward: {pairs} of such pairs.
 - Pearson's r of reward and quality, each prompt's mean taken out: {correlation}.
+
+{truth_table(results)}
+
+In the "domain prompts" and "examples in context" arms the study's own pair reads a sentence on what
+counts in each kind of question, or one solved question; it never saw a prompt. In the "heeded" arms
+the aligned model was taught to be right where it is told what counts in the question's domain, and
+to err as its base does elsewhere (`benchmarks/preference_prompts.py`).
 
 ## Quality by round
 
@@ -182,11 +214,7 @@ in nats:
 
 {reward_table(main)}
 
-Where wording is free:
-
-{reward_table(results[FREE])}
-
-![Quality by round](FIGURE)
+{reward_of_free}![Quality by round](FIGURE)
 
 {os.cpu_count()} cores, {platform.processor() or platform.machine()}, one thread an arm, Python
 {platform.python_version()}, torch {version("torch")}, transformers {version("transformers")};
@@ -198,12 +226,18 @@ Again: `python benchmarks/preference.py --runs FOLDER`, then
 
 def draw_figure(results: Results, path: Path) -> None:
     """Quality by round, an arm a line; bars are standard errors over seeds."""
-    figure, panels = pyplot.subplots(2, 1, figsize=(9.0, 8.4), sharex=True)
-    free = {arm: found for arm, found in results.items() if arm.startswith("free")}
-    rest = {arm: found for arm, found in results.items() if arm not in free}
-    for axes, shown, title in zip(
-        panels, (rest, free), ("One right answer a question", "Free wording"), strict=True
-    ):
+    free = [arm for arm in ORDER if arm.startswith("free")]
+    parts = {
+        "One right answer a question": [a for a in ORDER if a not in (*free, *PROMPTED)],
+        "Free wording": free,
+        "Prompts of the reward pair": PROMPTED,
+    }
+    there = {title: [arm for arm in arms if arm in results] for title, arms in parts.items()}
+    shown_in = {title: {a: results[a] for a in arms} for title, arms in there.items() if arms}
+    size = (9.0, 4.2 * len(shown_in))
+    figure, grid = pyplot.subplots(len(shown_in), 1, figsize=size, sharex=True, squeeze=False)
+    panels = grid[:, 0]
+    for axes, (title, shown) in zip(panels, shown_in.items(), strict=True):
         for number, (arm, found) in enumerate(shown.items()):
             name = arm.replace("-", " ").removeprefix("free wording ")
             draw_line(axes, found, "round", name, f"C{number}", "-")
@@ -211,7 +245,7 @@ def draw_figure(results: Results, path: Path) -> None:
         axes.set_title(title)
         axes.set_ylabel("quality at temperature 1 ± standard error")
         axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
-    panels[1].set_xticks(range(4), ["SFT", "round 1", "round 2", "round 3"])
+    panels[-1].set_xticks(range(4), ["SFT", "round 1", "round 2", "round 3"])
     figure.tight_layout()
     figure.savefig(path, dpi=110)
 

@@ -177,7 +177,7 @@ def foresee(recipe: Recipe, progress: Progress) -> Written:
             expected_samples(leaves, config, recipe.seed),
             sum(expected_tokens(leaves, config, recipe.seed).values()),
             estimate_generation(leaves, config, recipe.seed),
-            left_out,
+            [*left_out, *reward_prompt_faults(recipe, leaves)],
         )
     wanted: dict[Branch, int] = {branch: getattr(volume, branch) for branch in BRANCHES}
     foreseen = foresee_volume(wanted, config, recipe.seed)
@@ -250,6 +250,15 @@ def preference_volume(recipe: Recipe, written: Written) -> PreferenceVolume | No
         return None
     num_prompts = sum(written.samples[branch] for branch in recipe.prefer.branches)
     return volume(recipe.prefer, num_prompts)
+
+
+def reward_prompt_faults(recipe: Recipe, leaves: Sequence[Leaf]) -> list[str]:
+    """Domains of the reward pair's prompts that no question is of, as far as leaves are known."""
+    from feldspar.prefer.reward_prompts import PlacedLeaf, unused_domains
+
+    if recipe.prefer is None or not leaves:
+        return []
+    return list(unused_domains(recipe.prefer, (PlacedLeaf(x.path, x.branch) for x in leaves)))
 
 
 def row_tokens(recipe: Recipe, written: Written, data: Iterable[Path | EarlierRows]) -> int:

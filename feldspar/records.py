@@ -374,7 +374,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """One sampled answer with its reward."""
+    """One sampled answer with its reward. `domain`: whose prompt the reward pair read first."""
 
     prompt: str
     draw: int
@@ -382,6 +382,7 @@ class Candidate:
     ended: bool
     num_tokens: int
     reward: float
+    domain: str = ""
 
 
 class Estimate(NamedTuple):
@@ -404,17 +405,16 @@ class PreferenceVolume(NamedTuple):
 
     num_rounds: int
     prompts: int
-    """Of one round."""
     answers: int
-    """To each of them."""
+    """Of one round, and to each of them."""
     held_out_prompts: int
-    """Answered by the start, and by each model that a round makes."""
     held_out_answers: int
-    """To each of them."""
+    """Answered by the start, and by each model that a round makes; and answers to each of them."""
     models_per_round: int
     """2 with a control, else 1."""
     answer_tokens: int
-    """Most tokens of an answer."""
+    domain_tokens: int = 0
+    """Most tokens of an answer, and of what the reward pair reads before a question."""
 
 
 class MemoryEstimate(NamedTuple):

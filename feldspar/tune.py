@@ -49,7 +49,9 @@ def tune(
 def _models(config: PreferConfig) -> dict[str, Path]:
     """What rewards, by its role: the pair, or the reward model."""
     if config.reward == "reward-model":
-        assert config.reward_model is not None
+        # Of a server it is the name and revision in the recipe that decide.
+        if config.reward_model is None:
+            return {}
         return {"reward model": find_model(config.reward_model)}
     pair = find_pair(config)
     return {"aligned": Path(pair.aligned.path), "base": Path(pair.base.path)}

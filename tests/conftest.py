@@ -1,8 +1,9 @@
 """For all tests: torch on one thread, since small models are waiting, not computing, on more; and
-short pauses, since the servers of tests need none."""
+short pauses, since the servers of tests need none; and Ctrl-C heard by tests in the background."""
 
 import gc
 import os
+import signal
 from pathlib import Path
 
 import filelock
@@ -19,6 +20,13 @@ for name, value in WAITING.items():
 
 retry.FIRST_PAUSE_SECONDS = 0.01
 journal.BATCH_SECONDS = 0.002
+
+# What is ignored here stays so in every child: SIGINT of what a shell started with `&`,
+# SIGHUP under nohup.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_finish() -> None:

@@ -24,6 +24,7 @@ LOOKS: tuple[tuple[str, Look], ...] = (
     ("base", models.base),
     ("licence", models.licence),
     ("reward pair", models.reward_pair),
+    ("reward prompts", models.reward_prompts),
     ("folders", models.folders_of_roles),
     ("commands", servers.commands),
     ("cluster", servers.cluster),

@@ -8,14 +8,16 @@ from pathlib import Path
 from feldspar.ahead.checks import Note, Subject
 from feldspar.config import StudentConfig, TeacherConfig
 from feldspar.config.load import PACKAGE
-from feldspar.errors import RecipeError, TrainingError
+from feldspar.errors import RecipeError, TaxonomyError, TrainingError
 from feldspar.files import write_json
+from feldspar.prefer.reward_prompts import PlacedLeaf, check_turns, unused_domains
 from feldspar.runs import cache_folder
 from feldspar.student.bases.find import file_at_hand, is_file_base, look_into
 from feldspar.student.bases.origin import says_of_origin
 from feldspar.student.hub import hub_name
 from feldspar.student.model_sizes import find_config
 from feldspar.student.template.choose import has_chat_template
+from feldspar.taxonomy import find_leaves
 
 _SUFFIXES = (".safetensors", ".json", ".jinja", ".model", ".txt")
 _CACHE = "checked-models.json"
@@ -66,6 +68,8 @@ def reward_pair(subject: Subject) -> str | None:
         there = _folder(subject, config.reward_model, config.reward_model)
         if isinstance(there, Note) or config.reward == "reward-model":
             return there if isinstance(there, Note) else "the reward model is there"
+    if config.reward == "reward-model":
+        return None
     assert config.aligned is not None
     assert config.base is not None
     if config.aligned == config.base and config.aligned_server == config.base_server:
@@ -96,6 +100,32 @@ def reward_pair(subject: Subject) -> str | None:
     if first != second:
         return Note("both are there; their tokenizers differ, so each reads texts with its own")
     return "both are there, with one tokenizer"
+
+
+def reward_prompts(subject: Subject) -> str | None:
+    """What the reward pair reads first is of leaves that are there, in turns that its chat template
+    writes."""
+    config, taxonomy = subject.recipe.prefer, subject.recipe.taxonomy
+    if config is None or config.reward_prompts is None or not subject.reaches("preferred"):
+        return None
+    assert subject.named.prefer is not None
+    assert config.aligned is not None
+    assert taxonomy is not None, "the recipe was checked"
+    try:
+        places = find_leaves(taxonomy)
+    except TaxonomyError:
+        return Note("known when the taxonomy is there")
+    leaves = (PlacedLeaf(place.path, place.branch) for place in places if place.branch is not None)
+    if faults := list(unused_domains(config, leaves)):
+        raise RecipeError(faults[0])
+    named = subject.named.prefer.aligned or config.aligned
+    is_served = config.aligned_server is not None
+    folder = _folder(subject, config.aligned, named, has_weights=not is_served)
+    if isinstance(folder, Note):
+        return folder
+    check_turns(str(folder), config.reward_prompts)
+    num_domains = len(config.reward_prompts.domain)
+    return f"{num_domains} domains; {config.aligned}'s chat template writes them"
 
 
 def folders_of_roles(subject: Subject) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 import shutil
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from feldspar.models.served import NotFound, ServedModel, Wanted, find_served
 from feldspar.runs import open_step
 
 _TRIAL = "Seven is a number between 6 and 8."
+_CLASSIFIER = "prefer.reward_model_server"
 _LATER = "asked after training, so that it may be started by then"
 
 
@@ -78,7 +80,8 @@ def measured(subject: Subject) -> str | None:
 
 
 def reward_servers(subject: Subject) -> str | None:
-    """Those of the reward pair, which must tell log-probabilities of token ids."""
+    """Those of the reward pair, which must tell log-probabilities of token ids; or that of the
+    reward model, which must reward a conversation."""
     config = subject.recipe.prefer
     if config is None or not subject.reaches("preferred") or _is_done(subject, "preferred"):
         return None
@@ -90,6 +93,10 @@ def reward_servers(subject: Subject) -> str | None:
         )
         if server is not None and folder is not None and _has_url(server)
     ]
+    classifier = config.reward_model_server
+    # Beside a log ratio it is a control of `feldspar agree` alone.
+    if config.reward == "reward-model" and classifier is not None and _has_url(classifier):
+        found.append(_tried(_CLASSIFIER, classifier, _reward_one, "rewards conversations"))
     notes = [one for one in found if isinstance(one, Note)]
     return (notes or found or [None])[0]
 
@@ -172,6 +179,16 @@ def _later(config: TeacherConfig, who: str) -> str | None:
 
 
 def _scores(role: str, config: TeacherConfig, folder: str) -> str:
+    return _tried(role, config, lambda s: _try(s, _ids(Path(folder))), "tells log-probabilities")
+
+
+def _tried(
+    role: str,
+    config: TeacherConfig,
+    trial: Callable[[ServedModel], Coroutine[None, None, None]],
+    can: str,
+) -> str:
+    """What a server of a reward can do. Raises TeacherError where it cannot."""
     wanted = Wanted(
         urls=(config.endpoint, *config.endpoints),
         model=config.model,
@@ -180,7 +197,7 @@ def _scores(role: str, config: TeacherConfig, folder: str) -> str:
     )
     try:
         served = find_served(wanted, replace(access_of(config), max_retries=1))
-        asyncio.run(_try(served, _ids(Path(folder))))
+        asyncio.run(trial(served))
     except NotFound as error:
         raise TeacherError(str(error)) from error
     except (Refused, CannotScore) as error:
@@ -189,7 +206,7 @@ def _scores(role: str, config: TeacherConfig, folder: str) -> str:
         if error.why:
             raise TeacherError(error.sentence(role)) from error
         return Note(f"nobody answers at {config.endpoint} now; it is {_LATER}")
-    return f"{served.name} {served.place}, tells log-probabilities"
+    return f"{served.name} {served.place}, {can}"
 
 
 def _ids(folder: Path) -> list[int]:
@@ -206,6 +223,13 @@ def _ids(folder: Path) -> list[int]:
 async def _try(served: ServedModel, prompt: str | list[int]) -> None:
     async with served:
         await served.prompt_tokens(prompt)
+
+
+async def _reward_one(served: ServedModel) -> None:
+    async with served:
+        await served.reward(
+            [{"role": "user", "content": _TRIAL}, {"role": "assistant", "content": "Yes."}]
+        )
 
 
 def _has_url(config: TeacherConfig) -> bool:

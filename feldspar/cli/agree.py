@@ -83,7 +83,21 @@ def _print(found: list[Agreement]) -> None:
         table.add_row(subset, str(agreements[0].num_pairs), *map(_cell, agreements))
     table.caption = "95 % intervals; half would be chance"
     print_table(Console(), table)
+    _print_domains(found)
     _print_sections(_sections(found))
+
+
+def _print_domains(found: list[Agreement]) -> None:
+    """Which domain's prompt the pair read before the questions of which category."""
+    from rich.console import Console
+
+    read: dict[str, list[str]] = {}
+    for agreement in found:
+        if agreement.domain and agreement.by == "log ratio":
+            read.setdefault(agreement.domain, []).append(agreement.subset)
+    for domain, subsets in read.items():
+        line = f"read with the prompt of {domain}: {', '.join(subsets)}"
+        Console().print(line, style="dim", markup=False, highlight=False)
 
 
 def _print_sections(by_way: dict[str, list[RewardSection]]) -> None:

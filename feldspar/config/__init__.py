@@ -43,6 +43,9 @@ from feldspar.config.publish import PublishConfig as PublishConfig
 from feldspar.config.recipe import Recipe as Recipe
 from feldspar.config.recipe import TaxonomyConfig as TaxonomyConfig
 from feldspar.config.recipe import WorldConfig as WorldConfig
+from feldspar.config.reward_prompts import RewardDomainConfig as RewardDomainConfig
+from feldspar.config.reward_prompts import RewardExampleConfig as RewardExampleConfig
+from feldspar.config.reward_prompts import RewardPromptsConfig as RewardPromptsConfig
 from feldspar.config.serve import ServeConfig as ServeConfig
 from feldspar.config.slurm import SlurmConfig as SlurmConfig
 from feldspar.config.student import LoraConfig as LoraConfig

@@ -17,6 +17,7 @@ from feldspar.config.base import (
     SmallCount,
     Temperature,
 )
+from feldspar.config.reward_prompts import RewardPromptsConfig
 from feldspar.config.teacher import TeacherConfig
 from feldspar.records import Branch
 
@@ -44,6 +45,10 @@ class PreferConfig(Part):
     reward_model: OptionalPath = None
     """A scalar reward model, as a sequence classifier with one output and its own chat template: a
     folder or hub id. Beside a log ratio it is a control of `feldspar agree` alone. None: none."""
+    reward_model_server: TeacherConfig | None = None
+    """In place of `reward_model`: what computes it, an `endpoint` or a `command` that classifies
+    conversations at `/classify`, as vLLM does, in its own tokenizer and chat template. Needs the
+    `model`'s name. None: computed locally."""
     policy_server: TeacherConfig | None = None
     """A `command` that samples the answers; `{model}` is the folder of each round's model. It is
     started for each model that must answer and stopped before anything else is computed. `model`
@@ -86,6 +91,9 @@ class PreferConfig(Part):
     """None: `train.batch_samples`."""
     normalise: Literal["sum", "mean"] = "sum"
     """Whether an answer's reward is the sum of the log-ratio over its tokens, or their mean."""
+    reward_prompts: RewardPromptsConfig | None = None
+    """What both models of the pair read before a question: what counts in answers of its part of
+    the taxonomy, optionally with examples. Only the log ratio has such prompts. None: none."""
     branches: tuple[Branch, ...] = ("foundational", "compositional")
     """Whose questions are prompts."""
     headroom: Annotated[float | None, Field(gt=0, le=1)] = None
@@ -110,6 +118,24 @@ class PreferConfig(Part):
             raise ValueError(
                 f"prefer.{info.field_name} needs log-probabilities of token ids, which the "
                 f'protocol "{server.protocol}" does not have; use a server that speaks "openai"'
+            )
+        return server
+
+    @field_validator("reward_model_server")
+    @classmethod
+    def _classifies(cls, server: TeacherConfig | None) -> TeacherConfig | None:
+        if server is None:
+            return None
+        is_elsewhere = server.is_embedded or server.batch or server.folder is not None
+        if is_elsewhere or server.protocol != "openai":
+            raise ValueError(
+                "prefer.reward_model_server needs an `endpoint` (a URL that ends in /v1) or a "
+                "`command`; a folder's model is named by prefer.reward_model"
+            )
+        if server.model is None:
+            raise ValueError(
+                "prefer.reward_model_server needs the `model` that it serves: rewards are kept "
+                "under its name, so that another model's are never taken for them"
             )
         return server
 
@@ -140,15 +166,39 @@ class PreferConfig(Part):
             )
         return server
 
+    @property
+    def has_reward_model(self) -> bool:
+        """Whether one is named, here or on a server."""
+        return self.reward_model is not None or self.reward_model_server is not None
+
+    @property
+    def reward_model_name(self) -> str:
+        """Of the one that is named, for people."""
+        server = self.reward_model_server
+        return self.reward_model or (server.title if server is not None else "")
+
     @model_validator(mode="after")
     def _reward_has_its_models(self) -> PreferConfig:
+        if self.reward_model is not None and self.reward_model_server is not None:
+            raise ValueError(
+                "prefer.reward_model is computed locally and prefer.reward_model_server by a "
+                "server: name one of the two"
+            )
         if self.reward == "reward-model":
-            if self.reward_model is None:
-                raise ValueError('prefer.reward = "reward-model" needs prefer.reward_model')
+            if not self.has_reward_model:
+                raise ValueError(
+                    'prefer.reward = "reward-model" needs prefer.reward_model, or '
+                    "prefer.reward_model_server"
+                )
             if self.aligned or self.base or self.aligned_server or self.base_server:
                 raise ValueError(
                     'prefer.reward = "reward-model" uses no reward pair: take prefer.aligned, '
                     "prefer.base and their servers out"
+                )
+            if self.reward_prompts is not None:
+                raise ValueError(
+                    "prefer.reward_prompts are read by a reward pair, and prefer.reward is "
+                    '"reward-model": take prefer.reward_prompts out'
                 )
         elif self.aligned is None or self.base is None:
             raise ValueError(

@@ -187,6 +187,7 @@ class Recipe(Part):
             "evaluate.mt_bench.judge": mt_bench.judge if mt_bench else None,
             "prefer.aligned_server": prefer.aligned_server if prefer else None,
             "prefer.base_server": prefer.base_server if prefer else None,
+            "prefer.reward_model_server": prefer.reward_model_server if prefer else None,
             "prefer.policy_server": prefer.policy_server if prefer else None,
         }
         return {name: config for name, config in tables.items() if config is not None}
@@ -264,6 +265,7 @@ _COMMAND_TABLES = (
     ("evaluate", "mt_bench", "judge"),
     ("prefer", "aligned_server"),
     ("prefer", "base_server"),
+    ("prefer", "reward_model_server"),
     ("prefer", "policy_server"),
 )
 

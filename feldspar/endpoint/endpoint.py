@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeVar
 
-from feldspar.endpoint import anthropic_messages, openai_chat, openai_completions
+from feldspar.endpoint import anthropic_messages, classify, openai_chat, openai_completions
 from feldspar.endpoint.calls import (
     ChatCall,
     Completions,
@@ -214,6 +214,20 @@ class Endpoint:
         reply = await self._persist(lambda: self._admitted(call, turn, send))
         return openai_completions.read_scores(reply.body, prompt)
 
+    async def outputs(
+        self, messages: Sequence[Mapping[str, str]], turn: Turn = UNHURRIED
+    ) -> list[float] | None:
+        """What a classifier makes of a conversation that ends with an answer; None where the reply
+        does not tell. Raises as `complete`."""
+        call = ChatCall(messages=messages, temperature=0.0, max_tokens=1)
+        body = self.parameters.apply(classify.classify_body(self.model, messages))
+
+        def send() -> Awaitable[HttpReply | Fault]:
+            return self._send(classify.PATH, body, turn)
+
+        reply = await self._persist(lambda: self._admitted(call, turn, send))
+        return classify.read_outputs(reply.body)
+
     async def _persist(self, ask: Callable[[], Awaitable[T | Fault]]) -> T:
         began = self._clock()
         found = await self._retry.persist(ask)
@@ -277,7 +291,9 @@ class Endpoint:
         found: HttpReply | Fault = Fault("refused", "given up")
         try:
             headers = {**self._headers, STAGE_HEADER: turn.stage} if turn.stage else self._headers
-            reply = self._transport.post(server.url + path, body, headers)
+            is_classified = path == classify.PATH
+            url = classify.address(server.url) if is_classified else server.url + path
+            reply = self._transport.post(url, body, headers)
             found = await server.unless_lost(reply)
         finally:
             self._replicas.end(server, found if isinstance(found, Fault) else None)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -137,6 +137,9 @@ class LaunchedModel:
         self, prompt: str | Sequence[int], turn: Turn = UNHURRIED
     ) -> list[PromptToken]:
         return await (await self.served()).prompt_tokens(prompt, turn)
+
+    async def reward(self, messages: Sequence[Mapping[str, str]], turn: Turn = UNHURRIED) -> float:
+        return await (await self.served()).reward(messages, turn)
 
     async def score(
         self, rows: Sequence[Continuations], progress: Progress = SILENT

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -103,6 +103,16 @@ class ServedModel:
                 "by `prompt_logprobs` or by `echo` with `logprobs`; vLLM and `feldspar serve` do"
             )
         raise CannotScore("left log-probabilities of a prompt's tokens out of its answer")
+
+    async def reward(self, messages: Sequence[Mapping[str, str]], turn: Turn = UNHURRIED) -> float:
+        """What a scalar reward model makes of a conversation that ends with an answer. Raises
+        CannotScore where it is none."""
+        found = await self.endpoint.outputs(messages, turn)
+        if found is None:
+            raise CannotScore("returns no number for a conversation at /classify")
+        if len(found) != 1:
+            raise CannotScore(f"returns {len(found)} outputs, and a reward is one")
+        return found[0]
 
     async def score(
         self, rows: Sequence[Continuations], progress: Progress = SILENT

@@ -230,6 +230,7 @@ class _Work:
         assert self.student is not None
         assert prefer is not None
         read = prompts * self.made.row_tokens
+        before = prompts * drawn.domain_tokens
         written = prompts * answers * drawn.answer_tokens
         yield GpuJob(
             part=f"{name} answers",
@@ -237,11 +238,14 @@ class _Work:
             gpu_hours=self._hours(self.student, read, written),
             gpus_each=self._gpus_each(prefer.policy_server, self.student),
         )
-        for role, server in (("aligned", prefer.aligned_server), ("base", prefer.base_server)):
+        readers = {"aligned": prefer.aligned_server, "base": prefer.base_server}
+        if prefer.reward == "reward-model":
+            readers = {"reward model": prefer.reward_model_server}
+        for role, server in readers.items():
             yield GpuJob(
                 part=f"{name} {role}",
                 role=role,
-                gpu_hours=self._hours(pair, read + written, 0),
+                gpu_hours=self._hours(pair, read + before + written, 0),
                 gpus_each=self._gpus_each(server, pair),
             )
 

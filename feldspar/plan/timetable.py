@@ -23,7 +23,8 @@ class GpuJob:
     part: str
     """Jobs of one part run at the same time, parts one after another."""
     role: str
-    """`teacher`, `judge`, `policy`, `aligned`, `base`, `student` (asked) or `training`."""
+    """`teacher`, `judge`, `policy`, `aligned`, `base`, `reward model`, `student` (asked) or
+    `training`."""
     gpu_hours: float
     """Of computing; the start comes on top."""
     gpus_each: int = 1

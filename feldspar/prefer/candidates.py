@@ -4,6 +4,7 @@
     FOLDER/server.log                what the server said that drew them, where one did
     FOLDER/aligned_server.log        the same of a command that computed the aligned model
     FOLDER/aligned/00000.jsonl.zst   their log-probabilities; FOLDER/base/... alike
+    FOLDER/reward_model_server.log   and of one that computed a reward model
     FOLDER/reward-model/00000.jsonl.zst   in place of these two, the rewards of a reward model
     FOLDER/candidates.jsonl.zst      all with their rewards, last
 
@@ -26,7 +27,8 @@ from feldspar.prefer.reward import (
     open_scorer,
     score_answers,
 )
-from feldspar.prefer.reward_model import RewardModel
+from feldspar.prefer.reward_model import open_reward_model
+from feldspar.prefer.reward_prompts import framed
 from feldspar.prefer.served_policy import ServedPolicy, launched_policy
 from feldspar.progress import Progress
 from feldspar.records import (
@@ -118,7 +120,7 @@ def draw_candidates(
         _draw(policy, shards, num_answers, folder, context)
         for reader in _readers(context.config):
             _score(reader, shards, folder, context)
-        write_rows(path, _rewarded(len(shards), folder, context))
+        write_rows(path, _rewarded(shards, folder, context))
     return path
 
 
@@ -211,9 +213,12 @@ def _score(
         context.progress.task(name, total, "shards", done=total - len(missing)) as task,
     ):
         for number in missing:
-            asked = {prompt.id: prompt.messages for prompt in shards[number]}
+            asked = {
+                prompt.id: framed(prompt.messages, prompt.source, context.config.reward_prompts)
+                for prompt in shards[number]
+            }
             rows = [
-                AnswerRow(messages=asked[draw.prompt], answer=draw.text, ended=draw.ended)
+                AnswerRow(messages=asked[draw.prompt].messages, answer=draw.text, ended=draw.ended)
                 for draw in read_rows(_shard(folder / "drawn", number), Draw)
             ]
             write_rows(_shard(folder / reader, number), read(rows))
@@ -232,9 +237,11 @@ def _readers(config: PreferConfig) -> tuple[str, ...]:
 def _reading(reader: str, folder: Path, context: RoundContext) -> Iterator[AnswersRead]:
     """The model, loaded or asked; gone from memory after the block."""
     if reader == BY_MODEL:
-        assert context.config.reward_model is not None
-        model = RewardModel(context.config.reward_model, context.student)
-        yield lambda rows: [ModelReward(value=value) for value in model.read(rows)]
+        model = open_reward_model(context.config, context.student, folder)
+        try:
+            yield lambda rows: [ModelReward(value=value) for value in model.read(rows)]
+        finally:
+            model.close()
         return
     assert context.pair is not None
     role: Role = "aligned" if reader == "aligned" else "base"
@@ -245,8 +252,12 @@ def _reading(reader: str, folder: Path, context: RoundContext) -> Iterator[Answe
         close_scorer(scorer)
 
 
-def _rewarded(num_shards: int, folder: Path, context: RoundContext) -> Iterator[Candidate]:
-    for number in range(num_shards):
+def _rewarded(
+    shards: Sequence[Sequence[Prompt]], folder: Path, context: RoundContext
+) -> Iterator[Candidate]:
+    prompts = context.config.reward_prompts
+    for number, shard in enumerate(shards):
+        domains = {p.id: framed(p.messages, p.source, prompts).domain for p in shard}
         draws = read_rows(_shard(folder / "drawn", number), Draw)
         for draw, reward in zip(draws, _rewards(number, folder, context), strict=True):
             yield Candidate(
@@ -256,6 +267,7 @@ def _rewarded(num_shards: int, folder: Path, context: RoundContext) -> Iterator[
                 ended=draw.ended,
                 num_tokens=draw.num_tokens,
                 reward=reward,
+                domain=domains[draw.prompt],
             )
 
 

@@ -2,9 +2,10 @@
 
 import math
 
-from feldspar.config import PreferConfig, TrainConfig
+from feldspar.config import PreferConfig, RewardPromptsConfig, TrainConfig
 from feldspar.prefer.prompts import HELD_OUT_ANSWERS, HELD_OUT_SHARE, MAX_HELD_OUT
 from feldspar.records import Estimate, PreferenceVolume
+from feldspar.tokens.count import guess_tokens
 
 FLOAT_BYTES = 4
 BYTES_PER_CANDIDATE = 250
@@ -47,4 +48,15 @@ def volume(config: PreferConfig, num_prompts: int) -> PreferenceVolume:
         held_out_answers=HELD_OUT_ANSWERS,
         models_per_round=2 if config.control else 1,
         answer_tokens=config.max_new_tokens,
+        domain_tokens=_domain_tokens(config.reward_prompts),
     )
+
+
+def _domain_tokens(config: RewardPromptsConfig | None) -> int:
+    if config is None:
+        return 0
+    texts = [
+        " ".join([domain.text, *(f"{e.question} {e.answer}" for e in domain.examples)])
+        for domain in config.domain
+    ]
+    return max(guess_tokens(text) for text in (config.default, *texts))

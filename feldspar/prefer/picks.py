@@ -1,7 +1,8 @@
 """Once through a round's candidates: the rows that its method makes of them, and what was there."""
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import NamedTuple
@@ -40,6 +41,8 @@ class Figures:
     """Candidates that did not come to their end."""
     num_prompts: int
     num_picked: int
+    domains: Mapping[str, int]
+    """Prompts by the domain whose prompt the reward pair read; empty where it read none."""
 
 
 class Survey(NamedTuple):
@@ -61,9 +64,11 @@ def survey(candidates: Iterable[Candidate], method: PreferenceMethod, seed: int)
     rewards, lengths = array("d"), array("d")
     num_prompts = num_equal = num_ended = 0
     distinct = 0.0
+    domains: Counter[str] = Counter()
     for prompt, group in groupby(candidates, key=lambda candidate: candidate.prompt):
         drawn = list(group)
         num_prompts += 1
+        domains[drawn[0].domain] += 1
         rewards.extend(candidate.reward for candidate in drawn)
         lengths.extend(candidate.num_tokens for candidate in drawn)
         ended = [candidate for candidate in drawn if candidate.ended]
@@ -88,6 +93,7 @@ def survey(candidates: Iterable[Candidate], method: PreferenceMethod, seed: int)
         unfinished_share=1 - num_ended / len(rewards),
         num_prompts=num_prompts,
         num_picked=len(picks),
+        domains={} if set(domains) == {""} else dict(domains),
     )
     return Survey(picks, figures)
 

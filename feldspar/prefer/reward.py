@@ -18,6 +18,7 @@ from feldspar.config import PreferConfig, StudentConfig, TeacherConfig
 from feldspar.errors import RecipeError, TrainingError
 from feldspar.keys import content_key
 from feldspar.models.opening import identity_of
+from feldspar.prefer.reward_prompts import check_turns
 from feldspar.prefer.served_scorer import Logged, ServedScorer, connect
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Checkpoint
@@ -88,7 +89,8 @@ class RewardPair(NamedTuple):
 
 
 def find_pair(config: PreferConfig) -> RewardPair:
-    """Find both models. Raises where one is missing, or where both are one and the same.
+    """Find both models. Raises where one is missing, where both are one and the same, and where the
+    aligned model's chat template cannot write the recipe's reward prompts.
 
     A server is asked only where the recipe does not name its model.
     """
@@ -116,6 +118,8 @@ def find_pair(config: PreferConfig) -> RewardPair:
             "one model of the reward pair is computed by a server and one here: engines differ in "
             "their rounding, and that difference goes into the reward; have both computed alike"
         )
+    if config.reward_prompts is not None:
+        check_turns(pair.aligned.path, config.reward_prompts)
     return pair
 
 

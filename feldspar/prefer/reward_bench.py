@@ -56,6 +56,27 @@ SUBSETS_2 = ("Factuality", "Precise IF", "Math", "Safety", "Focus", TIES)
 AVERAGE = "average"
 
 
+_ROUTES = {
+    **dict.fromkeys((*SECTIONS["Chat"], *SECTIONS["Chat Hard"]), "compositional_skills"),
+    **dict.fromkeys(SECTIONS["Reasoning"], "foundational_skills"),
+    "Factuality": "knowledge",
+    "Precise IF": "compositional_skills",
+    "Math": "foundational_skills",
+    "Focus": "compositional_skills",
+    TIES: "knowledge",
+}
+
+
+def place_of_subset(subset: str) -> str:
+    """Where in the taxonomy questions of a subset would lie, by which domain prompts are picked.
+
+    Subsets of the benchmarks by our own table, those about safety nowhere; any other name is taken
+    for a path, so that pairs of one's own can be of `knowledge/science`.
+    """
+    is_safety = subset == "Safety" or subset in SECTIONS["Safety"]
+    return "" if is_safety else _ROUTES.get(subset, subset)
+
+
 class Rewarded(NamedTuple):
     """A row with the reward of each of its answers, the chosen ones first."""
 

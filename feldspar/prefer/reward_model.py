@@ -4,12 +4,15 @@ template. A rival of the log ratio in `agree`, and a choice in its place (`prefe
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from feldspar.config import StudentConfig
+from feldspar.config import PreferConfig, StudentConfig
 from feldspar.errors import TrainingError
+from feldspar.prefer.served_reward_model import ServedRewardModel, connect_reward_model
+from feldspar.prefer.served_scorer import Logged
 from feldspar.progress import SILENT, Progress
 from feldspar.student.model import find_device, find_model
 from feldspar.student.model_files import quiet_transformers
@@ -59,6 +62,9 @@ class RewardModel:
                 task.advance()
         return rewards
 
+    def close(self) -> None:
+        """Nothing was started for it."""
+
     def _ids(self, row: AnswerRow) -> list[int]:
         turns = [{"role": m.role, "content": m.content} for m in row.messages]
         turns.append({"role": "assistant", "content": row.answer})
@@ -72,8 +78,13 @@ class RewardModel:
         return [int(token) for token in found]
 
 
-def model_rewards(
-    path: str, rows: Sequence[AnswerRow], student: StudentConfig, progress: Progress = SILENT
-) -> list[float]:
-    """The rewards of a model that is loaded for these rows alone."""
-    return RewardModel(path, student).read(rows, progress)
+def open_reward_model(
+    config: PreferConfig, student: StudentConfig, log_folder: Path
+) -> RewardModel | ServedRewardModel:
+    """The recipe's reward model, loaded or connected to. A server that is started for it logs to
+    `log_folder`; `close` it at last."""
+    if config.reward_model_server is not None:
+        logged = Logged(folder=log_folder, role="reward_model_server")
+        return connect_reward_model(config.reward_model_server, logged)
+    assert config.reward_model is not None
+    return RewardModel(config.reward_model, student)

@@ -59,10 +59,10 @@ class ServedScorer:
         try:
             scored = asyncio.run(self._read(rows, progress))
         except NoAnswers as error:
-            raise _no_answers(error) from error
+            raise no_answers(error) from error
         except Refused as error:
             if error.gave_up:
-                raise _gave_up(self.served.place, error.reason) from error
+                raise gave_up(self.served.place, error.reason) from error
             longest = max(len(r.prompt) + len(ids) for r in rows for ids in r.continuations)
             raise TrainingError(
                 f"{self.name} refuses a prompt of up to {longest} tokens ({error.reason}); lower "
@@ -98,7 +98,7 @@ def connect(
     a prompt given as ids, and where it reads these ids as another text.
     """
     ids = tokenizer(_TRIAL, add_special_tokens=False)["input_ids"]
-    served = unserved_model(config, logged.folder, logged.role) or _find(config)
+    served = unserved_model(config, logged.folder, logged.role) or find_for(config)
     scorer = ServedScorer(
         served=served, tokenizer=tokenizer, template=template, longest=_longest(served, longest)
     )
@@ -110,7 +110,8 @@ def connect(
     return scorer
 
 
-def _find(config: TeacherConfig) -> ServedModel:
+def find_for(config: TeacherConfig) -> ServedModel:
+    """The model of an endpoint. Raises TrainingError where it is not there."""
     wanted = Wanted(
         urls=(config.endpoint, *config.endpoints), model=config.model, revision=config.revision
     )
@@ -119,7 +120,7 @@ def _find(config: TeacherConfig) -> ServedModel:
     except NotFound as error:
         raise TrainingError(str(error)) from error
     except NoAnswers as error:
-        raise _no_answers(error) from error
+        raise no_answers(error) from error
 
 
 def _longest(served: ServedModel | LaunchedModel | LocalModel, longest: float) -> float:
@@ -131,9 +132,9 @@ def _try_out(scorer: ServedScorer, ids: list[int]) -> str:
     try:
         return asyncio.run(_try(scorer, ids))
     except NoAnswers as error:
-        raise _no_answers(error) from error
+        raise no_answers(error) from error
     except Refused as error:
-        raise _gave_up(scorer.served.place, error.reason) from error
+        raise gave_up(scorer.served.place, error.reason) from error
     except CannotScore as error:
         raise TrainingError(
             f"the server {scorer.served.place} {error}, or leave the server out and the model is "
@@ -148,13 +149,15 @@ async def _try(scorer: ServedScorer, ids: list[int]) -> str:
     return "".join(token.text or "" for token in tokens)
 
 
-def _no_answers(error: NoAnswers) -> TrainingError:
+def no_answers(error: NoAnswers) -> TrainingError:
+    """What is raised where no call will be answered."""
     if error.why in ("", "gone"):
-        return _gave_up(error.place, error.reason)
+        return gave_up(error.place, error.reason)
     return TrainingError(error.sentence("server"))
 
 
-def _gave_up(place: str, reason: str) -> TrainingError:
+def gave_up(place: str, reason: str) -> TrainingError:
+    """What is raised where a server fails each time."""
     return TrainingError(
         f"the server {place} does not answer ({reason}); start it, or mend its `endpoint` (a URL "
         f"that ends in /v1), {_KEPT}"

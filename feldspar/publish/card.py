@@ -160,9 +160,11 @@ Then preference tuning ({{ recipe.prefer.method }}): up to \
 {{ "{:,}".format(recipe.prefer.num_prompts) }} prompts with \
 {{ recipe.prefer.num_answers }} answers each, rewarded by \
 {% if recipe.prefer.reward == "log-ratio" %}the log-ratio of
-`{{ name_of(recipe.prefer.aligned) }}` to `{{ name_of(recipe.prefer.base) }}`, \
+`{{ name_of(recipe.prefer.aligned) }}` to `{{ name_of(recipe.prefer.base) }}`\
+{% if recipe.prefer.reward_prompts %}, which read a prompt of each question's domain first\
+{% endif %}, \
 {% else %}the reward model
-`{{ name_of(recipe.prefer.reward_model) }}`, {% endif -%}
+`{{ name_of(recipe.prefer.reward_model_name) }}`, {% endif -%}
 in at most {{ recipe.prefer.num_rounds }} round{{ "s" if recipe.prefer.num_rounds > 1 }}.
 {% endif %}
 ## How to prompt

@@ -78,6 +78,8 @@ class RoundFigures:
     change_high: float
     held_out_control: float | None = None
     scores: dict[str, list[Score]] = field(default_factory=dict)
+    domains: dict[str, int] = field(default_factory=dict)
+    """Prompts by the domain whose prompt the reward pair read."""
 
 
 class RunFiles:

@@ -35,7 +35,7 @@ _BATCH = 2000
 _SAMPLE = TypeAdapter(Sample)
 _TABLE = """
 CREATE TABLE sample (place INTEGER PRIMARY KEY, id TEXT, leaf TEXT, kept INTEGER, reason TEXT,
-                     chunk TEXT, draw INTEGER, teacher TEXT, content TEXT);
+                     chunk TEXT, draw INTEGER, teacher TEXT, review_key TEXT);
 CREATE TABLE body (place INTEGER PRIMARY KEY, row TEXT);
 CREATE TABLE facet (leaf TEXT, reason TEXT, num INTEGER, kept INTEGER);
 CREATE VIRTUAL TABLE words USING fts5(question, answer, context, content='', prefix='2 3',
@@ -48,7 +48,7 @@ CREATE INDEX by_reason ON sample (reason, leaf);
 CREATE INDEX by_kept ON sample (kept, leaf, reason);
 CREATE INDEX by_chunk ON sample (chunk, kept);
 CREATE INDEX by_teacher ON sample (teacher);
-CREATE INDEX by_content ON sample (content);
+CREATE INDEX by_review_key ON sample (review_key);
 INSERT INTO facet SELECT leaf, reason, count(*), sum(kept) FROM sample GROUP BY leaf, reason;
 """
 
@@ -191,7 +191,7 @@ class SampleIndex:
         with self._reading() as db:
             rows = db.execute(
                 "SELECT row FROM sample JOIN body USING (place) "
-                "WHERE content IN (SELECT value FROM json_each(?)) ORDER BY place",
+                "WHERE review_key IN (SELECT value FROM json_each(?)) ORDER BY place",
                 (json.dumps(sorted(keys)),),
             )
             return tuple(_SAMPLE.validate_json(row[0]) for row in rows)
@@ -273,7 +273,7 @@ def _rows_of(query: SampleQuery, reviews: Reviews) -> tuple[str, tuple[str | int
         given.append(query.chunk)
     if query.review:
         is_not = "NOT " if query.review == "open" else ""
-        parts.append(f"content {is_not}IN (SELECT value FROM json_each(?))")
+        parts.append(f"review_key {is_not}IN (SELECT value FROM json_each(?))")
         given.append(json.dumps(_in_state(query.review, reviews)))
     if wanted := _words(query.words):
         # CROSS: words first; SQLite might else look each row up in them.
@@ -335,8 +335,8 @@ def _fill(path: Path, rows: Rows[Sample]) -> None:
 
 def _row(numbered: tuple[int, Sample]) -> tuple[str | int | None, ...]:
     place, s = numbered
-    reason, content = reason_of(s), review_key(s)
-    return place, s.id, s.leaf, int(s.is_kept), reason, s.chunk, s.draw, s.teacher, content
+    reason, key = reason_of(s), review_key(s)
+    return place, s.id, s.leaf, int(s.is_kept), reason, s.chunk, s.draw, s.teacher, key
 
 
 def _batches(rows: Rows[Sample]) -> Iterator[Sequence[tuple[int, Sample]]]:

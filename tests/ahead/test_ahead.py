@@ -229,6 +229,29 @@ def test_the_reward_pair_is_looked_at(project: Path) -> None:
     assert "no such model directory" in refusal(project, pair)
 
 
+def test_reward_prompts_are_of_leaves_and_of_turns_that_the_pair_knows(project: Path) -> None:
+    save_model(project / "aligned", seed=1, has_template=True)
+    said = 'prefer={{aligned="aligned", base="base", reward_prompts={{domain=[{{path="{}"}}]}}}}'
+    rhymes = said.format("compositional_skills/rhymes")
+    assert looked_at(project, rhymes)["reward prompts"].state == "ok"
+    typo = looked_at(project, said.format("compositional_skills/rimes"))["reward prompts"]
+    assert typo.state == "wrong"
+    assert "'compositional_skills/rimes', which no leaf lies in" in typo.says
+    assert "prefer.reward_prompts names 'knowledge'" in refusal(project, said.format("knowledge"))
+    config = project / "aligned" / "tokenizer_config.json"
+    told = json.loads(config.read_text())
+    refuses = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('none') }}{% endif %}"
+    template = project / "aligned" / "chat_template.jinja"
+    written = template.read_text() if template.exists() else told["chat_template"]
+    template.write_text(refuses + written)
+    config.write_text(json.dumps({k: v for k, v in told.items() if k != "chat_template"}))
+    mute = looked_at(project, rhymes)["reward prompts"]
+    assert mute.state == "wrong"
+    assert 'set prefer.reward_prompts.turn = "user"' in mute.says
+    as_user = rhymes.replace("domain=", 'turn="user", domain=')
+    assert looked_at(project, as_user)["reward prompts"].state == "ok"
+
+
 def test_a_reward_server_must_tell_log_probabilities(project: Path, server: Server) -> None:
     save_model(project / "aligned", seed=1, has_template=True)
     servers = f'aligned_server={{endpoint="{server.url}"}}'

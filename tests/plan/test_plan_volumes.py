@@ -70,6 +70,16 @@ def test_without_leaves_and_without_volumes_there_is_nothing_to_plan(tmp_path: P
         planned(recipe, tmp_path)
 
 
+def test_a_reward_prompt_of_no_leaf_is_warned_of(tmp_path: Path) -> None:
+    domains = '{path="compositional_skills/rhymes"}, {path="compositional_skills/rimes"}'
+    prefer = f'prefer={{aligned="a", base="b", reward_prompts={{domain=[{domains}]}}}}'
+    plan = planned(read_recipe(write_project(tmp_path), [prefer]), tmp_path)
+    [warning] = [w for w in plan.warnings if "prefer.reward_prompts" in w]
+    assert "'compositional_skills/rimes', which no leaf lies in" in warning
+    assert plan.preference is not None
+    assert plan.preference.domain_tokens > 20
+
+
 def test_a_probe_times_training_on_a_cpu_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

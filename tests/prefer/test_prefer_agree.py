@@ -3,10 +3,18 @@ import json
 import pytest
 from toy_models import ask
 
-from feldspar.config import PreferConfig, Recipe, StudentConfig
+from feldspar.cli.agree import _print
+from feldspar.config import (
+    PreferConfig,
+    Recipe,
+    RewardDomainConfig,
+    RewardPromptsConfig,
+    StudentConfig,
+)
 from feldspar.errors import RecipeError
 from feldspar.prefer.agree import agree
 from feldspar.prefer.pairs import read_pairs
+from feldspar.prefer.reward_bench import place_of_subset
 from feldspar.progress import SILENT
 from feldspar.trials import agree_with_pairs
 
@@ -93,3 +101,34 @@ def test_of_a_world_only_the_pair_is_made(toy, tmp_path, monkeypatch):
     assert len(agree_with_pairs(recipe, tmp_path, str(path), SILENT)) == 3
     assert list(tmp_path.rglob("taxonomy"))
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_prompts_are_read_by_the_subsets_place_and_shown_beside_none(toy, tmp_path, capsys):
+    rows = [pair(n, "It is lovely.", "It is dreadful.", subset="knowledge/toys") for n in range(2)]
+    rows += [pair(n, "It is lovely.", "It is dreadful.", subset="refusals-offensive") for n in (3,)]
+    said = RewardPromptsConfig(
+        domain=(RewardDomainConfig.model_validate({"path": "knowledge", "text": "Be exact."}),),
+        default="Be kind to people.",
+    )
+    found = agree(
+        read_pairs(pairs_file(tmp_path / "pairs.jsonl", rows)),
+        PreferConfig(aligned=toy["aligned"], base=toy["base"], reward_prompts=said),
+        student=STUDENT,
+        log_folder=tmp_path,
+    )
+    by = {(a.subset, a.by): a for a in found}
+    assert by["knowledge/toys", "log ratio"].domain == "knowledge"
+    assert by["refusals-offensive", "log ratio"].domain == "default"
+    assert by["knowledge/toys", "log ratio without prompts"].domain == ""
+    assert by["knowledge/toys", "log ratio without prompts"].share == 1
+    assert by["all", "log ratio"].domain == ""
+    _print(found)
+    assert "read with the prompt of default: refusals-offensive" in capsys.readouterr().out
+
+
+def test_subsets_of_the_benchmarks_have_their_places():
+    assert place_of_subset("math-prm") == place_of_subset("Math") == "foundational_skills"
+    assert place_of_subset("llmbar-natural") == "compositional_skills"
+    assert place_of_subset("Factuality") == "knowledge"
+    assert place_of_subset("donotanswer") == place_of_subset("Safety") == ""
+    assert place_of_subset("knowledge/science") == "knowledge/science"

@@ -1,15 +1,14 @@
 """Rewards over HTTP: `feldspar serve`'s own layer, and a small server that speaks as vLLM does."""
 
-import asyncio
 import contextlib
 import shlex
 import shutil
-import threading
 from pathlib import Path
 
 import pytest
 import torch
 from aiohttp import web
+from in_threads import in_a_thread
 from toy_models import prompt, save_foreign_model
 
 from feldspar.children import module_command
@@ -48,23 +47,6 @@ ROWS = [
     for messages in QUESTIONS
     for answer, ended in (("It is lovely.", True), (" It is", False), ("", True), ("", False))
 ]
-
-
-@contextlib.contextmanager
-def in_a_thread(open_server):
-    """Enter an async context of a loop in a thread; gives what it gives."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    stack = contextlib.AsyncExitStack()
-    call = lambda what: asyncio.run_coroutine_threadsafe(what, loop).result()  # noqa: E731
-    try:
-        yield call(stack.enter_async_context(open_server()))
-    finally:
-        call(stack.aclose())
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
 
 
 def our_server(path, key=None, **config):

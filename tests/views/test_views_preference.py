@@ -19,6 +19,7 @@ FIGURES = RoundFigures(
     phase="round-1", released=True, best_reward=2.0, mean_reward=1.0, random_reward=1.0,
     best_tokens=4.0, mean_tokens=4.0, length_correlation=0.0, num_prompts=20, num_picked=20,
     held_out_before=0.0, held_out_after=1.0, change_low=0.5, change_high=1.5,
+    domains={"knowledge": 12, "default": 8},
 )  # fmt: skip
 
 
@@ -38,6 +39,7 @@ def candidates() -> Iterator[Candidate]:
                 ended=True,
                 num_tokens=3,
                 reward=reward,
+                domain="knowledge" if n == 1 else "",
             )
 
 
@@ -62,3 +64,27 @@ def test_prompts_are_shown_with_their_answers(tmp_path: Path) -> None:
         (-1.0, 1),
     ]
     assert shown[1].num_drawn == 4
+    assert [prompt.domain for prompt in shown[:3]] == ["", "knowledge", ""]
+
+
+def test_what_the_reward_pair_reads_first_is_shown(tmp_path: Path) -> None:
+    domain = {
+        "path": "knowledge",
+        "text": "Be exact.",
+        "examples": [{"question": "?", "answer": "!"}],
+    }
+    prefer = {
+        "aligned": "a",
+        "base": "b",
+        "reward_prompts": {"default": "Be kind.", "domain": [domain]},
+    }
+    recipe = Recipe.model_validate({**RECIPE.model_dump(exclude_defaults=True), "prefer": prefer})
+    with Run(tmp_path / "r", recipe) as run:
+        do_step(run, "prompts", prompts)
+        do_step(run, "preferred", preferred)
+    view = preference_of(RunFiles(tmp_path / "r"))
+    assert view.unit == "nats"
+    assert view.domains == (
+        ("knowledge", "Be exact.", 1, 12),
+        ("default", "Be kind.", 0, 8),
+    )
