@@ -51,7 +51,7 @@ class RayPlaces:
             group.let_go()
             group.wait(is_asked=True)
 
-    def _placed(self, engine: RayEngine) -> _Placed:
+    def _placed(self, engine: RayEngine) -> _PlacedGroup:
         """Ask for all places that the nodes have, until they are there."""
         until = time.monotonic() + self._config.start_seconds
         while True:
@@ -68,7 +68,7 @@ class RayPlaces:
                     log.warning(
                         "%d of %d workers train: there is no node for more", num, self._config.num
                     )
-                return _Placed(group, found)
+                return _PlacedGroup(group, found)
 
     def _num_places(self, engine: RayEngine) -> int:
         """All that are wanted also where no node has a place: the cluster may grow."""
@@ -98,7 +98,7 @@ class RayPlaces:
                 )
 
 
-class _Placed(NamedTuple):
+class _PlacedGroup(NamedTuple):
     group: ActorGroup
     places: list[NodePorts]
 
