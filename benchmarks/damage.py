@@ -4,7 +4,8 @@
 
 Works on a copy of the run, of which one file of each kind is damaged: `told` where a line names
 the file (or its folder), `same` where what it says is unchanged (a JSON file that gained a blank),
-`again` where it is made again without a change of results (a cache of answers that is gone),
+`again` where it is made again without a change of results (a cache of answers that is gone; how far
+the run was; which precision `auto` means, which the next run finds anew on this machine, and says),
 MISSED where nothing is said, TRACE where an exception came instead of a line.
 """
 
@@ -61,6 +62,9 @@ KINDS: dict[str, Damage] = {
 NAMING = ("recipe.json", "current.json", "done.json")
 """Files without which others are not looked at: they are damaged by themselves."""
 
+NOTES = ("progress.json", "precision.json")
+"""What the next run writes anew."""
+
 
 def kind_of(path: Path, run: Path) -> str:
     """`steps/trained/*/metrics.jsonl` for each of its like."""
@@ -113,7 +117,9 @@ def outcome(path: Path, content: bytes, changed: bytes | None, faults: list[str]
     places = (str(path), str(path.parent))
     if any(f"{place}: damaged" in fault for fault in faults for place in places):
         return "told"
-    if changed is None and path.parent.name == "answers":
+    if changed is None and (path.parent.name == "answers" or path.name in NOTES):
+        return "again"
+    if changed == b"{}" and path.name == "precision.json":
         return "again"
     return "same" if says_the_same(path, content, changed) else "MISSED"
 

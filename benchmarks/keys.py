@@ -22,7 +22,8 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import NoneType
+from typing import Any, NamedTuple, get_args
 
 import torch
 from safetensors.torch import load_file
@@ -82,7 +83,10 @@ VALUES = {
     "track.to": '["tensorboard"]',
     "track.project": '"other"',
     "publish.max_shard_mb": "1",
+    "publish.gguf_server": '"a-server {file} {port}"',
+    "publish.private": "true",
     "serve.max_tokens": "5",
+    "serve.max_request_tokens": "5000",
     "serve.max_requests": "5",
     "serve.max_body_bytes": "5000",
 }
@@ -100,6 +104,11 @@ ELSEWHERE = {
     "teacher.endpoints": "the embedded teacher is one",
     "teacher.command": "the teacher of this recipe is the embedded one",
     "teacher.replicas": "only with a command",
+    "teacher.engine": "only with a command",
+    "teacher.gpus_each": "only with a command on a cluster",
+    "teacher.nodes_each": "only with a command on a cluster",
+    "teacher.batch": "the embedded teacher reads no batch files",
+    "train.workers": "only on a cluster",
     "teacher.folder": "the teacher of this recipe is the embedded one",
 }
 """Fields that this recipe cannot change, and why."""
@@ -149,7 +158,9 @@ def marked_fields(part: type[Part], prefix: str) -> Iterator[tuple[str, str]]:
     for name, decides in decisions(part).items():
         annotation: Any = part.model_fields[name].annotation
         if not prefix and name in tables:
-            yield from marked_fields(annotation, f"{name}.")
+            # `TaxonomyConfig | None` too.
+            [table] = [one for one in get_args(annotation) or [annotation] if one is not NoneType]
+            yield from marked_fields(table, f"{name}.")
         elif decides != "result":
             yield f"{prefix}{name}", decides
 

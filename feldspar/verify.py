@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from feldspar.errors import FeldsparError
+from feldspar.progress_file import PROGRESS_FILE, RunState
 from feldspar.records import Checkpoint, Conversation, Phase
 from feldspar.reviews import HONOURED, read_decisions, read_honoured, review_files
 from feldspar.runs import CURRENT, DONE, REPEAT, ROWS, Rows, open_step, read_recipe_of, read_rows
@@ -51,6 +52,8 @@ def _checks(run_path: Path) -> Iterator[Callable[[], object]]:
     yield lambda: read_recipe_of(run_path)
     yield lambda: _check_current(run_path)
     yield lambda: read_noted(run_path)
+    if (run_path / PROGRESS_FILE).exists():
+        yield lambda: read_stored(run_path / PROGRESS_FILE, RunState, REPEAT)
     if (run_path / HONOURED).exists():
         yield lambda: read_honoured(run_path)
     for path in review_files(run_path):

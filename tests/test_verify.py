@@ -102,9 +102,9 @@ def find(run: Path, name: str) -> Path:
 def test_a_whole_run_has_no_faults(run: Path) -> None:
     checked = verify_run(run)
     assert checked.faults == []
-    # recipe.json, current.json, precision.json, the journal, two steps, their rows, a file beside
-    # each, a phase.
-    assert checked.num_checked == 11
+    # recipe.json, current.json, precision.json, progress.json, the journal, two steps, their rows,
+    # a file beside each, a phase.
+    assert checked.num_checked == 12
 
 
 @pytest.mark.parametrize("damage", [cut, empty, zeros, Path.unlink])
@@ -127,6 +127,15 @@ def test_one_flipped_bit_is_found(run: Path, name: str) -> None:
     path = find(run, name)
     flip(path)
     assert any(str(path) in fault for fault in verify_run(run).faults)
+
+
+def test_how_far_it_was_may_be_gone_and_not_be_damaged(run: Path) -> None:
+    path = run / "progress.json"
+    cut(path)
+    (fault,) = verify_run(run).faults
+    assert str(path) in fault
+    path.unlink()
+    assert verify_run(run).faults == []
 
 
 def test_a_reader_is_told_too_and_never_given_less(run: Path) -> None:
