@@ -35,6 +35,7 @@ from feldspar.prepare import (
     pin_base,
     place,
     settled,
+    trained_in_one_way,
 )
 from feldspar.progress import Progress
 from feldspar.records import (
@@ -71,6 +72,7 @@ def run_recipe(
     can mend it.
     """
     named = recipe
+    trained_in_one_way(recipe, num_processes)
     recipe = pin_base(recipe, run_path)
     recipe = place(recipe, folder, progress, makes_base=until != "samples")
     check_before_run(Subject(recipe=recipe, named=named, run_path=run_path, until=until))

@@ -159,6 +159,16 @@ def pin_base(recipe: Recipe, run_path: Path) -> Recipe:
     return recipe.model_copy(update={"student": recipe.student.model_copy(update={"base": base})})
 
 
+def trained_in_one_way(recipe: Recipe, num_processes: int) -> None:
+    """Raise RecipeError where processes of the command line are to train together, and the recipe
+    places its own on a cluster."""
+    if recipe.train.workers is not None and num_processes > 1:
+        raise RecipeError(
+            f"{num_processes} processes are to train together, and [train.workers] places its own "
+            "on the cluster; leave --nproc or torchrun out, or take [train.workers] out"
+        )
+
+
 def settled(recipe: Recipe, prepared: Prepared | None, run_path: Path) -> Recipe:
     """The recipe in the precision that its run computes in, or has noted."""
     student = prepared.student if prepared else noted_config(recipe.student, run_path)

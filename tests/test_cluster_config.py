@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 
 from feldspar.config import PreferConfig, Recipe
+from feldspar.errors import RecipeError
+from feldspar.flow import run_recipe
 from feldspar.keys import content_key
 from feldspar.models.opening import unserved_model
 from feldspar.models.server import Start
+from feldspar.progress import SILENT
 
 COMMAND = {"command": "vllm serve {model} --host {host} --port {port}", "model": "m"}
 RAY = {"cluster": {"engine": "ray"}}
@@ -61,11 +64,23 @@ def test_where_a_command_starts_is_no_part_of_a_result() -> None:
     assert content_key(one) == content_key(other)
 
 
+def test_where_is_trained_is_no_part_of_a_result_and_said_in_one_place(tmp_path) -> None:
+    here, there = recipe_of(), recipe_of(**RAY, train={"workers": {"num": 8}})
+    assert content_key(here) == content_key(there)
+    assert there.train.of_optimizer().workers == there.train.workers
+    with pytest.raises(
+        RecipeError, match=r"2 processes are to train together, and \[train.workers"
+    ):
+        run_recipe(there, tmp_path, tmp_path / "run", SILENT, num_processes=2)
+
+
 @pytest.mark.parametrize(
     ("tables", "said"),
     [
         ({"teacher": COMMAND | {"gpus_each": 1}}, "teacher.gpus_each needs the engine ray"),
         ({"cluster": {"engine": "slurm"}}, "Input should be 'local' or 'ray'"),
+        ({"train": {"workers": {"num": 2}}}, "train.workers are placed by a cluster: write"),
+        (RAY | {"train": {"workers": {"num": 2, "gpus_each": 2}}}, "less than or equal to 1"),
         (RAY | {"teacher": {"gpus_each": 1}}, "`gpus_each` says where a `command` is started"),
         (RAY | {"teacher": COMMAND | {"nodes_each": 2}}, "no {node} to tell them apart"),
         (

@@ -115,13 +115,15 @@ def commands(subject: Subject) -> str | None:
 
 
 def cluster(subject: Subject) -> str | None:
-    """The Ray cluster that commands are to start on. Raises RecipeError where it is not found."""
+    """The Ray cluster that commands and training are to start on. Raises RecipeError where it is
+    not found."""
     on_ray = {
         name: config
         for name, config in subject.recipe.asked_models().items()
         if config.engine == "ray"
     }
-    if not on_ray:
+    workers = subject.recipe.train.workers if subject.reaches("trained") else None
+    if not on_ray and workers is None:
         return None
     # Only here, for it loads Ray.
     from feldspar.models.ray_server import RayEngine
@@ -137,6 +139,11 @@ def cluster(subject: Subject) -> str | None:
                 f"{name}.gpus_each = {config.gpus_each}, and no node has more than {largest} GPUs "
                 "now: its copies wait until one has"
             )
+    if workers is not None and (places := engine.num_places(workers.gpus_each)) < workers.num:
+        return Note(
+            f"train.workers.num = {workers.num}, and all nodes together have places for {places} "
+            "now: no more than there are train"
+        )
     return engine.room()
 
 

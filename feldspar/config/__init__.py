@@ -60,3 +60,4 @@ from feldspar.config.train import MergeConfig as MergeConfig
 from feldspar.config.train import PhaseConfig as PhaseConfig
 from feldspar.config.train import ReplayConfig as ReplayConfig
 from feldspar.config.train import TrainConfig as TrainConfig
+from feldspar.config.train import WorkersConfig as WorkersConfig

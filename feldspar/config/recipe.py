@@ -160,6 +160,15 @@ class Recipe(Part):
         return self
 
     @model_validator(mode="after")
+    def _workers_have_a_cluster(self) -> Recipe:
+        if self.train.workers is not None and self.cluster.engine != "ray":
+            raise ValueError(
+                'train.workers are placed by a cluster: write [cluster] engine = "ray", or take '
+                "[train.workers] out; on one machine `--nproc` says how many processes train"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _nodes_have_ray(self) -> Recipe:
         if self.slurm is not None and self.slurm.nodes > 1 and self.cluster.engine != "ray":
             raise ValueError(

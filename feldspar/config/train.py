@@ -17,7 +17,7 @@ from feldspar.config.base import (
     Share,
     SmallCount,
 )
-from feldspar.keys import Rounding, Speed
+from feldspar.keys import Place, Rounding, Speed
 from feldspar.records import Branch, PhaseTraining
 
 MergeWeight = Annotated[float, Field(gt=0, le=1)]
@@ -151,6 +151,17 @@ class KlConfig(Part):
     one."""
 
 
+class WorkersConfig(Part):
+    """Processes that train together on the nodes of a cluster. Needs `[cluster] engine = "ray"`."""
+
+    num: Place[SmallCount]
+    """Processes. Where the nodes that are there have places for fewer, so many train."""
+    gpus_each: Place[Annotated[int, Field(ge=0, le=1)]] = 1
+    """GPUs of a process: 1, or 0 to train on CPUs."""
+    start_seconds: Speed[Positive] = 900.0
+    """How long places are waited for that others hold, the run's own servers among them."""
+
+
 class TrainConfig(Part):
     """How phases are trained. The defaults are the paper's for Labradorite-13b."""
 
@@ -195,6 +206,9 @@ class TrainConfig(Part):
     kl: KlConfig | None = None
     """Holds the student to the base on `mix.base_replay`'s rows, besides training on them. None:
     trains on them as on others."""
+    workers: Place[WorkersConfig | None] = None
+    """Trains on the nodes of a cluster (docs/cluster.md#training). None: where the run is, in as
+    many processes as `--nproc` says."""
 
     def of_phases(self) -> tuple[PhaseTraining, ...]:
         """How each phase is trained, with the defaults filled in."""

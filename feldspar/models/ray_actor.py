@@ -25,6 +25,8 @@ class NodePorts(NamedTuple):
     meeting_port: int
     """For the processes of several nodes to meet at."""
     node_id: str
+    gpus: str
+    """Those that Ray gave it, `2,3`."""
 
 
 class NodeLook(NamedTuple):
@@ -50,7 +52,8 @@ class ReplicaActor:
             one.bind(("", 0))
             other.bind(("", 0))
             ports = one.getsockname()[1], other.getsockname()[1]
-        return NodePorts(*ports, ray.get_runtime_context().get_node_id())
+        gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        return NodePorts(*ports, ray.get_runtime_context().get_node_id(), gpus)
 
     def begin(self, words: list[str]) -> int:
         """Start the command; gives the guard's process id."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import signal
 import time
@@ -24,7 +25,7 @@ from feldspar.models.server import MAX_LINE, Start, filled
 log = logging.getLogger(__name__)
 
 LOST = -1
-"""Status of a server whose node or actor is gone."""
+"""Status of a process whose node or actor is gone."""
 DRAIN_SECONDS = 2.0
 """Between two questions about nodes that drain."""
 _VARIABLE = "RAY_ADDRESS"
@@ -37,36 +38,90 @@ class RayEngine:
     is_replaced = True
 
     def __init__(self) -> None:
-        self._ray = connect()
+        self.ray = connect()
         self._draining: set[str] = set()
         self._asked_at = float("-inf")
 
     def launch(self, start: Start, number: int) -> RayServer:
-        return RayServer(self._ray, self, start, number)
+        return RayServer(self.ray, self, start, number)
 
     def room(self) -> str:
         """`8 GPUs, 0 of them free; 4 CPUs, 2 of them free`."""
-        there, free = self._ray.cluster_resources(), self._ray.available_resources()
+        there, free = self.ray.cluster_resources(), self.ray.available_resources()
         return "the cluster has " + "; ".join(
             f"{there.get(kind, 0):g} {kind}s, {free.get(kind, 0):g} of them free"
             for kind in ("GPU", "CPU")
         )
 
     def most_gpus_of_a_node(self) -> int:
-        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
         return int(max((node.get("GPU", 0) for node in nodes), default=0))
 
     def addresses(self) -> dict[str, str]:
         """By which the cluster knows its nodes, by their ids."""
-        return {node["NodeID"]: node["NodeManagerAddress"] for node in self._ray.nodes()}
+        return {node["NodeID"]: node["NodeManagerAddress"] for node in self.ray.nodes()}
+
+    def num_places(self, gpus_each: int) -> int:
+        """Processes with so many GPUs, and a CPU each, that all nodes together have places for,
+        free or not."""
+        nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+        return sum(
+            int(min(node.get("CPU", 0), node.get("GPU", 0) // gpus_each if gpus_each else math.inf))
+            for node in nodes
+        )
+
+    def actors(self, num: int, gpus_each: int) -> ActorGroup:
+        """`num` actors, on as few nodes as can be."""
+        return ActorGroup(self.ray, num, gpus_each, "PACK")
+
+    def own_address(self) -> str:
+        """By which the cluster knows this machine."""
+        return self.addresses()[self.ray.get_runtime_context().get_node_id()]
 
     def draining_nodes(self) -> set[str]:
         """Ids of nodes that are to be taken away, as spot machines are."""
         if time.monotonic() > self._asked_at + DRAIN_SECONDS:
             # The one place that tells; Ray Serve and Ray Train ask it too.
-            self._draining = set(self._ray._private.state.state.get_draining_nodes())
+            self._draining = set(self.ray._private.state.state.get_draining_nodes())
             self._asked_at = time.monotonic()
         return self._draining
+
+
+class ActorGroup:
+    """Actors that start together, as soon as there is room for all, each for one process."""
+
+    def __init__(self, ray: Any, num: int, gpus_each: int, strategy: str) -> None:
+        self._ray = ray
+        bundle = {"CPU": 1.0, "GPU": float(gpus_each)} if gpus_each else {"CPU": 1.0}
+        self._group = ray.util.placement_group([bundle] * num, strategy=strategy)
+        within = ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy
+        guard = Path(child_guard.__file__).read_text(encoding="utf-8")
+        self.actors = [
+            ray.remote(ReplicaActor)
+            .options(
+                num_cpus=1,
+                num_gpus=gpus_each,
+                max_restarts=0,
+                scheduling_strategy=within(self._group, placement_group_bundle_index=place),
+            )
+            .remote(guard)
+            for place in range(num)
+        ]
+        self._ending: list[Any] = []
+
+    def let_go(self) -> None:
+        """Have their processes end."""
+        self._ending = [actor.end.remote() for actor in self.actors]
+
+    def wait(self, *, is_asked: bool) -> None:
+        """End the actors and give their places back; if `is_asked`, once their processes have
+        ended."""
+        with contextlib.suppress(self._ray.exceptions.RayError):
+            if is_asked:
+                self._ray.wait(self._ending, num_returns=len(self._ending), timeout=END_SECONDS + 2)
+        for actor in self.actors:
+            self._ray.kill(actor)
+        self._ray.util.remove_placement_group(self._group)
 
 
 class RayServer:
@@ -81,24 +136,10 @@ class RayServer:
         self.placed_at: float | None = None
         self.status: int | None = None
         self._nodes: list[str] = []
-        self._group = ray.util.placement_group(
-            [_bundle(start)] * start.nodes_each,
-            strategy="STRICT_SPREAD" if start.nodes_each > 1 else "PACK",
-        )
-        strategy = ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy
-        self._actors = [
-            ray.remote(ReplicaActor)
-            .options(
-                num_cpus=1,
-                num_gpus=start.gpus_each,
-                max_restarts=0,
-                scheduling_strategy=strategy(self._group, placement_group_bundle_index=node),
-            )
-            .remote(Path(child_guard.__file__).read_text(encoding="utf-8"))
-            for node in range(start.nodes_each)
-        ]
+        strategy = "STRICT_SPREAD" if start.nodes_each > 1 else "PACK"
+        self._group = ActorGroup(ray, start.nodes_each, start.gpus_each, strategy)
+        self._actors = self._group.actors
         self._answers = [actor.where.remote() for actor in self._actors]
-        self._ending: list[Any] = []
 
     @property
     def is_draining(self) -> bool:
@@ -133,15 +174,10 @@ class RayServer:
             self._take([one for one in answers if isinstance(one, tuple)])
 
     def let_go(self) -> None:
-        self._ending = [actor.end.remote() for actor in self._actors]
+        self._group.let_go()
 
     def wait(self) -> None:
-        with contextlib.suppress(self._ray.exceptions.RayError):
-            if self.placed_at is not None and self.status != LOST:
-                self._ray.wait(self._ending, num_returns=len(self._ending), timeout=END_SECONDS + 2)
-        for actor in self._actors:
-            self._ray.kill(actor)
-        self._ray.util.remove_placement_group(self._group)
+        self._group.wait(is_asked=self.placed_at is not None and self.status != LOST)
 
     def _begin(self, nodes: list[NodePorts]) -> None:
         """Every process has its place: start them all."""
@@ -183,11 +219,6 @@ class RayServer:
         with self.log_path.open("a", encoding="utf-8") as log_file:
             log_file.write(f"Ray: {type(error).__name__}: {reason}\n")
         self.status = LOST
-
-
-def _bundle(start: Start) -> dict[str, float]:
-    """What one node gives a copy."""
-    return {"CPU": 1.0, "GPU": float(start.gpus_each)} if start.gpus_each else {"CPU": 1.0}
 
 
 def found_from_anywhere(model: str) -> str:

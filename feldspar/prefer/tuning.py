@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from feldspar.errors import TrainingError
 from feldspar.files import write_json
+from feldspar.models.ray_workers import places_of
 from feldspar.prefer.candidates import RoundContext
 from feldspar.prefer.methods.method import TuningRow
 from feldspar.records import Candidate, Checkpoint, Conversation, Message, Prompt
@@ -55,6 +56,7 @@ def _trainer(context: RoundContext) -> PhaseTrainer:
         config=context.student,
         shard=context.train.shard,
         seed=context.seed,
+        places=places_of(context.train.workers),
     )
     return LoopTrainer(launch=launch, progress=context.progress)
 

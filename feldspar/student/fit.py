@@ -9,6 +9,7 @@ from pathlib import Path
 
 from feldspar.progress import SILENT, Progress
 from feldspar.student.distributed.launcher import fit_distributed
+from feldspar.student.distributed.placed import fit_placed
 from feldspar.student.model import Student, save_checkpoint
 from feldspar.student.token_rows import TokenRows
 from feldspar.student.training.loop import Loop
@@ -42,8 +43,9 @@ def fit(
     state is saved first.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if launch is not None and launch.num_processes > 1:
-        fit_distributed(
+    if launch is not None and (launch.places is not None or launch.num_processes > 1):
+        together = fit_distributed if launch.places is None else fit_placed
+        together(
             student,
             rows,
             schedule,
@@ -74,7 +76,8 @@ class LoopTrainer:
             on_checkpoint(step, partial(save_checkpoint, phase.student, phase=name, step=step))
 
         launch = self._launch and replace(self._launch, start=phase.start)
-        assert launch is None or launch.num_processes == 1 or phase.start, "a new model"
+        is_alone = launch is None or (launch.num_processes == 1 and launch.places is None)
+        assert is_alone or phase.start, "a new model"
         fit(
             phase.student,
             phase.rows,

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from feldspar.config import StudentConfig, TrainConfig
 from feldspar.errors import DiskError, TrainingError
 from feldspar.keys import content_key
+from feldspar.models.ray_workers import places_of
 from feldspar.records import Checkpoint, Conversation, Phase, PhaseTraining, ScoreItems
 from feldspar.runs import read_rows
 from feldspar.stats.intervals import NUM_RESAMPLES, Difference, paired_difference
@@ -82,7 +83,11 @@ def train_phases(
     """
     if trainer is None:
         launch = LaunchSettings(
-            num_processes=workspace.num_processes, config=student, shard=config.shard, seed=seed
+            num_processes=workspace.num_processes,
+            config=student,
+            shard=config.shard,
+            seed=seed,
+            places=places_of(config.workers),
         )
         trainer = LoopTrainer(launch=launch, progress=workspace.progress)
     marks = _Marks(scores=scores, kept=kept, min_items=min_selection_items)

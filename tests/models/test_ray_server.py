@@ -4,11 +4,10 @@ Ray is not among the dev extras (it unpacks to 285 MB): docs/cluster.md says how
 """
 
 import asyncio
-import os
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,22 +27,6 @@ pytestmark = [
     # Ray leaves files and sockets of its daemons to be collected.
     pytest.mark.filterwarnings("ignore"),
 ]
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[object]:
-    from ray.cluster_utils import Cluster
-
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    for _ in range(2):
-        made.add_node(num_cpus=2, num_gpus=2)
-    before = os.environ.get("RAY_ADDRESS")
-    os.environ["RAY_ADDRESS"] = made.address
-    yield made
-    if before is None:
-        del os.environ["RAY_ADDRESS"]
-    ray.shutdown()
-    made.shutdown()
 
 
 def model_of(tmp_path: Path, *options: object, **changes: object) -> LaunchedModel:

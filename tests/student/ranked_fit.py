@@ -24,7 +24,7 @@ from feldspar.student.token_rows import TokenRows, tokenise
 from feldspar.student.training import loop as loops
 from feldspar.student.training.lora import load_to_train
 from feldspar.student.training.objective import Objective
-from feldspar.student.training.process_group import LaunchSettings
+from feldspar.student.training.process_group import LaunchSettings, Places
 from feldspar.student.training.schedule import Schedule, SourceRows
 from feldspar.student.training.settings import FitSettings
 
@@ -71,6 +71,7 @@ def train(
     is_compiled: bool = False,
     lora: LoraConfig | None = None,
     objective: str = "",
+    places: Places | None = None,
     **settings: object,
 ) -> None:
     """Rows in steps of sixteen, the last of an epoch partial; checkpoints after 4 and at the end.
@@ -101,7 +102,12 @@ def train(
         FitSettings(**(every | settings)),
         folder=here,
         launch=LaunchSettings(
-            num_processes=num, start=str(here.parent / start), config=config, shard=shard, seed=5
+            num_processes=num,
+            start=str(here.parent / start),
+            config=config,
+            shard=shard,
+            seed=5,
+            places=places,
         ),
         on_checkpoint=checkpoint,
         objective=objective_named(objective, student, rows, sources),

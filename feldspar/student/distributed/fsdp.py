@@ -29,7 +29,6 @@ from torch.distributed.tensor import DTensor
 
 from feldspar.errors import TrainingError
 from feldspar.student.model import Student
-from feldspar.student.training.activation_checkpointing import memory_of
 from feldspar.student.training.memory import Shard, shard_that_fits
 from feldspar.student.training.process_group import Cutter, MicroBatch
 from feldspar.student.training.schedule import Indices, share_out
@@ -39,7 +38,7 @@ T = TypeVar("T")
 
 JOIN_TIMEOUT = timedelta(minutes=10)
 """For all processes to be there."""
-_WAIT = timedelta(days=30)
+LONG_WAIT = timedelta(days=30)
 """For the first process, which may score a checkpoint, or have samples written, meanwhile. A death
 is noticed without it: connections close."""
 
@@ -51,7 +50,7 @@ def join_group(store: Store, rank: int, size: int) -> None:
         backend = "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(local_rank() % torch.cuda.device_count())
     try:
-        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_WAIT)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=LONG_WAIT)
     except (RuntimeError, ValueError) as error:
         raise TrainingError(
             f"process {rank + 1} of {size} does not find the others: {first_line(error)}"
@@ -92,11 +91,13 @@ def _broadcast(payload: Tensor | None) -> Tensor:
     return payload
 
 
-def choose_shard(student: Student, num: int, wanted: Literal["auto", "step", "layer"]) -> Shard:
-    """`step` where a whole copy of weights and gradients fits along with a part of everything."""
+def choose_shard(
+    student: Student, num: int, wanted: Literal["auto", "step", "layer"], memory: int | None
+) -> Shard:
+    """`step` where a whole copy of weights and gradients fits along with a part of everything into
+    GPUs of `memory` bytes; None: on CPUs."""
     if wanted != "auto":
         return wanted
-    memory = memory_of(student.device)
     if memory is None:
         return "step"
     num_updated = sum(p.numel() for p in student.model.parameters() if p.requires_grad)

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from pydantic import TypeAdapter
 
 from feldspar.config import StudentConfig
 from feldspar.files import whole_file
 from feldspar.stored import read_stored
+from feldspar.student.distributed.fsdp import choose_shard
+from feldspar.student.model import Student
 from feldspar.student.token_rows import TokenRows
-from feldspar.student.training.memory import Shard
-from feldspar.student.training.objective import Objective, ObjectiveParts, objective_of
+from feldspar.student.training.activation_checkpointing import foresees_checkpointing
+from feldspar.student.training.memory import Method, Shard
+from feldspar.student.training.objective import (
+    Objective,
+    ObjectiveParts,
+    name_of_kind,
+    objective_of,
+)
+from feldspar.student.training.process_group import LaunchSettings
 from feldspar.student.training.schedule import Schedule
 from feldspar.student.training.settings import FitSettings
 from feldspar.tokens.arrays import read, write
@@ -52,6 +62,66 @@ class ReadJob(NamedTuple):
     job: Job
     rows: TokenRows
     objective: Objective
+
+
+class WantedFit(NamedTuple):
+    """What `fit` was asked for."""
+
+    student: Student
+    rows: TokenRows
+    schedule: Schedule
+    settings: FitSettings
+    objective: Objective
+    key: str
+
+
+def make_job(wanted: WantedFit, launch: LaunchSettings, folder: Path, memory: int | None) -> Job:
+    """What the processes of `launch` are told, on GPUs of `memory` bytes (None: on CPUs). Rows that
+    are in memory alone are written to `folder`."""
+    shard = choose_shard(wanted.student, launch.num_processes, launch.shard, memory)
+    settings = wanted.settings
+    if settings.activation_checkpointing == "auto":
+        again = _foresees_checkpointing(wanted, shard, launch, memory)
+        settings = replace(settings, activation_checkpointing="always" if again else "never")
+    parts = wanted.objective.parts()
+    return Job(
+        start=_resolved(launch.start),
+        config=launch.config,
+        seed=launch.seed,
+        schedule=wanted.schedule,
+        settings=settings,
+        shard=shard,
+        key=wanted.key,
+        rows=save_rows(wanted.rows, folder),
+        objective=name_of_kind(wanted.objective),
+        objective_rows={
+            name: save_rows(others, folder / name) for name, others in parts.rows.items()
+        },
+        objective_settings=dict(parts.settings),
+        objective_folder=_resolved(parts.folder),
+        versions=versions(launch.config),
+    )
+
+
+def _resolved(path: str) -> str:
+    """A folder by its whole path, for processes that may run elsewhere; a hub id as it is."""
+    return str(Path(path).resolve()) if path and Path(path).exists() else path
+
+
+def _foresees_checkpointing(
+    wanted: WantedFit, shard: Shard, launch: LaunchSettings, memory: int | None
+) -> bool:
+    if memory is None:
+        return False
+    method = Method(
+        compute="float32" if wanted.student.dtype == torch.float32 else "bfloat16",
+        states=wanted.settings.optimizer_states,
+        lora_rank=launch.config.lora.rank if launch.config.lora else 0,
+        shard=shard,
+        num_shards=launch.num_processes,
+    )
+    num_tokens = max(wanted.settings.tokens_per_micro_batch, launch.config.max_length)
+    return foresees_checkpointing(launch.start, method, num_tokens, memory)
 
 
 def versions(config: StudentConfig) -> tuple[str, ...]:

@@ -18,7 +18,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -31,19 +30,17 @@ from feldspar.progress import Progress
 from feldspar.student.distributed.fsdp import (
     JOIN_TIMEOUT,
     FSDPGroup,
-    choose_shard,
     first_line,
     is_cut_off,
     join_group,
     send_text,
 )
-from feldspar.student.distributed.job import JOB_FOLDER, Job, save_rows, versions, write_job
+from feldspar.student.distributed.job import JOB_FOLDER, WantedFit, make_job, write_job
 from feldspar.student.model import Student
 from feldspar.student.token_rows import TokenRows
-from feldspar.student.training.activation_checkpointing import foresees_checkpointing, memory_of
+from feldspar.student.training.activation_checkpointing import memory_of
 from feldspar.student.training.loop import Loop
-from feldspar.student.training.memory import Method, Shard
-from feldspar.student.training.objective import CrossEntropy, Objective, name_of_kind
+from feldspar.student.training.objective import CrossEntropy, Objective
 from feldspar.student.training.process_group import LaunchSettings
 from feldspar.student.training.schedule import Schedule
 from feldspar.student.training.settings import FitSettings, key_of_fit
@@ -74,36 +71,17 @@ def fit_distributed(
     Raises TrainingError where one of them ends before its time.
     """
     device = student.device
-    shard = choose_shard(student, launch.num_processes, launch.shard)
-    if settings.activation_checkpointing == "auto":
-        again = _foresees_checkpointing(student, settings, shard, launch)
-        settings = replace(settings, activation_checkpointing="always" if again else "never")
     job_folder = folder.resolve() / JOB_FOLDER
     objective = CrossEntropy(rows) if objective is None else objective
-    job = Job(
-        start=_resolved(launch.start),
-        config=launch.config,
-        seed=launch.seed,
-        schedule=schedule,
-        settings=settings,
-        shard=shard,
-        key=key_of_fit(student, rows, schedule, settings),
-        rows=save_rows(rows, job_folder),
-        objective=name_of_kind(objective),
-        objective_rows={
-            name: save_rows(others, job_folder / name)
-            for name, others in objective.parts().rows.items()
-        },
-        objective_settings=dict(objective.parts().settings),
-        objective_folder=objective.parts().folder,
-        versions=versions(launch.config),
-    )
+    key = key_of_fit(student, rows, schedule, settings)
+    wanted = WantedFit(student, rows, schedule, settings, objective, key)
+    job = make_job(wanted, launch, job_folder, memory_of(device))
     with _workers(launch.num_processes, schedule.phase):
         send_text(str(write_job(job, job_folder)))
-        group = FSDPGroup(shard)
+        group = FSDPGroup(job.shard)
         loop = Loop(
-            student, rows, schedule, settings, folder,
-            group=group, key=job.key, objective=objective,
+            student, rows, schedule, job.settings, folder,
+            group=group, key=key, objective=objective,
         )  # fmt: skip
 
         def at_checkpoint(step: int) -> None:
@@ -125,28 +103,6 @@ def dismiss_workers() -> None:
     dist.destroy_process_group()
 
 
-def _resolved(start: str) -> str:
-    """A folder by its whole path, for processes that may run elsewhere; a hub id as it is."""
-    return str(Path(start).resolve()) if Path(start).exists() else start
-
-
-def _foresees_checkpointing(
-    student: Student, settings: FitSettings, shard: Shard, launch: LaunchSettings
-) -> bool:
-    memory = memory_of(student.device)
-    if memory is None:
-        return False
-    method = Method(
-        compute="float32" if student.dtype == torch.float32 else "bfloat16",
-        states=settings.optimizer_states,
-        lora_rank=launch.config.lora.rank if launch.config.lora else 0,
-        shard=shard,
-        num_shards=launch.num_processes,
-    )
-    num_tokens = max(settings.tokens_per_micro_batch, launch.config.max_length)
-    return foresees_checkpointing(launch.start, method, num_tokens, memory)
-
-
 @contextmanager
 def _workers(num: int, phase: str) -> Iterator[None]:
     """The other processes, present; and an error of one of them as a TrainingError."""
@@ -156,7 +112,7 @@ def _workers(num: int, phase: str) -> Iterator[None]:
         except RuntimeError as error:
             if not is_cut_off(error):
                 raise
-            raise _ended(phase, f"another process ended ({first_line(error)})") from error
+            raise ended_early(phase, f"another process ended ({first_line(error)})") from error
         return
     workers = _LocalWorkers(num)
     try:
@@ -167,12 +123,13 @@ def _workers(num: int, phase: str) -> Iterator[None]:
     except RuntimeError as error:
         if (why := workers.who_died(_GRACE_SECONDS)) is None:
             raise
-        raise _ended(phase, why) from error
+        raise ended_early(phase, why) from error
     finally:
         workers.end()
 
 
-def _ended(phase: str, why: str) -> TrainingError:
+def ended_early(phase: str, why: str) -> TrainingError:
+    """Of a training whose processes ended before it did."""
     return TrainingError(f"phase {phase}: {why}; the same command goes on from the last saved step")
 
 
@@ -234,7 +191,7 @@ class _LocalWorkers:
         while not done.wait(_LOOK_SECONDS):
             why = self.who_died(0.0)
             if why is not None and not done.wait(2 * _GRACE_SECONDS):
-                log.critical("%s", _ended(phase, why))
+                log.critical("%s", ended_early(phase, why))
                 os._exit(TrainingError.exit_code)
 
     def who_died(self, seconds: float) -> str | None:

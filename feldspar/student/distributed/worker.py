@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +22,7 @@ from torch._C._distributed_c10d import Store
 from torch.distributed.rendezvous import rendezvous
 
 from feldspar.errors import FeldsparError, TrainingError
-from feldspar.progress import SILENT
+from feldspar.progress import SILENT, Progress
 from feldspar.student.distributed.fsdp import (
     JOIN_TIMEOUT,
     FSDPGroup,
@@ -71,7 +72,7 @@ def run_worker() -> None:
     """
     try:
         while folder := receive_text():
-            _do_job(Path(folder))
+            do_job(Path(folder))
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
@@ -82,7 +83,13 @@ def run_worker() -> None:
     dist.destroy_process_group()
 
 
-def _do_job(folder: Path) -> None:
+HandOver = Callable[[int, Student], None]
+"""(step, the whole student): gives on what has been trained, and waits until it was taken."""
+
+
+def do_job(folder: Path, hand_over: HandOver | None = None, progress: Progress = SILENT) -> None:
+    """Take part in a `fit`. `hand_over` is that of the first process, where nobody else has the
+    whole student. Raises TrainingError."""
     if not (folder / "job.json").is_file():
         raise TrainingError(
             f"{folder}: this process does not see it; the run directory must lie on a disk that "
@@ -95,19 +102,26 @@ def _do_job(folder: Path) -> None:
             f"{', '.join(found)} in this process, {', '.join(job.versions)} in the first process; "
             "install the same everywhere"
         )
-    group = FSDPGroup(job.shard)
+    group, student = FSDPGroup(job.shard), _load(job)
     loop = Loop(
-        _load(job), rows, job.schedule, job.settings, folder.parent,
+        student, rows, job.schedule, job.settings, folder.parent,
         group=group, key=job.key, objective=objective,
     )  # fmt: skip
 
+    whole = student if hand_over else None
+
     def at_checkpoint(step: int) -> None:
-        group.gather(loop.student, None)
+        group.gather(loop.student, whole)
+        if hand_over:
+            hand_over(step, student)
         group.meet()
 
     loop.resume()
-    loop.run(at_checkpoint, SILENT)
-    group.gather(loop.student, None)
+    loop.run(at_checkpoint, progress)
+    group.gather(loop.student, whole)
+    end = job.schedule.num_steps
+    if hand_over and end not in job.settings.checkpoint_steps:
+        hand_over(end, student)
 
 
 def _load(job: Job) -> Student:

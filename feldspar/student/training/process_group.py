@@ -5,8 +5,10 @@ No torch.distributed here. The other implementation is `FSDPGroup` in distribute
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from torch import Tensor
@@ -20,6 +22,35 @@ from feldspar.student.training.signals import Stops
 T = TypeVar("T")
 
 
+LOST = -1
+"""Status of a worker that is gone with its node."""
+
+
+class PlacedWorkers(Protocol):
+    """Processes that have their places on a cluster, numbered by rank from 0."""
+
+    num: int
+    host: str
+    """The address of this process, as they see it."""
+
+    def begin(self, command: Sequence[str], variables: Mapping[str, str]) -> None:
+        """Start the command in each place, with `variables`, RANK, LOCAL_RANK and WORLD_SIZE."""
+
+    def statuses(self) -> list[int | None]:
+        """None of one that runs; LOST; else as shells have it, 128 + N where signal N ended it.
+        Never waits."""
+
+    def last_words(self, rank: int) -> str:
+        """The end of what it said, on one line."""
+
+
+class Places(Protocol):
+    """Where workers can be started."""
+
+    def workers(self, log_folder: Path) -> AbstractContextManager[PlacedWorkers]:
+        """Wait for places; all that runs there ends with the block. Raises TrainingError."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchSettings:
     """Processes that train together, and what each of them loads."""
@@ -31,6 +62,8 @@ class LaunchSettings:
     shard: Shard | Literal["auto"] = "auto"
     seed: int = 0
     """Of low-rank weights, where they are trained."""
+    places: Places | None = None
+    """Where all processes are placed, and this one is none of them. None: this one is the first."""
 
 
 Cutter = Callable[[Indices, Indices], list[Indices]]
