@@ -4,8 +4,8 @@
 
 Works on a copy of the run, of which one file of each kind is damaged: `told` where a line names
 the file (or its folder), `same` where what it says is unchanged (a JSON file that gained a blank),
-`again` where it is made again without a change of results (a cache of answers that is gone; how far
-the run was; which precision `auto` means, which the next run finds anew on this machine, and says),
+`again` where it is made again without a change of results (a cache of answers that is gone;
+which precision `auto` means, which the next run finds anew on this machine, and says),
 MISSED where nothing is said, TRACE where an exception came instead of a line.
 """
 
@@ -62,7 +62,7 @@ KINDS: dict[str, Damage] = {
 NAMING = ("recipe.json", "current.json", "done.json")
 """Files without which others are not looked at: they are damaged by themselves."""
 
-NOTES = ("progress.json", "precision.json")
+NOTES = ("precision.json",)
 """What the next run writes anew."""
 
 
@@ -78,7 +78,14 @@ def files_of(run: Path) -> dict[str, Path]:
     """One file of each kind that a result is read from."""
     current = set(json.loads((run / "current.json").read_text()).values())
     known = {key[:8] for key in current}
-    made_again = {"lock", "digests.json", "project.json", "report.html", "report.md"}
+    made_again = {
+        "lock",
+        "digests.json",
+        "project.json",
+        "progress.json",
+        "report.html",
+        "report.md",
+    }
     found: dict[str, Path] = {}
     for path in sorted(p for p in run.rglob("*") if p.is_file()):
         parts = path.relative_to(run).parts
