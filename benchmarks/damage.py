@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -111,11 +112,14 @@ def outcomes(run: Path, files: dict[str, Path], damage: Damage) -> dict[str, str
     return {k: outcome(p, before[k], after[k], faults) for k, p in files.items()}
 
 
-def write(path: Path, content: bytes | None) -> None:
+def write(path: Path, content: bytes | None, then: int | None = None) -> None:
+    """`then`: when the file was written, in nanoseconds, if that is to stay."""
     if content is None:
         path.unlink()
-    else:
-        path.write_bytes(content)
+        return
+    path.write_bytes(content)
+    if then is not None:
+        os.utime(path, ns=(then, then))
 
 
 def outcome(path: Path, content: bytes, changed: bytes | None, faults: list[str]) -> str:

@@ -229,7 +229,8 @@ def main() -> None:
         counts: dict[str, Counter[str]] = {n: Counter() for n in commands}
         for kind, path in files.items():
             for damage in dice.sample(sorted(KINDS), given.kinds):
-                content = path.read_bytes()
+                # A report says when its run ended, by the times of files.
+                content, then = path.read_bytes(), path.stat().st_mtime_ns
                 changed = KINDS[damage](content)
                 if changed == content:
                     continue
@@ -237,9 +238,9 @@ def main() -> None:
                     # `taxonomy diff` reads no file of a run, and nothing else reads git's.
                     if (kind in of_git) != (n == "taxonomy diff"):
                         continue
-                    write(path, changed)
+                    write(path, changed, then)
                     found = outcome(run, command, before[n], path)
-                    write(path, content)
+                    write(path, content, then)
                     counts[n][found.partition(" ")[0]] += 1
                     if found not in ("told", "same"):
                         print(f"{n}: {kind}: {damage}: {found}", flush=True)
