@@ -83,7 +83,7 @@ VALUES = {
     "track.to": '["tensorboard"]',
     "track.project": '"other"',
     "publish.max_shard_mb": "1",
-    "publish.gguf_server": '"a-server {file} {port}"',
+    "publish.gguf_server": '""',
     "publish.private": "true",
     "serve.max_tokens": "5",
     "serve.max_request_tokens": "5000",
