@@ -123,7 +123,7 @@ def read_in_run(workspace: Workspace, config: TaxonomyConfig) -> Iterator[Leaf]:
     return read_taxonomy(config, progress=workspace.progress)
 
 
-LEAVES_STEP = Step("leaves", read_in_run, version=2)
+LEAVES_STEP = Step("leaves", read_in_run, version=3)
 
 
 def files_read(config: TaxonomyConfig) -> dict[str, Path]:

@@ -32,8 +32,9 @@ _UNDERLINE = re.compile(r" {0,3}(=+|-{2,})\s*$")
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _ROW = re.compile(r"\s*(\||[-*+] |\d+[.)] )|    |\t")
 _ROW_END = re.compile(r"\n")
+_HEADER = re.compile(r" {0,3}(\||\S.*\|)")
 # The line under a table's header: `|---|:--:|`.
-_RULE = re.compile(r"[ \t]*\|[ \t:|-]*-[ \t:|-]*\n?")
+_RULE = re.compile(r" {0,3}\|[ \t]*:?-+:?[ \t]*(\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*\n?")
 _LETTERS = re.compile(rf"{_EAST_ASIAN.pattern}|(?:(?!{_EAST_ASIAN.pattern})\w)+")
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
 
@@ -155,7 +156,8 @@ class _OpenBlock:
         return self.is_after_end or _HEADING.match(line) is not None
 
     def take(self, line: str, start: int) -> None:
-        if self.num_body_lines == 1 and not self.fence and _RULE.fullmatch(line):
+        is_under_one = self.num_body_lines == 1 and self.header_start >= 0 and not self.fence
+        if is_under_one and _RULE.fullmatch(line):
             self.header = _Span(self.header_start, start + len(line))
         if self.fence:
             self._take_code(line)
@@ -167,7 +169,7 @@ class _OpenBlock:
             fence = _FENCE.match(line)
             self.fence = fence.group(1) if fence is not None else ""
             if self.num_body_lines == 0:
-                self.header_start = start
+                self.header_start = start if _HEADER.match(line) else -1
             self.num_body_lines += 1
             self.num_rows += fence is not None or _ROW.match(line) is not None
             self.is_after_end = False
