@@ -39,7 +39,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(STAMP)
 
 $(GGUF): $(STAMP)
-	@$(PIP) -e '.[gguf]'
+	@$(PIP) -e '.[gguf,lora]'
 	@touch $(GGUF)
 
 $(DEV): $(STAMP)
