@@ -83,6 +83,18 @@ def _options(
 WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "2000"}
 """How torch's threads wait for each other: some microseconds awake, which small operations need,
 and then asleep; those that spin on starve whatever else is running (benchmarks/LOG.md)."""
+_IDLE_SPINS = "20000"
+_IDLE_SHARE = 0.25
+"""Of the cores, by the last minute's load, up to which nothing else is running."""
+
+
+def _waiting() -> dict[str, str]:
+    """WAITING, and longer awake where nobody is starved by it."""
+    try:
+        is_idle = os.getloadavg()[0] < _IDLE_SHARE * (os.cpu_count() or 1)
+    except (AttributeError, OSError):
+        is_idle = False
+    return WAITING | {"GOMP_SPINCOUNT": _IDLE_SPINS} if is_idle else WAITING
 
 
 def main() -> None:
@@ -91,7 +103,7 @@ def main() -> None:
     if len(arguments) < len(sys.argv) - 1:
         arguments.insert(0, "--debug")
     # Read when torch loads.
-    for name, value in WAITING.items():
+    for name, value in _waiting().items():
         os.environ.setdefault(name, value)
     _add_commands()
     _guard(app, is_debug="--debug" in arguments)

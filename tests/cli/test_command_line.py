@@ -1,11 +1,14 @@
 """The command line: frozen, quick, and one clear line for what a user can mend."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from tiny_run import from_a_shell
+
+from feldspar.cli import main
 
 COMMANDS = [
     "agree",
@@ -119,3 +122,11 @@ def test_nproc_under_torchrun_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
     done = from_a_shell("train", "recipe.toml", "--nproc", "2", cwd=tmp_path)
     assert done.returncode == 2
     assert "leave --nproc out" in done.stderr
+
+
+@pytest.mark.parametrize(("load", "spins"), [(0.0, "20000"), (100.0, "2000")])
+def test_threads_wait_awake_longer_on_an_idle_machine(
+    monkeypatch: pytest.MonkeyPatch, load: float, spins: str
+) -> None:
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
+    assert main._waiting() == {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": spins}
