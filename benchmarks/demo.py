@@ -102,7 +102,7 @@ def draw(runs: Sequence[dict[tuple[str, str], Score]], path: Path) -> None:
     axes.set_yticks(range(len(exams)), list(reversed(exams)))
     axes.set_xlim(0, 1.1)
     axes.set_xlabel(f"share of right answers, mean of {len(runs)} seeds")
-    axes.legend(loc="lower right", frameon=False)
+    axes.legend(loc="center right", frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
