@@ -20,6 +20,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from feldspar.student.precision import PRECISION_FILE
 from feldspar.verify import verify_run
 
 Damage = Callable[[bytes], bytes | None]
@@ -62,9 +63,6 @@ KINDS: dict[str, Damage] = {
 
 NAMING = ("recipe.json", "current.json", "done.json")
 """Files without which others are not looked at: they are damaged by themselves."""
-
-NOTES = ("precision.json",)
-"""What the next run writes anew."""
 
 
 def kind_of(path: Path, run: Path) -> str:
@@ -128,9 +126,9 @@ def outcome(path: Path, content: bytes, changed: bytes | None, faults: list[str]
     places = (str(path), str(path.parent))
     if any(f"{place}: damaged" in fault for fault in faults for place in places):
         return "told"
-    if changed is None and (path.parent.name == "answers" or path.name in NOTES):
+    if changed is None and path.parent.name == "answers":
         return "again"
-    if changed == b"{}" and path.name == "precision.json":
+    if changed in (None, b"{}") and path.name == PRECISION_FILE:
         return "again"
     return "same" if says_the_same(path, content, changed) else "MISSED"
 

@@ -8,17 +8,18 @@ from functools import partial
 from pathlib import Path
 
 from feldspar.progress import SILENT, Progress
+from feldspar.student.distributed.job import WantedFit
 from feldspar.student.distributed.launcher import fit_distributed
 from feldspar.student.distributed.placed import fit_placed
 from feldspar.student.model import Student, save_checkpoint
 from feldspar.student.token_rows import TokenRows
 from feldspar.student.training.loop import Loop
-from feldspar.student.training.objective import Objective
+from feldspar.student.training.objective import CrossEntropy, Objective
 from feldspar.student.training.phase_trainer import OnCheckpoint, PhaseSteps
 from feldspar.student.training.process_group import LaunchSettings
 from feldspar.student.training.resume_state import forget_state
 from feldspar.student.training.schedule import Schedule
-from feldspar.student.training.settings import FitSettings
+from feldspar.student.training.settings import FitSettings, key_of_fit
 
 
 def fit(
@@ -45,16 +46,16 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     if launch is not None and (launch.places is not None or launch.num_processes > 1):
         together = fit_distributed if launch.places is None else fit_placed
+        wanted = WantedFit(
+            student=student,
+            rows=rows,
+            schedule=schedule,
+            settings=settings,
+            objective=CrossEntropy(rows) if objective is None else objective,
+            key=key_of_fit(student, rows, schedule, settings),
+        )
         together(
-            student,
-            rows,
-            schedule,
-            settings,
-            folder=folder,
-            on_checkpoint=on_checkpoint,
-            progress=progress,
-            launch=launch,
-            objective=objective,
+            wanted, folder=folder, on_checkpoint=on_checkpoint, progress=progress, launch=launch
         )
         return
     loop = Loop(student, rows, schedule, settings, folder, objective=objective)

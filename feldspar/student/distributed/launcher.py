@@ -36,14 +36,9 @@ from feldspar.student.distributed.fsdp import (
     send_text,
 )
 from feldspar.student.distributed.job import JOB_FOLDER, WantedFit, make_job, write_job
-from feldspar.student.model import Student
-from feldspar.student.token_rows import TokenRows
 from feldspar.student.training.activation_checkpointing import memory_of
 from feldspar.student.training.loop import Loop
-from feldspar.student.training.objective import CrossEntropy, Objective
 from feldspar.student.training.process_group import LaunchSettings
-from feldspar.student.training.schedule import Schedule
-from feldspar.student.training.settings import FitSettings, key_of_fit
 
 log = logging.getLogger(__name__)
 
@@ -55,33 +50,27 @@ _GRACE_SECONDS = 5.0
 
 
 def fit_distributed(
-    student: Student,
-    rows: TokenRows,
-    schedule: Schedule,
-    settings: FitSettings,
+    wanted: WantedFit,
     *,
     folder: Path,
     on_checkpoint: Callable[[int], None],
     progress: Progress,
     launch: LaunchSettings,
-    objective: Objective | None,
 ) -> None:
     """`fit` over several processes; the same steps, the same state, the same result to rounding.
 
     Raises TrainingError where one of them ends before its time.
     """
+    student = wanted.student
     device = student.device
     job_folder = folder.resolve() / JOB_FOLDER
-    objective = CrossEntropy(rows) if objective is None else objective
-    key = key_of_fit(student, rows, schedule, settings)
-    wanted = WantedFit(student, rows, schedule, settings, objective, key)
     job = make_job(wanted, launch, job_folder, memory_of(device))
-    with _workers(launch.num_processes, schedule.phase):
+    with _workers(launch.num_processes, wanted.schedule.phase):
         send_text(str(write_job(job, job_folder)))
         group = FSDPGroup(job.shard)
         loop = Loop(
-            student, rows, schedule, job.settings, folder,
-            group=group, key=key, objective=objective,
+            student, wanted.rows, wanted.schedule, job.settings, folder,
+            group=group, key=wanted.key, objective=wanted.objective,
         )  # fmt: skip
 
         def at_checkpoint(step: int) -> None:

@@ -29,12 +29,7 @@ from feldspar.progress import Progress, Task
 from feldspar.student.distributed.fsdp import JOIN_TIMEOUT
 from feldspar.student.distributed.job import JOB_FOLDER, WantedFit, make_job, write_job
 from feldspar.student.distributed.launcher import CUT_OFF, ended_early
-from feldspar.student.model import Student
-from feldspar.student.token_rows import TokenRows
-from feldspar.student.training.objective import CrossEntropy, Objective
 from feldspar.student.training.process_group import LOST, LaunchSettings, PlacedWorkers
-from feldspar.student.training.schedule import Schedule
-from feldspar.student.training.settings import FitSettings, key_of_fit
 from feldspar.student.training.signals import Stopped, stops
 
 log = logging.getLogger(__name__)
@@ -49,16 +44,12 @@ _LOSS_SECONDS = 60.0
 
 
 def fit_placed(
-    student: Student,
-    rows: TokenRows,
-    schedule: Schedule,
-    settings: FitSettings,
+    wanted: WantedFit,
     *,
     folder: Path,
     on_checkpoint: Callable[[int], None],
     progress: Progress,
     launch: LaunchSettings,
-    objective: Objective | None,
 ) -> None:
     """`fit` by workers that `launch.places` gives; the same result to rounding, however many.
 
@@ -66,9 +57,7 @@ def fit_placed(
     TrainingError where a worker says what is wrong, and where losses leave no step done.
     """
     assert launch.places is not None
-    objective = CrossEntropy(rows) if objective is None else objective
-    key = key_of_fit(student, rows, schedule, settings)
-    wanted = WantedFit(student, rows, schedule, settings, objective, key)
+    phase = wanted.schedule.phase
     job_folder = folder.resolve() / JOB_FOLDER
     furthest, num_useless = -1, 0
     while True:
@@ -81,10 +70,8 @@ def fit_placed(
         num_useless = 0 if attempt.step > furthest else num_useless + 1
         furthest = max(furthest, attempt.step)
         if num_useless == MAX_USELESS_TRIES:
-            raise ended_early(
-                schedule.phase, f"{lost}; {num_useless} tries in a row got no further"
-            )
-        log.warning("phase %s: %s; going on from the last saved state", schedule.phase, lost)
+            raise ended_early(phase, f"{lost}; {num_useless} tries in a row got no further")
+        log.warning("phase %s: %s; going on from the last saved state", phase, lost)
     shutil.rmtree(job_folder, ignore_errors=True)
 
 
