@@ -313,7 +313,7 @@ def find_rate(
     Without leaves there is nothing to ask.
 
     What was measured is kept beside the journal, since calls that are answered cannot be timed
-    again.
+    again: as many calls are not asked a second time, and fewer never replace more.
     """
     if recipe.plan.teacher_tokens_per_second is not None:
         return Rate(tokens_per_second=recipe.plan.teacher_tokens_per_second, known_by="stated")
@@ -322,7 +322,8 @@ def find_rate(
     known = _read_probes(path)
     config = recipe.teacher
     teacher = f"{config.folder or config.command or config.endpoint} {config.model or ''}"
-    if num_probes and leaves:
+    num_known = known[teacher]["calls"] if teacher in known else 0
+    if num_probes > num_known and leaves:
         budget = BudgetConfig(max_calls=num_probes)
         capped = recipe.generate.model_copy(update={"budget": budget})
         asking = recipe.model_copy(update={"generate": capped, "journal": str(journal_path)})
@@ -330,7 +331,7 @@ def find_rate(
             probed = probe(
                 leaves, capped, teacher=teachers.teacher, judge=teachers.judge, seed=recipe.seed
             )
-        if probed.calls:
+        if probed.calls > num_known:
             known[teacher] = probed._asdict()
             write_json(path, known, is_shared=True)
     if teacher not in known:

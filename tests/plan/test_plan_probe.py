@@ -31,8 +31,12 @@ def test_a_probe_is_paid_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         written = sum(call.completion_tokens for call in probed.calls)
         assert probed.teacher_hours == pytest.approx(written / probed.rate.tokens_per_second / 3600)
 
-        # All of it is in the journal, and the speed beside it.
+        # All of it is in the journal, and the speed beside it; a few more calls say less.
         assert planned(recipe, tmp_path, 20).rate == probed.rate
+        assert planned(recipe, tmp_path, 5).rate == probed.rate
+        assert num_served(url) == num_probed
+        assert planned(recipe, tmp_path, num_probed + 1).rate == probed.rate
+        num_probed = num_served(url)
         assert planned(recipe, tmp_path, 0).rate == probed.rate
         assert num_served(url) == num_probed
 
