@@ -16,7 +16,7 @@ from feldspar.errors import FeldsparError, RecipeError, RunError
 from feldspar.files import write_json
 from feldspar.studio.plan_told import Planner
 from feldspar.studio.project import Project
-from feldspar.studio.run_control import LaunchRequest, RunControl
+from feldspar.studio.run_control import LaunchRequest, LaunchState, RunControl
 from feldspar.studio.shown import ShownPage
 from feldspar.views.links import ViewPlace, studio_link
 from feldspar.views.live import PLANNED, PlannedSpending
@@ -104,11 +104,12 @@ class PlanPages:
     async def state(self, request: web.Request) -> web.Response:
         """How the last start goes, as HTML; browsers are sent on to the live page once it runs."""
         name = request.match_info["run"]
-        body = await asyncio.to_thread(self._state_of, name)
+        launch = await asyncio.to_thread(self._control.launch_state, name)
         headers = {}
-        if self._control.launch_state(name).state == "running":
+        if launch.state == "running":
             headers["HX-Redirect"] = studio_link(name)(ViewPlace("live"))
-        return web.Response(text=str(body), content_type="text/html", headers=headers)
+        body = str(_told(name, launch))
+        return web.Response(text=body, content_type="text/html", headers=headers)
 
     async def start(self, request: web.Request) -> web.Response:
         """`{"run": NAME}`. Errors: 403 read-only, 409 it runs already, 422 a wrong recipe."""
@@ -149,8 +150,11 @@ class PlanPages:
         return name
 
     def _state_of(self, name: str) -> Markup:
-        launch = self._control.launch_state(name)
-        return render("launch.html.j2", launch=launch, name=name, link=studio_link(name))
+        return _told(name, self._control.launch_state(name))
+
+
+def _told(name: str, launch: LaunchState) -> Markup:
+    return render("launch.html.j2", launch=launch, name=name, link=studio_link(name))
 
 
 def asked_settings(query: Mapping[str, str], own: Mapping[str, str] = _NOTHING) -> list[str]:

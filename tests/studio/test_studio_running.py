@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from by_hand import do_step
@@ -19,7 +20,9 @@ from feldspar.progress_file import read_run_state
 from feldspar.runs import Run
 from feldspar.studio.plan_pages import asked_settings
 from feldspar.studio.project import Project
-from feldspar.studio.run_control import LaunchRequest, RunControl
+from feldspar.studio.run_control import LaunchRequest, LaunchState, RunControl
+from feldspar.views.links import studio_link
+from feldspar.views.pages import render
 
 PATIENCE_SECONDS = 240
 NAMED = Recipe.model_validate({"name": "tiny", "taxonomy": {"path": "t"}, "student": {"base": "b"}})
@@ -94,6 +97,19 @@ def test_a_studio_that_only_reads_starts_and_stops_nothing(project: Path) -> Non
         assert "data-post" not in await (await client.get("/runs/tiny/live")).text()
 
     in_studio(project / "runs", use, read_only=True)
+
+
+@pytest.mark.parametrize(
+    ("state", "asks_again"),
+    [("starting", True), ("running", True), ("ended", False), ("failed", False)],
+)
+def test_where_a_start_is_waited_for_is_asked_again_until_it_has_ended(
+    state: Literal["starting", "running", "ended", "failed"], asks_again: bool
+) -> None:
+    """A run that is seen running and ends before it is looked at again is not waited for."""
+    launch = LaunchState(state, "")
+    page = str(render("launch.html.j2", launch=launch, name="tiny", link=studio_link("tiny")))
+    assert ("hx-get" in page) is asks_again
 
 
 def test_what_a_recipe_says_itself_is_no_setting(project: Path) -> None:
