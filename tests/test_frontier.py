@@ -11,6 +11,7 @@ from feldspar.frontier.arms import Arm, arm_runs, folder_name, parse_arms
 from feldspar.frontier.epochs import equal_epochs
 from feldspar.frontier.figures import Measured, compare_arms
 from feldspar.frontier.plan import plan_study
+from feldspar.frontier.study import run_study
 from feldspar.progress import SILENT
 from feldspar.runs import open_step, read_recipe_of
 from feldspar.views.frontier import cells
@@ -128,6 +129,26 @@ def test_without_exams_of_what_is_kept_there_is_no_kept_column() -> None:
     (_, row) = compare_arms(base, [arm])
     assert row.kept is None
     assert cells(row)[3:5] == ["-", "-"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "learned", "there"),
+    [
+        ([], "new fact", "new facts, leaf exams"),
+        (["taxonomy.exam_fraction=0", "generate.exam_items=0"], "leaf exams", "new facts"),
+        (["evaluate.exam=[]"], "new facts", "leaf exams"),
+    ],
+)
+def test_an_exam_that_no_arm_has_is_refused_before_anything_is_made(
+    tmp_path: Path, settings: list[str], learned: str, there: str
+) -> None:
+    (tmp_path / "new facts.jsonl").write_text('{"question": "Who?", "answer": "Zorbo."}\n')
+    path = tmp_path / "r.toml"
+    path.write_text(f'{SMALL}[[evaluate.exam]]\nname = "new facts"\npath = "new facts.jsonl"\n')
+    runs = arm_runs(path, settings, parse_arms([], []), 1)
+    with pytest.raises(RecipeError, match=f"no exam '{learned}'.* one of these: {there}$"):
+        run_study(runs, tmp_path, tmp_path / "study", SILENT, learned_exams=[learned])
+    assert not (tmp_path / "study").exists()
 
 
 @pytest.mark.slow

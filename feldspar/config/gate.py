@@ -18,10 +18,10 @@ class GateConfig(Part):
     gain: Annotated[float | None, Field(ge=-1, le=1)] = None
     """Least change of that share since the base, paired item by item."""
     kept: Fraction | None = None
-    """Of the items of `retention` exams that the base had right, the least share that still is."""
+    """Of the items of `retention` exams and of general knowledge that the base had right, the least
+    share that still is."""
     loss: Fraction | None = None
-    """Most that the share of right items of `retention` exams may have fallen since the base,
-    paired."""
+    """Most that the share of right items of these exams may have fallen since the base, paired."""
     leaf: Fraction | None = None
     """Least share that is right in every single leaf's exam. Few items have wide intervals: all
     right of 10 is .72 at the lower end, of 20 .84."""

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from feldspar.config import Recipe
 from feldspar.errors import RunError
+from feldspar.evaluate.benchmarks.scores import BenchmarkItem
 from feldspar.evaluate.contamination import read_items
+from feldspar.evaluate.general.scores import ACCURACY
 from feldspar.evaluate.mt_bench.scores import values_of_questions
 from feldspar.evaluate.scores import Comparison, answers_paths, compare
 from feldspar.records import JUDGE_ERRORS, PERPLEXITY, Answer, ExamItem, Score
@@ -32,6 +34,16 @@ class Scored:
     published: tuple[Published, ...] = ()
     is_served: bool = False
     """Whether it is the model of `evaluate.server`, whose tokens are its own."""
+
+    def items_of(self, exam: str) -> list[BenchmarkItem]:
+        """What was asked and said, and whether it is right, in an exam that is a benchmark's or
+        general knowledge's."""
+        paths = [
+            p.score.answers_path
+            for p in self.published
+            if (p.score.exam, p.score.metric) == (exam, ACCURACY)
+        ]
+        return [item for path in paths for item in read_items(Path(path))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@ for reading the run; `feldspar gate` prints it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +11,7 @@ from typing import NamedTuple
 from feldspar.config import GateConfig
 from feldspar.errors import RunError
 from feldspar.evaluate.comparing import BASE, Scored, open_scored
+from feldspar.evaluate.general.questions import EXAM
 from feldspar.records import ExamItem, Interval
 from feldspar.stats.intervals import paired_shares_interval, proportion_interval
 
@@ -60,8 +61,13 @@ class GateReport:
         return all(check.passes for check in self.checks)
 
 
-class _ItemPair(NamedTuple):
-    item: ExamItem
+class _AnswerPair(NamedTuple):
+    """The base's answer to an item and the result's."""
+
+    exam: str
+    leaf: str
+    question: str
+    said: tuple[str, str]
     before: bool
     after: bool
 
@@ -76,20 +82,21 @@ def check_gate(run_path: Path, config: GateConfig) -> GateReport:
             f"{run_path}: its recipe has no bounds; add a [gate] table, or --set gate.learned=0.9"
         )
     before, after = open_scored(run_path, BASE), open_scored(run_path)
-    pairs = list(_pairs(before, after))
-    taught = [p for p in pairs if p.item.origin != "file" and p.item.match != "choice"]
-    old = [p for p in pairs if p.item.is_retention]
+    taught = list(_pairs(before, after, _is_taught))
+    old = [*_pairs(before, after, _is_old), *_general_pairs(before, after)]
     forgotten = [p for p in old if p.before and not p.after]
     return GateReport(
         checkpoint=after.name,
         checks=tuple(_checks(config, taught, old, run_path)),
-        forgotten=tuple(_shown(forgotten[:MAX_FORGOTTEN], before, after)),
+        forgotten=tuple(
+            ForgottenAnswer(p.exam, p.question, *p.said) for p in forgotten[:MAX_FORGOTTEN]
+        ),
         num_forgotten=len(forgotten),
     )
 
 
 def _checks(
-    config: GateConfig, taught: Sequence[_ItemPair], old: Sequence[_ItemPair], run_path: Path
+    config: GateConfig, taught: Sequence[_AnswerPair], old: Sequence[_AnswerPair], run_path: Path
 ) -> Iterator[BoundCheck]:
     if config.learned is not None:
         yield _share("learned", config.learned, _asked(taught, "learned", run_path))
@@ -101,22 +108,25 @@ def _checks(
     if config.loss is not None:
         yield _change("loss", -config.loss, _asked(old, "loss", run_path))
     if config.leaf is not None:
-        leaves = dict.fromkeys(p.item.leaf for p in _asked(taught, "leaf", run_path))
+        leaves = dict.fromkeys(p.leaf for p in _asked(taught, "leaf", run_path))
         for leaf in leaves:
-            of_leaf = [p for p in taught if p.item.leaf == leaf]
+            of_leaf = [p for p in taught if p.leaf == leaf]
             yield _share(f"leaf {leaf}", config.leaf, of_leaf)
 
 
-def _asked(pairs: Sequence[_ItemPair], bound: str, run_path: Path) -> Sequence[_ItemPair]:
+def _asked(pairs: Sequence[_AnswerPair], bound: str, run_path: Path) -> Sequence[_AnswerPair]:
     if not pairs:
         cure = "the leaves' exams have no item that can be matched"
         if bound in ("kept", "loss"):
-            cure = "add an [[evaluate.exam]] with `retention`, of which the base has answers right"
+            cure = (
+                "add an [[evaluate.exam]] with `retention`, of which the base has answers right, "
+                "or let the general-knowledge exam be asked"
+            )
         raise RunError(f"{run_path}: gate.{bound} has nothing to go by: {cure}")
     return pairs
 
 
-def _share(name: str, wanted: float, pairs: Sequence[_ItemPair]) -> BoundCheck:
+def _share(name: str, wanted: float, pairs: Sequence[_AnswerPair]) -> BoundCheck:
     num_right = sum(pair.after for pair in pairs)
     return BoundCheck(
         name=name,
@@ -127,7 +137,7 @@ def _share(name: str, wanted: float, pairs: Sequence[_ItemPair]) -> BoundCheck:
     )
 
 
-def _change(name: str, wanted: float, pairs: Sequence[_ItemPair]) -> BoundCheck:
+def _change(name: str, wanted: float, pairs: Sequence[_AnswerPair]) -> BoundCheck:
     gained = sum(pair.after and not pair.before for pair in pairs)
     lost = sum(pair.before and not pair.after for pair in pairs)
     return BoundCheck(
@@ -139,18 +149,36 @@ def _change(name: str, wanted: float, pairs: Sequence[_ItemPair]) -> BoundCheck:
     )
 
 
-def _pairs(before: Scored, after: Scored) -> Iterator[_ItemPair]:
+def _is_taught(item: ExamItem) -> bool:
+    return item.origin != "file" and item.match != "choice"
+
+
+def _is_old(item: ExamItem) -> bool:
+    return item.is_retention
+
+
+def _pairs(
+    before: Scored, after: Scored, is_wanted: Callable[[ExamItem], bool]
+) -> Iterator[_AnswerPair]:
     first = {answer.item: answer for answer in before.answers}
     for answer in after.answers:
-        old = first.get(answer.item)
-        if old is not None and old.is_right is not None and answer.is_right is not None:
-            yield _ItemPair(after.items[answer.item], old.is_right, answer.is_right)
+        old, item = first.get(answer.item), after.items[answer.item]
+        if old is None or old.is_right is None or answer.is_right is None or not is_wanted(item):
+            continue
+        said = (old.text, answer.text)
+        yield _AnswerPair(
+            item.exam, item.leaf or "", item.question, said, old.is_right, answer.is_right
+        )
 
 
-def _shown(pairs: Sequence[_ItemPair], before: Scored, after: Scored) -> Iterator[ForgottenAnswer]:
-    said = [{a.item: a.text for a in one.answers} for one in (before, after)]
-    for item, *_ in pairs:
-        yield ForgottenAnswer(item.exam, item.question, said[0][item.id], said[1][item.id])
+def _general_pairs(before: Scored, after: Scored) -> Iterator[_AnswerPair]:
+    """Of the general-knowledge exam, both wordings of an item together."""
+    first = {item.id: item for item in before.items_of(EXAM)}
+    for item in after.items_of(EXAM):
+        old = first.get(item.id)
+        if old is not None and old.value is not None and item.value is not None:
+            said = (old.said, item.said)
+            yield _AnswerPair(EXAM, "", item.question, said, old.value == 1, item.value == 1)
 
 
 def markdown_card(report: GateReport) -> str:

@@ -15,6 +15,7 @@ from statistics import fmean
 
 from feldspar.errors import RunError
 from feldspar.evaluate.comparing import BASE, Scored, open_scored
+from feldspar.evaluate.general.scores import KEPT
 from feldspar.evaluate.scores import LEAF_EXAMS
 from feldspar.frontier.arms import Arm
 from feldspar.records import ExamItem
@@ -77,6 +78,11 @@ def measure_arm(
                     kept[key] = value
                 elif _exam(item) in learned_exams:
                     learned[key] = value
+        # What the base says right of general knowledge is to be kept, in both wordings.
+        general = {(number, i.id): i.value for i in scored.items_of(KEPT) if i.value is not None}
+        if general:
+            kept |= general
+            exams[KEPT] |= general
         if checkpoint != BASE:
             tokens.append(_trained_tokens(path))
             own, others = _steps(path)

@@ -14,13 +14,17 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from feldspar.errors import FeldsparError, RunError
+from feldspar.config import Recipe
+from feldspar.config.load import world_parts
+from feldspar.errors import FeldsparError, RecipeError, RunError
 from feldspar.evaluate.comparing import BASE
+from feldspar.evaluate.exams.read import exam_files
 from feldspar.evaluate.scores import LEAF_EXAMS
 from feldspar.flow import run_recipe
 from feldspar.frontier.arms import Arm, ArmRun
 from feldspar.frontier.epochs import equal_epochs
 from feldspar.frontier.figures import compare_arms, measure_arm
+from feldspar.prepare import place
 from feldspar.progress import Progress
 from feldspar.runs import SHARED
 from feldspar.views.frontier import StudyResult
@@ -41,8 +45,11 @@ def run_study(
     """Run every arm, or find that it was done, and compare them. The same call again goes on.
 
     `equal_tokens`: every phase of every arm trains on as many tokens as that of the first arm, to
-    the nearest epoch. Raises FeldsparError with the arm's name.
+    the nearest epoch. Raises RecipeError for an exam that is not there before anything is made,
+    FeldsparError with the arm's name after.
     """
+    for run in {run.recipe.evaluate.exam: run for run in runs}.values():
+        _check_exams(run.recipe, recipe_folder, learned_exams, progress)
     root.mkdir(parents=True, exist_ok=True)
     with _only_one(root), progress.task("arms", len(runs), "arms") as task:
         for run in runs:
@@ -69,6 +76,23 @@ def run_study(
         rows=tuple(compare_arms(start, measured)),
         runs={arm.name: tuple(p.relative_to(root).as_posix() for p in paths[arm]) for arm in arms},
     )
+
+
+def _check_exams(
+    recipe: Recipe, folder: Path, learned_exams: Sequence[str], progress: Progress
+) -> None:
+    """Before anything is paid for. Raises RecipeError for an exam that no arm will have."""
+    placed = place(recipe, folder, progress, parts=world_parts(recipe) & {"exams"})
+    there = [file.name for config in placed.evaluate.exam for file in exam_files(config)]
+    taxonomy = recipe.taxonomy
+    if taxonomy is not None and (taxonomy.exam_fraction or recipe.generate.exam_items):
+        there.append(LEAF_EXAMS)
+    for exam in learned_exams:
+        if exam not in there:
+            raise RecipeError(
+                f"no exam {exam!r} says what was learned; --learned names one of these: "
+                f"{', '.join(there) or 'none is there, add [[evaluate.exam]]'}"
+            )
 
 
 def _folder(root: Path, run: ArmRun) -> Path:

@@ -9,7 +9,12 @@ from tiny_run import feldspar
 
 from feldspar.config import GateConfig, Recipe
 from feldspar.errors import RunError
+from feldspar.evaluate.benchmarks.scores import BenchmarkItem
 from feldspar.evaluate.gate import check_gate, markdown_card
+from feldspar.evaluate.general.questions import EXAM
+from feldspar.evaluate.general.scores import KEPT
+from feldspar.frontier.arms import Arm
+from feldspar.frontier.figures import measure_arm
 from feldspar.records import Answer, Checkpoint, ExamItem, Interval, Score
 from feldspar.runs import Run, write_rows
 from feldspar.steps import Workspace
@@ -62,6 +67,50 @@ def make_run(path: Path, before: list[Answer], after: list[Answer]) -> Path:
         do_step(run, "trained", lambda: [Checkpoint(path="p", digest="d", phase="skills", step=3)])
         do_step(run, "scores", scores)
     return path
+
+
+def general(rights: dict[str, list[bool]]):
+    """A step: by checkpoint, which of the questions are answered right in both wordings."""
+
+    def scores(workspace: Workspace):
+        for checkpoint, right in rights.items():
+            known = [n for n, is_right in enumerate(rights["base"]) if is_right]
+            for exam, numbers in ((EXAM, range(len(right))), (KEPT, known)):
+                path = workspace.folder / f"{checkpoint}-{len(numbers)}.jsonl.zst"
+                items = [
+                    BenchmarkItem(
+                        id=f"g{n}", task="capitals", question=f"Capital {n}?", reference="x",
+                        said=f"{checkpoint} said", value=float(right[n]),
+                    )
+                    for n in numbers
+                ]  # fmt: skip
+                write_rows(path, items)
+                yield Score(
+                    checkpoint=checkpoint, exam=exam, metric="accuracy", value=0.5,
+                    interval=Interval(0, 1), num_items=len(items), answers_path=str(path),
+                )  # fmt: skip
+
+    return scores
+
+
+def test_general_knowledge_is_to_be_kept(tmp_path: Path):
+    """40 general questions: 10 right in the base, of which 7 are still, and 2 that were wrong."""
+    base = [n < 10 for n in range(40)]
+    after = [n < 7 or n in (20, 21) for n in range(40)]
+    path = make_run(tmp_path / "runs" / "mine", answers(2, 36), answers(38, 34))
+    with Run(path, RECIPE) as run:
+        do_step(run, "general", general({"base": base, "skills": after}))
+    report = check_gate(path, GateConfig(kept=0.5, loss=0.2))
+    kept, loss = report.checks
+    assert (kept.num_items, kept.value) == (36 + 10, pytest.approx((34 + 7) / 46))
+    assert (loss.num_items, loss.value) == (40 + 40, pytest.approx((-2 - 3 + 2) / 80))
+    assert report.num_forgotten == 2 + 3
+    assert ("general knowledge", "Capital 7?", "base said", "skills said") in report.forgotten
+    # The front counts what the base has right, beside the items of `retention` exams.
+    arm = measure_arm(Arm(name="a", settings=()), [path], ["leaf exams"])
+    assert len(arm.kept) == 40 + 10
+    assert sum(arm.kept.values()) == 34 + 7
+    assert sum(arm.exams[KEPT].values()) == 7
 
 
 @pytest.fixture(scope="module")
