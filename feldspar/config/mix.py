@@ -27,8 +27,8 @@ class BaseReplayConfig(Part):
     temperature: Temperature = 1.0
     """For `from = "base"`. 0: the base's likeliest answer."""
     max_new_tokens: Count = 256
-    """For `from = "base"`: longest question, and longest answer. An answer that is longer ends
-    after its last whole sentence, or line, where it has one."""
+    """For `from = "base"`: longest question, and longest answer. An answer that is longer is
+    cut, and trained without an end."""
     share: Share = 0.25
     """Share of each phase's rows."""
 

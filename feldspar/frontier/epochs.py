@@ -67,5 +67,5 @@ def _trained_texts(rows: Iterable[Conversation]) -> Iterable[str]:
     """What has a loss: answers, or all turns where the row says so."""
     for row in rows:
         for message in row.messages:
-            if message.role == "assistant" or row.train_on != "answers":
+            if message.role == "assistant" or row.train_on in ("turns", "everything"):
                 yield message.content

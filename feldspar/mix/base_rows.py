@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from feldspar.config import BaseReplayConfig, StudentConfig
 from feldspar.errors import RecipeError
 from feldspar.kept_rows import keep, read_kept
 from feldspar.keys import content_key
-from feldspar.records import Checkpoint, Conversation, Message
+from feldspar.records import Checkpoint, Conversation, Message, TrainOn
 from feldspar.runs import cache_folder
 from feldspar.steps import Step, Workspace
-from feldspar.student.inference.sample import sample_answers, sample_questions
+from feldspar.student.inference.sample import Sampled, sample_answers, sample_questions
 from feldspar.student.model import load_to_answer
 
 log = logging.getLogger(__name__)
@@ -34,9 +33,8 @@ def sample_base(
     """Answers of the base to the prompts of a file, or to questions of its own.
 
     Its own questions are what it writes after the template's opening of a user's turn. Questions
-    and answers without text are left out and counted; an answer that was cut off ends with its last
-    whole sentence. What a base said once is kept for other runs. Raises RecipeError where nothing
-    is left.
+    and answers without text are left out and counted; of an answer that was cut off no end is
+    trained. What a base said once is kept for other runs. Raises RecipeError where nothing is left.
     """
     path = _kept_path(base, config, student, seed)
     rows = read_kept(path, Conversation, "the base is asked again")
@@ -93,28 +91,15 @@ def _sample(
         progress=workspace.progress,
     )
     rows = [
-        _row(number, question, text)
+        _row(number, question, answer)
         for number, (question, (answer,)) in enumerate(zip(questions, drawn, strict=True))
-        if (text := answer.text if answer.ended else _whole_sentences(answer.text)).strip()
+        if answer.text.strip()
     ]
     _tell(len(rows), len(asked), base)
     yield from rows
 
 
-BASE_REPLAY_STEP = Step("base-replay", sample_base, version=2)
-
-
-def _whole_sentences(text: str) -> str:
-    """What of a cut answer stands before the end of its last whole sentence, else of its last
-    whole line; all of it where it has neither.
-
-    >>> _whole_sentences("It rains. The sun is")
-    'It rains.'
-    """
-    # A list's number is no sentence: `1. Wash the rice. 2. Boil`.
-    ends = [m.end() for m in re.finditer(r"(?<!\b\d)(?<!\b\d\d)[.!?][\"')]?(?=\s|$)", text)]
-    ends = ends or [m.start() for m in re.finditer("\n", text)]
-    return text[: ends[-1]] if ends else text
+BASE_REPLAY_STEP = Step("base-replay", sample_base, version=3)
 
 
 def read_prompts(path: Path) -> list[str]:
@@ -150,12 +135,13 @@ def _prompt(line: str, place: str) -> str:
     return found
 
 
-def _row(number: int, question: str, answer: str) -> Conversation:
-    turns: Sequence[Message] = (
+def _row(number: int, question: str, answer: Sampled) -> Conversation:
+    turns = (
         Message(role="user", content=question),
-        Message(role="assistant", content=answer),
+        Message(role="assistant", content=answer.text),
     )
-    return Conversation(id=f"{_SOURCE}:{number}", source=_SOURCE, messages=tuple(turns))
+    train_on: TrainOn = "answers" if answer.ended else "unended"
+    return Conversation(id=f"{_SOURCE}:{number}", source=_SOURCE, messages=turns, train_on=train_on)
 
 
 def _tell(num_kept: int, num_asked: int, base: Checkpoint) -> None:

@@ -24,6 +24,7 @@ COLUMNS: dict[str, Column] = {
     "leaf": "text",
     "source": "text",
     "is_replay": "flag",
+    "is_cut": "flag",
 }
 
 
@@ -45,7 +46,7 @@ def export_phases(
         {"messages": [{"role": "user", "content": "2 + 2?"},
                       {"role": "assistant", "content": "4"}],
          "unmask": false, "id": "...", "leaf": "foundational_skills/sums",
-         "source": "knowledge-short", "is_replay": true}
+         "source": "knowledge-short", "is_replay": true, "is_cut": false}
 
     Its own rows come first, then those that are replayed, as the run with this `seed` draws them,
     each source in the order of its file. `[[data]]` reads the files again as the same rows. Raises
@@ -98,11 +99,12 @@ def _as_row(row: Conversation, source: str, is_replay: bool) -> Row:
     return {
         "messages": [{"role": m.role, "content": m.content} for m in row.messages],
         # InstructLab's mark of what is trained on beside the answers.
-        "unmask": row.train_on != "answers",
+        "unmask": row.train_on in ("turns", "everything"),
         "id": row.id,
         "leaf": row.leaf,
         "source": source,
         "is_replay": is_replay,
+        "is_cut": row.train_on == "unended",
     }
 
 
@@ -133,7 +135,8 @@ def _card(name: str, phases: Sequence[ExportedPhase]) -> str:
             "",
             "The rows of each phase's first epoch; later epochs draw other parts of what is "
             "replayed. `messages` and `unmask` are InstructLab's layout, `is_replay` marks rows "
-            "that are drawn again. Shuffle them before training.",
+            "that are drawn again, and `is_cut` answers that were cut off, whose end is not "
+            "trained. Shuffle the rows before training.",
             "",
             "| phase | source | replayed | rows |",
             "|---|---|---|---:|",

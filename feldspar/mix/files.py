@@ -21,7 +21,7 @@ from feldspar.records import Conversation
 TEXT_CHARACTERS = 8192
 """Whole paragraphs up to so many characters make one row of a text file."""
 _PARQUET_ROWS = 512
-_COLUMNS = ("messages", "text", "unmask", "id")
+_COLUMNS = ("messages", "text", "unmask", "is_cut", "id")
 
 Given = tuple[int, dict[str, Any] | str]
 """A row's number, counted from 1, and the row, or why it cannot be read."""

@@ -30,6 +30,7 @@ def as_conversation(row: dict[str, Any], name: str, number: int) -> Conversation
     <|assistant|> marks, and trained on likewise. `{"text": ...}` is plain text. `null` is as if
     the key were not there. An answer with `"weight": 0` is not trained on: the row ends at the last
     one that is, and none that is not may stand before it, since a row has no mask of its own.
+    `"is_cut": true`: the last answer was cut off, and no end of it is trained.
     """
     row = {key: value for key, value in row.items() if value is not None}
     if isinstance(row.get("text"), str) and "messages" not in row:
@@ -48,6 +49,9 @@ def as_conversation(row: dict[str, Any], name: str, number: int) -> Conversation
         if isinstance(read, str):
             return read
         messages += read
+    is_cut = row.get("is_cut", False)
+    if not isinstance(is_cut, bool):
+        return "`is_cut` is neither true nor false"
     rendered = any(turn["role"] == "pretraining" for turn in turns)
     return _conversation(row, messages, unmask or rendered, name, number)
 
@@ -208,6 +212,8 @@ def _conversation(
 ) -> Conversation | str:
     is_text = [message.role for message in messages] == ["assistant"]
     train_on: TrainOn = ("everything" if is_text else "turns") if unmask else "answers"
+    if row.get("is_cut") and not unmask:
+        train_on = "unended"
     roles = ("assistant", "user") if unmask else ("assistant",)
     if not any(m.content.strip() for m in messages if m.role in roles):
         return "nothing to learn: no assistant turn with text"

@@ -39,18 +39,23 @@ class Boundaries:
     lengths: tuple[int, ...]
     starts: Tensor
     """Where each row starts, and the end: int32 [S + 1] on the device."""
+    num_shared: int = 0
+    """Tokens of the first row that stand before each row that is `sharing`."""
+    sharing: tuple[bool, ...] = ()
 
     _groups: list[RowGroup] | None = None
 
     @property
     def longest(self) -> int:
-        return max(self.lengths)
+        """With what stands before it."""
+        sharing = [n for n, shares in zip(self.lengths, self.sharing, strict=False) if shares]
+        return max(*self.lengths, self.num_shared + max(sharing, default=0))
 
     @property
     def groups(self) -> list[RowGroup]:
         """Short rows that are computed together: the same for every layer."""
         if self._groups is None:
-            self._groups = group_rows(self.lengths)
+            self._groups = group_rows(self.lengths, self.num_shared, self.sharing)
         return self._groups
 
 
@@ -95,10 +100,12 @@ def packed_attention(
         query, key, value = (x.to(torch.get_autocast_dtype(kind)) for x in (query, key, value))
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     window = sliding_window if sliding_window and boundaries.longest > sliding_window else None
+    is_grouped = query.device.type == "cpu" and query.dtype != torch.float32 and window is None
+    assert is_grouped or not boundaries.num_shared, "only groups of short rows share a beginning"
     if query.is_cuda and query.dtype != torch.float32:
         return _varlen(query, key, value, boundaries, scale, window), None
     short: Tensor | None = None
-    if query.device.type == "cpu" and query.dtype != torch.float32 and window is None:
+    if is_grouped:
         short = short_row_attention(query, key, value, boundaries.groups, scale)
         if boundaries.longest <= LONGEST:
             return short, None

@@ -19,7 +19,11 @@ TURNS = [
     {"role": "user", "content": "bye"},
     {"role": "assistant", "content": "tscüß"},
 ]
-OWN = (chat(), {"text": "Plain text."}, {"messages": TURNS, "unmask": True, "id": "mine"})
+OWN = (
+    {"messages": TURNS[:3], "is_cut": True, "id": "cut"},
+    {"text": "Plain text."},
+    {"messages": TURNS, "unmask": True, "id": "mine"},
+)
 
 
 def exported(folder: Path, name: str) -> list[dict[str, object]]:

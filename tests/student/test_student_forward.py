@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tiny import chats, make_tiny, make_tokenizer
 from transformers import AttentionInterface, MistralConfig, MistralForCausalLM
 
@@ -18,7 +20,7 @@ from feldspar.student.lm_head import Head, cross_entropy, score_targets
 from feldspar.student.model import Student, make_student
 from feldspar.student.token_rows import TokenRows, tokenise
 from feldspar.student.training.forward import ForwardPass, check_packing
-from feldspar.student.training.packing import pack, packed_batches
+from feldspar.student.training.packing import pack, packed_batches, shared_beginning
 from feldspar.student.training.schedule import Schedule, SourceRows
 from feldspar.student.training.settings import FitSettings
 
@@ -137,6 +139,74 @@ def test_what_is_predicted_lies_where_it_was_packed():
         assert packed.targets_N[mine].tolist() == row.ids[row.mask].tolist()
         before = row.ids[:-1][row.mask[1:]].tolist()
         assert packed.ids_T[packed.positions_N[mine]].tolist() == before
+
+
+rows_of_tokens = st.lists(
+    st.lists(st.integers(0, 2), min_size=2, max_size=14).map(
+        lambda ids: [7, 8, 9, 4][: len(ids)] + ids
+    ),
+    min_size=1,
+    max_size=9,
+)
+
+
+@settings(deadline=None)
+@given(rows_of_tokens, st.integers(0, 14), st.randoms(use_true_random=False))
+def test_rows_that_share_a_beginning_can_be_told_apart_again(rows, longest, dice):
+    ids = [np.array(row, dtype=np.int32) for row in rows]
+    masks = [np.array([dice.random() < 0.5 for _ in row]) for row in rows]
+    masks[0][-1] = True
+    packed = pack(ids, masks, longest_sharing=longest)
+    assert packed.lengths_S.sum() == len(packed.ids_T) == len(packed.places_T)
+    parts = np.split(packed.ids_T, np.cumsum(packed.lengths_S)[:-1])
+    places = np.split(packed.places_T, np.cumsum(packed.lengths_S)[:-1])
+    begin, sharing = [], packed.shares_S
+    if packed.num_shared:
+        begin, parts, places = parts[0].tolist(), parts[1:], places[1:]
+        assert not sharing[0]
+        sharing = sharing[1:]
+        assert sum(sharing) > 1
+    for row, part, place, shares in zip(ids, parts, places, sharing, strict=True):
+        assert len(part) > 0
+        whole = begin + part.tolist() if shares else part.tolist()
+        assert whole == row[:-1].tolist()
+        assert not shares or len(whole) <= longest
+        assert place.tolist() == list(range(len(whole) - len(part), len(whole)))
+    # Each trained token is predicted from the token before it.
+    for number, (row, mask) in enumerate(zip(ids, masks, strict=True)):
+        mine = packed.rows_N == number
+        assert packed.targets_N[mine].tolist() == row[1:][mask[1:]].tolist()
+        positions = packed.positions_N[mine]
+        assert packed.ids_T[positions].tolist() == row[:-1][mask[1:]].tolist()
+        assert packed.places_T[positions].tolist() == np.flatnonzero(mask[1:]).tolist()
+
+
+def test_the_beginning_that_saves_the_most_is_shared():
+    chat, text = [1, 2, 3, 4, 5, 6], [1, 9, 9, 9]
+    rows = [[*chat, n, 50 + n] for n in range(10, 15)] + [[*text, n] for n in range(3)]
+    begin = shared_beginning([np.array(row, dtype=np.int32) for row in rows], 100)
+    # Five rows share six tokens; all eight would share one.
+    assert (begin.length, begin.rows_R.tolist()) == (6, [True] * 5 + [False] * 3)
+    few = [np.arange(100, dtype=np.int32) + n * (np.arange(100) > 1) for n in range(5)]
+    assert shared_beginning(few, 100).length == 0
+
+
+@pytest.mark.parametrize("checkpoint_activations", [False, True])
+def test_a_shared_beginning_gives_the_same_gradient(checkpoint_activations):
+    """Rows of a chat begin alike; what is computed once has the gradient of all of them."""
+    student = make_tiny(dtype="bfloat16")
+    rows = rows_of(student)
+    order = list(range(len(rows)))
+    forward = ForwardPass(student)
+    tensors = forward.to_tensors([rows.row(i) for i in order])
+    assert tensors.ids_BT.numel() < 0.95 * tensors.num_tokens
+    shared = gradient(student, rows, order, checkpoint_activations=checkpoint_activations)
+    exact = gradient(make_tiny(dtype="float32"), rows, order)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ForwardPass, "longest_sharing", lambda self, ids: 0)
+        apiece = gradient(student, rows, order)
+    # Neither is nearer to the exact one but by rounding.
+    assert apart(shared, exact) < 1.5 * apart(apiece, exact) < 0.05
 
 
 def test_a_model_that_leaks_across_packed_rows_is_refused(tmp_path):

@@ -148,6 +148,23 @@ def test_unmasked_turns_are_trained_without_system_and_marks(kind, spelled):
 
 
 @pytest.mark.parametrize("kind", ["lab", "chatml", "brackets"])
+def test_an_answer_that_was_cut_off_has_no_end(kind):
+    student = make_tiny(system_prompt="Be kind.") if kind == "lab" else make_own(kind)
+    whole = student.template.render(row(*CHAT[:4]))
+    cut = student.template.render(row(*CHAT[:4], train_on="unended"))
+    assert whole.ids[-1] == student.template.stop_id
+    assert cut.ids.tolist() == whole.ids[: len(cut.ids)].tolist()
+    assert cut.mask.tolist() == whole.mask[: len(cut.ids)].tolist()
+    # The answer before it has its own.
+    assert cut.ids[cut.mask].tolist().count(student.template.stop_id) == 1
+    assert student.template.decode_answers([cut.ids[cut.mask].tolist()])[0].endswith(
+        CHAT[3].content
+    )
+    (together,) = student.template.render_all([row(*CHAT[:4], train_on="unended")])
+    assert together.ids.tolist() == cut.ids.tolist()
+
+
+@pytest.mark.parametrize("kind", ["lab", "chatml", "brackets"])
 def test_rows_encoded_together_are_what_each_is_alone(kind):
     student = make_tiny(system_prompt="Be kind.") if kind == "lab" else make_own(kind)
     asked = Message(role="user", content="say <|endoftext|> and <|im_end|> twice")

@@ -48,6 +48,46 @@ def test_a_row_does_not_know_what_it_is_computed_with(
         assert torch.allclose(one, other, atol=1e-4)
 
 
+def whole_rows(tensor: torch.Tensor, lengths: list[int], sharing: list[bool]) -> torch.Tensor:
+    """The parts of [1, A, T, D] as rows: the first part stands before each that shares it."""
+    first, *rests = tensor.split(lengths, dim=2)
+    rows = [
+        torch.cat([first, rest], dim=2) if shares else rest
+        for rest, shares in zip(rests, sharing, strict=True)
+    ]
+    return torch.cat([first, *rows], dim=2)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.integers(1, 12),
+    st.lists(st.tuples(st.integers(1, 40), st.booleans()), min_size=1, max_size=9),
+    st.sampled_from([(4, 4), (6, 2), (3, 1)]),
+)
+def test_what_rows_share_is_as_if_each_had_it(
+    num_shared: int, rests: list[tuple[int, bool]], num_heads: tuple[int, int]
+) -> None:
+    """Gradients too: those of what is shared are sums over all rows behind it."""
+    lengths = [num_shared, *(length for length, _ in rests)]
+    sharing = [shares for _, shares in rests]
+    tensors = [
+        heads(lengths, number, torch.float32, seed)
+        for seed, number in enumerate([num_heads[0], num_heads[1], num_heads[1]])
+    ]
+    groups = group_rows(lengths, num_shared, [False, *sharing])
+    found = short_row_attention(*tensors, groups, 0.3)
+    slopes = torch.randn(1, sum(lengths), num_heads[0], 8)
+    mine = torch.autograd.grad(found, tensors, slopes)
+    by_row = [num_shared, *(n + num_shared * shares for n, shares in rests)]
+    wide = row_by_row([whole_rows(t, lengths, sharing) for t in tensors], by_row)
+    first, *rows = wide.split(by_row, dim=1)
+    cut = [row[:, num_shared * shares :] for row, shares in zip(rows, sharing, strict=True)]
+    expected = torch.cat([first, *cut], dim=1)
+    assert torch.allclose(found, expected, atol=1e-5)
+    for one, other in zip(mine, torch.autograd.grad(expected, tensors, slopes), strict=True):
+        assert torch.allclose(one, other, atol=2e-4)
+
+
 @settings(deadline=None)
 @given(st.lists(st.integers(1, 500), min_size=1, max_size=40))
 def test_every_short_row_is_in_one_group_and_little_is_padding(lengths: list[int]) -> None:

@@ -10,7 +10,7 @@ from tiny_base import STUDENT, save_base
 from feldspar.config import BaseReplayConfig
 from feldspar.config.load import BANK, place_paths
 from feldspar.errors import RecipeError
-from feldspar.mix.base_rows import _whole_sentences, read_prompts, sample_base
+from feldspar.mix.base_rows import read_prompts, sample_base
 from feldspar.records import Checkpoint, Conversation
 from feldspar.steps import Workspace
 
@@ -105,16 +105,18 @@ def test_the_bank_is_of_many_kinds_and_asks_nothing_twice():
     assert len({json.loads(line)["kind"] for line in path.read_text().splitlines()}) > 20
 
 
-@pytest.mark.parametrize(
-    ("cut", "whole"),
-    [
-        ("It rains. The sun is", "It rains."),
-        ('He said "stop!" and then', 'He said "stop!"'),
-        ("1. Wash the rice. 2. Boil", "1. Wash the rice."),
-        ("1. Wash the rice\n2. Boil", "1. Wash the rice"),
-        ("Pi is 3.14 and", "Pi is 3.14 and"),
-        ("Dogs bark. Cats meow.", "Dogs bark. Cats meow."),
-    ],
-)
-def test_a_cut_answer_ends_with_its_last_whole_sentence(cut: str, whole: str) -> None:
-    assert _whole_sentences(cut) == whole
+def test_of_an_answer_that_was_cut_off_no_end_is_trained(base, tmp_path):
+    path = tmp_path / "prompts.txt"
+    path.write_text("".join(f"number {n}\n" for n in range(40)), encoding="utf-8")
+    short, long = (
+        {
+            row.messages[0].content: (row.messages[1].content, row.train_on)
+            for row in sample(base, prompts=str(path), num_rows=40, max_new_tokens=longest)
+        }
+        for longest in (12, 150)
+    )
+    assert {train_on for _, train_on in short.values()} == {"answers", "unended"}
+    for question, (text, train_on) in short.items():
+        # The same tokens are drawn, as far as they go.
+        assert long[question][0].startswith(text[:-1])
+        assert (train_on == "answers") == (long[question] == (text, "answers"))

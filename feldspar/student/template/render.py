@@ -93,8 +93,9 @@ class Template:
     def render(self, conversation: Conversation) -> TokenRow:
         """Ids and mask of a training row; turns after its last answer are left out.
 
-        `train_on="answers"` marks the answers with their stop tokens; `"turns"` also what users
-        say; `"everything"` all but BOS. With "everything", a row whose only turn is the assistant's
+        `train_on="answers"` marks the answers with their stop tokens; `"unended"` leaves out that
+        of the last one, which was cut off; `"turns"` marks also what users say; `"everything"` all
+        but BOS. With "everything", a row whose only turn is the assistant's
         is plain text, without roles.
         """
         everything = conversation.train_on == "everything"
@@ -103,7 +104,10 @@ class Template:
             parts = [(self._encode("", text, not self._spells_special(text)), True)]
             parts.append(([self.stop_id], True))
         else:
-            parts = list(self._parts(self._turns(conversation.messages, answered=True)))
+            turns = self._turns(conversation.messages, answered=True)
+            parts = list(self._parts(turns))
+            if conversation.train_on == "unended":
+                parts[-1] = (self._answer(turns[-1]._replace(tail="")), True)
         ids = [i for part, _ in parts for i in part]
         ids = self._with_bos(ids) if is_text(conversation) else self._as_chat(ids)
         marks = [everything or trained for part, trained in parts for _ in part]

@@ -26,6 +26,7 @@ from feldspar.student.attention import NAME, Boundaries, attending_by
 from feldspar.student.layers import can_compile, layers_run, untraced
 from feldspar.student.lm_head import Head, cross_entropy, head_of, target_log_probs
 from feldspar.student.model import Student
+from feldspar.student.short_rows import LONGEST
 from feldspar.student.token_rows import Batch, collate
 from feldspar.student.training.packing import Packed, pack, packed_batches
 from feldspar.student.training.process_group import (
@@ -127,7 +128,7 @@ class ForwardPass:
         device = self.student.device
         batch: Batch | Packed
         if self.packing:
-            batch = packed = pack(ids, masks)
+            batch = packed = pack(ids, masks, longest_sharing=self.longest_sharing(ids))
             ids_BT = packed.ids_T[None]
             model_inputs = _packed_inputs(packed, device)
         else:
@@ -142,6 +143,15 @@ class ForwardPass:
             num_rows=len(ids),
             num_tokens=sum(len(r) - 1 for r in ids),
         )
+
+    def longest_sharing(self, ids: Sequence[NDArray[np.int32]]) -> int:
+        """Tokens of a row up to which it may share its beginning with others; 0 where these rows
+        are not computed in groups (see attention.py)."""
+        student = self.student
+        window = getattr(student.model.config.get_text_config(), "sliding_window", None)
+        longest = max(len(row) for row in ids) - 1
+        is_grouped = student.device.type == "cpu" and student.dtype != torch.float32
+        return LONGEST if is_grouped and (not window or longest <= window) else 0
 
     @property
     def head(self) -> Head:
@@ -252,7 +262,10 @@ def _packed_inputs(packed: Packed, device: torch.device) -> dict[str, Any]:
     return {
         "position_ids": torch.from_numpy(packed.places_T).to(device)[None],
         "boundaries": Boundaries(
-            tuple(packed.lengths_S.tolist()), torch.from_numpy(starts).to(device)
+            tuple(packed.lengths_S.tolist()),
+            torch.from_numpy(starts).to(device),
+            packed.num_shared,
+            tuple(packed.shares_S.tolist()),
         ),
     }
 
@@ -260,27 +273,36 @@ def _packed_inputs(packed: Packed, device: torch.device) -> dict[str, Any]:
 def check_packing(student: Student) -> None:
     """Raise TrainingError where packed rows are not computed as each by itself.
 
-    Three rows are packed, compared with separate forward passes through the model's own attention,
-    and packed again with other tokens in the first, which the others must not see.
+    Three rows that begin alike are packed, compared with separate forward passes through the
+    model's own attention, and packed again with other tokens behind the beginning of the first,
+    which the others must not see.
     """
     forward = ForwardPass(replace(student, compile=False), is_sharded=True)
     if not forward.packing:
         return
     rng = np.random.default_rng(1)
     vocabulary = student.model.config.get_text_config().vocab_size
-    rows = [rng.integers(0, vocabulary, n).astype(np.int32) for n in (12, 9, 15)]
-    masks = [np.ones(len(row), dtype=np.bool_) for row in rows]
-    packs = [pack(r, masks) for r in (rows, [(rows[0] + 7) % vocabulary, *rows[1:]])]
-    ids = [torch.from_numpy(p.ids_T).to(student.device)[None] for p in packs]
+    begin = rng.integers(0, vocabulary, 6)
+    rests = [rng.integers(0, vocabulary, n) for n in (6, 3, 9)]
+    changed_rests = [(rests[0] + 7) % vocabulary, *rests[1:]]
+    batches = [
+        [np.concatenate([begin, rest]).astype(np.int32) for rest in of_rows]
+        for of_rows in (rests, changed_rests)
+    ]
+    masks = [np.ones(len(row), dtype=np.bool_) for row in batches[0]]
+    packs = [pack(r, masks, longest_sharing=forward.longest_sharing(r)) for r in batches]
     with torch.no_grad(), student.computing():
         with forward.ready():
             together, changed = (
-                forward.states(i, **_packed_inputs(p, student.device))[0]
-                for i, p in zip(ids, packs, strict=True)
+                forward.states(
+                    torch.from_numpy(p.ids_T).to(student.device)[None],
+                    **_packed_inputs(p, student.device),
+                )[0, torch.from_numpy(p.positions_N).to(student.device)]
+                for p in packs
             )
-        parts = ids[0].split(packs[0].lengths_S.tolist(), dim=1)  # type: ignore[no-untyped-call]
-        alone = torch.cat([forward.states(part)[0] for part in parts])
-    first = len(rows[0]) - 1
+        rows = [torch.from_numpy(row[:-1]).to(student.device)[None] for row in batches[0]]
+        alone = torch.cat([forward.states(row.long())[0] for row in rows])
+    first = len(rows[0][0])
     # What leaks shows as a change; what is merely rounded otherwise only as a distance.
     leaked = _distance(changed[first:], together[first:])
     apart = _distance(together, alone)

@@ -65,9 +65,10 @@ class ModelFlops:
         head_size = getattr(config, "head_dim", None) or config.hidden_size // max(heads, 1)
         self._per_square = 6 * getattr(config, "num_hidden_layers", 0) * heads * head_size
 
-    def flops(self, lengths: NDArray[np.int64], num_trained: int) -> float:
+    def flops(self, lengths: NDArray[np.int64], num_trained: int, num_saved: int = 0) -> float:
+        """Of rows of these lengths, `num_saved` of whose tokens were computed for another row."""
         squares = float((lengths.astype(np.float64) ** 2).sum())
-        layers = self._per_token * float(lengths.sum())
+        layers = self._per_token * float(lengths.sum() - num_saved)
         return float(layers + self._per_trained * num_trained + self._per_square * squares)
 
 
@@ -110,8 +111,10 @@ class Throughput:
         marks; those of the optimizer are of the step before."""
         student = self._student
         peak = matmul_peak(student.device, student.dtype, torch.get_num_threads())
-        flops = self._flops.flops(lengths, num_trained)
         needed, computed = self._num_needed, self._num_computed
+        # More needed than computed: rows share what they begin with.
+        num_saved = max(0, needed - computed) * self._num_processes
+        flops = self._flops.flops(lengths, num_trained, num_saved)
         self._num_needed = self._num_computed = 0
         names = ("data", "forward", "backward", "optimizer")
         return {
