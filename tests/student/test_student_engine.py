@@ -68,6 +68,19 @@ def test_generation_is_that_of_transformers(student: Student) -> None:
     assert row.ids == theirs[0, len(ids) :].tolist()
 
 
+@pytest.mark.parametrize("shared", [0, 7, 20])
+def test_prompts_that_begin_alike_say_what_they_say_alone(student: Student, shared: int) -> None:
+    """One of them is no more than what they share and a token."""
+    prompts = [prompt_of(shared) + prompt_of(n, salt=n) for n in (1, 5, 9, 14)]
+    requests = [
+        Request(ids=ids, keys=(n, 50 + n), max_new_tokens=8) for n, ids in enumerate(prompts)
+    ]
+    ended = run(Engine(student), *requests)
+    for row in ended:
+        assert row.ids == greedy(student, list(row.request.ids), 8)
+    assert len(ended) == 8
+
+
 @pytest.mark.slow
 def test_requests_that_join_midway_say_what_they_say_alone(student: Student) -> None:
     requests = [

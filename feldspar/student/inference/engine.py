@@ -30,6 +30,9 @@ MAX_ROWS = 256
 """Rows computed at once. More bring little on any device, and cost memory."""
 _PREFILL_TOKENS = 1 << 13
 """Prompt tokens computed in one step, so that rows under way need not wait long."""
+_ALIKE, _FEWEST_ALIKE = 0.8, 32
+"""Prompts are padded to the longest: shorter than this part of it, they wait for the next group,
+once one has so many."""
 _CPU_BYTES = 2 << 30
 """For keys and values; on a GPU, half of what is free."""
 _HOLD = "\ufffd"
@@ -316,7 +319,9 @@ def _alike(requests: Sequence[Request]) -> Iterator[list[Request]]:
     """Requests of like length, as many as may be computed at once."""
     group: list[Request] = []
     for request in sorted(requests, key=lambda r: -len(r.ids)):
-        if group and (len(group) + 1) * len(group[0].ids) > _PREFILL_TOKENS:
+        is_full = group and (len(group) + 1) * len(group[0].ids) > _PREFILL_TOKENS
+        is_padded = len(group) >= _FEWEST_ALIKE and len(request.ids) < _ALIKE * len(group[0].ids)
+        if is_full or is_padded:
             yield group
             group = []
         group.append(request)
@@ -371,9 +376,10 @@ class _Compared(NamedTuple):
 
 
 def _compare_cache(student: Student, ids: list[int]) -> _Compared:
-    """Go on with three rows by the cache, two of them after one prompt, and by the model alone."""
+    """Go on with three rows by the cache, two of them after one prompt, and by the model alone.
+    Both prompts begin alike."""
     cache = KVCache(student)
-    _, keys_values = cache.prefill([ids[:6], ids[:4]])
+    _, keys_values = cache.prefill([ids[:6], ids[:4]], least_shared=1)
     cache.add_rows(keys_values[:, 0], 6, 2)
     cache.add_rows(keys_values[:, 1], 4, 1)
     for step in range(3):

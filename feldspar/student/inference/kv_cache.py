@@ -22,14 +22,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AttentionInterface, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from feldspar.student.attention import attending_by
 from feldspar.student.model import Student
+from feldspar.student.training.packing import num_alike
 
 IMPLEMENTATION = "feldspar_kv_cache"
+_LEAST_SHARED = 8
+"""Tokens at the beginning of all prompts that are worth a forward pass of their own."""
 _LEAST_WIDTH = 64
 _LEAST_SEGMENTS = 8
 
@@ -69,29 +73,46 @@ class KVCache:
     def rows(self) -> list[CacheSegment]:
         return [row for _, pool in sorted(self._own_pools.items()) for row in pool.segments]
 
-    def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """Last hidden states [P, H] of prompts, and their keys and values [2 L, P, K, T, D]."""
-        lengths = np.array([len(ids) for ids in prompts])
-        ids_PT = np.full((len(prompts), lengths.max()), self._student.template.pad_id)
-        for row, ids in enumerate(prompts):
-            ids_PT[row, : len(ids)] = ids
+    def prefill(
+        self, prompts: Sequence[Sequence[int]], *, least_shared: int = _LEAST_SHARED
+    ) -> tuple[Tensor, Tensor]:
+        """Last hidden states [P, H] of prompts, and their keys and values [2 L, P, K, T, D].
+
+        What all of them begin with, from `least_shared` tokens on, is computed once.
+        """
+        rows = [np.asarray(ids) for ids in prompts]
+        num_shared = min((num_alike(rows[0], row) for row in rows[1:]), default=0)
+        if num_shared < least_shared:
+            num_shared = 0
+        cache = self._begun(rows[0][:num_shared], len(rows)) if num_shared else DynamicCache()
+        lengths = np.array([len(row) - num_shared for row in rows])
+        ids_PT = np.full((len(rows), lengths.max()), self._student.template.pad_id)
+        for place, row in enumerate(rows):
+            ids_PT[place, : lengths[place]] = row[num_shared:]
         device = self._student.device
         # Padded on the right: a causal model's tokens do not see what comes after them.
         output = self._model(
-            input_ids=torch.from_numpy(ids_PT).to(device),
-            past_key_values=DynamicCache(),
-            use_cache=True,
+            input_ids=torch.from_numpy(ids_PT).to(device), past_key_values=cache, use_cache=True
         )
-        layers = output.past_key_values.layers
-        if any(type(layer) is not DynamicLayer for layer in layers):
-            raise UnsupportedAttention("a layer keeps something else than keys and values")
+        layers = _plain_layers(output.past_key_values)
         keys_values = torch.stack(
             [tensor for each in layers for tensor in (each.keys, each.values)]
         )
         hidden_PH = output.last_hidden_state[
-            torch.arange(len(prompts), device=device), torch.from_numpy(lengths - 1).to(device)
+            torch.arange(len(rows), device=device), torch.from_numpy(lengths - 1).to(device)
         ]
         return hidden_PH, keys_values
+
+    def _begun(self, ids: NDArray[np.integer[Any]], num_rows: int) -> DynamicCache:
+        """Keys and values of what `num_rows` prompts begin with."""
+        cache = DynamicCache()
+        begin = torch.from_numpy(ids.astype(np.int64)).to(self._student.device)[None]
+        self._model(input_ids=begin, past_key_values=cache, use_cache=True)
+        for layer in _plain_layers(cache):
+            layer.keys, layer.values = (
+                x.expand(num_rows, -1, -1, -1) for x in (layer.keys, layer.values)
+            )
+        return cache
 
     def add_rows(self, keys_values: Tensor, length: int, num_rows: int) -> list[CacheSegment]:
         """Let rows begin after a prompt: its keys and values [2 L, K, T, D], `length` of T."""
@@ -169,6 +190,14 @@ class KVCache:
                 wider.take(full)
                 wider.reserve(held[:, 0])
                 wider.held[:, full[0].slot : full[0].slot + len(full), :, :width] = held
+
+
+def _plain_layers(cache: Any) -> list[Any]:
+    """Raises UnsupportedAttention where one keeps something else than keys and values."""
+    layers = list(cache.layers)
+    if any(type(layer) is not DynamicLayer for layer in layers):
+        raise UnsupportedAttention("a layer keeps something else than keys and values")
+    return layers
 
 
 class _SegmentPool:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,7 +102,7 @@ def shared_beginning(rows: Sequence[NDArray[np.int32]], longest: int) -> Beginni
         (i for i, row in enumerate(rows) if 1 < len(row) <= longest),
         key=lambda i: rows[i].astype(np.int32).tobytes(),
     )
-    alike = np.array([_num_alike(rows[i], rows[j]) for i, j in pairwise(order)], dtype=np.int64)
+    alike = np.array([num_alike(rows[i], rows[j]) for i, j in pairwise(order)], dtype=np.int64)
     most, found = _LEAST_SAVED * sum(len(row) for row in rows), nobody
     for length in np.unique(alike[alike > 0]):
         edges = np.flatnonzero(np.diff(np.concatenate([[0], alike >= length, [0]])))
@@ -116,7 +116,8 @@ def shared_beginning(rows: Sequence[NDArray[np.int32]], longest: int) -> Beginni
     return found
 
 
-def _num_alike(one: NDArray[np.int32], other: NDArray[np.int32]) -> int:
+def num_alike(one: NDArray[np.integer[Any]], other: NDArray[np.integer[Any]]) -> int:
+    """Tokens that both begin with; each keeps one of its own."""
     most = min(len(one), len(other)) - 1
     different = np.flatnonzero(one[:most] != other[:most])
     return int(different[0]) if len(different) else most
