@@ -28,6 +28,8 @@ def held_to_base(
     student: StudentConfig,
     folder: Path,
     progress: Progress,
+    *,
+    packing: bool,
 ) -> Objective | None:
     """Cross-entropy, and the divergence from the base on the rows of base replay.
 
@@ -49,7 +51,7 @@ def held_to_base(
     if not cache.is_dir():
         # Full weights: low-rank ones would be added for training alone.
         whole = load_student(base.path, student)
-        write_top_k(whole, held, config.top_k, cache, progress)
+        write_top_k(whole, held, config.top_k, cache, progress, packing=packing)
     return HeldToBase(rows, source, cache, beta=config.beta, new_ids=_new_ids(base, loaded))
 
 

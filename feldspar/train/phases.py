@@ -174,8 +174,9 @@ class _Phases:
         if self.config.kl is None:
             return None
         return held_to_base(
-            self.base, loaded, phase, rows, self.config.kl, self.student, self.folder, self.progress
-        )
+            self.base, loaded, phase, rows, self.config.kl, self.student, self.folder,
+            self.progress, packing=self.config.packing,
+        )  # fmt: skip
 
     def folder_of(self, phase: str, number: int) -> Path:
         return self.folder / f"{number + 1}-{quote(phase, safe=' ')}"

@@ -20,9 +20,9 @@ from feldspar.files import whole_folder
 from feldspar.progress import SILENT, Progress
 from feldspar.stored import reading
 from feldspar.student.lm_head import Head
-from feldspar.student.model import Student
-from feldspar.student.token_rows import TokenRows, collate
-from feldspar.student.training.schedule import micro_batches
+from feldspar.student.model import Student, compute_threads
+from feldspar.student.token_rows import TokenRows
+from feldspar.student.training.forward import ForwardPass
 
 _TOKENS_PER_BATCH = 1 << 13
 _ABOUT = "about.json"
@@ -38,12 +38,20 @@ class BaseTopK(NamedTuple):
 
 
 def write_top_k(
-    base: Student, rows: TokenRows, top_k: int, folder: Path, progress: Progress = SILENT
+    base: Student,
+    rows: TokenRows,
+    top_k: int,
+    folder: Path,
+    progress: Progress = SILENT,
+    *,
+    packing: bool = True,
 ) -> None:
-    """Compute all of it with the base's weights; the folder is there whole or not at all.
+    """Compute all of it with the base's weights, as training computes (`packing`); the folder is
+    there whole or not at all.
 
     A row's trained places lie together, so memory holds one batch at a time.
     """
+    forward = ForwardPass(base, packing=packing)
     starts = np.concatenate([[0], np.cumsum(rows.trained, dtype=np.int64)])
     num_places, width = int(starts[-1]), min(top_k, base.head.weight_VH.shape[0])
     with whole_folder(folder) as beside:
@@ -52,10 +60,10 @@ def write_top_k(
             np.memmap(beside / "log_probs.f4", "<f4", "w+", shape=(num_places, width)),
             np.memmap(beside / "rest.f4", "<f4", "w+", shape=(num_places,)),
         )
-        groups = micro_batches(np.arange(len(rows)), rows.lengths, _TOKENS_PER_BATCH)
+        groups = forward.cutter(_TOKENS_PER_BATCH)(np.arange(len(rows)), rows.lengths)
         with progress.task("what the base says", len(rows), "rows") as task:
             for group in groups:
-                _fill(base, rows, group, starts, found)
+                _fill(forward, rows, group, starts, found)
                 task.advance(len(group))
         # Mapped files are written out when nobody looks at them.
         del found
@@ -89,23 +97,20 @@ def top_k_of(head: Head, hidden_NH: torch.Tensor, width: int) -> tuple[torch.Ten
 
 
 def _fill(
-    base: Student,
+    forward: ForwardPass,
     rows: TokenRows,
     group: NDArray[np.int64],
     starts: NDArray[np.int64],
     found: BaseTopK,
 ) -> None:
-    picked = [rows.row(index) for index in group]
-    batch = collate([r.ids for r in picked], [r.mask for r in picked], base.template.pad_id)
+    tensors = forward.to_tensors([rows.row(index) for index in group])
     places_N = np.concatenate([np.arange(starts[i], starts[i + 1]) for i in group])
-    ids_BT = torch.from_numpy(batch.ids_BT).to(base.device)
-    positions_N = torch.from_numpy(batch.positions_N).to(base.device)
-    width = found.ids_PK.shape[1]
-    with torch.inference_mode(), base.computing():
-        hidden_NH = base.hidden_states(ids_BT).flatten(0, 1).index_select(0, positions_N)
-        for first in range(0, len(places_N), base.head.chunk_rows):
-            chunk = slice(first, first + base.head.chunk_rows)
-            ids, log_probs = top_k_of(base.head, hidden_NH[chunk], width)
+    head, width = forward.head, found.ids_PK.shape[1]
+    with torch.inference_mode(), compute_threads(forward.student), forward.ready():
+        hidden_NH = forward.hidden(tensors)
+        for first in range(0, len(places_N), head.chunk_rows):
+            chunk = slice(first, first + head.chunk_rows)
+            ids, log_probs = top_k_of(head, hidden_NH[chunk], width)
             found.ids_PK[places_N[chunk]] = ids.cpu().numpy()
             found.log_probs_PK[places_N[chunk]] = log_probs.cpu().numpy()
             found.rest_P[places_N[chunk]] = log_rest(log_probs).cpu().numpy()
