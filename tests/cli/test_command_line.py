@@ -124,9 +124,21 @@ def test_nproc_under_torchrun_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
     assert "leave --nproc out" in done.stderr
 
 
-@pytest.mark.parametrize(("load", "spins"), [(0.0, "20000"), (100.0, "2000")])
+@pytest.mark.parametrize(
+    ("told", "load", "spins"),
+    [
+        # What ended before this command began keeps nobody waiting.
+        ("9.00 1.00 1.00 1/80 11206\n", 9.0, "20000"),
+        ("0.00 0.00 0.00 99/180 11206\n", 0.0, "2000"),
+        (None, 0.0, "20000"),
+        ("?", 100.0, "2000"),
+    ],
+)
 def test_threads_wait_awake_longer_on_an_idle_machine(
-    monkeypatch: pytest.MonkeyPatch, load: float, spins: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str | None, load: float, spins: str
 ) -> None:
+    monkeypatch.setattr(main, "_LOAD", tmp_path / "loadavg")
     monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
+    if told is not None:
+        (tmp_path / "loadavg").write_text(told)
     assert main._waiting() == {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": spins}
