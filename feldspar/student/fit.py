@@ -44,7 +44,7 @@ def fit(
     state is saved first.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if launch is not None and (launch.places is not None or launch.num_processes > 1):
+    if launch is not None and not launch.is_alone:
         together = fit_distributed if launch.places is None else fit_placed
         wanted = WantedFit(
             student=student,
@@ -77,8 +77,7 @@ class LoopTrainer:
             on_checkpoint(step, partial(save_checkpoint, phase.student, phase=name, step=step))
 
         launch = self._launch and replace(self._launch, start=phase.start)
-        is_alone = launch is None or (launch.num_processes == 1 and launch.places is None)
-        assert is_alone or phase.start, "a new model"
+        assert launch is None or launch.is_alone or phase.start, "a new model"
         fit(
             phase.student,
             phase.rows,

@@ -65,6 +65,11 @@ class LaunchSettings:
     places: Places | None = None
     """Where all processes are placed, and this one is none of them. None: this one is the first."""
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether this process trains, and no other."""
+        return self.num_processes == 1 and self.places is None
+
 
 Cutter = Callable[[Indices, Indices], list[Indices]]
 """(rows, their lengths) -> groups that are computed at once."""
