@@ -1,10 +1,12 @@
 """The general-knowledge exam's own quality: what bases of several sizes answer, by kind.
 
-    python benchmarks/general_exam.py NAME=FOLDER[:own|:lab] ... [--dtype bfloat16] [--show KIND]
+    python benchmarks/general_exam.py NAME=FOLDER[:own|:lab] ... [--dtype DTYPE ...] [--show KIND]
 
 For each model: how many items it has right in the first wording, in the second and in both, how
 often the two wordings agree (with Cohen's kappa: what is beyond chance of it), and the time.
-Answers are cached as in a run. `--show` prints what was said to the items of a kind, for mending
+Answers are cached as in a run. With several `--dtype` each model sits in each of them, and it is
+said how much it keeps of itself: what rounding alone turns, which is the most that any training can
+be seen to keep. `--show` prints what was said to the items of a kind, for mending
 checks by eye. With lm_eval, choices at full length for the same models are one line more:
 
     lm_eval --model hf --model_args pretrained=FOLDER --tasks arc_easy,hellaswag
@@ -15,6 +17,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from feldspar.cli.progress import make_progress
@@ -34,11 +37,14 @@ from feldspar.stats.intervals import proportion_interval
 from feldspar.student.model import base_checkpoint
 from feldspar.tokens.count import TokenCounter
 
+DTYPES = ("float32", "bfloat16")
+
 
 class Sat(NamedTuple):
     """A model that sat the exam."""
 
     name: str
+    model: str
     answers: Sequence[GeneralAnswer]
     marks: Mapping[str, Marks]
     seconds: float
@@ -47,16 +53,20 @@ class Sat(NamedTuple):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", nargs="+", metavar="NAME=FOLDER[:TEMPLATE]")
-    parser.add_argument("--dtype", default="bfloat16", choices=("float32", "bfloat16"))
+    parser.add_argument("--dtype", nargs="+", default=["bfloat16"], choices=DTYPES)
     parser.add_argument("--show", action="append", default=[], metavar="KIND")
     wanted = parser.parse_args()
     items = general_items()
-    sat = [one for model in wanted.models if (one := sit(model, wanted.dtype, items))]
+    asked = [(model, dtype) for model in wanted.models for dtype in wanted.dtype]
+    sat = [one for model, dtype in asked if (one := sit(model, dtype, items))]
     if not sat:
         return
     print("\n".join(table(items, sat)))
     for one in sat:
         print(f"\n{agreement(one)}")
+    for one, other in pairwise(sat):
+        if one.model == other.model:
+            print(f"\n{kept_of_itself(one, other)}")
     for kind in wanted.show:
         for one in sat:
             print(f"\n## {one.name}: {kind}\n")
@@ -86,7 +96,8 @@ def sit(model: str, dtype: str, items: Sequence[GeneralItem]) -> Sat | None:
             progress=make_progress(),
         )
     ]
-    return Sat(name, answers, marks_of(items, answers), time.monotonic() - started)
+    seconds = time.monotonic() - started
+    return Sat(f"{name} in {dtype}", model, answers, marks_of(items, answers), seconds)
 
 
 def table(items: Sequence[GeneralItem], sat: Sequence[Sat]) -> list[str]:
@@ -119,6 +130,24 @@ def agreement(one: Sat) -> str:
         f"{one.name}: {both} of {num} right in both wordings ({both / num:.2f} [{low:.2f}, "
         f"{high:.2f}]); the wordings agree on {alike / num:.2f} (kappa {kappa:.2f}); "
         f"{one.seconds:.0f} s"
+    )
+
+
+def kept_of_itself(one: Sat, other: Sat) -> str:
+    """Of what a model has right, what it still has right when it is computed otherwise."""
+    known = [item for item, marks in one.marks.items() if marks.both]
+    kept = sum(other.marks[item].both for item in known)
+    low, high = proportion_interval(kept, len(known))
+    single = [(m[i], other.marks[item][i]) for item, m in one.marks.items() for i in (0, 1)]
+    turned = sum(not after for before, after in single if before)
+    num_right = sum(before for before, _ in single)
+    texts = [(a.texts, b.texts) for a, b in zip(one.answers, other.answers, strict=True)]
+    alike = sum(x == y for pair in texts for x, y in zip(*pair, strict=True))
+    return (
+        f"{one.name}, then {other.name}: of {len(known)} items right in both wordings {kept} are "
+        f"still ({kept / len(known):.2f} [{low:.2f}, {high:.2f}]); {turned} of {num_right} right "
+        f"answers turned wrong ({turned / num_right:.2f}); {alike} of {len(single)} answers are "
+        "the same text"
     )
 
 
