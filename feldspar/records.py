@@ -16,9 +16,7 @@ Branch = Literal["knowledge", "foundational", "compositional"]
 BRANCHES: tuple[Branch, ...] = ("knowledge", "foundational", "compositional")
 Role = Literal["system", "user", "assistant"]
 TrainOn = Literal["answers", "unended", "turns", "everything"]
-"""Answers with their stop tokens; the same without that of the last answer, which was cut off; also
-what users say; all."""
-"""Answers with their stop tokens; what user and assistant say, without the template; or all."""
+"""Answers with their stop tokens; without the last one's; what user and assistant say; or all."""
 SampleKind = Literal["pair", "document", "retrieval", "reversed", "across", "unanswerable"]
 SHOWN_KINDS: frozenset[SampleKind] = frozenset(("retrieval", "unanswerable"))  # passage in view
 
