@@ -89,23 +89,27 @@ def divergence_score(
     items: Sequence[GeneralItem],
     said: Sequence[BaseContinuation],
     measure: Measure,
+    *,
+    is_base: bool = False,
 ) -> Score:
     """KL(base || model) in nats a token, estimated from what the base said: the mean of
     `log p_base - log p_model` over its tokens, each weighed alike.
 
     Unbiased but for texts whose tokens, read again, are not the drawn ones; and as a mean of
     differences it may come out below zero where the two hardly differ. Costs one pass over these
-    answers; no model but this one is loaded.
+    answers; no model but this one is loaded, and the base is not asked a second time.
     """
     by_id = {item.id: item for item in items}
     rows = [
         AnswerRow(messages=_messages(by_id[one.item]), answer=one.text, ended=one.ended)
         for one in said
     ]
-    own = examinee.log_probs(rows, measure.progress)
+    totals = [one.log_probability for one in said]
+    if not is_base:
+        totals = [found.total for found in examinee.log_probs(rows, measure.progress)]
     per_token = [
-        (one.item, (one.log_probability - log_prob.total) / one.num_tokens, one.num_tokens)
-        for one, log_prob in zip(said, own, strict=True)
+        (one.item, (one.log_probability - total) / one.num_tokens, one.num_tokens)
+        for one, total in zip(said, totals, strict=True)
         if one.num_tokens
     ]
     return _score(examinee, PROMPTS, KL, per_token, measure)

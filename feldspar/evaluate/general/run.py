@@ -80,7 +80,7 @@ def score_general(
         if isinstance(examinee, CheckpointExaminee):
             measure = Measure(folder, num_resamples, seed, workspace.progress)
             yield perplexity_score(examinee, passages, measure)
-            yield divergence_score(examinee, base.items, base.said, measure)
+            yield divergence_score(examinee, base.items, base.said, measure, is_base=is_base)
 
 
 GENERAL_STEP = Step("general", score_general, version=1)
