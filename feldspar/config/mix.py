@@ -23,7 +23,8 @@ class BaseReplayConfig(Part):
     """For `from = "base"`: a file of questions, one a line, or `bank:general`: the package's own
     short questions and requests of many kinds. None: the base asks itself."""
     num_rows: Count = 2000
-    """For `from = "base"`: answers to sample; at temperature 0 each prompt is answered once."""
+    """For `from = "base"`: answers to sample; at temperature 0 each prompt is answered once. Where
+    there are more `prompts`, these are taken from all over the file."""
     temperature: Temperature = 1.0
     """For `from = "base"`. 0: the base's likeliest answer."""
     max_new_tokens: Count = 256

@@ -78,8 +78,10 @@ def _sample(
         given = read_prompts(Path(config.prompts))
         # The likeliest answer is the same each time.
         num_asked = min(config.num_rows, len(given)) if not config.temperature else config.num_rows
-        # Where there are fewer prompts than rows, each is answered several times.
-        asked = [given[number % len(given)] for number in range(num_asked)]
+        # Where there are fewer prompts than rows, each is answered several times; where there are
+        # more, they are taken from all over the file, which may be sorted by kind.
+        spread = max(1.0, len(given) / num_asked)
+        asked = [given[int(number * spread) % len(given)] for number in range(num_asked)]
     questions = [question for question in asked if question.strip()]
     drawn = sample_answers(
         model,

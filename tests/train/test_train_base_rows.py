@@ -51,6 +51,15 @@ def test_prompts_of_a_file_are_asked_in_turn(base, tmp_path):
     assert len({row.messages[1].content for row in rows}) > 2
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_fewer_rows_than_prompts_are_of_the_whole_file(base, tmp_path, temperature):
+    path = tmp_path / "prompts.txt"
+    path.write_text("".join(f"number {n}\n" for n in range(9)), encoding="utf-8")
+    rows = sample(base, prompts=str(path), num_rows=4, temperature=temperature)
+    asked = [row.messages[0].content for row in rows]
+    assert asked == ["number 0", "number 2", "number 4", "number 6"]
+
+
 def test_rows_without_text_are_left_out_and_counted(base, caplog):
     with caplog.at_level(logging.WARNING):
         rows = sample(base, num_rows=200, max_new_tokens=1)
