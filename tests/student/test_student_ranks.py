@@ -177,10 +177,12 @@ def test_neither_processes_nor_the_order_of_packing_change_the_gradient(
 def test_in_low_precision_many_micro_batches_add_up_as_in_one_process(
     shard: str, torchrun: Path, alone: Path
 ) -> None:
+    """Below one rounding of bfloat16 (3.9e-3): what rows share has its gradient summed in each
+    micro-batch, so rows that are cut otherwise are rounded otherwise."""
     one, two = alone.parent / f"low-1-{shard}", torchrun / f"low by {shard}"
     train(one, 1, **AT_ONCE, dtype="bfloat16")
     expected, found = gradient(one), gradient(two)
-    assert (found - expected).norm() / expected.norm() < 5e-4
+    assert (found - expected).norm() / expected.norm() < 3e-3
 
 
 @pytest.mark.slow
