@@ -12,7 +12,7 @@ from feldspar.cli.terminal import escaped
 from feldspar.text.printable import on_one_line, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from rich.console import Console, RenderableType
 
@@ -58,8 +58,7 @@ def chat(
     if beside_base:
         partner.bring_base()
     tried = example_questions(path, num_tried)
-    for question in tried:
-        _try(question, partner, console)
+    _try(tried, partner, console)
     console.print(escaped(f"{partner.name}. {HELP}"), style="dim", highlight=False)
     untried = (q for q in example_questions(path, NUM_EXAMPLES) if q not in tried)
     while True:
@@ -77,24 +76,32 @@ def chat(
             if another is None:
                 console.print("the exams' questions are used up", style="dim")
             else:
-                _try(another, partner, console)
+                _try([another], partner, console)
         elif line.startswith("/"):
             _obey(line, partner, console)
         elif line:
             _answer(line, partner, console)
 
 
-def _try(question: str, partner: Conversationalist, console: Console) -> None:
-    """Ask it as a conversation of its own: what came before would change the answer."""
+def _try(questions: Sequence[str], partner: Conversationalist, console: Console) -> None:
+    """Ask them all at once, each as a conversation of its own: what came before would change the
+    answers."""
     from rich.text import Text
 
-    room = partner.max_tokens
-    partner.forget()
-    partner.max_tokens = min(room, TRY_TOKENS)
-    console.print(Text(printable(f"> {question}"), style="bold"))
-    _answer(question, partner, console)
-    partner.max_tokens = room
-    partner.forget()
+    if len(questions) > 1:
+        of_both = " of both models" if partner.base else ""
+        console.print(f"asking {len(questions)} questions{of_both}", style="dim", highlight=False)
+    try:
+        answers = partner.answers_apart(questions, min(partner.max_tokens, TRY_TOKENS))
+    except KeyboardInterrupt:
+        console.print("(stopped)", style="dim")
+        return
+    for question, (ours, base) in zip(questions, answers, strict=True):
+        console.print(Text(printable(f"> {question}"), style="bold"))
+        if base is None:
+            console.print(Text(printable(ours)))
+        else:
+            console.print(_side_by_side(partner, ours, base, console.width - _ROOM_FOR_CTRL_C))
 
 
 def _obey(line: str, partner: Conversationalist, console: Console) -> None:

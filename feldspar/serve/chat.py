@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -59,6 +59,25 @@ class Partner:
         finally:
             self.history.append(Message(role="assistant", content=said))
 
+    def answer_apart(
+        self, questions: Sequence[str], system_prompt: str, max_tokens: int, temperature: float
+    ) -> list[str]:
+        """Answers to questions each of which begins a conversation of its own, drawn at once."""
+        begun = [Message(role="system", content=system_prompt)] if system_prompt else []
+        requests = [
+            Request(
+                ids=self._student.template.render_prompt(
+                    [*begun, Message(role="user", content=question)]
+                ),
+                keys=(key_of("chat", len(begun) + 1),),
+                max_new_tokens=max_tokens,
+                temperature=temperature,
+            )
+            for question in questions
+        ]
+        said = {id(row.request): row.text for row in self._engine.run(requests) if row.finish}
+        return [said[id(request)] for request in requests]
+
     def forget(self, system_prompt: str = "") -> None:
         """Begin a new conversation."""
         self.history.clear()
@@ -105,6 +124,17 @@ class Conversationalist:
         """The whole of the result's answer."""
         *_, said = self.result.answer(text, self.max_tokens, self.temperature)
         return said
+
+    def answers_apart(
+        self, questions: Sequence[str], max_tokens: int
+    ) -> list[tuple[str, str | None]]:
+        """The result's answer and the base's, where it is beside, to questions that each begin a
+        conversation of their own: what was said before is neither heard nor forgotten."""
+        asked = (questions, self._system_prompt, max_tokens, self.temperature)
+        ours = self.result.answer_apart(*asked)
+        if self.base is None:
+            return [(said, None) for said in ours]
+        return list(zip(ours, self.base.answer_apart(*asked), strict=True))
 
     def answers(self, text: str) -> Generator[tuple[str, str | None], None, None]:
         """The result's answer so far and the base's, where it is beside, until both have ended."""

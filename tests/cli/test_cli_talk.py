@@ -17,6 +17,7 @@ class Counting:
     base: object | None = None
     name = "counting"
     max_tokens = 300
+    interrupts = False
 
     def __init__(self) -> None:
         self.num_said = self.num_forgotten = 0
@@ -24,6 +25,11 @@ class Counting:
 
     def forget(self) -> None:
         self.num_forgotten += 1
+
+    def answers_apart(self, questions: list[str], room: int) -> list[tuple[str, str | None]]:
+        if self.interrupts:
+            raise KeyboardInterrupt
+        return [(f"said in {room}", "the base" if self.base else None) for _ in questions]
 
     def answers(self, _: str) -> Generator[tuple[str, str | None], None, None]:
         said = ""
@@ -74,8 +80,19 @@ def test_an_answer_that_ends_by_itself_says_nothing_of_a_stop() -> None:
     assert "stopped" not in console.text
 
 
-def test_a_question_that_is_tried_is_a_conversation_of_its_own() -> None:
+def test_questions_that_are_tried_are_asked_apart_and_shown_beside_their_answers() -> None:
     partner, console = Counting(), Impatient(-1)
-    _try("What is [bold]7[/bold]?", partner, console)  # type: ignore[arg-type]
-    assert console.text.startswith("> What is [bold]7[/bold]?\n")
-    assert (partner.num_forgotten, partner.max_tokens) == (2, 300)
+    _try(["What is [bold]7[/bold]?"], partner, console)  # type: ignore[arg-type]
+    assert console.text == "> What is [bold]7[/bold]?\nsaid in 80\n"
+    partner.base = partner
+    _try(["one", "two"], partner, console)  # type: ignore[arg-type]
+    assert "asking 2 questions of both models" in console.text
+    assert console.text.index("> one") < console.text.index("> two")
+    assert (partner.num_said, partner.num_forgotten) == (0, 0)
+
+
+def test_ctrl_c_ends_the_questions_that_are_tried() -> None:
+    partner, console = Counting(), Impatient(-1)
+    partner.interrupts = True
+    _try(["one", "two"], partner, console)  # type: ignore[arg-type]
+    assert console.text.endswith("(stopped)\n")

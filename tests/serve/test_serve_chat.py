@@ -62,6 +62,22 @@ def test_an_answer_grows_and_the_whole_is_remembered(run: Path) -> None:
     assert partner.answer("number 7") == grown[-1]
 
 
+def test_questions_asked_apart_are_answered_as_each_is_alone(run: Path) -> None:
+    partner = Conversationalist(run, max_tokens=12, temperature=0.0)
+    partner.instruct("Be brief.")
+    questions = ["number 7", "Where is the home of Zorbo?", "number 12"]
+    alone = []
+    for question in questions:
+        alone.append(partner.answer(question))
+        partner.forget()
+    partner.answer("and now?")
+    heard = list(partner.result.history)
+    assert partner.answers_apart(questions, max_tokens=12) == [(said, None) for said in alone]
+    assert partner.result.history == heard
+    partner.bring_base()
+    assert partner.answers_apart(questions, 12) == [(said, said) for said in alone]
+
+
 def test_a_stopped_answer_is_kept_as_far_as_it_came(run: Path) -> None:
     partner = Conversationalist(run, max_tokens=30, temperature=1.0)
     answers = partner.answers("number 7")

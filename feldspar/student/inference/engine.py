@@ -33,6 +33,8 @@ _PREFILL_TOKENS = 1 << 13
 _ALIKE, _FEWEST_ALIKE = 0.8, 32
 """Prompts are padded to the longest: shorter than this part of it, they wait for the next group,
 once one has so many."""
+_LEAST_JOINING = 1 / 16
+"""Of the rows under way: fewer wait for more to join with, unless no other waits behind them."""
 _CPU_BYTES = 2 << 30
 """For keys and values; on a GPU, half of what is free."""
 _HOLD = "\ufffd"
@@ -195,22 +197,30 @@ class Engine:
         return rows, _repeated(hidden_PH, group)
 
     def _admit(self) -> list[Request]:
-        admitted: list[Request] = []
-        num_rows, num_prompt = self.num_rows, 0
-        while self._waiting:
-            request = self._waiting[0]
-            tokens = len(request.ids) + len(request.keys) * request.max_new_tokens
+        joining = self._with_room()
+        num_joining = sum(len(request.keys) for request in joining)
+        # While others queue for the room of rows under way, a few are worth no pass of their own.
+        if len(joining) < len(self._waiting) and num_joining < _LEAST_JOINING * self.num_rows:
+            return []
+        for request in joining:
+            self._waiting.popleft()
+            self._reserved[id(request)] = _tokens_of(request)
+        return joining
+
+    def _with_room(self) -> list[Request]:
+        """The first of those that wait, as many as there is room for."""
+        joining: list[Request] = []
+        num_rows, num_reserved, num_prompt = self.num_rows, sum(self._reserved.values()), 0
+        for request in self._waiting:
             num_rows += len(request.keys)
+            num_reserved += _tokens_of(request)
             num_prompt += len(request.ids)
-            is_first = not (admitted or self._reserved)
-            has_room = num_rows <= MAX_ROWS and (
-                sum(self._reserved.values()) + tokens <= self.max_tokens
-            )
-            if not is_first and not (has_room and (num_prompt <= _PREFILL_TOKENS or not admitted)):
+            is_first = not (joining or self._reserved)
+            has_room = num_rows <= MAX_ROWS and num_reserved <= self.max_tokens
+            if not is_first and not (has_room and (num_prompt <= _PREFILL_TOKENS or not joining)):
                 break
-            admitted.append(self._waiting.popleft())
-            self._reserved[id(request)] = tokens
-        return admitted
+            joining.append(request)
+        return joining
 
     def _fits(self, request: Request) -> bool:
         if self._cache is None:
@@ -313,6 +323,11 @@ def _set_text(row: EngineRow, text: str) -> None:
                 if text.endswith(end[:size], 0, row.settled):
                     row.settled -= size
                     break
+
+
+def _tokens_of(request: Request) -> int:
+    """Whose memory is set aside."""
+    return len(request.ids) + len(request.keys) * request.max_new_tokens
 
 
 def _alike(requests: Sequence[Request]) -> Iterator[list[Request]]:

@@ -72,10 +72,10 @@ class ModelFlops:
         return float(layers + self._per_trained * num_trained + self._per_square * squares)
 
 
-LEAST_COMPILED_FLOPS = 1.5e13
-"""Of a phase on a CPU that pays for compiling its layers: a minute and a half of two cores with AMX
-in bfloat16, of which compiled layers save a quarter to a third. Compiling takes 40 s once and 10 s
-for a phase that finds them compiled (benchmarks/LOG.md)."""
+LEAST_COMPILED_FLOPS = 5e13
+"""Of a phase on a CPU that pays for compiling its layers: some five minutes of two cores with AMX
+in bfloat16, of which compiled layers save a sixth to a third. Compiling takes 40 to 80 s once and
+10 to 16 s for a phase that finds them compiled (benchmarks/LOG.md)."""
 
 
 def pays_to_compile(
