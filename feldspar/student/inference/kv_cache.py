@@ -412,7 +412,12 @@ def _softmax(
 ) -> tuple[Tensor, Tensor]:
     """Attention [.., D] over one segment, and the log of its summed weights [.., 1] in float32."""
     # In float32 from here: exponentials of bfloat16 scores would be off by a percent.
-    scores = torch.matmul(query, keys.transpose(-1, -2)).float()
+    if keys.device.type == "cpu" and keys.dtype == torch.bfloat16:
+        # The same to the bit; the other way round keys would be copied to one piece first.
+        turned = torch.matmul(keys, query.transpose(-1, -2)).transpose(-1, -2)
+        scores = turned.to(torch.float32, memory_format=torch.contiguous_format)
+    else:
+        scores = torch.matmul(query, keys.transpose(-1, -2)).float()
     if mask is not None:
         scores += mask[:, None, None]
     weight = scores.logsumexp(-1, keepdim=True)
