@@ -58,18 +58,26 @@ exam_items = 0
 base = {base}
 template = "own"
 max_length = 512
-dtype = "bfloat16"
+
+[student.lora]
+rank = 32
+alpha = 64
 
 [mix.base_replay]
 from = "base"
-num_rows = 150
-max_new_tokens = 96
+prompts = "bank:general"
+temperature = 0.0
+num_rows = 400
+max_new_tokens = 40
 share = 0.25
 
+[train.kl]
+beta = 2.0
+
 [train]
-learning_rate = 5e-5
-batch_samples = 32
-warmup_steps = 5
+learning_rate = 1e-3
+batch_samples = 16
+warmup_steps = 10
 
 [[train.phase]]
 name = "knowledge"

@@ -1,12 +1,14 @@
-"""Exams of one model three ways: computed here, through `feldspar serve`, and through llama.cpp.
+"""Exams of one model, computed here, through `feldspar serve` and through other servers.
 
     python benchmarks/served_exams.py runs/quickstart
         [--llama-python PATH --llama-cpp FOLDER] [--limit 200]
+        [--served "vllm=vllm serve {model} --port {port} --dtype bfloat16 --enforce-eager"]
 
 Each way is put the same report items of the run's exams (`--limit` of each exam). The two servers
 are commands that are launched and ended, as `[evaluate.server]` has them. `--llama-python` is a
 Python with `xllamacpp`, `--llama-cpp` a folder with llama.cpp's `convert_hf_to_gguf.py`; without
-them that way is left out.
+them that way is left out. `--served NAME=COMMAND` adds a server of any kind that has the result's
+folder for its model's name.
 """
 
 from __future__ import annotations
@@ -130,6 +132,11 @@ def ways(
     serve = TeacherConfig(command=SERVE, model=checkpoint.path)
     with launched(serve, folder, "feldspar-serve", checkpoint.path) as examinee:
         yield measure("feldspar serve", examinee, items, config)
+    for named in arguments.served:
+        name, _, command = named.partition("=")
+        other = TeacherConfig(command=command, model=checkpoint.path, start_seconds=900)
+        with launched(other, folder, name, checkpoint.path) as examinee:
+            yield measure(name, examinee, items, config)
     if arguments.llama_python and arguments.llama_cpp:
         gguf = make_gguf(checkpoint, arguments.llama_cpp, folder)
         (folder / "llama.py").write_text(LLAMA)
@@ -184,6 +191,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int)
     parser.add_argument("--llama-python")
     parser.add_argument("--llama-cpp", type=Path)
+    parser.add_argument("--served", action="append", default=[], metavar="NAME=COMMAND")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     recipe = read_recipe_of(arguments.run)

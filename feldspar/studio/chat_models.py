@@ -36,10 +36,17 @@ KEY_VARIABLE = "FELDSPAR_API_KEY"
 """What `feldspar serve` takes its key from, if there is one."""
 
 
-class _Model(NamedTuple):
+class Served(NamedTuple):
+    """A model that answers; the stack ends its server."""
+
     url: str
     name: str
     stack: ExitStack
+
+
+class _Model(NamedTuple):
+    starting: asyncio.Task[Served]
+    """Done once it answers, or cannot be started."""
     asked_at: list[float]
     """When it was asked last: one time."""
 
@@ -72,9 +79,9 @@ class ChatModels:
         self, run_path: Path, who: Who, messages: Sequence[Message]
     ) -> AsyncGenerator[str, None]:
         """The answer, piece by piece. Raises RunError where the model cannot be started."""
-        model = await self._model(run_path, who)
+        served, asked_at = await self._served(run_path, who)
         body: dict[str, object] = {
-            "model": model.name,
+            "model": served.name,
             "messages": [{"role": m.role, "content": m.content} for m in messages],
             "temperature": 0,
             "stream": True,
@@ -82,7 +89,7 @@ class ChatModels:
         # A model that has no room for so long an answer is asked for one that fits.
         rooms: tuple[dict[str, object], ...] = ({"max_tokens": MAX_TOKENS}, {})
         for room in rooms:
-            async with self._post(model, body | room) as reply:
+            async with self._post(served, body | room) as reply:
                 told = ""
                 if reply.status != 200:
                     told = (await reply.text())[:500] or f"status {reply.status}"
@@ -91,29 +98,44 @@ class ChatModels:
                 if told:
                     raise RunError(f"the model's server refused the question: {told}")
                 async for line in reply.content:
-                    model.asked_at[0] = time.monotonic()
+                    asked_at[0] = time.monotonic()
                     if piece := _piece(line):
                         yield piece
                 return
 
     def _post(
-        self, model: _Model, body: dict[str, object]
+        self, served: Served, body: dict[str, object]
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         assert self._session is not None
-        url = f"{model.url}/chat/completions"
+        url = f"{served.url}/chat/completions"
         return self._session.post(url, json=body, headers=self._access.headers)
 
-    async def _model(self, run_path: Path, who: Who) -> _Model:
+    async def _served(self, run_path: Path, who: Who) -> tuple[Served, list[float]]:
+        """The model, started where it does not run, and when it was asked last. Two that are asked
+        at once start beside each other."""
+        key = (run_path, who)
         async with self._lock:
-            key = (run_path, who)
             if key not in self._models:
                 while len(self._models) >= MAX_MODELS:
                     await self._let_go(min(self._models, key=lambda k: self._models[k].asked_at[0]))
-                self._models[key] = await self._start(run_path, who)
-            self._models[key].asked_at[0] = time.monotonic()
-            return self._models[key]
+                starting = asyncio.create_task(self.start(run_path, who))
+                self._models[key] = _Model(starting, [0.0])
+            model = self._models[key]
+            model.asked_at[0] = time.monotonic()
+        try:
+            # Who asked may leave; the model starts all the same, for whoever asks next.
+            return await asyncio.shield(model.starting), model.asked_at
+        except RunError:
+            if self._models.get(key) is model:
+                del self._models[key]
+            raise
+        except asyncio.CancelledError:
+            if not model.starting.cancelled():
+                raise
+            raise RunError("the model was let go for another one; ask again") from None
 
-    async def _start(self, run_path: Path, who: Who) -> _Model:
+    async def start(self, run_path: Path, who: Who) -> Served:
+        """Start a model's server and wait until it answers. Raises RunError where it does not."""
         command = [*module_command("feldspar.cli.main"), "serve", str(run_path.absolute())]
         if who == "base":
             command += ["--checkpoint", "base"]
@@ -139,11 +161,14 @@ class ChatModels:
             raise
         url = launched.servers[0].url
         assert url is not None, name
-        return _Model(url, name, stack, [time.monotonic()])
+        return Served(url, name, stack)
 
     async def _let_go(self, key: tuple[Path, Who]) -> None:
-        model = self._models.pop(key)
-        await asyncio.to_thread(model.stack.close)
+        starting = self._models.pop(key).starting
+        starting.cancel()
+        [ended] = await asyncio.gather(starting, return_exceptions=True)
+        if not isinstance(ended, BaseException):
+            await asyncio.to_thread(ended.stack.close)
 
     async def _let_go_of_idle(self) -> None:
         while True:
