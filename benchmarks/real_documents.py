@@ -50,7 +50,7 @@ exam_fraction = 0
 endpoint = "embedded"
 
 [generate]
-calls_per_chunk = 2
+calls_per_chunk = 1
 pairs_per_call = 4
 exam_items = 0
 
@@ -82,7 +82,7 @@ warmup_steps = 10
 [[train.phase]]
 name = "knowledge"
 branches = ["knowledge"]
-num_epochs = 2
+num_epochs = 1
 select = "last"
 
 [evaluate]

@@ -83,6 +83,9 @@ SCENARIOS = {
     "8 replicas of 32": Scenario(replicas=8, slots=32, leaves=1000),
     "64 replicas of 8": Scenario(replicas=64, leaves=1250),
     "64, one of them 4 x slower": Scenario(replicas=64, leaves=1250, slow=4.0),
+    "45,000 samples on 64 of 4 slots, one 4 x slower": Scenario(
+        replicas=64, leaves=375, slots=4, slow=4.0
+    ),
     "64, a node of 8 lost every 15 min": Scenario(replicas=64, leaves=1250, node_lost_every=900.0),
     "the same, its connections hang": Scenario(
         replicas=64, leaves=1250, node_lost_every=900.0, is_silent=True

@@ -261,6 +261,13 @@ CODES: dict[str, Code] = {
         "A teacher on somebody else's machine receives them, and the student may repeat them. "
         "E-mail addresses, telephone, card and account numbers are looked for; names are not.",
     ),
+    "FT049": Code(
+        "warning",
+        "a PDF that is read without docling's models",
+        "Its text is taken line by line as it lies in the file. Text in one column comes out well; "
+        "tables and columns may not. What was read once stays so, that a run's documents do not "
+        "change under it.",
+    ),
     "FT099": Code(
         "note",
         "more than 100 findings in one file; the rest is left out",

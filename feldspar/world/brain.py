@@ -32,8 +32,9 @@ from feldspar.world.sections import (
 from feldspar.world.skills import Solution
 from feldspar.world.truth import World
 
-VERSION = 2
+VERSION = 3
 """Of what the teacher says: raise it when a prompt gets another reply than before."""
+_NOTHING = "There is nothing to ask about here."
 NOWHERE = World(seed=0, old=(), new=())
 """A world without entities: everything but plain arithmetic is answered extractively."""
 CHARACTERS_PER_TOKEN = 4
@@ -86,7 +87,8 @@ class Brain:
     def complete(self, request: ChatRequest) -> ChatReply:
         parts = read_prompt(request.messages)
         write = self._stages.get(request.stage, self._write_answer)
-        texts = [write(parts, self._draw(request, i)) for i in range(request.n)]
+        # An empty reply would be taken for a fault, and asked for again and again.
+        texts = [write(parts, self._draw(request, i)) or _NOTHING for i in range(request.n)]
         choices = tuple(_cut(text, request) for text in texts)
         return ChatReply(
             choices=choices,

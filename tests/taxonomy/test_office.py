@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from feldspar.taxonomy.documents.office import MAX_UNPACKED_BYTES, text_of_office
+from feldspar.taxonomy.documents.pdf_lines import PdfLine, markdown_of_lines
 from feldspar.taxonomy.text_files import ReadFault
 
 
@@ -87,10 +88,125 @@ def test_models_for_pdf_are_named_and_not_fetched_unasked(
         ReadFault, match=r"layout, tables.*docling-tools models download.*--documents"
     ):
         text_of_office(pdf, cache, may_fetch=False)
-    with pytest.raises(ReadFault, match=r"cannot fetch its models: no network; `docling-tools"):
+    with pytest.raises(
+        ReadFault, match=r"cannot fetch its models: no network; `docling-tools models download"
+    ):
         text_of_office(pdf, cache, may_fetch=True)
     (tmp_path / "fetched").mkdir()
     monkeypatch.setenv("DOCLING_ARTIFACTS_PATH", str(tmp_path / "fetched"))
-    assert text_of_office(pdf, cache, may_fetch=False) == "read with fetched"
+    found = text_of_office(pdf, cache, may_fetch=False)
+    assert (found.text, found.why_plain) == ("read with fetched", "")
     for name in [name for name in sys.modules if name.partition(".")[0] == "docling"]:
         monkeypatch.delitem(sys.modules, name)
+
+
+def lines(*rows: tuple[float, float, str], page: int = 1, height: float = 10) -> list[PdfLine]:
+    """Each of (left, top, text)."""
+    return [PdfLine(page, x, y, x + 200, y - height, text) for x, y, text in rows]
+
+
+def test_lines_of_a_page_become_paragraphs_and_headings() -> None:
+    read = markdown_of_lines(
+        [
+            *lines((50, 700, "The lighthouse"), height=16),
+            *lines(
+                (50, 660, "It was built in 1871 by stone-"),
+                (50, 648, "masons. Its light is seen from far off-"),
+                (50, 636, "Shore, they say."),
+                (50, 610, "Nobody lives there."),
+                (60, 590, "• a lamp"),
+                (60, 578, "• a bell that is"),
+                (66, 566, "rung in fog"),
+            ),
+        ]
+    )
+    assert read == (
+        "## The lighthouse\n\n"
+        "It was built in 1871 by stonemasons. Its light is seen from far off- Shore, they say.\n\n"
+        "Nobody lives there.\n\n- a lamp\n\n- a bell that is rung in fog\n"
+    )
+
+
+def test_page_numbers_and_leaders_are_left_out_and_sentences_go_over_the_page() -> None:
+    read = markdown_of_lines(
+        [
+            *lines((50, 700, "1 Introduction . . . . . . . . . 4")),
+            *lines((50, 600, "The harbour was"), (250, 40, "xii")),
+            *lines((50, 760, "Page 13"), (50, 700, "dug by hand."), (50, 650, "13"), page=2),
+            *lines((50, 760, "1871"), (50, 700, "A year alone."), page=3),
+        ]
+    )
+    # A number at a page's edge is its number; within the page it may be anything.
+    assert read == "The harbour was dug by hand.\n\nA year alone.\n"
+    inside = [
+        (50, 700 - 12 * n, text) for n, text in enumerate(["In", "the", "1871", "it", "was."])
+    ]
+    assert markdown_of_lines(lines(*inside)) == "In the 1871 it was.\n"
+    assert markdown_of_lines([]) == markdown_of_lines(lines((0, 0, " "))) == ""
+
+
+def test_running_heads_are_left_out_from_three_pages_on() -> None:
+    pages = [
+        lines((50, 760, f"Boats, chapter {n}"), (300, 740, f"{n}"), (50, 700, said), page=n)
+        for n, said in enumerate(("Boats float.", "Some sink.", "None fly."), start=1)
+    ]
+    read = markdown_of_lines([line for page in pages for line in page])
+    assert read == "Boats float.\n\nSome sink.\n\nNone fly.\n"
+    assert "Boats, chapter" in markdown_of_lines([*pages[0], *pages[1]])
+
+
+def test_columns_that_follow_each_other_stay_apart() -> None:
+    left = lines((50, 700, "Left one"), (50, 688, "left two"))
+    right = lines((300, 700, "right one"), (300, 688, "right two"))
+    assert markdown_of_lines([*left, *right]) == "Left one left two\n\nright one right two\n"
+
+
+NATIVE = importlib.util.find_spec("docling") is not None and (
+    importlib.util.find_spec("docling.pipeline.native_pdf_pipeline") is not None
+)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not NATIVE, reason="no docling that reads a PDF without models")
+def test_a_pdf_is_read_without_models_and_stays_as_it_was_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCLING_ARTIFACTS_PATH", str(tmp_path / "none"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    pdf = tmp_path / "a.pdf"
+    pdf.write_bytes(one_page("The ferry leaves at noon.", "It takes an hour."))
+    for why in ("are not here", "so before"):
+        found = text_of_office(pdf, tmp_path / "cache", may_fetch=False)
+        assert found.text == "The ferry leaves at noon. It takes an hour.\n"
+        assert why in found.why_plain
+    pdf.write_bytes(one_page())
+    with pytest.raises(ReadFault, match="no text"):
+        text_of_office(pdf, tmp_path / "cache", may_fetch=False)
+
+
+def one_page(*texts: str) -> bytes:
+    """A PDF of these lines in Helvetica."""
+    shown = " ".join(f"({text}) Tj T*" for text in texts)
+    stream = f"BT /F1 12 Tf 14 TL 72 720 Td {shown} ET".encode()
+    objects = [
+        b"<< /Type /Catalog /Pages 2 0 R >>",
+        b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 4 0 R "
+        b"/Resources << /Font << /F1 5 0 R >> >> >>",
+        b"<< /Length %d >>\nstream\n%s\nendstream" % (len(stream), stream),
+        b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
+    ]
+    written, places = b"%PDF-1.4\n", []
+    for number, content in enumerate(objects, start=1):
+        places.append(len(written))
+        written += b"%d 0 obj\n%s\nendobj\n" % (number, content)
+    table = b"".join(b"%010d 00000 n \n" % place for place in places)
+    return (
+        written
+        + b"xref\n0 %d\n0000000000 65535 f \n%strailer\n"
+        % (
+            len(objects) + 1,
+            table,
+        )
+        + b"<< /Size %d /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF" % (len(objects) + 1, len(written))
+    )

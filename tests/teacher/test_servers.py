@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from feldspar.endpoint.calls import ChatCall, Json
 from feldspar.endpoint.endpoint import Access, Endpoint
 from feldspar.endpoint.faults import Fault as Failure
 from feldspar.endpoint.rate_limit import Pace
-from feldspar.endpoint.replicas import FAILURES_IN_A_ROW, FIRST_REST_SECONDS, Replicas
+from feldspar.endpoint.replicas import FAILURES_IN_A_ROW, FIRST_REST_SECONDS, Replica, Replicas
 from feldspar.endpoint.transport import HttpReply, Transport
 from feldspar.errors import TeacherError
 from feldspar.teacher import Journal, open_teacher
@@ -58,6 +59,49 @@ def test_a_server_that_only_fails_rests_and_is_tried_with_one_call() -> None:
     servers.end(bad, None)
     assert servers.health() == (2, 2)
     assert [servers.begin().url for _ in range(3)] == ["a", "a", "a"]
+
+
+def under_way(seconds: Mapping[str, float], num: int, *, calls: int = 2000) -> dict[str, float]:
+    """Calls on each server in the mean of the second half, `num` at a time on all together, if
+    each takes so many seconds on this server or that."""
+    clock = Clock()
+    servers = Replicas(list(seconds), clock)
+    ends: list[tuple[float, int, Replica]] = []
+    sums = dict.fromkeys(seconds, 0.0)
+    for number in range(calls):
+        if len(ends) == num:
+            clock.now, _, ended = heapq.heappop(ends)
+            servers.end(ended, None)
+        server = servers.begin()
+        assert server is not None
+        heapq.heappush(ends, (clock.now + seconds[server.url], number, server))
+        if number >= calls // 2:
+            for each in servers.all:
+                sums[each.url] += each.num_in_flight
+    return {url: total / (calls - calls // 2) for url, total in sums.items()}
+
+
+def test_a_slow_server_has_fewer_calls_under_way_and_no_other_has() -> None:
+    assert under_way({"a": 1.0, "b": 1.0, "c": 1.0, "d": 1.3}, 24) == pytest.approx(
+        {"a": 6, "b": 6, "c": 6, "d": 6}, abs=0.1
+    )
+    found = under_way({"a": 1.0, "b": 1.0, "c": 1.0, "d": 4.0}, 26)
+    # Each of the others has four times as many, for a quarter of the time.
+    assert found["d"] == pytest.approx(2, abs=0.3)
+    assert found["a"] == pytest.approx(8, abs=0.3)
+
+
+def test_a_server_that_has_recovered_is_asked_as_the_others_are() -> None:
+    clock = Clock()
+    servers = Replicas(["a", "b"], clock)
+    for seconds, is_slow in ((4.0, True), (1.0, False)):
+        for _ in range(200):
+            for server, takes in zip(servers.all, (1.0, seconds), strict=True):
+                server.begin(clock.now)
+                clock.now += takes
+                servers.end(server, None)
+        assert (servers.all[1].slowness > 3) == is_slow
+        assert servers.all[0].slowness == 1
 
 
 def test_with_all_at_rest_somebody_is_still_asked() -> None:

@@ -298,6 +298,13 @@ def test_choices_of_one_call_differ() -> None:
     assert len({choice.text for choice in RIGHT.complete(request).choices}) == 3
 
 
+def test_a_text_without_sentences_is_answered_by_words_that_hold_no_pair() -> None:
+    text = prompt(task="People", document="## 12 | 7 | 9", examples="", how_many="4")
+    said = reply(RIGHT, "knowledge-pairs", text, 1)
+    assert said
+    assert not read_blocks(said)
+
+
 def test_a_complaint_about_a_reply_leaves_the_prompt_in_force() -> None:
     text = prompt(task="t", question="What is 12 + 5?", answer="12 + 5 = 17.")
     messages = (

@@ -20,7 +20,7 @@ from feldspar.taxonomy.codes import Severity
 from feldspar.taxonomy.documents.addresses import without_credentials
 from feldspar.taxonomy.documents.fetching import Fetcher
 from feldspar.taxonomy.documents.html_text import text_of_html
-from feldspar.taxonomy.documents.office import text_of_office
+from feldspar.taxonomy.documents.office import FETCH_MODELS, DocumentText, text_of_office
 from feldspar.taxonomy.documents.pictures import without_pictures
 from feldspar.taxonomy.findings import Findings, quoted
 from feldspar.taxonomy.qna import DocumentSource
@@ -329,7 +329,8 @@ def _read(
     path = place.folder / file
     shown = quoted(place.name or file, 120)
     try:
-        text, num_pictures = without_pictures(_text(path, may_fetch))
+        found = _text(path, may_fetch)
+        text, num_pictures = without_pictures(found.text)
     except (ReadFault, OSError) as fault:
         message = f"document {shown} is left out: {fault}"
         cure = "convert it to Markdown, plain text or HTML in UTF-8, or take it from the patterns"
@@ -338,11 +339,18 @@ def _read(
     if num_pictures:
         message = f"document {shown} holds {num_pictures} pictures as text; they are left out"
         findings.add("FT039", message, "say in words what a reader must know of them", source.at)
+    if found.why_plain:
+        message = (
+            f"document {shown} is read line by line, its headings by their size, tables as lines, "
+            f"columns as the file has them: {found.why_plain}"
+        )
+        cure = f"look at its chunks; to have it read by layout: {FETCH_MODELS}; remove {found.kept}"
+        findings.add("FT049", message, cure, source.at)
     name = printable(place.name or place.prefix + file)
     return Document(name, path, unicodedata.normalize("NFC", text))
 
 
-def _text(path: Path, may_fetch: bool) -> str:
+def _text(path: Path, may_fetch: bool) -> DocumentText:
     suffix = _suffix(path.name)
     if suffix not in READ_SUFFIXES:
         raise ReadFault(f"`{suffix}` is not read")
@@ -351,7 +359,7 @@ def _text(path: Path, may_fetch: bool) -> str:
     text = read_text(path, MAX_DOCUMENT_BYTES)
     if "\0" in text:
         raise ReadFault("it is not text")
-    return text_of_html(text) if suffix in HTML_SUFFIXES else text
+    return DocumentText(text_of_html(text) if suffix in HTML_SUFFIXES else text, path)
 
 
 def _some(files: tuple[str, ...], limit: int = 5) -> str:

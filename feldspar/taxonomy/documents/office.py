@@ -6,8 +6,10 @@ import hashlib
 import os
 import zipfile
 from pathlib import Path
+from typing import NamedTuple
 
 from feldspar.files import write_bytes_whole
+from feldspar.taxonomy.documents.pdf_lines import PdfLine, markdown_of_lines
 from feldspar.taxonomy.text_files import ReadFault, check_size
 
 MAX_OFFICE_BYTES = 100_000_000
@@ -20,21 +22,44 @@ MODELS_VARIABLE = "DOCLING_ARTIFACTS_PATH"
 _HUB_OWNERS = ("docling-project", "ds4sd")
 
 
-def text_of_office(path: Path, cache: Path, *, may_fetch: bool) -> str:
-    """The text as Markdown, converted once for each content. Raises ReadFault, OSError.
+class DocumentText(NamedTuple):
+    """A document's text as Markdown."""
 
-    `may_fetch`: docling may get the models that it reads PDF with, where they are not here.
+    text: str
+    kept: Path
+    """Where it lies from now on: what was read once stays as it was read."""
+    why_plain: str = ""
+    """Why a PDF was read line by line, without docling's models; empty for all others."""
+
+
+def text_of_office(path: Path, cache: Path, *, may_fetch: bool) -> DocumentText:
+    """The text, converted once for each content. Raises ReadFault, OSError.
+
+    `may_fetch`: docling may get the models that it reads PDF with, where they are not here. Without
+    them a PDF is read line by line.
     """
     check_size(path, MAX_OFFICE_BYTES)
-    kept = cache / "converted-1" / f"{hashlib.sha256(path.read_bytes()).hexdigest()}.md"
-    if kept.is_file():
-        return kept.read_text(encoding="utf-8")
-    if path.suffix.lower() != ".pdf":
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    kept, kept_plain = (cache / name / f"{digest}.md" for name in ("converted-1", "plain-pdf-1"))
+    for place, why_plain in ((kept, ""), (kept_plain, "it was so before")):
+        if place.is_file():
+            return DocumentText(place.read_text(encoding="utf-8"), place, why_plain)
+    is_pdf = path.suffix.lower() == ".pdf"
+    if not is_pdf:
         _refuse_bomb(path)
-    text = _converted(path, may_fetch)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes_whole(kept, text.encode("utf-8", "replace"), is_shared=True)
-    return text
+    found = DocumentText("", kept)
+    try:
+        found = found._replace(text=_converted(path, may_fetch))
+    except _NoModels as missing:
+        text = _lines_of_pdf(path, missing)
+        found = DocumentText(text, kept_plain, str(missing))
+    found.kept.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes_whole(found.kept, found.text.encode("utf-8", "replace"), is_shared=True)
+    return found
+
+
+class _NoModels(ReadFault):
+    """Docling's models for PDF are not here."""
 
 
 def _refuse_bomb(path: Path) -> None:
@@ -70,10 +95,7 @@ def _converted(path: Path, may_fetch: bool) -> str:
         pipeline = PdfPipelineOptions(artifacts_path=folder)
         options = {InputFormat.PDF: PdfFormatOption(pipeline_options=pipeline)}
     elif is_pdf and not may_fetch and not _has_fetched_models():
-        raise ReadFault(
-            "docling's models for PDF (layout, tables, text recognition) are not here; "
-            f"{FETCH_MODELS}, and so does `--documents`"
-        )
+        raise _NoModels("docling's models for PDF (layout, tables, text recognition) are not here")
     try:
         result = DocumentConverter(format_options=options).convert(path, max_num_pages=MAX_PAGES)
     except BaseError as error:
@@ -82,8 +104,40 @@ def _converted(path: Path, may_fetch: bool) -> str:
         if not is_pdf or options:
             raise
         why = str(error).split("\n")[0]
-        raise ReadFault(f"docling cannot fetch its models: {why}; {FETCH_MODELS}") from error
+        raise _NoModels(f"docling cannot fetch its models: {why}") from error
     return str(result.document.export_to_markdown())
+
+
+def _lines_of_pdf(path: Path, missing: _NoModels) -> str:
+    """By docling's way without models. Raises ReadFault where this docling has none, and where the
+    file holds pictures of text alone."""
+    from docling.datamodel.base_models import InputFormat
+    from docling.document_converter import DocumentConverter, PdfFormatOption
+    from docling.exceptions import BaseError
+
+    try:
+        from docling.datamodel.pipeline_options import NativePdfPipelineOptions
+        from docling.pipeline.native_pdf_pipeline import NativePdfPipeline
+    except ImportError:
+        raise ReadFault(f"{missing}; {FETCH_MODELS}, and so does `--documents`") from missing
+    way = PdfFormatOption(
+        pipeline_cls=NativePdfPipeline, pipeline_options=NativePdfPipelineOptions()
+    )
+    try:
+        converter = DocumentConverter(format_options={InputFormat.PDF: way})
+        document = converter.convert(path, max_num_pages=MAX_PAGES).document
+    except BaseError as error:
+        raise ReadFault(f"docling cannot read it: {error}") from error
+    lines = [
+        PdfLine(place.page_no, box.l, max(box.t, box.b), box.r, min(box.t, box.b), item.text)
+        for item in document.texts
+        for place in item.prov[:1]
+        for box in [place.bbox.to_bottom_left_origin(document.pages[place.page_no].size.height)]
+    ]
+    text = markdown_of_lines(lines)
+    if not text:
+        raise ReadFault(f"it holds no text, only pictures of it; {missing}; {FETCH_MODELS}")
+    return text
 
 
 def _models_folder() -> Path | None:
