@@ -92,6 +92,10 @@ class TimedJournal(Journal):
     def close(self) -> None:
         pass
 
+    async def room(self) -> None:
+        while len(self._batch) >= MOST_WAITING:
+            await asyncio.sleep(BATCH_SECONDS)
+
     async def put(self, key: bytes, stored: Stored, *, model: str, stage: str) -> Stored:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Stored] = loop.create_future()
