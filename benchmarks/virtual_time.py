@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from statistics import NormalDist
 from typing import Any
 
-from feldspar.teacher.journal import BATCH_SECONDS, Journal, Stored
+from feldspar.teacher.journal import BATCH_SECONDS, MOST_WAITING, Journal, Stored
 
 COMMIT_SECONDS = 0.005
 """Of a batch of the journal, on a disk like this machine's."""
