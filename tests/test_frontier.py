@@ -161,7 +161,8 @@ def test_arms_share_what_they_can_and_go_on(tmp_path: Path, cache: Path) -> None
         + 'retention = ["old-knowledge"]\n'
     )
     command = (
-        "frontier", "recipe.toml", "--set", "prefer=none", "--arm", "whole:",
+        "frontier", "recipe.toml", "--set", "prefer=none", "--set", "name=rates",
+        "--arm", "whole:",
         "--arm", "merged: train.merge.weights=[0.5]",
         "--arm", "rate: train.learning_rate=1e-4", "--json",
     )  # fmt: skip
@@ -175,7 +176,7 @@ def test_arms_share_what_they_can_and_go_on(tmp_path: Path, cache: Path) -> None
     assert {"samples", "phases"} <= set(rate["shared"])
     assert "trained" not in rate["shared"]
     assert whole["trained_tokens"] == merged["trained_tokens"] > 0
-    root = tmp_path / "runs" / "tiny-frontier"
+    root = tmp_path / "runs" / "rates-frontier"
     assert json.loads((root / "frontier.json").read_text())["rows"] == result["rows"]
     assert "<svg" in (root / "frontier.html").read_text()
     for folders in result["runs"].values():

@@ -51,6 +51,7 @@ def frontier(
     as_json: AsJson = False,
 ) -> None:
     """Run a recipe under several settings, sharing all they can; learned against kept."""
+    from feldspar.config import read_recipe
     from feldspar.frontier.arms import arm_runs, parse_arms
 
     study = arm_runs(recipe, settings or [], parse_arms(arm or [], vary or []), seeds)
@@ -61,14 +62,16 @@ def frontier(
         # None: this process only follows the first one.
         if num_processes is not None:
             _study(
-                study, recipe, runs, learned or [LEAVES],
-                equal_tokens=equal_tokens, num_processes=num_processes, as_json=as_json,
+                study, recipe.parent, read_recipe(recipe, settings or []).name, runs,
+                learned or [LEAVES], equal_tokens=equal_tokens,
+                num_processes=num_processes, as_json=as_json,
             )  # fmt: skip
 
 
 def _study(
     study: Sequence[ArmRun],
-    recipe_path: Path,
+    recipe_folder: Path,
+    name: str,
     runs: Path,
     learned: Sequence[str],
     *,
@@ -79,17 +82,15 @@ def _study(
     from rich.console import Console
 
     from feldspar.cli.progress import make_progress
-    from feldspar.config import read_recipe
     from feldspar.frontier.page import as_json as to_json
     from feldspar.frontier.page import write_study
     from feldspar.frontier.study import run_study
     from feldspar.runs import claim_run
 
-    name = read_recipe(recipe_path).name
     root = runs / f"{name}-frontier"
-    claim_run(root, recipe_path.parent)
+    claim_run(root, recipe_folder)
     result = run_study(
-        study, recipe_path.parent, root, make_progress(),
+        study, recipe_folder, root, make_progress(),
         learned_exams=learned, equal_tokens=equal_tokens, num_processes=num_processes,
     )  # fmt: skip
     page = write_study(root, name, result)
