@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from feldspar.config import BudgetConfig, TeacherConfig
@@ -325,7 +326,7 @@ class Teacher:
                 task = asyncio.get_running_loop().create_task(self._pay(call))
                 # By the key that it began with: a parameter that is given up changes it.
                 self._running[key] = task
-                task.add_done_callback(lambda _: self._running.pop(key, None))
+                task.add_done_callback(partial(self._forget, key))
             stored = await asyncio.shield(task)
         else:
             self.num_cached += 1
@@ -342,6 +343,13 @@ class Teacher:
             completion_tokens=stored.completion_tokens,
             cached=is_cached,
         )
+
+    def _forget(self, key: bytes, task: asyncio.Task[Stored]) -> None:
+        """A call has ended. Who asked for it may have been told to stop before it failed, and then
+        nobody else looks at what it raised."""
+        self._running.pop(key, None)
+        if not task.cancelled():
+            task.exception()
 
     async def _pay(self, call: _Call) -> Stored:
         """Get an answer within the budget, and commit it."""

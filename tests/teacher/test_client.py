@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import time
 from collections.abc import Awaitable, Callable
@@ -13,7 +14,7 @@ from fake_teacher import Call, FakeTeacher, Fault
 from feldspar.config import TeacherConfig
 from feldspar.endpoint.faults import read_retry_after
 from feldspar.endpoint.openai_chat import without_reasoning
-from feldspar.errors import TeacherError
+from feldspar.errors import DiskError, TeacherError
 from feldspar.records import Message
 from feldspar.teacher import VERDICT, Journal, Refused, Reply, Teacher, ask_judge, open_teacher
 
@@ -39,6 +40,38 @@ def together(teacher: Teacher, *questions: Callable[[], Awaitable[Reply]]) -> li
 
 def echo(call: Call) -> str:
     return f"{call.prompt} {call.body['seed']}"
+
+
+class Full(Journal):
+    """Nothing more fits, from the moment that it is told so."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.is_full = asyncio.Event()
+
+    async def room(self) -> None:
+        await self.is_full.wait()
+        raise DiskError("full")
+
+
+def test_a_call_that_fails_when_nobody_waits_for_it_any_more_says_nothing(tmp_path: Path) -> None:
+    unseen: list[object] = []
+
+    async def run(teacher: Teacher, journal: Full) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, said: unseen.append(said))
+        async with teacher:
+            asking = asyncio.ensure_future(ask(teacher, "hi"))
+            await asyncio.sleep(0.05)
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+            journal.is_full.set()
+            await asyncio.sleep(0.05)
+            gc.collect()
+
+    with FakeTeacher(echo) as server, Full(tmp_path / "j") as journal:
+        asyncio.run(run(open_teacher(CONFIG, server.url, journal), journal))
+        assert server.num_served == 0
+    assert not unseen
 
 
 def test_an_answer_is_paid_once_per_draw_and_model(tmp_path: Path) -> None:
