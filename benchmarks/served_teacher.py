@@ -41,7 +41,7 @@ def main() -> None:
         recipe = here / "recipe.toml"
         recipe.write_text(recipe_of(asked), encoding="utf-8")
         first = generate(recipe)
-        step = open_step(here / "runs" / "recipe", "samples")
+        step = open_step(here / "runs" / "asked", "samples")
         assert step is not None, "no samples were made"
         funnel = read_funnel(step.folder / FUNNEL_FILE)
         held = journal(recipe)
@@ -60,6 +60,7 @@ def main() -> None:
 
 def recipe_of(asked: argparse.Namespace) -> str:
     return f"""
+name = "asked"
 seed = 1
 
 [taxonomy]
