@@ -16,7 +16,6 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +130,7 @@ def unnamed(funnel: Funnel) -> list[str]:
     """What is not accounted for."""
     faults = []
     for leaf in funnel.leaves:
-        fell = Counter({r.reason: r.count for r in leaf.reasons}).total()
+        fell = sum(reason.count for reason in leaf.reasons)
         if leaf.kept + fell != leaf.asked:
             faults.append(f"{leaf.leaf}: {leaf.asked} asked, {leaf.kept} kept, {fell} named")
         for reason in leaf.reasons:

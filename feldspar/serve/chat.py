@@ -43,14 +43,7 @@ class Partner:
         """
         self.history.append(Message(role="user", content=text))
         said = ""
-        ids = self._student.template.render_prompt(self.history)
-        request = Request(
-            ids=ids,
-            keys=(key_of("chat", len(self.history)),),
-            max_new_tokens=max_tokens,
-            temperature=temperature,
-            is_watched=True,
-        )
+        request = self._request(self.history, max_tokens, temperature, is_watched=True)
         try:
             with closing(self._engine.run([request])) as rows:
                 for row in rows:
@@ -63,26 +56,38 @@ class Partner:
         self, questions: Sequence[str], system_prompt: str, max_tokens: int, temperature: float
     ) -> list[str]:
         """Answers to questions each of which begins a conversation of its own, drawn at once."""
-        begun = [Message(role="system", content=system_prompt)] if system_prompt else []
-        requests = [
-            Request(
-                ids=self._student.template.render_prompt(
-                    [*begun, Message(role="user", content=question)]
-                ),
-                keys=(key_of("chat", len(begun) + 1),),
-                max_new_tokens=max_tokens,
-                temperature=temperature,
-            )
+        talks = [
+            [*_begun(system_prompt), Message(role="user", content=question)]
             for question in questions
         ]
+        requests = [self._request(talk, max_tokens, temperature) for talk in talks]
         said = {id(row.request): row.text for row in self._engine.run(requests) if row.finish}
         return [said[id(request)] for request in requests]
 
     def forget(self, system_prompt: str = "") -> None:
         """Begin a new conversation."""
-        self.history.clear()
-        if system_prompt:
-            self.history.append(Message(role="system", content=system_prompt))
+        self.history[:] = _begun(system_prompt)
+
+    def _request(
+        self,
+        messages: Sequence[Message],
+        max_tokens: int,
+        temperature: float,
+        *,
+        is_watched: bool = False,
+    ) -> Request:
+        return Request(
+            ids=self._student.template.render_prompt(messages),
+            keys=(key_of("chat", len(messages)),),
+            max_new_tokens=max_tokens,
+            temperature=temperature,
+            is_watched=is_watched,
+        )
+
+
+def _begun(system_prompt: str) -> list[Message]:
+    """A conversation in which nothing was said yet."""
+    return [Message(role="system", content=system_prompt)] if system_prompt else []
 
 
 class Conversationalist:

@@ -44,15 +44,12 @@ def text_of_office(path: Path, cache: Path, *, may_fetch: bool) -> DocumentText:
     for place, why_plain in ((kept, ""), (kept_plain, "it was so before")):
         if place.is_file():
             return DocumentText(place.read_text(encoding="utf-8"), place, why_plain)
-    is_pdf = path.suffix.lower() == ".pdf"
-    if not is_pdf:
+    if path.suffix.lower() != ".pdf":
         _refuse_bomb(path)
-    found = DocumentText("", kept)
     try:
-        found = found._replace(text=_converted(path, may_fetch))
+        found = DocumentText(_converted(path, may_fetch), kept)
     except _NoModels as missing:
-        text = _lines_of_pdf(path, missing)
-        found = DocumentText(text, kept_plain, str(missing))
+        found = DocumentText(_lines_of_pdf(path, missing), kept_plain, str(missing))
     found.kept.parent.mkdir(parents=True, exist_ok=True)
     write_bytes_whole(found.kept, found.text.encode("utf-8", "replace"), is_shared=True)
     return found
