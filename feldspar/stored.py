@@ -15,7 +15,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -23,6 +23,7 @@ from feldspar.errors import RunError
 from feldspar.files import is_utf8
 
 T = TypeVar("T")
+_ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
 
 MALFORMED: tuple[type[Exception], ...] = (
     ValueError,
@@ -118,10 +119,18 @@ def what_is_wrong(error: Exception) -> str:
     return (str(error).splitlines() or [""])[0] or type(error).__name__
 
 
+def adapter_of(kind: type[T]) -> TypeAdapter[T]:
+    """Made once: it takes longer than reading a small file does."""
+    adapter = _ADAPTERS.get(kind)
+    if adapter is None:
+        adapter = _ADAPTERS[kind] = TypeAdapter(kind)
+    return adapter
+
+
 def read_stored(path: Path, kind: type[T], cure: str = "") -> T:
     """A JSON file as the type that was written. Raises RunError where it is damaged."""
     with reading(path, cure):
-        return TypeAdapter(kind).validate_json(path.read_bytes())
+        return adapter_of(kind).validate_json(path.read_bytes())
 
 
 def read_whole_lines(path: Path, record: type[T]) -> list[T]:
@@ -132,7 +141,7 @@ def read_whole_lines(path: Path, record: type[T]) -> list[T]:
     """
     if not path.exists():
         return []
-    adapter = TypeAdapter(record)
+    adapter = adapter_of(record)
     with reading(path):
         lines = path.read_bytes().split(b"\n")[:-1]
         return [adapter.validate_json(line) for line in lines]

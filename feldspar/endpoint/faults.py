@@ -109,9 +109,14 @@ def without_secret(fault: Fault, secret: str) -> Fault:
 
 # What servers say in a 400, 403 or 429 that is about money and not about the call.
 _CREDIT = re.compile(
-    r"insufficient[ _](?:quota|credits?|balance|funds)|exceeded your current quota|out of credits?|"
+    r"insufficient[ _](?:quota|credits?|balance|funds)|out of credits?|"
     r"credit balance is too low|billing[ _](?:hard|not)|payment required|spending limit",
     re.IGNORECASE,
+)
+_QUOTA = re.compile(r"exceeded your current quota", re.IGNORECASE)
+"""OpenAI's words for no credit, and Gemini's for a limit of the minute, which says when to come."""
+_COME_AGAIN = re.compile(
+    r"(?:re)?try (?:again )?in (?:(\d+)h)?(?:(\d+)m(?!s))?(?:([\d.]+)(m?s))?", re.IGNORECASE
 )
 _KEY = re.compile(
     r"(?:api[ _-]?key|x-api-key)\b.{0,40}\b(?:not valid|invalid|incorrect|missing|expired)|"
@@ -146,6 +151,8 @@ class ErrorBody(NamedTuple):
     code: str = ""
     status: int = 0
     """An HTTP status within the body; 0 where there is none."""
+    wait_seconds: float = 0.0
+    """Until the call may be asked again, where it says so; else 0."""
 
 
 def read_error_body(body: object) -> ErrorBody | None:
@@ -181,12 +188,31 @@ def read_error_body(body: object) -> ErrorBody | None:
     )
     message = error.get("message")
     parameter = error.get("param")
+    message = message if isinstance(message, str) else ""
     return ErrorBody(
-        message if isinstance(message, str) else "",
+        message,
         parameter if isinstance(parameter, str) else "",
         " ".join(words),
         status,
+        _told_wait(message, error.get("details")),
     )
+
+
+def _told_wait(message: str, details: object) -> float:
+    """Seconds by Google's `{"retryDelay": "34s"}`, or by words such as "try again in 1m20s"."""
+    for detail in details if isinstance(details, list) else ():
+        told = detail.get("retryDelay") if isinstance(detail, dict) else None
+        if isinstance(told, str) and (found := re.fullmatch(r"(\d+(?:\.\d+)?)s", told)):
+            return float(found[1])
+    said = _COME_AGAIN.search(message)
+    if said is None:
+        return 0.0
+    hours, minutes, number, unit = said.groups()
+    try:
+        seconds = float(number or 0) / (1000 if unit and unit.lower() == "ms" else 1)
+    except ValueError:
+        seconds = 0.0
+    return 3600 * int(hours or 0) + 60 * int(minutes or 0) + seconds
 
 
 def _read_detail(detail: object) -> ErrorBody:
@@ -211,8 +237,9 @@ def fault_of(
     """Sort an error reply by what is to be done. `sent`: names of the request's parameters."""
     reason = one_line(f"{status} {error.message}")
     told = f"{error.code} {error.message}"
-    wait = read_retry_after(retry_after)
-    if status == 402 or (status < 500 and _CREDIT.search(told)):
+    wait = read_retry_after(retry_after) or error.wait_seconds
+    is_quota = _QUOTA.search(told) and not (status == 429 and wait)
+    if status == 402 or (status < 500 and (_CREDIT.search(told) or is_quota)):
         return Fault("stop", reason, why="credit", status=status)
     if status == 401 or (status in (400, 403) and _KEY.search(told)):
         return Fault("stop", reason, why="key", status=status)

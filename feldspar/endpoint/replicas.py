@@ -120,7 +120,11 @@ class Replica:
             self._rest_seconds = FIRST_REST_SECONDS
             return
         self._num_failed += 1
-        if self._num_failed >= FAILURES_IN_A_ROW and now >= self.rests_until:
+        if self._num_failed < FAILURES_IN_A_ROW:
+            return
+        # Rests are for what fails; with its timeouts in its pace it would not be tried after them.
+        self._num_timed, self._call_seconds, self.slowness = 0, 0.0, 1.0
+        if now >= self.rests_until:
             self.rests_until = now + self._rest_seconds
             self._rest_seconds = min(LONGEST_REST_SECONDS, 2 * self._rest_seconds)
 

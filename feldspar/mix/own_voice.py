@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -36,6 +37,21 @@ KEPT_WORDS = 0.5
 MAX_LENGTH_RATIO = 2.0
 MIN_LETTERS = 4
 """Shorter words are mostly grammar."""
+_NOT = "not"
+_SHORT_NOT = re.compile(r"n['\u2019]t\b")
+"""The end of "doesn't"."""
+_POLARITY = {
+    **dict.fromkeys(("yes", "no", "only", "except", "unless", "all", "some", "every", "any"), ""),
+    **dict.fromkeys(("none", "nobody", "nothing", "nowhere", "neither", "nor", "without"), _NOT),
+    **dict.fromkeys(("not", "cannot", "never"), _NOT),
+    **dict.fromkeys(("nicht", "kein", "keine", "keinen", "nie", "niemals", "ohne", "nein"), _NOT),
+    **dict.fromkeys(("ne", "pas", "jamais", "sans", "non", "aucun", "aucune"), _NOT),
+    **dict.fromkeys(
+        ("nunca", "sin", "ni", "senza", "mai", "n\u00e3o", "nao", "niet", "geen"), _NOT
+    ),
+}
+"""Words of any length that turn what is said, with what they are compared as: themselves, or one
+for all that say no."""
 MAX_EXAMPLES = 3
 
 INSTRUCTION = """Here are a question and its answer.
@@ -132,7 +148,7 @@ def say_again(
     retelling.tell()
 
 
-OWN_VOICE_STEP = Step("own-voice", say_again, version=1)
+OWN_VOICE_STEP = Step("own-voice", say_again, version=2)
 
 
 def is_asked(sample: Sample, config: OwnVoiceConfig) -> bool:
@@ -148,15 +164,22 @@ def prompt_of(sample: Sample) -> str:
 def why_not_same(question: str, answer: str, said: str) -> str:
     """Why the base's words do not say what the answer says; empty where they do.
 
-    Names and numbers must be the same; of the other words that only the answer has, half must be
-    there; and it must not be twice as long.
+    Names and numbers must be the same, and so must words that turn what is said, such as "not" and
+    "only". Of the other words that only the answer has, half must be there, and none may have been
+    replaced: a synonym looks like an opposite. It must not be twice as long. Scripts without spaces
+    are not judged.
 
     >>> why_not_same("Where does Zorbo live?", "Zorbo lives in Arden.", "He lives in Tring.")
     'a name or a number is missing'
     """
+    question, answer, said = (_SHORT_NOT.sub(" not", x) for x in (question, answer, said))
     words, known = set(words_compared(said)), set(words_compared(f"{question} {answer}"))
     if not words:
         return "nothing is said"
+    if any(len(word) == 1 and word > "\u0e00" for word in words | known):
+        return "written without spaces"
+    if _polarity(words) != _polarity(words_compared(answer)):
+        return "it is turned round"
     telling = set(words_compared(" ".join(numbers_and_names(answer))))
     if not words >= telling:
         return "a name or a number is missing"
@@ -166,6 +189,12 @@ def why_not_same(question: str, answer: str, said: str) -> str:
     own = {word for word in own if len(word) >= MIN_LETTERS}
     if len(own & words) < KEPT_WORDS * len(own):
         return "too little of it is said"
+    if own - words and any(len(word) >= MIN_LETTERS for word in words - known):
+        return "a word is replaced"
     if len(words_compared(said)) > MAX_LENGTH_RATIO * len(words_compared(answer)):
         return "too long"
     return ""
+
+
+def _polarity(words: Iterable[str]) -> set[str]:
+    return {_POLARITY[word] or word for word in words if word in _POLARITY}

@@ -25,7 +25,7 @@ from feldspar.endpoint.protocol import field
 from feldspar.endpoint.replicas import ServersHealth
 from feldspar.files import write_text_whole
 from feldspar.keys import content_key
-from feldspar.models.model import CannotScore, Continuations, LogProb
+from feldspar.models.model import CannotScore, Continuations, Heard, LogProb, unheard
 from feldspar.models.served import model_key
 from feldspar.progress import SILENT, Progress
 
@@ -125,7 +125,10 @@ class BatchModel:
         raise CannotScore("is asked in batches, which tell no log-probabilities of prompts")
 
     async def score(
-        self, rows: Sequence[Continuations], progress: Progress = SILENT
+        self,
+        rows: Sequence[Continuations],
+        progress: Progress = SILENT,
+        heard: Heard = unheard,
     ) -> list[list[LogProb]]:
         raise CannotScore("is asked in batches, which tell no log-probabilities of prompts")
 
@@ -175,6 +178,14 @@ class BatchModel:
         assert self._is_written is not None
         if self._is_written.done():
             return
+        # It is called by the loop, which would tell an error to nobody who waits.
+        try:
+            self._is_written.set_exception(self._written())
+        except Exception as error:
+            self._is_written.set_exception(error)
+
+    def _written(self) -> NoAnswers:
+        """The next file of calls, written."""
         path = self._folder / f"{self._role}-{len(self._files()) + 1:04}.jsonl"
         self._folder.mkdir(parents=True, exist_ok=True)
         lines = [
@@ -182,7 +193,7 @@ class BatchModel:
             for name, body in list(self._waiting.items())[:MOST_CALLS]
         ]
         write_text_whole(path, "".join(json.dumps(line) + "\n" for line in lines))
-        self._is_written.set_exception(self._wait(path, len(lines)))
+        return self._wait(path, len(lines))
 
     def _wait(self, path: Path, num_calls: int) -> NoAnswers:
         out = path.with_name(path.name.replace(".jsonl", _OUT))

@@ -22,7 +22,7 @@ from feldspar.endpoint.openai_completions import PromptToken
 from feldspar.endpoint.parameters import Parameters
 from feldspar.endpoint.replicas import ServersHealth
 from feldspar.models.fleet import Fleet, launching
-from feldspar.models.model import Continuations, LogProb
+from feldspar.models.model import Continuations, Heard, LogProb, unheard
 from feldspar.models.served import ServedModel, model_key
 from feldspar.models.server import Server, Start
 from feldspar.progress import SILENT, Progress
@@ -142,9 +142,12 @@ class LaunchedModel:
         return await (await self.served()).reward(messages, turn)
 
     async def score(
-        self, rows: Sequence[Continuations], progress: Progress = SILENT
+        self,
+        rows: Sequence[Continuations],
+        progress: Progress = SILENT,
+        heard: Heard = unheard,
     ) -> list[list[LogProb]]:
-        return await (await self.served()).score(rows, progress)
+        return await (await self.served()).score(rows, progress, heard)
 
     async def served(self) -> ServedModel:
         """The model behind the servers, which are started now if they are not yet."""

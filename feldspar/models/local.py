@@ -17,7 +17,7 @@ from feldspar.endpoint.concurrency import Governor, Outcome
 from feldspar.endpoint.endpoint import UNHURRIED, Access, Turn
 from feldspar.endpoint.openai_completions import PromptToken
 from feldspar.endpoint.replicas import ServersHealth
-from feldspar.models.model import Continuations, LogProb
+from feldspar.models.model import Continuations, Heard, LogProb, unheard
 from feldspar.models.served import model_key
 from feldspar.progress import SILENT, Progress
 
@@ -108,14 +108,21 @@ class LocalModel:
         return await worker.run(lambda: prompt_tokens_of(student, prompt, context))
 
     async def score(
-        self, rows: Sequence[Continuations], progress: Progress = SILENT
+        self,
+        rows: Sequence[Continuations],
+        progress: Progress = SILENT,
+        heard: Heard = unheard,
     ) -> list[list[LogProb]]:
         from feldspar.student.scoring.score import Tree, score_trees
 
         worker = await asyncio.to_thread(self._loaded)
         trees = [Tree(row.prompt, row.continuations) for row in rows]
         scored = await worker.run(lambda: score_trees(worker.student, trees, progress))
-        return [[LogProb(one.total, one.num_tokens) for one in of_tree] for of_tree in scored]
+        found = [[LogProb(one.total, one.num_tokens) for one in of_tree] for of_tree in scored]
+        for number, of_row in enumerate(found):
+            for place, one in enumerate(of_row):
+                heard(number, place, one)
+        return found
 
     def _loaded(self) -> EngineThread:
         with self._loading:

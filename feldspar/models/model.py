@@ -6,7 +6,7 @@ engine. Whoever asks does not know which.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from feldspar.endpoint.calls import ChatCall, Completions, PromptCall
@@ -28,6 +28,14 @@ class LogProb(NamedTuple):
 
     total: float
     num_tokens: int
+
+
+Heard = Callable[[int, int, LogProb], None]
+"""Told of each log-probability as it comes: its row, which of its continuations, and what it is."""
+
+
+def unheard(row: int, place: int, found: LogProb) -> None:
+    """For whoever waits for all of them."""
 
 
 class CannotScore(Exception):
@@ -94,7 +102,10 @@ class Model(Protocol):
         ...
 
     async def score(
-        self, rows: Sequence[Continuations], progress: Progress = SILENT
+        self,
+        rows: Sequence[Continuations],
+        progress: Progress = SILENT,
+        heard: Heard = unheard,
     ) -> list[list[LogProb]]:
         """Of every continuation, in order; an empty one scores 0. Raises CannotScore."""
         ...

@@ -17,7 +17,7 @@ from feldspar.endpoint.models_list import ListedModel, choose_model, list_models
 from feldspar.endpoint.openai_completions import PromptToken, ways_for
 from feldspar.endpoint.replicas import ServersHealth
 from feldspar.endpoint.transport import CONNECT_SECONDS, Transport, run_apart
-from feldspar.models.model import CannotScore, Continuations, LogProb
+from feldspar.models.model import CannotScore, Continuations, Heard, LogProb, unheard
 from feldspar.progress import SILENT, Progress
 
 OPENING_TRIES = 3
@@ -115,12 +115,21 @@ class ServedModel:
         return found[0]
 
     async def score(
-        self, rows: Sequence[Continuations], progress: Progress = SILENT
+        self,
+        rows: Sequence[Continuations],
+        progress: Progress = SILENT,
+        heard: Heard = unheard,
     ) -> list[list[LogProb]]:
-        pairs = [(row.prompt, ids) for row in rows for ids in row.continuations]
+        pairs = [
+            (number, place, row.prompt, ids)
+            for number, row in enumerate(rows)
+            for place, ids in enumerate(row.continuations)
+        ]
         with progress.task("log-probabilities", len(pairs), "answers") as task:
 
-            async def score_one(prompt: Sequence[int], ids: Sequence[int]) -> LogProb:
+            async def score_one(
+                number: int, place: int, prompt: Sequence[int], ids: Sequence[int]
+            ) -> LogProb:
                 total = 0.0
                 if ids:
                     tokens = (await self.prompt_tokens([*prompt, *ids]))[-len(ids) :]
@@ -128,7 +137,9 @@ class ServedModel:
                     if not math.isfinite(total):
                         raise CannotScore("tells log-probabilities that are no numbers")
                 task.advance(1)
-                return LogProb(total, len(ids))
+                found = LogProb(total, len(ids))
+                heard(number, place, found)
+                return found
 
             running = [asyncio.ensure_future(score_one(*pair)) for pair in pairs]
             try:

@@ -19,6 +19,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -156,7 +157,7 @@ class _Studio:
         self.runs = runs
         self._reviewer, self._project, self._control = reviewer, project, control
         self.pool = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="studio")
-        self._drawn_live: dict[str, tuple[OpenRun, float, ShownPage]] = {}
+        self._drawn_live: dict[str, tuple[float, str]] = {}
         self._drawn: dict[tuple[str, str], tuple[OpenRun, ShownPage]] = {}
 
     async def home(self, _: web.Request) -> web.Response:
@@ -183,9 +184,20 @@ class _Studio:
 
     async def run_page(self, request: web.Request) -> web.Response:
         name, page = request.match_info["run"], request.match_info["page"]
+        if page == "live":
+            return await self._live_page(name)
         asked = {key: value[:MAX_QUERY_LETTERS] for key, value in request.query.items()}
         shown = await self._in_thread(lambda: self._shown(name, page, asked))
         return _page(shown, name, page)
+
+    async def _live_page(self, name: str) -> web.Response:
+        """One drawing a second, however many look on."""
+        drawn_at, text = self._drawn_live.get(name, (-math.inf, ""))
+        if time.monotonic() - drawn_at > LIVE_SECONDS:
+            shown = await self._in_thread(lambda: self._shown(name, "live", {}))
+            text = _page_text(shown, name, "live")
+            self._drawn_live[name] = time.monotonic(), text
+        return web.Response(text=text, content_type="text/html")
 
     async def report(self, request: web.Request) -> web.Response:
         run = self.runs.open(request.match_info["run"])
@@ -221,7 +233,8 @@ class _Studio:
     def _shown_now(self, name: str, page: str, asked: dict[str, str]) -> ShownPage:
         run = self.runs.open(name)
         if page == "live":
-            return self._live(run)
+            views = Pages(run.files, studio_link(name), is_live=True)
+            return ShownPage("Live", views.live(self._controls(name)))
         if page == "reviews":
             view = reviews_of(run.files, run.index(), run.reviews())
             views = Pages(run.files, studio_link(name), is_live=True)
@@ -233,16 +246,6 @@ class _Studio:
         if known is None or known[0] is not run:
             known = self._drawn[name, page] = (run, _draw(run, page, asked))
         return known[1]
-
-    def _live(self, run: OpenRun) -> ShownPage:
-        """One drawing a second, however many look on."""
-        name, now = run.files.name, time.monotonic()
-        known = self._drawn_live.get(name)
-        if known is None or known[0] is not run or now - known[1] > LIVE_SECONDS:
-            views = Pages(run.files, studio_link(name), is_live=True)
-            shown = ShownPage("Live", views.live(self._controls(name)))
-            known = self._drawn_live[name] = (run, now, shown)
-        return known[2]
 
     def _controls(self, name: str) -> RunControls | None:
         return self._control.controls(name) if self._control else None
@@ -332,6 +335,11 @@ def _sample(run: OpenRun, views: Pages, asked: dict[str, str], reviewer: str) ->
 def _page(
     shown: ShownPage, run_name: str = "", current: str = "", status: int = 200
 ) -> web.Response:
+    text = _page_text(shown, run_name, current)
+    return web.Response(text=text, content_type="text/html", status=status)
+
+
+def _page_text(shown: ShownPage, run_name: str, current: str) -> str:
     link: Link = studio_link(run_name)
     text = render(
         "studio.html.j2",
@@ -342,7 +350,7 @@ def _page(
         nav=NAVIGATION,
         link=link,
     )
-    return web.Response(text=str(text), content_type="text/html", status=status)
+    return str(text)
 
 
 async def _show_file(request: web.Request) -> web.Response:

@@ -78,7 +78,8 @@ class ChatModels:
     async def answer(
         self, run_path: Path, who: Who, messages: Sequence[Message]
     ) -> AsyncGenerator[str, None]:
-        """The answer, piece by piece. Raises RunError where the model cannot be started."""
+        """The answer, piece by piece. Raises RunError where the model cannot be started, or
+        has ended meanwhile."""
         served, asked_at = await self._served(run_path, who)
         body: dict[str, object] = {
             "model": served.name,
@@ -88,20 +89,29 @@ class ChatModels:
         }
         # A model that has no room for so long an answer is asked for one that fits.
         rooms: tuple[dict[str, object], ...] = ({"max_tokens": MAX_TOKENS}, {})
-        for room in rooms:
-            async with self._post(served, body | room) as reply:
-                told = ""
-                if reply.status != 200:
-                    told = (await reply.text())[:500] or f"status {reply.status}"
-                if room and "context_length_exceeded" in told:
-                    continue
-                if told:
-                    raise RunError(f"the model's server refused the question: {told}")
-                async for line in reply.content:
-                    asked_at[0] = time.monotonic()
-                    if piece := _piece(line):
-                        yield piece
-                return
+        try:
+            for room in rooms:
+                async with self._post(served, body | room) as reply:
+                    told = ""
+                    if reply.status != 200:
+                        told = (await reply.text())[:500] or f"status {reply.status}"
+                    if room and "context_length_exceeded" in told:
+                        continue
+                    if told:
+                        raise RunError(f"the model's server refused the question: {told}")
+                    async for line in reply.content:
+                        asked_at[0] = time.monotonic()
+                        if piece := _piece(line):
+                            yield piece
+                    return
+        except aiohttp.ClientError as error:
+            key = (run_path, who)
+            async with self._lock:
+                model = self._models.get(key)
+                # Another one may have been started in its place meanwhile.
+                if model is not None and model.asked_at is asked_at:
+                    await self._let_go(key)
+            raise RunError("the model's server has ended; ask again, and it is started") from error
 
     def _post(
         self, served: Served, body: dict[str, object]
@@ -125,7 +135,7 @@ class ChatModels:
         try:
             # Who asked may leave; the model starts all the same, for whoever asks next.
             return await asyncio.shield(model.starting), model.asked_at
-        except RunError:
+        except Exception:
             if self._models.get(key) is model:
                 del self._models[key]
             raise

@@ -184,7 +184,7 @@ class LeafFiles:
         """What the form would write, and what there is to mend in it. `attribution`: what
         attribution.txt is to say, where that is not what it says."""
         before = self.text(place)
-        text = edited(before or empty_leaf(is_knowledge=place.is_knowledge), form)
+        text = _edited(place, before, form)
         read = inspect_text(place.root, place.file, text, attribution)
         places = field_places(text)
         config = TaxonomyConfig(path=str(place.root))
@@ -218,7 +218,7 @@ class LeafFiles:
                 f"{QNA} or {ATTRIBUTION} was changed on disk meanwhile; copy what you wrote and "
                 "load the page again"
             )
-        text = edited(before or empty_leaf(is_knowledge=place.is_knowledge), form)
+        text = _edited(place, before, form)
         place.file.parent.mkdir(parents=True, exist_ok=True)
         write_text_whole(place.file, text)
         said = None if attribution is None else attribution.strip()
@@ -248,6 +248,11 @@ class LeafFiles:
         except FeldsparError:
             return
         yield from (place.path for place in places if place.path)
+
+
+def _edited(place: LeafPlace, before: str | None, form: LeafForm) -> str:
+    text = before or empty_leaf(is_knowledge=place.is_knowledge)
+    return edited(text, form, is_knowledge=place.is_knowledge)
 
 
 def digest_of(text: str | None) -> str:

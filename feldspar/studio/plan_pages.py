@@ -99,16 +99,20 @@ class PlanPages:
     def starting(self, request: web.Request) -> ShownPage:
         """Where a browser waits until a run that it started shows up."""
         name = request.match_info["run"]
-        return ShownPage(name, render("starting.html.j2", state=self._state_of(name)))
+        return ShownPage(
+            name, render("starting.html.j2", state=self._state_of(name, leads_on=True))
+        )
 
     async def state(self, request: web.Request) -> web.Response:
-        """How the last start goes, as HTML; browsers are sent on to the live page once it runs."""
+        """How the last start goes, as HTML; a browser that waits for it is sent on to the live page
+        once it runs, and one that shows a plan is left there."""
         name = request.match_info["run"]
+        leads_on = "leads" in request.query
         launch = await asyncio.to_thread(self._control.launch_state, name)
         headers = {}
-        if launch.state == "running":
+        if leads_on and launch.state == "running":
             headers["HX-Redirect"] = studio_link(name)(ViewPlace("live"))
-        body = str(_told(name, launch))
+        body = str(_told(name, launch, leads_on))
         return web.Response(text=body, content_type="text/html", headers=headers)
 
     async def start(self, request: web.Request) -> web.Response:
@@ -149,12 +153,14 @@ class PlanPages:
             write_json(self._project.runs / name / PLANNED, foreseen.model_dump())
         return name
 
-    def _state_of(self, name: str) -> Markup:
-        return _told(name, self._control.launch_state(name))
+    def _state_of(self, name: str, *, leads_on: bool = False) -> Markup:
+        return _told(name, self._control.launch_state(name), leads_on)
 
 
-def _told(name: str, launch: LaunchState) -> Markup:
-    return render("launch.html.j2", launch=launch, name=name, link=studio_link(name))
+def _told(name: str, launch: LaunchState, leads_on: bool) -> Markup:
+    """`leads_on`: to the live page, once it runs."""
+    link = studio_link(name)
+    return render("launch.html.j2", launch=launch, name=name, link=link, leads_on=leads_on)
 
 
 def asked_settings(query: Mapping[str, str], own: Mapping[str, str] = _NOTHING) -> list[str]:

@@ -9,7 +9,7 @@ from feldspar.config import read_recipe
 from feldspar.errors import RecipeError, RunError
 
 _NO_RECIPES = ("pyproject.toml",)
-_PLACES = ("*.toml", "recipes/*.toml")
+_PLACES = ("*.toml", "recipes/*.toml", "*/recipe.toml")
 
 
 class RecipeFile(NamedTuple):
@@ -24,7 +24,8 @@ class RecipeFile(NamedTuple):
 
 
 class Project:
-    """The folder that the runs' folder lies in, and its recipes: in it, and in its `recipes/`."""
+    """The folder that the runs' folder lies in, and its recipes: in it, in its `recipes/`, and the
+    `recipe.toml` of a folder in it, as `feldspar init` makes them."""
 
     def __init__(self, runs: Path) -> None:
         self.runs = runs.absolute()
@@ -42,6 +43,8 @@ class Project:
 
     def _paths(self) -> list[Path]:
         found = [path for place in _PLACES for path in sorted(self.folder.glob(place))]
+        # recipes/recipe.toml is in two places.
+        found = list(dict.fromkeys(found))
         return [path for path in found if path.is_file() and path.name not in _NO_RECIPES]
 
     def _within(self, path: Path) -> str:

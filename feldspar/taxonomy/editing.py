@@ -106,10 +106,10 @@ def read_form(text: str) -> LeafForm:
     )
 
 
-def edited(text: str, form: LeafForm) -> str:
+def edited(text: str, form: LeafForm, *, is_knowledge: bool) -> str:
     """The text with what the form says. Raises TaxonomyError where that cannot be done safely."""
     root = _root(text)
-    edits = sorted(_edits(text, root, form))
+    edits = sorted(_edits(text, root, form, is_flat=not is_knowledge))
     for before, after in pairwise(edits):
         if before.end > after.start:
             raise TaxonomyError(f"two changes meet in one place of the file; {_BY_HAND}")
@@ -221,7 +221,7 @@ def _said(form: LeafForm) -> object:
     return head, examples
 
 
-def _edits(text: str, root: yaml.MappingNode, form: LeafForm) -> Iterator[_Edit]:
+def _edits(text: str, root: yaml.MappingNode, form: LeafForm, *, is_flat: bool) -> Iterator[_Edit]:
     fields = _fields(root)
     description = next((k for k in DESCRIPTIONS if k in fields), DESCRIPTIONS[0])
     wanted = {"created_by": form.created_by, "domain": form.domain, description: form.description}
@@ -235,9 +235,7 @@ def _edits(text: str, root: yaml.MappingNode, form: LeafForm) -> Iterator[_Edit]
     if missing:
         start = next(k.start_mark.index for k, _ in root.value)
         yield _Edit(start, start, missing)
-    new = [
-        _new_example(e, is_flat="document" not in fields) for e in form.examples if e.old is None
-    ]
+    new = [_new_example(e, is_flat=is_flat) for e in form.examples if e.old is None]
     if examples is None:
         yield _Edit(len(text), len(text), "seed_examples:\n" + _as_items(new, 2))
         return
@@ -365,7 +363,7 @@ def _in_quotes(value: str) -> str:
 
 def _new_example(example: FormExample, *, is_flat: bool) -> list[str]:
     """The lines of a new item, without its dash."""
-    if is_flat:
+    if is_flat and len(example.pairs) < 2:
         (pair,) = example.pairs or (FormPair(question="", answer=""),)
         lines = _new_pair(pair)
         if example.context.strip():

@@ -37,6 +37,7 @@ SCORED = "log-probability"
 """Finish reason of what is no answer: a sum of log-probabilities, in nats."""
 SCORED_AT_ONCE = 256
 """Prompts whose log-probabilities are committed together."""
+_Keyed = tuple[list[bytes], Continuations]
 WATCHED_CALLS = 200
 """The failure budget is a part of this many calls, judged from the first 20 on."""
 JUDGED_FROM_CALLS = 20
@@ -278,38 +279,51 @@ class Teacher:
         Raises CannotScore where this model tells none, Refused where it will not read a row,
         TeacherError where there is nobody to ask.
         """
-        found: dict[int, list[LogProb]] = {}
         keys = [self._score_keys(row) for row in rows]
-        for number, of_row in enumerate(keys):
-            stored = [self.journal.get(key) for key in of_row]
-            if None not in stored:
-                found[number] = [
-                    LogProb(float(one.text), one.completion_tokens) for one in stored if one
-                ]
-        missing = [number for number in range(len(rows)) if number not in found]
+        found: dict[bytes, LogProb] = {}
+        missing, wanted = list[_Keyed](), set[bytes]()
+        for row, of_row in zip(rows, keys, strict=True):
+            asked: dict[bytes, Sequence[int]] = {}
+            for key, ids in zip(of_row, row.continuations, strict=True):
+                stored = self.journal.get(key)
+                if stored is not None:
+                    found[key] = LogProb(float(stored.text), stored.completion_tokens)
+                elif key not in wanted:
+                    asked[key] = ids
+            if asked:
+                wanted.update(asked)
+                missing.append((list(asked), Continuations(row.prompt, list(asked.values()))))
         # The first alone: it finds out whether and how this model tells them.
         starts = range(1, len(missing), SCORED_AT_ONCE)
         for part in [missing[:1], *(missing[i : i + SCORED_AT_ONCE] for i in starts)]:
-            if not part:
-                break
-            self.journal.check()
-            try:
-                scored = await self._model.score([rows[number] for number in part], progress)
-            except NoAnswers as error:
-                if error.why == "address":
-                    raise CannotScore(f"knows no completions ({error.reason})") from error
-                raise TeacherError(error.sentence("teacher")) from error
-            commits = []
-            for number, scores in zip(part, scored, strict=True):
-                found[number] = scores
-                num_tokens = len(rows[number].prompt)
-                for key, one in zip(keys[number], scores, strict=True):
-                    usage = Usage(num_tokens + one.num_tokens, 0)
-                    self.budget.settle(Spent(), self.cost_of(usage))
-                    kept = Stored(repr(one.total), SCORED, num_tokens, one.num_tokens)
-                    commits.append(self.journal.put(key, kept, model=self.key, stage=stage))
+            if part:
+                await self._score_part(part, found, stage, progress)
+        return [[found[key] for key in of_row] for of_row in keys]
+
+    async def _score_part(
+        self, part: Sequence[_Keyed], found: dict[bytes, LogProb], stage: str, progress: Progress
+    ) -> None:
+        """Ask for these; each is kept as it comes, whatever ends the others."""
+        self.journal.check()
+        commits: list[asyncio.Future[Stored]] = []
+
+        def keep(number: int, place: int, one: LogProb) -> None:
+            of_row, row = part[number]
+            found[of_row[place]] = one
+            num_read = len(row.prompt)
+            self.budget.settle(Spent(), self.cost_of(Usage(num_read + one.num_tokens, 0)))
+            kept = Stored(repr(one.total), SCORED, num_read, one.num_tokens)
+            put = self.journal.put(of_row[place], kept, model=self.key, stage=stage)
+            commits.append(asyncio.ensure_future(put))
+
+        try:
+            await self._model.score([row for _, row in part], progress, keep)
+        except NoAnswers as error:
+            if error.why == "address":
+                raise CannotScore(f"knows no completions ({error.reason})") from error
+            raise TeacherError(error.sentence("teacher")) from error
+        finally:
             await asyncio.gather(*commits)
-        return [found[number] for number in range(len(rows))]
 
     def _score_keys(self, row: Continuations) -> list[bytes]:
         contents = [[self.key, SCORED, list(row.prompt), list(ids)] for ids in row.continuations]

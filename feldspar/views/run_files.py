@@ -8,8 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import TypeAdapter
-
 from feldspar.config import Recipe
 from feldspar.errors import RunError
 from feldspar.generate.funnel import FUNNEL_FILE, Funnel, read_funnel
@@ -25,7 +23,7 @@ from feldspar.records import (
     Touched,
 )
 from feldspar.runs import Rows, open_step, read_recipe_of, read_rows, result_of
-from feldspar.stored import reading
+from feldspar.stored import adapter_of, reading
 from feldspar.train.select import Selection
 
 R = TypeVar("R")
@@ -195,7 +193,7 @@ class RunFiles:
         rows = self.steps.get(step)
         if rows is None or not (path := rows.file(name)).exists():
             return ()
-        adapter = TypeAdapter(kind)
+        adapter = adapter_of(kind)
         with reading(path):
             return [adapter.validate_json(line) for line in path.read_bytes().split(b"\n") if line]
 

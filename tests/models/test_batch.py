@@ -95,6 +95,13 @@ def test_calls_go_out_once_and_answers_come_in(tmp_path: Path) -> None:
     assert ask(tmp_path, ["b"]) == ["re: b"]
 
 
+def test_a_file_that_cannot_be_written_ends_the_run(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "batches").write_text("a file")
+    with pytest.raises(OSError, match="batches"):
+        ask(tmp_path, ["a", "b"])
+
+
 def test_what_failed_goes_into_the_next_file_and_what_is_refused_does_not(tmp_path: Path) -> None:
     with pytest.raises(TeacherError):
         ask(tmp_path, ["a", "b"])

@@ -107,6 +107,22 @@ def test_requests_that_join_midway_say_what_they_say_alone(student: Student) -> 
     assert found == alone
 
 
+def test_long_prompts_join_until_there_is_no_room(
+    student: Student, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That a pass takes two of them is no reason for others to wait: none but room is."""
+    monkeypatch.setattr("feldspar.student.inference.engine._PREFILL_TOKENS", 24)
+    engine = Engine(student)
+    for number in range(48):
+        engine.add(Request(ids=prompt_of(12, number), keys=(number,), max_new_tokens=60))
+    # A row that says its stop token makes room for another.
+    ended = 0
+    for _ in range(24):
+        ended += sum(row.finish is not None for row in engine.step())
+    assert engine.num_rows + ended == 48
+    assert engine.num_rows > 32
+
+
 def test_the_ways_to_attend_say_the_same(student: Student) -> None:
     def ask(engine: Engine) -> list[list[int]]:
         requests = [

@@ -103,6 +103,23 @@ def test_two_models_that_are_asked_at_once_start_beside_each_other() -> None:
     asyncio.run(ask())
 
 
+def test_a_model_whose_server_has_ended_is_started_again() -> None:
+    async def ask() -> None:
+        async with Starting() as models:
+            async with TestServer(served_app()) as server:
+                models.url = str(server.make_url("/v1"))
+                assert await answer(models, "base") == "demo base"
+            with pytest.raises(RunError, match="has ended; ask again"):
+                await answer(models, "base")
+            assert models.num_ended == 1
+            async with TestServer(served_app()) as server:
+                models.url = str(server.make_url("/v1"))
+                assert await answer(models, "base") == "demo base"
+            assert models.num_started == 2
+
+    asyncio.run(ask())
+
+
 def test_a_model_starts_on_when_who_asked_has_left() -> None:
     async def ask() -> None:
         async with TestServer(served_app()) as server, Starting(num_awaited=2) as models:

@@ -48,6 +48,15 @@ def test_the_recipes_of_a_project_are_listed(project: Path) -> None:
     assert "not TOML" in found[1].fault
 
 
+def test_so_is_that_of_a_project_in_a_folder_beside_the_runs(project: Path) -> None:
+    (project / "mine").mkdir()
+    (project / "recipe.toml").rename(project / "mine" / "recipe.toml")
+    (project / "recipes" / "broken.toml").rename(project / "recipes" / "recipe.toml")
+    found = Project(project / "runs").recipes()
+    assert [r.path for r in found] == ["recipes/recipe.toml", "mine/recipe.toml"]
+    assert Project(project / "runs").recipe_path("mine/recipe.toml").parent == project / "mine"
+
+
 @pytest.mark.parametrize(
     "name", ["../outside.toml", "pyproject.toml", "", "/etc/passwd", "./recipe.toml"]
 )
@@ -108,8 +117,28 @@ def test_where_a_start_is_waited_for_is_asked_again_until_it_has_ended(
 ) -> None:
     """A run that is seen running and ends before it is looked at again is not waited for."""
     launch = LaunchState(state, "")
-    page = str(render("launch.html.j2", launch=launch, name="tiny", link=studio_link("tiny")))
+    told = {"launch": launch, "name": "tiny", "link": studio_link("tiny")}
+    page = str(render("launch.html.j2", **told, leads_on=True))
     assert ("hx-get" in page) is asks_again
+    assert ("state?leads=on" in page) is asks_again
+    # A plan that is looked at meanwhile stays.
+    assert "leads" not in str(render("launch.html.j2", **told, leads_on=False))
+
+
+def test_only_who_waits_for_a_start_is_led_to_its_page(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RunControl, "launch_state", lambda *_: LaunchState("running", ""))
+
+    async def use(client: Client) -> None:
+        await enter(client)
+        plan = await (await client.get("/plan?recipe=recipe.toml")).text()
+        assert 'starting/state"' in plan
+        for place, is_led in (("state", False), ("state?leads=on", True)):
+            reply = await client.get(f"/runs/tiny/starting/{place}")
+            assert ("HX-Redirect" in reply.headers) is is_led
+
+    in_studio(project / "runs", use)
 
 
 def test_what_a_recipe_says_itself_is_no_setting(project: Path) -> None:

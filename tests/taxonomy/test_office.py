@@ -6,6 +6,7 @@ import importlib.util
 import sys
 import textwrap
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,8 @@ DOCLING = {
             def convert(self, path, max_num_pages):
                 if not self.options:
                     raise ConnectionError("no network")
+                if path.read_bytes().endswith(b"broken"):
+                    raise RuntimeError(f"Pipeline failed on {path.name}") from ValueError("no xref")
                 self.document = self
                 return self
 
@@ -96,6 +99,9 @@ def test_models_for_pdf_are_named_and_not_fetched_unasked(
     monkeypatch.setenv("DOCLING_ARTIFACTS_PATH", str(tmp_path / "fetched"))
     found = text_of_office(pdf, cache, may_fetch=False)
     assert (found.text, found.why_plain) == ("read with fetched", "")
+    pdf.write_bytes(b"%PDF-1.4 broken")
+    with pytest.raises(ReadFault, match=r"cannot read it: Pipeline failed on a.pdf: no xref"):
+        text_of_office(pdf, cache, may_fetch=False)
     for name in [name for name in sys.modules if name.partition(".")[0] == "docling"]:
         monkeypatch.delitem(sys.modules, name)
 
@@ -131,28 +137,79 @@ def test_page_numbers_and_leaders_are_left_out_and_sentences_go_over_the_page() 
     read = markdown_of_lines(
         [
             *lines((50, 700, "1 Introduction . . . . . . . . . 4")),
-            *lines((50, 600, "The harbour was"), (250, 40, "xii")),
+            *lines((50, 600, "The harbour was"), (250, 40, "- 12 -")),
             *lines((50, 760, "Page 13"), (50, 700, "dug by hand."), (50, 650, "13"), page=2),
             *lines((50, 760, "1871"), (50, 700, "A year alone."), page=3),
         ]
     )
-    # A number at a page's edge is its number; within the page it may be anything.
-    assert read == "The harbour was dug by hand.\n\nA year alone.\n"
-    inside = [
-        (50, 700 - 12 * n, text) for n, text in enumerate(["In", "the", "1871", "it", "was."])
-    ]
-    assert markdown_of_lines(lines(*inside)) == "In the 1871 it was.\n"
+    assert read == "The harbour was dug by hand.\n\n1871\n\nA year alone.\n"
     assert markdown_of_lines([]) == markdown_of_lines(lines((0, 0, " "))) == ""
+
+
+def test_only_numbers_that_count_the_pages_are_page_numbers() -> None:
+    def of_pages(*pages: Sequence[str]) -> str:
+        """Each line a paragraph of its own."""
+        return markdown_of_lines(
+            [
+                line
+                for number, page in enumerate(pages, start=1)
+                for line in lines(*((50, 700 - 40 * n, x) for n, x in enumerate(page)), page=number)
+            ]
+        ).replace("\n", " ")
+
+    chronicle = of_pages(["Annals", "1887", "A mill is built."], ["1901", "It burns."])
+    assert chronicle == "Annals  1887  A mill is built.  1901  It burns. "
+    assert of_pages(["Prices", "Cheese", "14"], ["Milk", "20"]) == "Prices  Cheese  14  Milk  20 "
+    assert of_pages(["It was", "civil"], ["A war", "mix"]) == "It was  civil  A war  mix "
+    assert (
+        of_pages(["Preface", "xiv"], ["Thanks", "XV"], ["One", "1"]) == "Preface  Thanks  One  1 "
+    )
+    # Only every other page has one.
+    assert of_pages(["A", "3"], ["B"], ["C", "5"]) == "A  B  C "
 
 
 def test_running_heads_are_left_out_from_three_pages_on() -> None:
     pages = [
-        lines((50, 760, f"Boats, chapter {n}"), (300, 740, f"{n}"), (50, 700, said), page=n)
+        lines((50, 760, f"Boats, page {n}"), (300, 740, f"{n}"), (50, 700, said), page=n)
         for n, said in enumerate(("Boats float.", "Some sink.", "None fly."), start=1)
     ]
     read = markdown_of_lines([line for page in pages for line in page])
     assert read == "Boats float.\n\nSome sink.\n\nNone fly.\n"
-    assert "Boats, chapter" in markdown_of_lines([*pages[0], *pages[1]])
+    assert "Boats, page" in markdown_of_lines([*pages[0], *pages[1]])
+    dated = [
+        lines((50, 760, f"{n} Report of 2019"), (50, 700, said), page=n)
+        for n, said in enumerate(("It rose.", "It fell.", "It rose."), start=7)
+    ]
+    assert "Report" not in markdown_of_lines([line for page in dated for line in page])
+
+
+def test_what_opens_a_page_and_is_no_running_head_stays() -> None:
+    chapters = [
+        line
+        for n, said in enumerate(("Boats float.", "Some sink.", "None fly."), start=1)
+        for line in (
+            *lines((50, 760, f"Chapter {n}"), page=n, height=16),
+            *lines((50, 700, said), (50, 688, "So it is."), page=n),
+        )
+    ]
+    assert markdown_of_lines(chapters).count("## Chapter") == 3
+    lots = [
+        line
+        for page, lot in ((1, 12), (2, 40), (3, 7))
+        for line in lines((50, 760, f"Lot {lot}"), (50, 700, "A chair."), page=page)
+    ]
+    assert markdown_of_lines(lots).count("Lot ") == 3
+    # A chapter's title and the heads that repeat it.
+    titled = [
+        *lines((50, 760, "The harbour"), height=16),
+        *lines((50, 700, "It was dug."), (50, 688, "By hand.")),
+        *(
+            line
+            for page in (2, 3, 4)
+            for line in lines((50, 760, "The harbour"), (50, 700, f"{page} men."), page=page)
+        ),
+    ]
+    assert markdown_of_lines(titled).count("The harbour") == 1
 
 
 def test_columns_that_follow_each_other_stay_apart() -> None:

@@ -67,9 +67,9 @@ def lines_changed(before: str, after: str) -> tuple[list[str], list[str]]:
     return [x for x in old if x not in new], [x for x in new if x not in old]
 
 
-@pytest.mark.parametrize("text", [KNOWLEDGE, SKILL])
-def test_a_form_that_says_the_same_changes_nothing(text: str) -> None:
-    assert edited(text, read_form(text)) == text
+@pytest.mark.parametrize(("text", "is_knowledge"), [(KNOWLEDGE, True), (SKILL, False)])
+def test_a_form_that_says_the_same_changes_nothing(text: str, is_knowledge: bool) -> None:
+    assert edited(text, read_form(text), is_knowledge=is_knowledge) == text
 
 
 def test_a_value_is_replaced_in_its_place() -> None:
@@ -89,7 +89,7 @@ def test_a_value_is_replaced_in_its_place() -> None:
             replace(second, context="The mill stands.\n\nIt turns."),
         ),
     )
-    made = edited(KNOWLEDGE, changed)
+    made = edited(KNOWLEDGE, changed, is_knowledge=True)
     gone, new = lines_changed(KNOWLEDGE, made)
     assert new == [
         "domain: towns",
@@ -113,6 +113,7 @@ def test_seeds_are_added_behind_and_taken_out_with_the_rest_as_it_was() -> None:
             form,
             examples=(replace(first, pairs=(first.pairs[1], pair("Who?", "Ola."))), second, new),
         ),
+        is_knowledge=True,
     )
     assert made == KNOWLEDGE.replace(
         """\
@@ -143,7 +144,7 @@ def test_seeds_are_added_behind_and_taken_out_with_the_rest_as_it_was() -> None:
         answer: The lamp.
 """,
     )
-    only_new = edited(KNOWLEDGE, replace(form, examples=(new,)))
+    only_new = edited(KNOWLEDGE, replace(form, examples=(new,)), is_knowledge=True)
     assert read_form(only_new).examples[0].context == new.context
     assert "# The documents." in only_new
 
@@ -159,6 +160,7 @@ def test_a_skill_keeps_its_flat_seeds() -> None:
                 FormExample(context="Of apples", pairs=(pair("1 + 1?", "2"),)),
             ),
         ),
+        is_knowledge=False,
     )
     assert made == SKILL.replace('- question: 2 + 2?\n  answer: "4"\n', "").replace(
         'answer: "6"\n', 'answer: "6"\n- question: 1 + 1?\n  answer: "2"\n  context: Of apples\n'
@@ -173,11 +175,22 @@ def test_a_new_leaf_is_an_empty_one_that_was_edited(is_knowledge: bool) -> None:
         description="What it is: an island",
         examples=(FormExample(context="c" if is_knowledge else "", pairs=(pair("Q?", "A."),)),),
     )
-    made = edited(empty_leaf(is_knowledge=is_knowledge), form)
+    made = edited(empty_leaf(is_knowledge=is_knowledge), form, is_knowledge=is_knowledge)
     said = read_form(made)
     assert (said.created_by, said.description) == ("anna", "What it is: an island")
     assert said.examples[0].pairs[0].question == "Q?"
     assert "[]" not in made
+
+
+def test_a_knowledge_leaf_without_documents_takes_passages_with_several_questions() -> None:
+    text = "version: 3\ncreated_by: anna\nseed_examples: []\n"
+    for pairs in ((pair("Q?", "A."), pair("R?", "B.")), (pair("Q?", "A."),)):
+        form = replace(read_form(text), examples=(FormExample(context="c", pairs=pairs),))
+        made = edited(text, form, is_knowledge=True)
+        assert "questions_and_answers:" in made
+        assert read_form(made).examples[0].pairs == tuple(
+            replace(one, old=number) for number, one in enumerate(pairs)
+        )
 
 
 @pytest.mark.parametrize(
@@ -195,7 +208,7 @@ def test_a_new_leaf_is_an_empty_one_that_was_edited(is_knowledge: bool) -> None:
 )
 def test_what_has_no_form_is_said_in_a_line(text: str) -> None:
     with pytest.raises(TaxonomyError) as caught:
-        edited(text, read_form(text))
+        edited(text, read_form(text), is_knowledge=True)
     assert "\n" not in str(caught.value)
 
 
@@ -224,7 +237,7 @@ def test_whatever_is_written_is_read_again(context: str, question: str, answer: 
             for e in form.examples
         ]
         wanted = replace(form, description=question, examples=(*changed, new))
-        made = read_form(edited(text, wanted))
+        made = read_form(edited(text, wanted, is_knowledge=True))
         assert made.description == question.strip()
         assert made.examples[-1].context == context.strip()
         assert made.examples[-1].pairs[0].answer == answer.strip()

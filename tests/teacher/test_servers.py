@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -102,6 +103,30 @@ def test_a_server_that_has_recovered_is_asked_as_the_others_are() -> None:
                 servers.end(server, None)
         assert (servers.all[1].slowness > 3) == is_slow
         assert servers.all[0].slowness == 1
+
+
+@pytest.mark.parametrize(("num_servers", "at_once"), [(2, 32), (4, 64)])
+def test_a_server_that_hung_gets_its_share_again(num_servers: int, at_once: int) -> None:
+    """Its calls take five minutes until they are given up; that is no pace of what it answers."""
+    clock = Clock()
+    servers = Replicas([str(n) for n in range(num_servers)], clock)
+    hangs = servers.all[0]
+    ends: list[tuple[float, int, Replica, Failure | None]] = []
+    num_asked = 0
+    for number in itertools.count():
+        while len(ends) < at_once:
+            server = servers.begin()
+            assert server is not None
+            fails = server is hangs and 100 < clock.now < 400
+            lasts, fault = (300.0, DOWN) if fails else (3.0, None)
+            heapq.heappush(ends, (clock.now + lasts, number * at_once + len(ends), server, fault))
+            num_asked += server is hangs and clock.now > 1500
+        clock.now, _, ended, fault = heapq.heappop(ends)
+        servers.end(ended, fault)
+        if clock.now > 1800:
+            break
+    usual = 300 / 3 * at_once / num_servers
+    assert num_asked == pytest.approx(usual, rel=0.1)
 
 
 def test_with_all_at_rest_somebody_is_still_asked() -> None:

@@ -53,6 +53,27 @@ def test_the_same_content_is_told_by_names_numbers_words_and_length(said: str, r
     assert why_not_same(SAX.question, SAX.answer, said) == reason
 
 
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("No, dogs may not be taken into the reserve.", "Yes, dogs may be taken into the reserve."),
+        ("No, dogs may not be taken into the reserve.", "No, dogs may be taken into the reserve."),
+        ("The mill does not open on Sundays.", "The mill does open on Sundays."),
+        ("Only residents who own a house apply.", "Residents who own a house apply."),
+        ("It leaves from the northern harbour.", "It leaves from the southern harbour."),
+        ("Das ist hier nicht erlaubt.", "Das ist hier erlaubt."),
+        ("\u72ac\u306f\u5165\u308c\u306a\u3044\u3002", "\u72ac\u306f\u5165\u308c\u308b\u3002"),
+    ],
+)
+def test_the_opposite_is_not_the_same(answer: str, said: str) -> None:
+    assert why_not_same("What is so?", answer, said)
+
+
+def test_no_may_be_said_in_other_words() -> None:
+    answer = "The mill does not open on Sundays."
+    assert not why_not_same("When is it open?", answer, "On Sundays the mill doesn't open.")
+
+
 def test_only_what_is_the_same_takes_the_teachers_place(caplog: pytest.LogCaptureFixture) -> None:
     retelling = Retelling()
     same = "Adolphe Sax invented it in 1846, for military bands."

@@ -197,18 +197,19 @@ class Engine:
         return rows, _repeated(hidden_PH, group)
 
     def _admit(self) -> list[Request]:
-        joining = self._with_room()
+        joining, is_full = self._with_room()
         num_joining = sum(len(request.keys) for request in joining)
         # While others queue for the room of rows under way, a few are worth no pass of their own.
-        if len(joining) < len(self._waiting) and num_joining < _LEAST_JOINING * self.num_rows:
+        if is_full and num_joining < _LEAST_JOINING * self.num_rows:
             return []
         for request in joining:
             self._waiting.popleft()
             self._reserved[id(request)] = _tokens_of(request)
         return joining
 
-    def _with_room(self) -> list[Request]:
-        """The first of those that wait, as many as there is room for."""
+    def _with_room(self) -> tuple[list[Request], bool]:
+        """The first of those that wait, as many as there is room for and as one pass takes; and
+        whether it was room that the next one lacked."""
         joining: list[Request] = []
         num_rows, num_reserved, num_prompt = self.num_rows, sum(self._reserved.values()), 0
         for request in self._waiting:
@@ -218,9 +219,9 @@ class Engine:
             is_first = not (joining or self._reserved)
             has_room = num_rows <= MAX_ROWS and num_reserved <= self.max_tokens
             if not is_first and not (has_room and (num_prompt <= _PREFILL_TOKENS or not joining)):
-                break
+                return joining, not has_room
             joining.append(request)
-        return joining
+        return joining, False
 
     def _fits(self, request: Request) -> bool:
         if self._cache is None:

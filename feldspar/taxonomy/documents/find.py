@@ -342,7 +342,8 @@ def _read(
     if found.why_plain:
         message = (
             f"document {shown} is read line by line, its headings by their size, tables as lines, "
-            f"columns as the file has them: {found.why_plain}"
+            "columns as the file has them, without page numbers and what repeats at the edges of "
+            f"pages: {found.why_plain}"
         )
         cure = f"look at its chunks; to have it read by layout: {FETCH_MODELS}; remove {found.kept}"
         findings.add("FT049", message, cure, source.at)

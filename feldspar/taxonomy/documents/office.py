@@ -40,7 +40,7 @@ def text_of_office(path: Path, cache: Path, *, may_fetch: bool) -> DocumentText:
     """
     check_size(path, MAX_OFFICE_BYTES)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    kept, kept_plain = (cache / name / f"{digest}.md" for name in ("converted-1", "plain-pdf-1"))
+    kept, kept_plain = (cache / name / f"{digest}.md" for name in ("converted-1", "plain-pdf-2"))
     for place, why_plain in ((kept, ""), (kept_plain, "it was so before")):
         if place.is_file():
             return DocumentText(place.read_text(encoding="utf-8"), place, why_plain)
@@ -95,14 +95,29 @@ def _converted(path: Path, may_fetch: bool) -> str:
         raise _NoModels("docling's models for PDF (layout, tables, text recognition) are not here")
     try:
         result = DocumentConverter(format_options=options).convert(path, max_num_pages=MAX_PAGES)
-    except BaseError as error:
-        raise ReadFault(f"docling cannot read it: {error}") from error
+    except (BaseError, RuntimeError) as error:
+        # What fails in a pipeline is a RuntimeError, and says why in its cause alone.
+        if isinstance(error.__cause__, OSError) and is_pdf and not options:
+            raise _no_fetching(error.__cause__) from error
+        raise _unreadable(error) from error
     except OSError as error:
         if not is_pdf or options:
             raise
-        why = str(error).split("\n")[0]
-        raise _NoModels(f"docling cannot fetch its models: {why}") from error
+        raise _no_fetching(error) from error
     return str(result.document.export_to_markdown())
+
+
+def _no_fetching(error: OSError) -> _NoModels:
+    return _NoModels(f"docling cannot fetch its models: {_first_line(error)}")
+
+
+def _unreadable(error: Exception) -> ReadFault:
+    cause = f": {_first_line(error.__cause__)}" if error.__cause__ else ""
+    return ReadFault(f"docling cannot read it: {_first_line(error)}{cause}")
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def _lines_of_pdf(path: Path, missing: _NoModels) -> str:
@@ -123,8 +138,8 @@ def _lines_of_pdf(path: Path, missing: _NoModels) -> str:
     try:
         converter = DocumentConverter(format_options={InputFormat.PDF: way})
         document = converter.convert(path, max_num_pages=MAX_PAGES).document
-    except BaseError as error:
-        raise ReadFault(f"docling cannot read it: {error}") from error
+    except (BaseError, RuntimeError) as error:
+        raise _unreadable(error) from error
     lines = [
         PdfLine(place.page_no, box.l, max(box.t, box.b), box.r, min(box.t, box.b), item.text)
         for item in document.texts

@@ -14,9 +14,14 @@ from itertools import groupby
 from typing import NamedTuple
 
 _DASHES = r"\u2013\u2014\-"
-_PAGE_NUMBER = re.compile(
-    rf"[{_DASHES}\s]*(?:page\s+)?(?:\d{{1,4}}|[ivxlc]{{1,7}})[{_DASHES}\s]*", re.IGNORECASE
+_ROMAN_ALONE = re.compile(
+    rf"[{_DASHES}\s]*(?=[ivxlc])((?:x{{0,3}}|xl|lx{{0,3}}|xc|c{{1,3}})(?:i{{0,3}}|iv|vi{{0,3}}|ix))[{_DASHES}\s]*",
+    re.IGNORECASE,
 )
+_ROMAN_DIGITS = {"i": 1, "v": 5, "x": 10, "l": 50, "c": 100}
+_AROUND_NUMBER = " -\u2013\u2014"
+_ROMAN_FORM = "roman"
+_NUMBER_ALONE = ("#", _ROMAN_FORM)
 _RUNNING = 3
 """Pages that begin or end with the same words, but for numbers, from which these are left out."""
 _LEADERS = re.compile(r"(?:\s*\.){5,}")
@@ -53,11 +58,11 @@ def markdown_of_lines(lines: Sequence[PdfLine]) -> str:
 
     A word that was parted at a line's end is one word again; so is one that has a hyphen there.
     """
-    read = list(_without_edges([line for line in lines if line.text.strip()]))
-    read = [line for line in read if not _LEADERS.search(line.text)]
+    read = [line for line in lines if line.text.strip() and not _LEADERS.search(line.text)]
     if not read:
         return ""
     usual = statistics.median(line.height for line in read)
+    read = list(_without_edges(read, usual))
     parts: list[list[PdfLine]] = []
     for line in read:
         if parts and _goes_on(parts[-1][-1], line, usual):
@@ -67,22 +72,60 @@ def markdown_of_lines(lines: Sequence[PdfLine]) -> str:
     return "\n\n".join(_shown(part, usual) for part in parts) + "\n"
 
 
-def _without_edges(lines: Sequence[PdfLine]) -> Iterator[PdfLine]:
-    """Without page numbers, and without heads and feet that stand on several pages."""
+def _without_edges(lines: Sequence[PdfLine], usual: float) -> Iterator[PdfLine]:
+    """Without page numbers, and without heads and feet that stand on several pages.
+
+    A number alone may be a year or the last cell of a table, and "Chapter 2" opens a page as a head
+    does: what goes is only what is the same each time, or counts the pages.
+    """
     pages = [list(of_page) for _, of_page in groupby(lines, key=lambda line: line.page)]
-    edges = [{*page[:1], *page[-1:]} for page in pages]
-    often = Counter(_without_number(line) for edge in edges for line in edge)
+    counted = {
+        (line.page, *number)
+        for page in pages
+        for line in (*page[:2], *page[-2:])
+        for number in _numbers(line.text)
+    }
+    outermost = [line for page in pages for line in {*page[:1], *page[-1:]}]
+    same = Counter(line.text.strip() for line in outermost)
+    alike = Counter(_form(line.text) for line in outermost)
+    seen: set[str] = set()
     for page in pages:
         last = len(page) - 1
         for place, line in enumerate(page):
-            is_number = _PAGE_NUMBER.fullmatch(line.text) and min(place, last - place) < 2
-            repeats = place in (0, last) and often[_without_number(line)] >= _RUNNING
-            if not is_number and not repeats:
+            text, form = line.text.strip(), _form(line.text)
+            is_outermost, is_heading = place in (0, last), _is_heading(line, usual)
+            is_first = text not in seen
+            seen.add(text)
+            counts_pages = any(
+                (line.page + step, form, which, number + step) in counted
+                for _, which, number in _numbers(line.text)
+                for step in (-2, -1, 1, 2)
+            )
+            is_number = form in _NUMBER_ALONE and min(place, last - place) < 2
+            repeats = is_outermost and same[text] >= _RUNNING and not (is_first and is_heading)
+            runs = is_outermost and alike[form] >= _RUNNING and not is_heading
+            if not (repeats or (counts_pages and (is_number or runs))):
                 yield line
 
 
-def _without_number(line: PdfLine) -> str:
-    return re.sub(r"\d+", "", line.text).strip()
+def _form(text: str) -> str:
+    """The line with `#` for each number; a Roman one counts where it stands alone."""
+    if _ROMAN_ALONE.fullmatch(text.strip()):
+        return _ROMAN_FORM
+    return re.sub(r"\d+", "#", text).strip(_AROUND_NUMBER).casefold().removeprefix("page ")
+
+
+def _numbers(text: str) -> list[tuple[str, int, int]]:
+    """The form, which number it is, and its value."""
+    if roman := _ROMAN_ALONE.fullmatch(text.strip()):
+        return [(_ROMAN_FORM, 0, _roman(roman[1]))]
+    found = re.findall(r"\d+", text)
+    return [(_form(text), which, int(n)) for which, n in enumerate(found) if len(n) <= 4]
+
+
+def _roman(text: str) -> int:
+    values = [_ROMAN_DIGITS[digit] for digit in text.casefold()]
+    return sum(-v if v < later else v for v, later in zip(values, [*values[1:], 0], strict=True))
 
 
 def _goes_on(before: PdfLine, line: PdfLine, usual: float) -> bool:
