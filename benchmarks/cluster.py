@@ -53,6 +53,10 @@ replicas = 2
 samples_per_leaf = SAMPLES
 [prefer]
 control = false
+# The tiny policy ends few of its answers.
+num_prompts = 16
+num_answers = 4
+max_new_tokens = 64
 [prefer.policy_server]
 command = "SERVE"
 key_variable = "FELDSPAR_API_KEY"

@@ -14,7 +14,7 @@ from pathlib import Path
 from feldspar.ahead import Subject, check_before_run
 from feldspar.ahead.checks import NOTICES, Until
 from feldspar.config import Recipe
-from feldspar.evaluate.exams.read import OWN_EXAMS_STEP, exam_files
+from feldspar.evaluate.exams.read import OWN_EXAMS_STEP, all_exam_files
 from feldspar.generate import (
     CALIBRATION_STEP,
     FUNNEL_FILE,
@@ -141,7 +141,7 @@ def gather_exams(run: Run, leaves: Rows[Leaf], teachers: Teachers) -> Joined[Exa
 
 def own_exams(run: Run) -> Rows[ExamItem]:
     """The items of the user's own exams."""
-    exams = [exam for config in run.recipe.evaluate.exam for exam in exam_files(config)]
+    exams = all_exam_files(run.recipe.evaluate.exam)
     return run.step(OWN_EXAMS_STEP, reads={e.name: Path(e.path) for e in exams})(exams)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -68,6 +69,28 @@ class RunState:
     """That are open, the outermost first."""
     warnings: list[str] = field(default_factory=list)
     """The last of them."""
+    host: str = ""
+    """The machine that the process is on; empty where an earlier version did not say."""
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether it is another machine's, whose processes cannot be seen from here."""
+        return self.host not in ("", socket.gethostname())
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether it was running and its process is there, as far as can be seen from here."""
+        return self.state == "running" and (self.is_elsewhere or _is_process(self.pid))
+
+
+def _is_process(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def read_run_state(run_path: Path) -> RunState | None:
@@ -87,7 +110,9 @@ class RecordedProgress:
     def __init__(self, shown: Progress, run_path: Path) -> None:
         self._shown, self._path = shown, run_path / PROGRESS_FILE
         now = time.time()
-        self._state = RunState(pid=os.getpid(), began_at=now, told_at=now)
+        self._state = RunState(
+            pid=os.getpid(), began_at=now, told_at=now, host=socket.gethostname()
+        )
         self._written_at = 0.0
         self._lock = threading.Lock()
         self._handler = _WarningsKept(self._state)

@@ -95,7 +95,8 @@ class Hub:
     async def tree(self, request: web.Request) -> web.Response:
         if not self.may(request):
             return _refusal()
-        files = self.commits[self.revisions[request.match_info["revision"]]]
+        commit = self.revisions.get(request.match_info["revision"])
+        files = self.files if commit is None else self.commits[commit]
         rows = [
             {"type": "file", "path": n, "size": len(c), "oid": hashlib.sha1(c).hexdigest()}
             for n, c in files.items()
@@ -150,6 +151,8 @@ class Hub:
             row = json.loads(line)
             if row["key"] == "file":
                 self.files[row["value"]["path"]] = base64.b64decode(row["value"]["content"])
+            elif row["key"] == "deletedFile":
+                del self.files[row["value"]["path"]]
             elif row["key"] == "lfsFile":
                 self.files[row["value"]["path"]] = self.objects[row["value"]["oid"]]
         commit = {"commitUrl": f"{self.url}/someone/model/commit/{'1' * 40}"}

@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from feldspar.config import Part, Recipe, TrainConfig, place_paths, read_recipe, world_parts
+from feldspar.config import (
+    EvaluateConfig,
+    Part,
+    Recipe,
+    TrainConfig,
+    place_paths,
+    read_recipe,
+    world_parts,
+)
 from feldspar.errors import RecipeError
 
 ROOT = Path(__file__).parents[1]
@@ -294,3 +302,10 @@ def test_every_number_has_limits_and_none_is_taken_outside_them() -> None:
             value = [outside] * len(schema["prefixItems"]) if "prefixItems" in schema else outside
             with pytest.raises(ValidationError):
                 adapter.validate_python(value)
+
+
+def test_a_benchmark_is_asked_in_one_way() -> None:
+    """The items of two settings would be one exam's."""
+    twice = [{"task": "mmlu", "num_fewshot": 0}, {"task": "arc_easy"}, {"task": "mmlu"}]
+    with pytest.raises(ValidationError, match="has 'mmlu' twice"):
+        EvaluateConfig.model_validate({"benchmark": twice})

@@ -1,6 +1,7 @@
 """How far a run is can be read from another process, and how it ended."""
 
 import logging
+import socket
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,16 @@ def test_a_process_that_is_gone_is_not_taken_for_a_run(tmp_path: Path) -> None:
     gone = said.replace(f'"pid": {_pid(said)}', '"pid": 2147480000')
     (run.path / PROGRESS_FILE).write_text(gone)
     assert live_of(RunFiles(run.path)).state == "died"
+
+
+def test_a_run_on_another_machine_is_not_taken_for_dead(tmp_path: Path) -> None:
+    with Run(tmp_path / "r", RECIPE) as run:
+        said = (run.path / PROGRESS_FILE).read_text()
+    here = f'"host": "{socket.gethostname()}"'
+    assert here in said
+    away = said.replace(f'"pid": {_pid(said)}', '"pid": 2147480000').replace(here, '"host": "n7"')
+    (run.path / PROGRESS_FILE).write_text(away)
+    assert live_of(RunFiles(run.path)).state == "running"
 
 
 def test_a_cut_off_file_is_no_fault(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from feldspar.ahead.checks import Note, Subject
 from feldspar.errors import RecipeError
-from feldspar.evaluate.exams.read import exam_files, read_exams
+from feldspar.evaluate.exams.read import all_exam_files, read_exams
 from feldspar.evaluate.general.questions import cannot_be_asked, general_items, general_text
 from feldspar.evaluate.mt_bench.files import find_mt_bench, read_answers, read_mt_bench
 from feldspar.mix.earlier import rows_of_data
@@ -69,7 +69,7 @@ def own_exams(subject: Subject) -> str | None:
     exams = subject.recipe.evaluate.exam
     if not exams:
         return None
-    files = [file for config in exams for file in exam_files(config)]
+    files = all_exam_files(exams)
     return f"{sum(1 for _ in read_exams(files))} items in {len(files)} exams"
 
 

@@ -139,12 +139,23 @@ def _submit(script: str, name: str, folder: Path) -> str:
 
 
 def _state(job: str) -> str:
-    """`PENDING`, `RUNNING`, ...; empty for a job that has ended."""
-    told = subprocess.run(
-        ["squeue", "--noheader", f"--jobs={job}", "--format=%T"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return told.stdout.strip() if told.returncode == 0 else ""
+    """`PENDING`, `RUNNING`, ...; empty for a job that has ended. Waits while Slurm does not say: a
+    controller that is busy for a moment has not ended the job."""
+    said = ""
+    while True:
+        told = subprocess.run(
+            ["squeue", "--noheader", f"--jobs={job}", "--format=%T"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if told.returncode == 0:
+            return told.stdout.strip()
+        reason = " ".join(told.stderr.split()) or f"status {told.returncode}"
+        if "invalid job id" in reason.lower():
+            return ""
+        if reason != said:
+            _say(f"squeue does not tell of job {job} ({reason}); it is asked again")
+        said = reason
+        time.sleep(POLL_SECONDS)
 
 
 def _follow(job: str, folder: Path) -> None:

@@ -160,6 +160,19 @@ class EvaluateConfig(Part):
             )
         return server
 
+    @field_validator("benchmark")
+    @classmethod
+    def _benchmarks_are_asked_once(
+        cls, benchmarks: tuple[BenchmarkConfig, ...]
+    ) -> tuple[BenchmarkConfig, ...]:
+        tasks = [benchmark.task for benchmark in benchmarks]
+        if twice := next((task for task in tasks if tasks.count(task) > 1), None):
+            raise ValueError(
+                f"evaluate.benchmark has {twice!r} twice, and its items would be mixed; ask it in "
+                "another way in another run"
+            )
+        return benchmarks
+
     @model_validator(mode="after")
     def _server_tasks_are_there(self) -> EvaluateConfig:
         tasks = ["exams", *(b.task for b in self.benchmark)]

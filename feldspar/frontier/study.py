@@ -18,7 +18,7 @@ from feldspar.config import Recipe
 from feldspar.config.load import world_parts
 from feldspar.errors import FeldsparError, RecipeError, RunError
 from feldspar.evaluate.comparing import BASE
-from feldspar.evaluate.exams.read import exam_files
+from feldspar.evaluate.exams.read import all_exam_files
 from feldspar.evaluate.scores import LEAF_EXAMS
 from feldspar.flow import run_recipe
 from feldspar.frontier.arms import Arm, ArmRun
@@ -83,7 +83,7 @@ def _check_exams(
 ) -> None:
     """Before anything is paid for. Raises RecipeError for an exam that no arm will have."""
     placed = place(recipe, folder, progress, parts=world_parts(recipe) & {"exams"})
-    there = [file.name for config in placed.evaluate.exam for file in exam_files(config)]
+    there = [exam.name for exam in all_exam_files(placed.evaluate.exam)]
     taxonomy = recipe.taxonomy
     if taxonomy is not None and (taxonomy.exam_fraction or recipe.generate.exam_items):
         there.append(LEAF_EXAMS)

@@ -210,6 +210,11 @@ async def _judge(known: _Known, writers: Writers) -> str:
     try:
         await writers.judge(STAGE_OF_CRITERION[known.criterion], draft)
     except Rejected as rejected:
+        if rejected.reason.startswith("budget:"):
+            raise TeacherError(
+                "the budget does not cover the judgments of a calibration; raise generate.budget, "
+                "or leave generate.judge_floor out"
+            ) from rejected
         is_unread = rejected.reason.startswith(("judge: unreadable", "judge: refused"))
         return "unreadable" if is_unread else "rejected"
     return "accepted"

@@ -160,7 +160,12 @@ def asking_files(config: GenerateConfig) -> dict[str, Path]:
         for whose, folder in folders.items()
         for path in files_below(folder, PROMPT_SUFFIX)
     }
-    return prompts | {f"pipeline {p.function}": Path(p.file) for p in config.pipeline}
+    pipelines: dict[str, Path] = {}
+    for number, one in enumerate(config.pipeline):
+        name = f"pipeline {one.function}"
+        # Two files may have a function of one name.
+        pipelines[f"{name} {number}" if name in pipelines else name] = Path(one.file)
+    return prompts | pipelines
 
 
 def _finalize(value: object) -> object:

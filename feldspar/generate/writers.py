@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
@@ -41,6 +42,7 @@ CREATIVE_FOLDERS = frozenset(
 expert."""
 DRAWS_PER_SEED = 2**20
 """Draws that one seed of a recipe may use."""
+_END = re.compile(r"\[end\]", re.IGNORECASE)
 MAX_REPLY_EXAMPLE = 200
 """Characters kept of a reply that cannot be read."""
 
@@ -277,7 +279,8 @@ def _read_blocks(reply: Reply, form: Blocks, count: int) -> list[tuple[str, ...]
     text = reply.text
     if reply.finish_reason == "length":
         # The last block of a reply that was cut off is not to be trusted.
-        text = text[: text.lower().rfind("[end]") + 5]
+        ends = [found.end() for found in _END.finditer(text)]
+        text = text[: ends[-1]] if ends else ""
     return form.parse(text, count)
 
 

@@ -96,6 +96,8 @@ def machine_here() -> Machine:
     except (OSError, subprocess.SubprocessError):
         return Machine(gpu=None)
     lines = [line.rsplit(",", 1) for line in told.stdout.splitlines() if "," in line]
+    # Where CPU and GPU share their memory, the driver says `[N/A]`.
+    lines = [line for line in lines if re.fullmatch(r"\s*\d+(?:\.\d+)?\s*", line[1])]
     if not lines:
         return Machine(gpu=None)
     name, mebibytes = lines[0][0].strip(), float(lines[0][1])

@@ -52,10 +52,17 @@ def _explained(repository: str) -> Iterator[None]:
         ) from error
 
 
+_OF_ONE_MODEL = (
+    *("*.safetensors", "*.safetensors.index.json", "*.gguf", "*.Modelfile"),
+    *("adapter/*", ".eval_results/*"),
+)
+
+
 def push_to_hub(folder: Path, repository: str, *, private: bool = False) -> str:
     """Upload a published directory as a model repository of the hub; gives the commit's address.
 
-    What an earlier try has sent is not sent again: large files are known by their content. A
+    What an earlier try has sent is not sent again: large files are known by their content. Weights,
+    GGUF files and adapters that lie there and are not in the directory are taken out. A
     repository that is made now is `private` where that is wanted. The token is the environment's
     HF_TOKEN, or that of `hf auth login`; HF_ENDPOINT names another hub. Raises RunError where the
     hub refuses or cannot be reached.
@@ -70,5 +77,7 @@ def push_to_hub(folder: Path, repository: str, *, private: bool = False) -> str:
             repo_id=made.repo_id,
             commit_message="Upload a model made with Feldspar",
             ignore_patterns=[f"*.gguf{PART_SUFFIX}"],
+            # Of an earlier model: its weights would be loaded in place of these.
+            delete_patterns=list(_OF_ONE_MODEL),
         )
     return str(done.commit_url)

@@ -52,7 +52,7 @@ from feldspar.views.charts import warm_up
 from feldspar.views.exams import turned_of
 from feldspar.views.leaves import leaf_page_of
 from feldspar.views.links import Link, ViewPlace, studio_link
-from feldspar.views.live import RunControls, is_alive
+from feldspar.views.live import RunControls
 from feldspar.views.pages import REVIEW_STATES, Pages, asset, render
 from feldspar.views.report import render_report
 from feldspar.views.reviews import reviews_of
@@ -225,7 +225,7 @@ class _Studio:
                 return self._shown_now(name, page, asked)
             except RunError:
                 said = read_run_state(self.runs.folder / name)
-                if said is None or said.state != "running" or not is_alive(said.pid):
+                if said is None or not said.may_go_on:
                     raise
                 time.sleep(pause)
         return self._shown_now(name, page, asked)

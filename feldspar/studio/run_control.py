@@ -26,7 +26,7 @@ from feldspar.progress_file import read_run_state
 from feldspar.runs import LOCK, claim_run
 from feldspar.stored import read_stored
 from feldspar.studio.project import Project
-from feldspar.views.live import RunControls, is_alive
+from feldspar.views.live import RunControls
 
 LAUNCH = "launch.json"
 RUN_LOG = "run.log"
@@ -88,6 +88,8 @@ class RunControl:
                 process.send_signal(signal.SIGINT)
                 return
         said = read_run_state(run_path)
+        if said is not None and said.state == "running" and said.is_elsewhere:
+            raise RunError(f"{name} runs on {said.host}; stop it there")
         if said is None or said.state != "running" or not _is_held(run_path):
             raise RunError(f"{name} does not run just now")
         try:
@@ -118,8 +120,9 @@ class RunControl:
         """What can be done with a run now."""
         run_path = self._project.runs / name
         said, launch = read_run_state(run_path), self.launch_state(name)
-        is_running = said is not None and said.state == "running" and is_alive(said.pid)
-        if launch.state == "starting" or is_running:
+        if launch.state != "starting" and said is not None and said.may_go_on and said.is_elsewhere:
+            return RunControls()
+        if launch.state == "starting" or (said is not None and said.may_go_on):
             return RunControls(is_starting=launch.state == "starting", can_stop=True)
         noted = self._noted(run_path)
         return RunControls(

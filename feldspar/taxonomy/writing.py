@@ -128,11 +128,18 @@ def _csv_rows(table: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
         names = [name.strip().lower() for name in next(rows, [])]
         for row in rows:
             if any(row):
-                yield rows.line_num, dict(zip(names, row, strict=False))
+                cure = f"put a text that holds {delimiter!r} between quotes"
+                yield rows.line_num, _named(names, row, f"{table}:{rows.line_num}", cure)
     except csv.Error as error:
         raise TaxonomyError(
             f"{table}:{rows.line_num}: not CSV: {error}; mend its quotes"
         ) from error
+
+
+def _named(names: list[str], cells: list[str], place: str, cure: str) -> dict[str, str]:
+    if any(cell.strip() for cell in cells[len(names) :]):
+        raise TaxonomyError(f"{place}: {len(cells)} cells for {len(names)} columns; {cure}")
+    return dict(zip(names, cells, strict=False))
 
 
 def _delimiter(text: str) -> str:
@@ -171,7 +178,8 @@ def _markdown_rows(table: Path, text: str) -> Iterator[tuple[int, dict[str, str]
         elif not is_last and _is_rule(lines[number]):
             names = [cell.lower() for cell in _cells(line)]
         elif set(_COLUMNS[:2]) <= set(names) and not _is_rule(line):
-            yield number, dict(zip(names, _cells(line), strict=False))
+            cure = r"write `\|` for a line within a text"
+            yield number, _named(names, _cells(line), f"{table}:{number}", cure)
 
 
 def _is_rule(line: str) -> bool:

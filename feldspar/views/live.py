@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -133,7 +132,7 @@ def live_of(run: RunFiles, now: Callable[[], float] = time.time) -> LiveView:
             warnings=(),
         )
     moment = now()
-    is_dead = said.state == "running" and not is_alive(said.pid)
+    is_dead = said.state == "running" and not said.may_go_on
     well, _, num_servers = _figure(said, "servers").partition("/")
     return LiveView(
         state="died" if is_dead else said.state,
@@ -147,17 +146,6 @@ def live_of(run: RunFiles, now: Callable[[], float] = time.time) -> LiveView:
         servers_are_well=well == num_servers,
         warnings=tuple(said.warnings),
     )
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process of this machine has this number."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _task(task: TaskState, now: float) -> LiveTask:

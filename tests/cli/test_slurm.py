@@ -40,6 +40,24 @@ def test_a_job_is_followed_to_its_end(tmp_path: Path, capfd: pytest.CaptureFixtu
     assert said.err.splitlines() == ["feldspar: job 7 is submitted", "prepared", "progress"]
 
 
+def test_a_controller_that_does_not_answer_has_not_ended_the_job(
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    cluster: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    busy = tmp_path / "busy"
+    busy.touch()
+    monkeypatch.setenv("BUSY", str(busy))
+    command = ["bash", "-c", "sleep 0.3; echo done"]
+    assert slurm.run_as_job(command, SlurmConfig(), False, tmp_path / "run") == 0
+    said = capfd.readouterr()
+    assert "squeue does not tell of job 7 (slurm_load_jobs error: Socket timed out" in said.err
+    assert said.out == "done\n"
+    # Asked for again, it is still that job.
+    assert len(list(cluster.iterdir())) == 1
+
+
 def test_the_same_command_follows_a_job_that_has_not_ended(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], cluster: Path
 ) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from feldspar.config import ExamConfig
 from feldspar.errors import RecipeError
-from feldspar.evaluate.exams.read import exam_files, read_exam, read_exams
+from feldspar.evaluate.exams.read import all_exam_files, exam_files, read_exam, read_exams
 from feldspar.records import ExamItem
 from feldspar.runs import ROWS, write_rows
 
@@ -63,6 +63,12 @@ def test_the_id_goes_by_content_and_not_by_place(tmp_path):
             {"question": "x", "answer": "y", "match": "choice", "choices": ["y "]},
             "`choices` repeat the answer",
         ),
+        (
+            {"question": "x", "answer": "some", "match": "number"},
+            "each of `accepted` is one number",
+        ),
+        ({"question": "x", "answer": "2 or 3", "match": "number"}, "each of `accepted` is one nu"),
+        ({"question": "x", "answer": "+", "match": "holds"}, "has a word or number"),
         ({"question": "first", "answer": "1"}, "asks what line 1 asks"),
         ('{"question": "x", "answer": "\\ud800"}', "lone surrogate"),
     ],
@@ -132,6 +138,21 @@ def test_half_of_what_is_to_be_kept_chooses_and_is_not_reported(tmp_path):
     lines = (tmp_path / "old.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "old.jsonl").write_text("".join(reversed(lines)))
     assert select_ids(retention=True) == apart
+
+
+def test_two_exams_of_one_name_are_refused(tmp_path):
+    """They would be one: in the step's key, in scores, and in who chooses."""
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "geo.jsonl").write_text('{"question": "q", "answer": "a"}\n')
+    exams = [
+        ExamConfig(name="new", path=str(tmp_path / "a")),
+        ExamConfig(name="kept", path=str(tmp_path / "b"), retention=True),
+    ]
+    with pytest.raises(RecipeError, match=r"'new' and 'kept' both have an exam 'geo'"):
+        all_exam_files(exams)
+    (tmp_path / "b" / "geo.jsonl").rename(tmp_path / "b" / "art.jsonl")
+    assert [exam.name for exam in all_exam_files(exams)] == ["geo", "art"]
 
 
 def test_of_a_folder_some_exams_may_be_of_what_is_to_be_kept(tmp_path):

@@ -66,6 +66,12 @@ def test_numbers_may_be_words(text, number):
     assert is_right(text, item("number", number))
 
 
+@pytest.mark.parametrize("accepted", ["1,000", "$1000", "1000.0", "There are 1000 of them."])
+def test_an_accepted_number_is_read_as_a_said_one_is(accepted):
+    assert is_right("It has 1,000 legs.", item("number", accepted))
+    assert not is_right("It has 100 legs.", item("number", accepted))
+
+
 def test_a_number_of_the_question_counts_where_it_is_the_answer():
     asked = item("number", "1", question="What is 2 - 1?")
     assert is_right("One.", asked)

@@ -12,8 +12,9 @@ from world_bench import judging, run_bench
 
 from feldspar.config import ErrorRates, MTBenchConfig, StudentConfig
 from feldspar.errors import RecipeError
-from feldspar.evaluate.mt_bench.answers import TurnAnswer
+from feldspar.evaluate.mt_bench.answers import Drawing, TurnAnswer, answer_questions
 from feldspar.evaluate.mt_bench.files import (
+    Question,
     find_mt_bench,
     read_answers,
     read_mt_bench,
@@ -152,6 +153,24 @@ def test_without_the_files_a_message_says_where_they_are(tmp_path):
 
 
 @pytest.mark.slow
+def test_questions_of_one_turn_may_stand_beside_those_of_two(tmp_path, monkeypatch):
+    """Those of one temperature had nobody to ask at the second turn."""
+    questions = [Question(1, "writing", ("a",)), Question(2, "math", ("b", "c"))]
+    asked = []
+
+    def said(_, posed, runs, turn, *rest):
+        for question, run in posed:
+            asked.append((question.id, turn))
+            yield TurnAnswer(question=question.id, run=run, text=question.turns[turn - 1])
+
+    monkeypatch.setattr("feldspar.evaluate.mt_bench.answers._answer", said)
+    (answers,) = answer_questions(
+        None, questions, Drawing(8, 1), num_runs=1, kept_path=tmp_path / "kept"
+    )
+    assert answers == {(1, 1): "a", (2, 1): "b", (2, 2): "c"}
+    assert sorted(asked) == sorted(answers)
+
+
 def test_one_checkpoint_at_a_time_is_rated_as_among_others(bench, checkpoint, tmp_path):
     with judging(tmp_path, ErrorRates()) as judge:
         expected = run_bench(bench, checkpoint, judge, tmp_path / "all")

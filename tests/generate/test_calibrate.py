@@ -6,11 +6,12 @@ import pytest
 from fake_teacher import Call, FakeTeacher
 from test_samples import TEACHER, seeds
 
-from feldspar.config import GenerateConfig
+from feldspar.config import BudgetConfig, GenerateConfig
 from feldspar.errors import TeacherError
 from feldspar.generate import calibrate, check_floor, reliability
 from feldspar.records import JudgeScore, Leaf
 from feldspar.teacher import Journal, open_teacher
+from feldspar.teacher.budget import Budget
 
 SUMS = Leaf(
     path="foundational_skills/sums",
@@ -42,6 +43,14 @@ def scores_of(server: FakeTeacher, here: Path) -> list[JudgeScore]:
     with Journal(here / "journal") as journal:
         judge = open_teacher(TEACHER, server.url, journal)
         return list(calibrate([SUMS, COLOURS], GenerateConfig(), judge=judge, seed=1))
+
+
+def test_a_spent_budget_is_no_fault_of_the_judge(tmp_path: Path) -> None:
+    budget = Budget(BudgetConfig(max_calls=10))
+    with FakeTeacher(judge_sums) as server, Journal(tmp_path / "journal") as journal:
+        judge = open_teacher(TEACHER, server.url, journal, budget=budget)
+        with pytest.raises(TeacherError, match=r"budget does not cover .*generate\.budget"):
+            list(calibrate([SUMS, COLOURS], GenerateConfig(), judge=judge, seed=1))
 
 
 def test_what_a_judge_does_not_see_stands_in_the_table(tmp_path: Path) -> None:

@@ -78,6 +78,14 @@ def test_examples_show_their_context_but_for_knowledge() -> None:
     assert "[Context]" not in render(package_prompts(), "knowledge-pairs", "plain")
 
 
+def test_two_pipelines_of_one_name_are_both_part_of_the_key() -> None:
+    of_leaf = {"function": "write", "leaves": ["knowledge"]}
+    config = GenerateConfig.model_validate(
+        {"pipeline": [{"file": "a.py", **of_leaf}, {"file": "b.py", **of_leaf}]}
+    )
+    assert {Path("a.py"), Path("b.py")} <= set(asking_files(config).values())
+
+
 def test_a_folder_replaces_prompts_by_name(tmp_path: Path) -> None:
     header = "---\nrole: judge\nstage: judge-faithful\nvariables: [answer]\n---\n"
     (tmp_path / "judge-faithful.md.j2").write_text(header + "Is this so: {{ answer }}")

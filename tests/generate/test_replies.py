@@ -11,6 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feldspar.generate.replies import Field, read_blocks, read_whole
+from feldspar.generate.stages import Blocks
+from feldspar.generate.writers import _read_blocks
+from feldspar.teacher import Reply
 
 PAIR: tuple[Field, ...] = ("question", "answer")
 TWO = [("q1", "a1"), ("q2", "a2")]
@@ -75,6 +78,16 @@ def test_questions_alone_are_read_in_any_form_too() -> None:
 )
 def test_what_is_in_doubt_is_not_kept(reply: str) -> None:
     assert read_blocks(reply, PAIR, 9) == []
+
+
+@pytest.mark.parametrize("letter", ["e", "\u0130", "\u00df", "\ufb01"])
+def test_of_a_reply_that_was_cut_off_the_last_block_is_left_out(letter: str) -> None:
+    """Letters of some languages are two where they are small."""
+    whole = f"[Question]\nNe?\n[Answer]\n{letter * 40}\n[END]\n"
+    reply = Reply(f"{whole}[Question]\nNe?\n[Answer]\nhalf a wo", "length", 1, 1, False)
+    assert _read_blocks(reply, Blocks(("question", "answer")), 9) == [("Ne?", letter * 40)]
+    nothing = Reply("[Question]\nNe?\n[Answer]\nhalf", "length", 1, 1, False)
+    assert _read_blocks(nothing, Blocks(("question", "answer")), 9) == []
 
 
 @pytest.mark.parametrize(

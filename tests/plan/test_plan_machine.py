@@ -60,6 +60,14 @@ def test_this_machines_gpus_are_the_drivers(
     assert 0.9 * machine.gpu.memory_bytes < machine.room_bytes < machine.gpu.memory_bytes
 
 
+def test_a_gpu_whose_memory_is_not_told_is_none_to_plan_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver(tmp_path, "NVIDIA GB10, [N/A]\n")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert machine_here().gpu is None
+
+
 def test_a_machine_whose_driver_fails_has_no_gpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

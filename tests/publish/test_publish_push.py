@@ -30,6 +30,30 @@ def test_the_hub_has_every_file_and_saw_the_token(
             push_to_hub(tmp_path, "someone/model")
 
 
+def test_an_earlier_models_weights_do_not_stay_beside_the_new_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers would load the single file and not the shards."""
+    monkeypatch.setenv("HF_TOKEN", "right")
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder, names in (
+        (first, ("model.safetensors", "m-F16.gguf", "m-F16.Modelfile", "adapter/a.safetensors")),
+        (second, ("model-1.safetensors", "model.safetensors.index.json")),
+    ):
+        for name in (*names, "README.md"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(f"{folder.name} {name}")
+    with hub() as played:
+        monkeypatch.setenv("HF_ENDPOINT", played.url)
+        push_to_hub(first, "someone/model")
+        played.files["NOTES.md"] = b"of the owner"
+        push_to_hub(second, "someone/model")
+        assert set(played.files) - {".gitattributes"} == {
+            *("README.md", "model-1.safetensors", "model.safetensors.index.json", "NOTES.md")
+        }
+        assert played.files["README.md"] == b"second README.md"
+
+
 @pytest.mark.parametrize(
     ("stated", "base", "data", "name", "warns"),
     [

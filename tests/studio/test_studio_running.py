@@ -16,12 +16,13 @@ from tiny_run import RECIPE, write_recipe
 
 from feldspar.config import Recipe
 from feldspar.errors import FeldsparError, RunError
-from feldspar.progress_file import read_run_state
+from feldspar.progress_file import PROGRESS_FILE, read_run_state
 from feldspar.runs import Run
 from feldspar.studio.plan_pages import asked_settings
 from feldspar.studio.project import Project
 from feldspar.studio.run_control import LaunchRequest, LaunchState, RunControl
 from feldspar.views.links import studio_link
+from feldspar.views.live import RunControls
 from feldspar.views.pages import render
 
 PATIENCE_SECONDS = 240
@@ -89,6 +90,18 @@ def test_a_run_that_another_process_writes_is_not_started(project: Path) -> None
     control = RunControl(Project(project / "runs"))
     with Run(project / "runs" / "tiny", NAMED), pytest.raises(RunError, match="runs already"):
         control.start(LaunchRequest(recipe="recipe.toml"))
+
+
+def test_a_run_on_another_machine_is_not_stopped_from_here(project: Path) -> None:
+    """Its number may be another process of this one."""
+    control = RunControl(Project(project / "runs"))
+    with Run(project / "runs" / "tiny", NAMED) as run:
+        file = run.path / PROGRESS_FILE
+        said = json.loads(file.read_text())
+        file.write_text(json.dumps(said | {"host": "node7"}))
+        assert control.controls("tiny") == RunControls()
+        with pytest.raises(RunError, match="tiny runs on node7; stop it there"):
+            control.stop("tiny")
 
 
 @pytest.mark.slow

@@ -109,6 +109,8 @@ def test_knowledge_is_imported_with_its_contexts(tmp_path: Path) -> None:
         ("t.csv", "question,answer\nq1,\n", ":2: no answer; the row has answer, question"),
         ("t.csv", "prompt,answer\nq1,a\n", ":2: no question"),
         ("t.csv", "", "no rows"),
+        ("t.csv", "question,answer\nWhere?,Paris, in France\n", ":2: 3 cells for 2 columns; put"),
+        ("t.md", "|question|answer|\n|---|---|\n|a|b|c|\n", ":3: 3 cells for 2 columns; write"),
         ("t.csv", 'question,answer\n"q1,a\n', "not CSV"),
         ("t.jsonl", '{"question": "q"}\n', ":1: no answer"),
         ("t.jsonl", "{}\n[", ":1: no question"),

@@ -119,7 +119,7 @@ def is_right(text: str, item: ExamItem) -> bool:
     if form == "holds":
         return _holds(text, item.accepted, item.choices)
     if form == "number":
-        return _first_number(text, item) in {_shortest(a) for a in item.accepted}
+        return _first_number(text, item) in accepted_numbers(item.accepted)
     if form == "answered":
         return not declines(text) and _holds(text, item.accepted, ())
     if form in ("upper", "lower"):
@@ -141,6 +141,17 @@ def declines(text: str) -> bool:
 def knows_not(text: str) -> bool:
     """Whether a text says that it does not know, or that there is no such thing."""
     return _KNOWS_NOT.search(_straight(text)) is not None
+
+
+def accepted_numbers(accepted: Sequence[str]) -> set[str]:
+    """As they are compared: "1,000", "$5" and "eight" are 1000, 5 and 8. The last of each text."""
+    found = [list(_numbers(text)) for text in accepted]
+    return {numbers[-1] if numbers else text for numbers, text in zip(found, accepted, strict=True)}
+
+
+def is_one_number(text: str) -> bool:
+    """Whether a text holds one number and no other."""
+    return len(list(_numbers(text))) == 1
 
 
 def is_json(text: str) -> bool:
@@ -192,7 +203,7 @@ def _place(said: Sequence[str], wanted: Sequence[str]) -> int:
 
 def _first_number(text: str, item: ExamItem) -> str | None:
     asked = set(_numbers(item.question)) | {"1"}
-    left_out = asked - set(item.accepted)
+    left_out = asked - accepted_numbers(item.accepted)
     return next((number for number in _numbers(text) if number not in left_out), None)
 
 

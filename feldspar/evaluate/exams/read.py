@@ -3,19 +3,21 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
 from feldspar.config import ExamConfig
 from feldspar.errors import RecipeError
-from feldspar.evaluate.exams.match import FORMS, is_json
+from feldspar.evaluate.exams.match import FORMS, is_json, is_one_number, normalise
 from feldspar.records import ExamItem, Form, Match
 from feldspar.runs import ROWS, open_step, read_rows
 from feldspar.steps import Step
 
 RETENTION_SELECT = 0.5
 """Of an exam of what is to be kept, the part that chooses (docs/decisions/043)."""
+_OF_WORDS = ("holds", "answered", "upper", "lower")
+"""Forms that look for an accepted answer's words, of which there must be some."""
 KEYS = frozenset({"question", "answer", "accepted", "match", "choices", "context"})
 
 
@@ -34,6 +36,20 @@ def exam_files(config: ExamConfig) -> list[ExamConfig]:
     if not files:
         raise RecipeError(f"evaluate.exam {config.name!r}: {path} holds no .jsonl file")
     return _of_folder(config, {file.stem: file for file in files})
+
+
+def all_exam_files(configs: Iterable[ExamConfig]) -> list[ExamConfig]:
+    """Of all the recipe's exams. Raises RecipeError where two have one name: they would be one."""
+    found = [(config.name, exam) for config in configs for exam in exam_files(config)]
+    whose: dict[str, str] = {}
+    for table, exam in found:
+        if exam.name in whose:
+            raise RecipeError(
+                f"evaluate.exam {whose[exam.name]!r} and {table!r} both have an exam "
+                f"{exam.name!r}; name one of the files otherwise"
+            )
+        whose[exam.name] = table
+    return [exam for _, exam in found]
 
 
 def read_exams(configs: list[ExamConfig]) -> Iterator[ExamItem]:
@@ -183,6 +199,12 @@ def _accepted(row: dict[str, Any], answer: str, match: Match, place: str) -> tup
     texts = tuple(_text({"accepted": one}, "accepted", place) for one in accepted)
     if match in ("words", "items", "lines") and not all(text.isdecimal() for text in texts):
         raise RecipeError(f'{place}: with `match` {match}, `accepted` is how many, such as ["3"]')
+    if match == "number" and not all(is_one_number(text) for text in texts):
+        raise RecipeError(
+            f'{place}: with `match` number, each of `accepted` is one number, such as ["8"]'
+        )
+    if match in _OF_WORDS and not all(normalise(text) for text in texts):
+        raise RecipeError(f"{place}: with `match` {match}, each of `accepted` has a word or number")
     if match == "json" and not all(is_json(text) for text in texts):
         raise RecipeError(f"{place}: with `match` json, each of `accepted` is JSON itself")
     return texts

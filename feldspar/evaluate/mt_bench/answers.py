@@ -64,6 +64,8 @@ def answer_questions(
             asked = [
                 q for q in questions if temperature_of(q) == temperature and len(q.turns) >= turn
             ]
+            if not asked:
+                continue
             drawn = range(1, num_runs + 1 if temperature > 0 else 2)
             name = f"runs-{len(drawn)}-turn-{turn}-temperature-{temperature}.jsonl.zst"
             path = kept_path / name
