@@ -84,9 +84,21 @@ def test_what_is_in_doubt_is_not_kept(reply: str) -> None:
 def test_of_a_reply_that_was_cut_off_the_last_block_is_left_out(letter: str) -> None:
     """Letters of some languages are two where they are small."""
     whole = f"[Question]\nNe?\n[Answer]\n{letter * 40}\n[END]\n"
-    reply = Reply(f"{whole}[Question]\nNe?\n[Answer]\nhalf a wo", "length", 1, 1, False)
+    reply = Reply(
+        text=f"{whole}[Question]\nNe?\n[Answer]\nhalf a wo",
+        finish_reason="length",
+        prompt_tokens=1,
+        completion_tokens=1,
+        cached=False,
+    )
     assert _read_blocks(reply, Blocks(("question", "answer")), 9) == [("Ne?", letter * 40)]
-    nothing = Reply("[Question]\nNe?\n[Answer]\nhalf", "length", 1, 1, False)
+    nothing = Reply(
+        text="[Question]\nNe?\n[Answer]\nhalf",
+        finish_reason="length",
+        prompt_tokens=1,
+        completion_tokens=1,
+        cached=False,
+    )
     assert _read_blocks(nothing, Blocks(("question", "answer")), 9) == []
 
 
