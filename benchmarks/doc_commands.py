@@ -46,7 +46,7 @@ WHY_NOT = {
     r".*(models/some-model|@MODEL)": "needs a model that is served or stands elsewhere",
     r"vllm|llama-server": "another program",
 }
-WHOLE_PAGES = {"first-leaf.md": "a real model: by hand, so far up to the phases (`feldspar mix`)"}
+WHOLE_PAGES = {"first-leaf.md": "a real model: by hand, to its end"}
 STAND_FOR = {
     r"\bRUN@skills\b": "my-model@skills",
     r"\bRUN\b": "my-model",

@@ -4,11 +4,16 @@
         --base MODEL --out FOLDER
     feldspar run FOLDER/recipe.toml --set seed=1 --set name=documents-1        (and seeds 2 and 3)
     python benchmarks/real_documents.py table FOLDER/runs/documents-*
+    python benchmarks/real_documents.py weighed FOLDER/runs/documents-*
 
 `prepare` merges leaves about one article, holds a fifth of each leaf's questions out (at least
 three, in leaves of eight or more), and writes the rest as a taxonomy. Held-out questions are asked
 in two ways: written freely where the answer is short enough to match, and as a choice between the
 right answer and answers to other questions of the same leaf and of the same type.
+
+`weighed` puts the same choices to the same models twice more: by likelihood for its length, as the
+exam has it, and by what the question adds to an answer's likelihood (PMI; Holtzman et al. 2021,
+"Surface Form Competition", section 3.2), which an answer that is likely by itself cannot win by.
 """
 
 from __future__ import annotations
@@ -24,10 +29,14 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from feldspar.config import StudentConfig
 from feldspar.generate.final_answers import accepted_final
-from feldspar.records import Answer, ExamItem
-from feldspar.runs import open_step, read_rows
+from feldspar.progress import SILENT
+from feldspar.records import Answer, ExamItem, Message
+from feldspar.runs import open_step, read_recipe_of, read_rows, result_of
 from feldspar.stats.intervals import paired_difference, proportion_interval
+from feldspar.student.model import base_checkpoint, load_to_answer
+from feldspar.student.scoring.score import Tree, score_trees
 from feldspar.text import split_words
 
 MIN_QUESTIONS, HELD_OUT, MIN_HELD_OUT, NUM_CHOICES = 8, 0.2, 3, 3
@@ -247,6 +256,59 @@ def table(runs: Sequence[Path]) -> None:
             print(pairs[way][name].row(name))
 
 
+NO_QUESTION = "Please answer."
+WAYS = ("likelihood for its length", "what the question adds", "what it adds, a token")
+
+
+def chosen(model: str, student: StudentConfig, items: Sequence[ExamItem]) -> list[list[float]]:
+    """Whether each item's right answer is chosen, by each of the ways."""
+    loaded = load_to_answer(model, student)
+
+    def tree(question: str, texts: Sequence[str]) -> Tree:
+        prompt = loaded.template.render_prompt([Message(role="user", content=question)])
+        ids = [loaded.tokenizer(text, add_special_tokens=False).input_ids for text in texts]
+        return Tree(prompt, ids)
+
+    texts = [(item.reference, *item.choices) for item in items]
+    asked, alone = (
+        score_trees(loaded, [tree(q, t) for q, t in zip(questions, texts, strict=True)], SILENT)
+        for questions in ([item.question for item in items], [NO_QUESTION] * len(items))
+    )
+    right: list[list[float]] = [[] for _ in WAYS]
+    for answers_of, after, before in zip(texts, asked, alone, strict=True):
+        added = [a.total - b.total for a, b in zip(after, before, strict=True)]
+        weighed = (
+            [a.total / len(text) for a, text in zip(after, answers_of, strict=True)],
+            added,
+            [gain / a.num_tokens for gain, a in zip(added, after, strict=True)],
+        )
+        for found, each in zip(right, weighed, strict=True):
+            found.append(float(each[0] > max(each[1:])))
+    return right
+
+
+def weighed(runs: Sequence[Path]) -> None:
+    student = read_recipe_of(runs[0]).student
+    exams = open_step(runs[0], "own-exams")
+    assert exams is not None, runs[0]
+    items = [item for item in exams if item.match == "choice"]
+    base = chosen(base_checkpoint(student.base).path, student, items)
+    found = {way: defaultdict[str, Pairs](lambda: Pairs([], [])) for way in WAYS}
+    for run in runs:
+        taught = chosen(result_of(run).path, student, items)
+        for way, before, after in zip(WAYS, base, taught, strict=True):
+            for item, was, is_now in zip(items, before, after, strict=True):
+                for name in (item.exam.partition(" ")[2], "**all**", f"seed of {run.name}"):
+                    found[way][name].base.append(was)
+                    found[way][name].taught.append(is_now)
+    for way, rows in found.items():
+        print(f"\n### Chosen by {way}\n")
+        print("| leaf | n | base | taught | change | kept of known | learned of unknown |")
+        print("|---|---:|---|---|---|---:|---:|")
+        for name in sorted(rows, key=lambda name: (name.startswith("**"), name)):
+            print(rows[name].row(name))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -256,11 +318,14 @@ def main() -> None:
     made.add_argument("--data", type=Path, required=True)
     made.add_argument("--base", required=True)
     made.add_argument("--out", type=Path, required=True)
-    shown = commands.add_parser("table")
-    shown.add_argument("runs", type=Path, nargs="+")
+    for name in ("table", "weighed"):
+        shown = commands.add_parser(name)
+        shown.add_argument("runs", type=Path, nargs="+")
     args = parser.parse_args()
     if args.command == "prepare":
         prepare(args.data, args.base, args.out)
+    elif args.command == "weighed":
+        weighed(args.runs)
     else:
         table(args.runs)
 
