@@ -128,8 +128,8 @@ def do_run(name: str, recipe: Path, meanwhile: Callable[[], None] | None = None)
 
 
 def processes_with(*words: str) -> list[int]:
-    """Ids of the servers in whose command all words stand. The teacher's is next to the run: whoever
-    started it is no worker of Ray."""
+    """Ids of the servers in whose command all words stand, but for the teacher's: it is next to the
+    run, and whoever started it is no worker of Ray."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -228,10 +228,8 @@ def folder_of(root: Path, name: str) -> Path:
 
 
 def lose_node(cluster: Any) -> None:
-    """One raylet dies with its workers; another joins later."""
+    """One raylet dies with its workers, and none comes in its place."""
     cluster.remove_node(sorted(cluster.worker_nodes, key=str)[0], allow_graceful=False)
-    time.sleep(5)
-    cluster.add_node(num_cpus=2)
 
 
 def tell(outcomes: list[Outcome], outcome: Outcome, out: Path | None) -> None:
