@@ -152,16 +152,21 @@ def test_without_the_files_a_message_says_where_they_are(tmp_path):
 # The whole of it, on questions about a world.
 
 
-@pytest.mark.slow
 def test_questions_of_one_turn_may_stand_beside_those_of_two(tmp_path, monkeypatch):
     """Those of one temperature had nobody to ask at the second turn."""
-    questions = [Question(1, "writing", ("a",)), Question(2, "math", ("b", "c"))]
+    questions = [
+        Question(id=1, category="writing", turns=("a",)),
+        Question(id=2, category="math", turns=("b", "c")),
+    ]
     asked = []
 
     def said(_, posed, runs, turn, *rest):
+        assert posed, "nobody is asked"
         for question, run in posed:
             asked.append((question.id, turn))
-            yield TurnAnswer(question=question.id, run=run, text=question.turns[turn - 1])
+            yield TurnAnswer(
+                question=question.id, turn=turn, run=run, text=question.turns[turn - 1], ended=True
+            )
 
     monkeypatch.setattr("feldspar.evaluate.mt_bench.answers._answer", said)
     (answers,) = answer_questions(
@@ -171,6 +176,7 @@ def test_questions_of_one_turn_may_stand_beside_those_of_two(tmp_path, monkeypat
     assert sorted(asked) == sorted(answers)
 
 
+@pytest.mark.slow
 def test_one_checkpoint_at_a_time_is_rated_as_among_others(bench, checkpoint, tmp_path):
     with judging(tmp_path, ErrorRates()) as judge:
         expected = run_bench(bench, checkpoint, judge, tmp_path / "all")
