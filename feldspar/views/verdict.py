@@ -248,7 +248,7 @@ def _forgotten(overall: CheckpointChanges | None) -> NextStep | None:
     worst = max(kept, key=lambda e: e.num_forgotten)
     return NextStep(
         title=f"Read the {worst.num_forgotten} answers of {worst.exam} that were right before",
-        detail="If they are what you need kept, go a part of the way back ([train.merge], at no "
+        detail="If they are what you need kept, go a part of the way back ([train.merge], without "
         "training), hold the student to the base ([train.kl]), raise replay "
         "(mix.base_replay.share), or lower the learning rate of the phase that lost them.",
         place=ViewPlace("exams", {"exam": worst.exam}),
