@@ -37,21 +37,19 @@ KEPT_WORDS = 0.5
 MAX_LENGTH_RATIO = 2.0
 MIN_LETTERS = 4
 """Shorter words are mostly grammar."""
-_NOT = "not"
 _SHORT_NOT = re.compile(r"n['\u2019]t\b")
 """The end of "doesn't"."""
-_POLARITY = {
-    **dict.fromkeys(("yes", "no", "only", "except", "unless", "all", "some", "every", "any"), ""),
-    **dict.fromkeys(("none", "nobody", "nothing", "nowhere", "neither", "nor", "without"), _NOT),
-    **dict.fromkeys(("not", "cannot", "never"), _NOT),
-    **dict.fromkeys(("nicht", "kein", "keine", "keinen", "nie", "niemals", "ohne", "nein"), _NOT),
-    **dict.fromkeys(("ne", "pas", "jamais", "sans", "non", "aucun", "aucune"), _NOT),
-    **dict.fromkeys(
-        ("nunca", "sin", "ni", "senza", "mai", "n\u00e3o", "nao", "niet", "geen"), _NOT
-    ),
-}
-"""Words of any length that turn what is said, with what they are compared as: themselves, or one
-for all that say no."""
+_TURNING = frozenset(("yes", "no", "only", "except", "unless", "all", "some", "every", "any"))
+"""Words of any length that turn what is said."""
+_NEGATIONS = frozenset(
+    (
+        *("not", "cannot", "never", "none", "nobody", "nothing", "nowhere", "neither", "nor"),
+        *("without", "nicht", "kein", "keine", "keinen", "nie", "niemals", "ohne", "nein"),
+        *("ne", "pas", "jamais", "sans", "non", "aucun", "aucune", "nunca", "sin", "ni"),
+        *("senza", "mai", "n\u00e3o", "nao", "niet", "geen"),
+    )
+)
+"""Others that do, and are compared as one."""
 MAX_EXAMPLES = 3
 
 INSTRUCTION = """Here are a question and its answer.
@@ -197,4 +195,5 @@ def why_not_same(question: str, answer: str, said: str) -> str:
 
 
 def _polarity(words: Iterable[str]) -> set[str]:
-    return {_POLARITY[word] or word for word in words if word in _POLARITY}
+    said = set(words)
+    return (said & _TURNING) | ({"not"} if said & _NEGATIONS else set())

@@ -120,10 +120,10 @@ class RunControl:
         """What can be done with a run now."""
         run_path = self._project.runs / name
         said, launch = read_run_state(run_path), self.launch_state(name)
-        if launch.state != "starting" and said is not None and said.may_go_on and said.is_elsewhere:
-            return RunControls()
-        if launch.state == "starting" or (said is not None and said.may_go_on):
-            return RunControls(is_starting=launch.state == "starting", can_stop=True)
+        if launch.state == "starting":
+            return RunControls(is_starting=True, can_stop=True)
+        if said is not None and said.may_go_on:
+            return RunControls(can_stop=not said.is_elsewhere)
         noted = self._noted(run_path)
         return RunControls(
             recipe=noted.recipe if noted else "",

@@ -36,7 +36,7 @@ REFUSED = "refused"
 SCORED = "log-probability"
 """Finish reason of what is no answer: a sum of log-probabilities, in nats."""
 SCORED_AT_ONCE = 256
-"""Prompts whose log-probabilities are committed together."""
+"""Prompts whose log-probabilities are asked for together."""
 _Keyed = tuple[list[bytes], Continuations]
 WATCHED_CALLS = 200
 """The failure budget is a part of this many calls, judged from the first 20 on."""

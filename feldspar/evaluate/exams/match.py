@@ -119,7 +119,8 @@ def is_right(text: str, item: ExamItem) -> bool:
     if form == "holds":
         return _holds(text, item.accepted, item.choices)
     if form == "number":
-        return _first_number(text, item) in accepted_numbers(item.accepted)
+        accepted = _accepted_numbers(item.accepted)
+        return _first_number(text, item.question, accepted) in accepted
     if form == "answered":
         return not declines(text) and _holds(text, item.accepted, ())
     if form in ("upper", "lower"):
@@ -143,7 +144,7 @@ def knows_not(text: str) -> bool:
     return _KNOWS_NOT.search(_straight(text)) is not None
 
 
-def accepted_numbers(accepted: Sequence[str]) -> set[str]:
+def _accepted_numbers(accepted: Sequence[str]) -> set[str]:
     """As they are compared: "1,000", "$5" and "eight" are 1000, 5 and 8. The last of each text."""
     found = [list(_numbers(text)) for text in accepted]
     return {numbers[-1] if numbers else text for numbers, text in zip(found, accepted, strict=True)}
@@ -201,9 +202,8 @@ def _place(said: Sequence[str], wanted: Sequence[str]) -> int:
     return next(starts, len(said))
 
 
-def _first_number(text: str, item: ExamItem) -> str | None:
-    asked = set(_numbers(item.question)) | {"1"}
-    left_out = asked - accepted_numbers(item.accepted)
+def _first_number(text: str, question: str, accepted: set[str]) -> str | None:
+    left_out = {*_numbers(question), "1"} - accepted
     return next((number for number in _numbers(text) if number not in left_out), None)
 
 

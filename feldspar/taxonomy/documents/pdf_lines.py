@@ -89,22 +89,28 @@ def _without_edges(lines: Sequence[PdfLine], usual: float) -> Iterator[PdfLine]:
     same = Counter(line.text.strip() for line in outermost)
     alike = Counter(_form(line.text) for line in outermost)
     seen: set[str] = set()
+
+    def counts_pages(line: PdfLine) -> bool:
+        return any(
+            (line.page + step, form, which, number + step) in counted
+            for form, which, number in _numbers(line.text)
+            for step in (-2, -1, 1, 2)
+        )
+
+    def goes(line: PdfLine, *, is_outermost: bool, is_first: bool) -> bool:
+        form, is_heading = _form(line.text), _is_heading(line, usual)
+        is_same = is_outermost and same[line.text.strip()] >= _RUNNING
+        if is_same and not (is_first and is_heading):
+            return True
+        is_alike = is_outermost and alike[form] >= _RUNNING and not is_heading
+        return (form in _NUMBER_ALONE or is_alike) and counts_pages(line)
+
     for page in pages:
-        last = len(page) - 1
         for place, line in enumerate(page):
-            text, form = line.text.strip(), _form(line.text)
-            is_outermost, is_heading = place in (0, last), _is_heading(line, usual)
-            is_first = text not in seen
-            seen.add(text)
-            counts_pages = any(
-                (line.page + step, form, which, number + step) in counted
-                for _, which, number in _numbers(line.text)
-                for step in (-2, -1, 1, 2)
-            )
-            is_number = form in _NUMBER_ALONE and min(place, last - place) < 2
-            repeats = is_outermost and same[text] >= _RUNNING and not (is_first and is_heading)
-            runs = is_outermost and alike[form] >= _RUNNING and not is_heading
-            if not (repeats or (counts_pages and (is_number or runs))):
+            is_first = line.text.strip() not in seen
+            seen.add(line.text.strip())
+            from_edge = min(place, len(page) - 1 - place)
+            if from_edge > 1 or not goes(line, is_outermost=not from_edge, is_first=is_first):
                 yield line
 
 
