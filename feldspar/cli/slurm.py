@@ -108,10 +108,9 @@ def _body(
     # In the background: bash then takes the signal at once, and hands it on.
     yield f"{shlex.join(command)} >{out} &"
     yield "run=$!"
-    yield "trap 'kill -TERM \"$run\"' TERM"
-    yield 'wait "$run"; code=$?'
-    # A wait that a signal ended is not the run's end.
-    yield 'while kill -0 "$run" 2>/dev/null; do wait "$run"; code=$?; done'
+    yield "told=1; trap 'told=1; kill -TERM \"$run\" 2>/dev/null' TERM"
+    # A signal ends a wait and not the run; of a run that ended meanwhile bash still has the code.
+    yield 'while ((told)); do told=0; wait "$run"; code=$?; done'
     yield f'echo "$code" >{code}'
     yield 'exit "$code"'
 

@@ -91,14 +91,18 @@ def test_a_job_that_dies_says_that_the_same_command_goes_on(tmp_path: Path, clus
         slurm.run_as_job(["sleep", "60"], SlurmConfig(), False, tmp_path / "run")
 
 
-def test_the_signal_before_the_end_reaches_the_run(tmp_path: Path) -> None:
-    """Bash waits for the run to save its state, and tells the run's own exit code."""
+@pytest.mark.parametrize("meanwhile", ["", "kill() { command kill \"$@\"; sleep 0.5; }\n"])
+def test_the_signal_before_the_end_reaches_the_run(tmp_path: Path, meanwhile: str) -> None:
+    """Bash waits for the run to save its state, and tells the run's own exit code.
+
+    Also where the run has ended by the time that bash looks again (its own wait says 143).
+    """
     code = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(9)); "
     command = ["python3", "-S", "-c", code + "print('up', flush=True); time.sleep(60)"]
     folder = tmp_path / "slurm"
     folder.mkdir()
     path = tmp_path / "job.sh"
-    path.write_text(slurm.job_script(command, SlurmConfig(), False, folder))
+    path.write_text(meanwhile + slurm.job_script(command, SlurmConfig(), False, folder))
     job = subprocess.Popen(["bash", str(path)], env={**os.environ, "SLURM_JOB_ID": "1"})
     while not (folder / "1.out").exists() or not (folder / "1.out").read_text():
         time.sleep(0.02)
