@@ -105,7 +105,7 @@ def filters(page: Page, address: str, found: dict[str, list[float]]) -> None:
         found.setdefault(f"filter: {name}", []).append(taken)
     page.goto(address)
     taken = page.evaluate(TYPED, "stone12 lam")
-    found.setdefault("filter: two words, typed (150 ms of it the wait)", []).append(taken)
+    found.setdefault("filter: two words, typed (100 ms of it the wait)", []).append(taken)
 
 
 async def watch(url: str, seconds: float) -> int:

@@ -64,7 +64,7 @@ T = TypeVar("T")
 MAX_BODY_BYTES = 1 << 20
 MAX_QUERY_LETTERS = 500
 NUM_THREADS = 4
-LIVE_SECONDS = 1.0
+LIVE_SECONDS = 2.0
 PAUSES_SECONDS = (0.2, 0.6)
 """Before a run that is written just now is read again."""
 NAVIGATION = (
@@ -126,8 +126,8 @@ def make_studio(
     app.router.add_get("/plan", studio.around(plan.page))
     app.router.add_get("/plan/figures", plan.figures)
     app.router.add_post("/recipes", RecipePages(project, read_only=read_only).write)
-    app.router.add_post("/runs", plan.start)
-    app.router.add_post("/runs/{run}/stop", plan.stop)
+    app.router.add_post("/runs", studio.changing(plan.start))
+    app.router.add_post("/runs/{run}/stop", studio.changing(plan.stop))
     app.router.add_get("/runs/{run}/starting", studio.around(plan.starting))
     app.router.add_get("/runs/{run}/starting/state", plan.state)
     app.router.add_get("/static/{file}", _show_file)
@@ -157,7 +157,7 @@ class _Studio:
         self.runs = runs
         self._reviewer, self._project, self._control = reviewer, project, control
         self.pool = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="studio")
-        self._drawn_live: dict[str, tuple[float, str]] = {}
+        self._drawn_live: dict[str, tuple[float, asyncio.Task[str]]] = {}
         self._drawn: dict[tuple[str, str], tuple[OpenRun, ShownPage]] = {}
 
     async def home(self, _: web.Request) -> web.Response:
@@ -191,13 +191,19 @@ class _Studio:
         return _page(shown, name, page)
 
     async def _live_page(self, name: str) -> web.Response:
-        """One drawing a second, however many look on."""
-        drawn_at, text = self._drawn_live.get(name, (-math.inf, ""))
-        if time.monotonic() - drawn_at > LIVE_SECONDS:
-            shown = await self._in_thread(lambda: self._shown(name, "live", {}))
-            text = _page_text(shown, name, "live")
-            self._drawn_live[name] = time.monotonic(), text
+        """One drawing for all who look on within `LIVE_SECONDS`, also while it is made."""
+        drawn_at, drawing = self._drawn_live.get(name, (-math.inf, None))
+        now = time.monotonic()
+        if drawing is None or now - drawn_at > LIVE_SECONDS:
+            drawing = asyncio.create_task(self._draw_live(name))
+            self._drawn_live[name] = now, drawing
+        # Another browser waits for it too, though this one may go.
+        text = await asyncio.shield(drawing)
         return web.Response(text=text, content_type="text/html")
+
+    async def _draw_live(self, name: str) -> str:
+        shown = await self._in_thread(lambda: self._shown(name, "live", {}))
+        return _page_text(shown, name, "live")
 
     async def report(self, request: web.Request) -> web.Response:
         run = self.runs.open(request.match_info["run"])
@@ -214,6 +220,19 @@ class _Studio:
         async def handler(request: web.Request) -> web.Response:
             shown = await self._in_thread(lambda: make(request))
             return _page(shown, request.match_info["run"] if page else "", page)
+
+        return handler
+
+    def changing(
+        self, work: Callable[[web.Request], Awaitable[web.Response]]
+    ) -> Callable[[web.Request], Awaitable[web.Response]]:
+        """`work` starts or stops a run: its live page is not the one that was drawn before."""
+
+        async def handler(request: web.Request) -> web.Response:
+            try:
+                return await work(request)
+            finally:
+                self._drawn_live.clear()
 
         return handler
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 import pytest
 from by_hand import do_step
+from markupsafe import Markup
 from studio_client import Client, enter, in_studio
 from tiny_run import RECIPE, write_recipe
 
@@ -23,7 +24,7 @@ from feldspar.studio.project import Project
 from feldspar.studio.run_control import LaunchRequest, LaunchState, RunControl
 from feldspar.views.links import studio_link
 from feldspar.views.live import RunControls
-from feldspar.views.pages import render
+from feldspar.views.pages import Pages, render
 
 PATIENCE_SECONDS = 240
 NAMED = Recipe.model_validate({"name": "tiny", "taxonomy": {"path": "t"}, "student": {"base": "b"}})
@@ -102,6 +103,32 @@ def test_a_run_on_another_machine_is_not_stopped_from_here(project: Path) -> Non
         assert control.controls("tiny") == RunControls()
         with pytest.raises(RunError, match="tiny runs on node7; stop it there"):
             control.stop("tiny")
+
+
+def test_all_who_look_on_see_one_drawing_until_something_is_started(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[None] = []
+    draw = Pages.live
+
+    def count(self: Pages, controls: RunControls | None) -> Markup:
+        drawn.append(None)
+        return draw(self, controls)
+
+    monkeypatch.setattr(Pages, "live", count)
+
+    async def use(client: Client) -> None:
+        await enter(client)
+        replies = await asyncio.gather(*(client.get("/runs/tiny/live") for _ in range(9)))
+        assert len({await reply.text() for reply in replies}) == 1
+        assert len(drawn) == 1
+        assert (await client.post("/runs", json={"recipe": "no.toml"})).status == 409
+        await client.get("/runs/tiny/live")
+        assert len(drawn) == 2
+
+    with Run(project / "runs" / "tiny", NAMED) as run:
+        do_step(run, "leaves", lambda: [])
+        in_studio(project / "runs", use)
 
 
 @pytest.mark.slow
