@@ -258,10 +258,12 @@ class Questions:
         self.texts |= {p.messages[0].content for _, p in self.tests}
 
     def example(self, kind: str, world: World, seed: int) -> Solution:
-        """One of a kind that is not asked."""
+        """One of a kind that is not asked; where all are, one that is not measured."""
         rng = random.Random(f"example {seed} {kind}")
-        drawn = (draw(kind, world, rng) for _ in range(10_000))
-        return next(solution for solution in drawn if solution.question not in self.texts)
+        drawn = [draw(kind, world, rng) for _ in range(10_000)]
+        tests = {prompt.messages[0].content for _, prompt in self.tests}
+        new = (solution for solution in drawn if solution.question not in self.texts)
+        return next(new, None) or next(s for s in drawn if s.question not in tests)
 
 
 def make_sft(
@@ -359,7 +361,10 @@ def do_arm(name: str, seed: int, runs: Path) -> None:
         )
         for kind, value in start["kinds"].items()
     ]  # fmt: skip
-    prompts = with_headroom(questions.prompts, scores, HEADROOM)
+    examples = {kind: questions.example(kind, world, seed) for kind in scene.kinds} if told else {}
+    shown = {solution.question for solution in examples.values()}
+    asked = [prompt for prompt in questions.prompts if prompt.messages[0].content not in shown]
+    prompts = with_headroom(asked, scores, HEADROOM)
     reward: Reward | None = without_reference if name.endswith("no reference") else None
     here = folder_of(name, seed, runs)
     began = time.process_time()
@@ -368,8 +373,7 @@ def do_arm(name: str, seed: int, runs: Path) -> None:
             "aligned": str(pair["aligned"]), "num_answers": 16, "num_rounds": 3, "num_epochs": 2,
             "learning_rate": 3e-4, "batch_samples": 32, "stop_at_plateau": False,
             "max_new_tokens": MAX_NEW_TOKENS,
-            "reward_prompts": told
-            and prompts_of(told, {k: questions.example(k, world, seed) for k in scene.kinds}),
+            "reward_prompts": told and prompts_of(told, examples),
             **settings, "base": str(pair[settings.get("base", "base")]),
         }
     )  # fmt: skip

@@ -95,6 +95,30 @@ def questions(num: int) -> list[str]:
     return asked
 
 
+class Products(NamedTuple):
+    """Weights that a token is multiplied with."""
+
+    layers: int
+    head: int
+
+    def share(self, spent: Spent, num_prompt_tokens: int, peak: float) -> float:
+        """Of the peak, FLOP/s: prompts pass through the layers, answers through the head as well.
+
+        What rows of one length cost more, and attention, count as none: it is a lower bound.
+        """
+        num_tokens = num_prompt_tokens + spent.num_tokens
+        flops = 2 * (self.layers * num_tokens + self.head * spent.num_tokens)
+        return round(flops / spent.seconds / peak, 4)
+
+
+def products_of(folder: str) -> Products:
+    """Of a model whose head is its embedding."""
+    sizes = {n: w.numel() for n, w in load_file(f"{folder}/model.safetensors").items()}
+    head = sizes.pop("model.embed_tokens.weight")
+    assert "lm_head.weight" not in sizes
+    return Products(sum(sizes.values()), head)
+
+
 def load(folder: str) -> Student:
     config = StudentConfig(base=folder, device="cpu", dtype="bfloat16", template="own")
     return load_to_answer(folder, config)
@@ -220,6 +244,7 @@ def answers(options: argparse.Namespace) -> None:
     prompts = [student.template.render_prompt([Message(role="user", content=q)]) for q in asked]
     texts = [student.tokenizer.decode(ids) for ids in prompts]
     url = f"http://127.0.0.1:{PORT}"
+    products = products_of(options.model)
     print(json.dumps({"prompts": len(asked), "prompt_tokens": sum(map(len, prompts))}))
     with tempfile.TemporaryDirectory() as here:
         gguf_path = Path(here) / "bf16.gguf"
@@ -228,8 +253,11 @@ def answers(options: argparse.Namespace) -> None:
         for number in range(options.rounds):
             for threads in options.threads:
                 torch.set_num_threads(threads)
+                peak = matmul_peak("bfloat16")
                 found = ours(student, asked, options.limit)
-                print(found.line("feldspar", round=number, threads=threads), flush=True)
+                share = products.share(found, sum(map(len, prompts)), peak)
+                more = {"round": number, "threads": threads}
+                print(found.line("feldspar", **more, share_of_peak=share), flush=True)
             for threads in options.threads if gguf_path.exists() else ():
                 for slots in options.slots:
                     command = [options.peers, "-c", LLAMA_SERVER, str(gguf_path), str(PORT)]
@@ -261,6 +289,9 @@ def sample(options: argparse.Namespace) -> None:
     plain = AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.bfloat16).eval()
     torch.set_num_threads(options.threads[0])
     asked = questions(options.num)
+    products, peak = products_of(options.model), matmul_peak("bfloat16")
+    prompts = [student.template.render_prompt([Message(role="user", content=q)]) for q in asked]
+    num_prompt_tokens = sum(map(len, prompts))
     for number in range(options.rounds):
         wall, cpu = time.perf_counter(), time.process_time()
         drawn = sample_answers(
@@ -274,7 +305,10 @@ def sample(options: argparse.Namespace) -> None:
         )
         spent = time.perf_counter() - wall, time.process_time() - cpu
         tokens = sum(answer.num_tokens for of in drawn for answer in of)
-        print(Spent(*spent, tokens).line("feldspar", round=number), flush=True)
+        found = Spent(*spent, tokens)
+        # A prompt is read once for its sixteen answers.
+        share = products.share(found, num_prompt_tokens, peak)
+        print(found.line("feldspar", round=number, share_of_peak=share), flush=True)
         wall, cpu, tokens = time.perf_counter(), time.process_time(), 0
         for question in asked[: max(1, len(asked) // 4)]:
             ids = student.template.render_prompt([Message(role="user", content=question)])

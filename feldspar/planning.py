@@ -15,6 +15,7 @@ from feldspar.files import write_json
 from feldspar.generate import (
     Probed,
     expected_samples,
+    expected_texts,
     expected_tokens,
     foresee_volume,
     num_exam_items,
@@ -25,6 +26,7 @@ from feldspar.mix.earlier import EarlierRows, rows_of_data
 from feldspar.mix.files import BadRow, count_rows, read_file
 from feldspar.mix.phases import warnings
 from feldspar.plan import (
+    STATED,
     Cluster,
     ClusterPlan,
     Given,
@@ -105,7 +107,7 @@ def plan_recipe(
     rate = find_rate(placed, folder, written.leaves, num_probes, progress)
     rows_of = {d.name: rows_of_data(d) for d in placed.data}
     num_data = {n: count_rows(r) if isinstance(r, Path) else len(r) for n, r in rows_of.items()}
-    rows = expected_rows(placed.train.phase, placed.mix, written.samples, num_data)
+    rows = expected_rows(placed.train.phase, placed.mix, written.samples, num_data, written.texts)
     sizes = read_architecture(placed.student.base) or placed.plan.architecture
     num_parameters = num_weights(Path(placed.student.base)) or (
         sizes.num_parameters if sizes else 0
@@ -154,6 +156,8 @@ class Written(NamedTuple):
 
     leaves: Sequence[Leaf]
     samples: Mapping[Branch, int]
+    texts: Mapping[Branch, int]
+    """Of the samples."""
     tokens: int
     """Of all samples together."""
     estimates: Sequence[Estimate]
@@ -169,12 +173,13 @@ def foresee(recipe: Recipe, progress: Progress) -> Written:
     """
     config, volume, taxonomy = recipe.generate, recipe.plan.samples, recipe.taxonomy
     if taxonomy is None:
-        return Written((), dict.fromkeys(BRANCHES, 0), 0, ())
+        return Written((), dict.fromkeys(BRANCHES, 0), {}, 0, ())
     if volume is None or Path(taxonomy.path).exists():
         leaves, left_out = read_readable(taxonomy, progress=progress)
         return Written(
             leaves,
             expected_samples(leaves, config, recipe.seed),
+            expected_texts(leaves, config, recipe.seed),
             sum(expected_tokens(leaves, config, recipe.seed).values()),
             estimate_generation(leaves, config, recipe.seed),
             [*left_out, *reward_prompt_faults(recipe, leaves)],
@@ -185,6 +190,7 @@ def foresee(recipe: Recipe, progress: Progress) -> Written:
     return Written(
         (),
         foreseen.samples,
+        foreseen.texts,
         foreseen.tokens,
         foreseen.estimates,
         [
@@ -316,7 +322,7 @@ def find_rate(
     again: as many calls are not asked a second time, and fewer never replace more.
     """
     if recipe.plan.teacher_tokens_per_second is not None:
-        return Rate(tokens_per_second=recipe.plan.teacher_tokens_per_second, known_by="stated")
+        return Rate(tokens_per_second=recipe.plan.teacher_tokens_per_second, known_by=STATED)
     journal_path = folder / recipe.journal
     path = journal_path.with_name(PROBES)
     known = _read_probes(path)

@@ -22,6 +22,7 @@ from feldspar.config import (
     world_parts,
 )
 from feldspar.config.train import LEARNED_AND_KEPT
+from feldspar.digests import Digests
 from feldspar.errors import RecipeError, TeacherError, TrainingError
 from feldspar.evaluate.general.questions import cannot_be_asked
 from feldspar.evaluate.mt_bench.files import MTBench, find_mt_bench, read_mt_bench
@@ -31,7 +32,7 @@ from feldspar.models.model import Model
 from feldspar.models.opening import find_model, known_model, unserved_model
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Checkpoint, ScoreItems
-from feldspar.runs import Digests, cache_folder, result_of
+from feldspar.runs import cache_folder, result_of
 from feldspar.stored import read_stored
 from feldspar.student.bases.find import is_file_base, known_folder, make_folder
 from feldspar.student.hub import note_commit, pinned, with_commit

@@ -38,8 +38,7 @@ def publish_result(
     if types:
         tools = find_tools(types)
         order = GgufOrder(types, tools, _measuring(read_recipe_of(run_path), run_path, progress))
-    is_scored = open_step(run_path, "scores") is not None
-    changes = result_changes(run_path) if is_scored else []
+    changes = result_changes(run_path) if open_step(run_path, "scores") else []
     return publish_run(run_path, out, order=order, changes=changes, adapter=adapter)
 
 

@@ -151,7 +151,7 @@ class Conversation:
 class Source:
     """Rows a phase draws from: a JSONL file of conversations, by reference.
 
-    Exactly one of `fraction` and `share` is set on a replayed source; neither on a phase's own.
+    One of `fraction` and `share` is set where it is replayed; a phase's own texts have a `share`.
     """
 
     name: str
@@ -212,7 +212,7 @@ Form = Literal[
     "final", "exact", "holds", "number", "upper", "lower", "words", "items", "lines", "starts",
     "ends", "json", "refusal", "answered", "unknown",
 ]  # fmt: skip
-"""What makes a text right by itself: see `evaluate/exams/match.py`."""
+"""What makes a text right by itself: see `text/match.py`."""
 Match = Form | Literal["likelihood", "judge", "choice"]
 
 

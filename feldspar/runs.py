@@ -2,7 +2,7 @@
 
     runs/NAME/
       recipe.json           what was run
-      current.json          step name -> key
+      current.json          step name -> key; "" where a changed recipe has none of it yet
       steps/NAME/KEY8/      rows.jsonl.zst, what the step wrote beside it, and done.json, last
       lock                  one writer at a time
       shared                only in an arm of a study: where steps lie, which are links here
@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import io
 import json
 import logging
@@ -34,8 +33,9 @@ from pydantic import TypeAdapter
 
 from feldspar import records
 from feldspar.config import Recipe, move_paths
+from feldspar.digests import Digests
 from feldspar.errors import DiskError, RecipeError, RunError
-from feldspar.files import ZstdReader, checksummed, files_below, whole_file, write_json
+from feldspar.files import ZstdReader, checksummed, whole_file, write_json
 from feldspar.keys import content_key
 from feldspar.progress import SILENT, Progress
 from feldspar.progress_file import RecordedProgress
@@ -195,6 +195,8 @@ class Run:
         self.num_processes = num_processes
         self._digests = Digests(path / "digests.json")
         self._lock = FileLock(path / LOCK)
+        self._found: set[str] = set()
+        """Steps that this process has done or found again."""
 
     def __enter__(self) -> Run:
         check_name(self.path)
@@ -273,11 +275,22 @@ class Run:
         )
         write_json(folder / DONE, dataclasses.asdict(done.sealed()))
 
+    def is_complete(self) -> None:
+        """What this run has not done or found is another recipe's, and no result of it."""
+        path = self.path / CURRENT
+        current = read_stored(path, dict[str, str])
+        if any(key and name not in self._found for name, key in current.items()):
+            write_json(path, {n: key if n in self._found else "" for n, key in current.items()})
+
     def _make_current(self, name: str, key: str) -> None:
+        """A changed result takes away those of later steps, until they are found again: what comes
+        before it was found already."""
         path = self.path / CURRENT
         current = read_stored(path, dict[str, str]) if path.exists() else {}
+        self._found.add(name)
         if current.get(name) != key:
-            write_json(path, current | {name: key})
+            kept = {n: key if n in self._found else "" for n, key in current.items()}
+            write_json(path, kept | {name: key})
 
 
 class Joined(Generic[R]):
@@ -303,6 +316,8 @@ def open_step(run_path: Path, name: str) -> Rows[Any] | None:
     path, folder = run_path / CURRENT, run_path / "steps" / name
     current = read_stored(path, dict[str, str]) if path.exists() else {}
     if name in current:
+        if not current[name]:
+            return None
         rows: Rows[Any] = Rows(folder / current[name][:8])
         if rows.key != current[name]:
             raise damaged(path, f"it does not name the key of {name}")
@@ -383,33 +398,6 @@ def cache_folder() -> Path:
     if named.startswith("~"):  # Some containers' users have no home.
         raise DiskError("no home folder is known; set HOME, or FELDSPAR_CACHE to a folder")
     return Path(named)
-
-
-class Digests:
-    """Content digests of files, remembered by size and time of change."""
-
-    def __init__(self, cache_path: Path) -> None:
-        self.cache_path = cache_path
-        self._known: dict[str, tuple[int, int, str]] = {}
-        # Damaged or gone: they are found anew.
-        with contextlib.suppress(RunError):
-            self._known = read_stored(cache_path, dict[str, tuple[int, int, str]])
-
-    def of(self, path: Path) -> str:
-        """sha256 of a file, or of the names and contents of a folder's files."""
-        if path.is_dir():
-            files = files_below(path)
-            return content_key([[p.relative_to(path).as_posix(), self.of(p)] for p in files])
-        stat = path.stat()
-        stamp = (stat.st_size, stat.st_mtime_ns)
-        known = self._known.get(str(path))
-        if known is None or known[:2] != stamp or len(known[2]) != _SHA256_LETTERS:
-            with path.open("rb") as file:
-                known = (*stamp, hashlib.file_digest(file, "sha256").hexdigest())
-            self._known[str(path)] = known
-            if stat.st_size > 1 << 20:
-                write_json(self.cache_path, self._known)
-        return known[2]
 
 
 def _moved(row: Any, then: str, now: str) -> Any:

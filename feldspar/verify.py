@@ -73,8 +73,8 @@ def _checks(run_path: Path) -> Iterator[Callable[[], object]]:
 def _check_current(run_path: Path) -> None:
     path = run_path / CURRENT
     if path.exists():
-        for name in read_stored(path, dict[str, str]):
-            if not (run_path / "steps" / name).is_dir():
+        for name, key in read_stored(path, dict[str, str]).items():
+            if key and not (run_path / "steps" / name).is_dir():
                 raise damaged(path, f"it names a step that is not there: {name}", REPEAT)
 
 

@@ -309,3 +309,12 @@ def test_a_benchmark_is_asked_in_one_way() -> None:
     twice = [{"task": "mmlu", "num_fewshot": 0}, {"task": "arc_easy"}, {"task": "mmlu"}]
     with pytest.raises(ValidationError, match="has 'mmlu' twice"):
         EvaluateConfig.model_validate({"benchmark": twice})
+
+
+@pytest.mark.parametrize("name", ["base", "merged", "sft", "round-1", "control-2", "a/b", "a\\b"])
+def test_a_phase_is_not_called_as_another_checkpoint(name: str) -> None:
+    """Its scores and answers would be found for the other's."""
+    with pytest.raises(ValidationError, match="take another"):
+        TrainConfig.model_validate({"phase": [{"name": name, "branches": ["knowledge"]}]})
+    named = {"name": f"{name[0]}control-theory", "branches": ["knowledge"]}
+    assert TrainConfig.model_validate({"phase": [named]}).phase[0].name == named["name"]

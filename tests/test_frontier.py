@@ -214,3 +214,10 @@ def test_the_plan_says_what_is_shared(tmp_path: Path) -> None:
     assert rate.shares == ("samples", "phases")
     assert whole.calls > merged.calls
     assert (merged.optimizer_steps, rate.optimizer_steps) == (0, whole.optimizer_steps)
+
+
+def test_an_arm_is_not_worse_for_its_seeds_being_many() -> None:
+    """Three seeds of an item are one item: the standard error does not shrink with them."""
+    base = measured("base", [5] * 9, [50] * 9)
+    arms = [measured(name, [n] * 9, [50] * 9) for name, n in (("best", 26), ("other", 25))]
+    assert [row.has_learned_as_much for row in compare_arms(base, arms)[1:]] == [True, True]

@@ -23,6 +23,7 @@ from feldspar.runs import (
     write_rows,
 )
 from feldspar.steps import Step, Workspace
+from feldspar.verify import verify_run
 
 ROOT = Path(__file__).parents[1]
 RECIPE = Recipe.model_validate({"taxonomy": {"path": "t"}, "student": {"base": "b"}})
@@ -195,6 +196,42 @@ def test_the_run_directory_says_what_is_current(tmp_path: Path) -> None:
     assert current == {"prompts": rows.key}
 
 
+def test_a_changed_result_takes_away_what_was_made_of_the_one_before(tmp_path: Path) -> None:
+    """Else scores of an earlier checkpoint would stand beside the new one."""
+    before, after = Step.pure("after", prompts, version=1), Step.pure("last", prompts, version=1)
+    path = tmp_path / "run"
+    with open_run(path) as run:
+        run.step(PROMPTS)(["a"])
+        made = run.step(before)(["b"])
+        run.step(after)(["c"])
+    with open_run(path) as run:
+        run.step(PROMPTS)(["a"])
+        assert open_step(path, "after") is not None
+        run.step(PROMPTS)(["changed"])
+        assert open_step(path, "after") is None
+        assert open_step(path, "last") is None
+        assert run.step(before)(["b"]).key == made.key
+        # The recipe wants no "last" any more.
+        run.is_complete()
+    found = open_step(path, "after")
+    assert found is not None
+    assert found.key == made.key
+    assert open_step(path, "last") is None
+
+
+def test_a_step_that_the_recipe_lacks_now_is_no_result_of_it(tmp_path: Path) -> None:
+    path, more = tmp_path / "run", Step.pure("more", prompts, version=1)
+    with open_run(path) as run:
+        run.step(PROMPTS)(["a"])
+        run.step(more)(["b"])
+    with open_run(path) as run:
+        run.step(PROMPTS)(["a"])
+        assert open_step(path, "more") is not None
+        run.is_complete()
+    assert open_step(path, "more") is None
+    assert not verify_run(path).faults
+
+
 def test_a_file_that_is_not_there_is_said_with_its_path(tmp_path: Path) -> None:
     with (
         open_run(tmp_path / "run") as run,
@@ -271,6 +308,7 @@ from collections.abc import Iterator
 from feldspar.records import Prompt
 from feldspar.runs import Run
 from feldspar.steps import Step, Workspace
+from feldspar.verify import verify_run
 
 def some(workspace: Workspace, texts: list[str], *, limit: int = 2) -> Iterator[Prompt]:
     yield from ()

@@ -49,7 +49,7 @@ def compare(
         typer.echo(_as_json(found, advice))
         return
     for one, other, comparisons in found:
-        _print(one, other, comparisons)
+        print_changes(one, other, comparisons)
     if after is None:
         _print_advice(read_advice(path))
     _print_published([scored for pair in reversed(pairs) for scored in pair])
@@ -130,35 +130,29 @@ def _print_advice(advice: list[LeafAdvice]) -> None:
     print_table(Console(), table)
 
 
-def _print(first: Scored, second: Scored, found: list[Comparison]) -> None:
+def print_changes(first: Scored, second: Scored, found: list[Comparison]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    by_exam: dict[str, dict[str, Comparison]] = {}
-    for comparison in found:
-        if ": " not in comparison.exam:
-            column = comparison.metric if comparison.metric == "log-likelihood" else "score"
-            by_exam.setdefault(comparison.exam, {})[column] = comparison
     table = Table(
         title=escaped(f"{second.name} less {first.name}"), title_justify="left", box=box.SIMPLE
     )
     # Of a narrow screen the figures come first.
     table.add_column("exam", overflow="fold")
     table.add_column("items", justify="right", no_wrap=True)
-    for name in ("right, or score", "log-likelihood"):
-        table.add_column(name, no_wrap=True)
-    for exam, columns in by_exam.items():
-        num_pairs = max(comparison.difference.num_pairs for comparison in columns.values())
-        cells = [_cell(columns.get(column)) for column in ("score", "log-likelihood")]
-        table.add_row(escaped(exam), str(num_pairs), *cells)
+    table.add_column("difference", no_wrap=True)
+    table.add_column("of", overflow="fold")
+    for comparison in sorted(found, key=lambda one: one.metric == "log-likelihood"):
+        if ": " not in comparison.exam:
+            measure = "share right" if comparison.metric == "accuracy" else comparison.metric
+            num_pairs = str(comparison.difference.num_pairs)
+            table.add_row(escaped(comparison.exam), num_pairs, _cell(comparison), escaped(measure))
     table.caption = "paired, 95 % intervals; ~ and dim: not distinguishable from noise"
     print_table(Console(), table)
 
 
-def _cell(comparison: Comparison | None) -> str:
-    if comparison is None:
-        return "-"
+def _cell(comparison: Comparison) -> str:
     low, high = comparison.difference.interval
     text = f"{comparison.difference.value:+.2f} ({low:+.2f}, {high:+.2f})"
     return text if comparison.difference.is_beyond_noise else f"[dim]{text} ~[/dim]"

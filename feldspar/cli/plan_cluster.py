@@ -104,10 +104,11 @@ def _bill_table(made: ClusterPlan) -> Table:
 
 
 def _copies_table(made: ClusterPlan) -> Table:
-    table = figures_table("To write in the recipe", "table", "replicas", "gpus_each")
+    columns = ("table", "replicas", "gpus_each", "nodes_each")
+    table = figures_table("To write in the recipe", *columns)
     for copies in made.copies:
-        name = escaped(f"[{copies.table}]")
-        table.add_row(name, str(copies.replicas), str(copies.gpus_each))
+        figures = (copies.replicas, copies.gpus_each, copies.nodes_each)
+        table.add_row(escaped(f"[{copies.table}]"), *map(str, figures))
     return table
 
 

@@ -71,6 +71,7 @@ def _run_here(wanted: _Wanted, num_processes: int) -> None:
     from feldspar.flow import run_recipe
     from feldspar.reviews import read_honoured
     from feldspar.runs import claim_run
+    from feldspar.views.changes import is_control
     from feldspar.views.merges import read_merges
     from feldspar.views.run_files import RunFiles
 
@@ -107,7 +108,7 @@ def _run_here(wanted: _Wanted, num_processes: int) -> None:
     if scores is not None:
         found = list(scores)
         left_out = [phase.name for phase in recipe.train.phase[:-1]]
-        left_out += [s.checkpoint for s in found if s.checkpoint.startswith("control-")]
+        left_out += [s.checkpoint for s in found if is_control(s.checkpoint)]
         for table in [*map(merge_table, read_merges(path)), *score_tables(found, left_out)]:
             print_table(console, table)
         console.print(escaped(f"report: {path / 'report.html'}"), soft_wrap=True)

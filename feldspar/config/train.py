@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -49,6 +50,10 @@ class ReplayConfig(Part):
 LEARNED_AND_KEPT = "learned-and-kept"
 SELECT = ("exams", LEARNED_AND_KEPT, "log-likelihood", "last")
 """Ways to choose a phase's checkpoint, beside the benchmarks."""
+
+
+_TAKEN_NAMES = re.compile(r"base|merged|sft|(?:round|control)-\d+|.*[/\\].*", re.DOTALL)
+"""Scores, answers and folders of checkpoints are found by their name."""
 
 
 class PhaseConfig(Part):
@@ -244,6 +249,11 @@ class TrainConfig(Part):
     def _phases_refer_backwards(self) -> TrainConfig:
         seen: set[str] = set()
         for phase in self.phase:
+            if _TAKEN_NAMES.fullmatch(phase.name):
+                raise ValueError(
+                    f"a phase called {phase.name!r}: base, merged, sft, round-N and control-N name "
+                    "other checkpoints, and a name holds no slash; take another"
+                )
             if phase.name in seen:
                 raise ValueError(f"two phases are called {phase.name!r}")
             for replay in phase.replay:

@@ -105,12 +105,19 @@ def scores_without(
     by_exam: defaultdict[str, set[str]] = defaultdict(set)
     for one in touched:
         by_exam[one.exam].add(one.item)
-    kept = [i for i in exams if i.exam in by_exam and i.id not in by_exam[i.exam]]
-    reported = [item for item in kept if item.use == "report"]
+    reported = [item for item in exams if item.use == "report"]
+    untouched = [item for item in reported if item.id not in by_exam.get(item.exam, ())]
     for name, path in answers_paths(scores).items():
         answers = list(read_rows(path, Answer))
-        found = scores_of(name, reported, answers, num_resamples=num_resamples, seed=seed)
-        yield from (_renamed(score) for score in found if not score.leaf)
+        whole, less = (
+            scores_of(name, items, answers, num_resamples=num_resamples, seed=seed)
+            for items in (reported, untouched)
+        )
+        sizes = {(score.exam, score.metric): score.num_items for score in whole if not score.leaf}
+        for score in less:
+            # Of what lost no item, and of groups of it, there is nothing to say.
+            if not score.leaf and score.num_items < sizes[score.exam, score.metric]:
+                yield _renamed(score)
     for rows in published:
         for score in rows:
             exam = EXAM if score.exam == KEPT else score.exam
@@ -118,7 +125,7 @@ def scores_without(
                 yield from _published_without(score, by_exam[exam], num_resamples, seed)
 
 
-UNTOUCHED_STEP = Step.pure("untouched", scores_without, version=2)
+UNTOUCHED_STEP = Step.pure("untouched", scores_without, version=3)
 
 
 class _Index:

@@ -125,7 +125,12 @@ def with_passages(
             context = "\n\n".join([*numbered, *([item.context] if item.context else [])])
             # As an exam of its own, and not again in the figures of all leaves.
             yield replace(
-                item, id=f"{item.id} {way}", exam=way, context=context or None, origin="file"
+                item,
+                id=f"{item.id} {way}",
+                exam=way,
+                context=context or None,
+                origin="file",
+                is_retention=False,
             )
 
 
@@ -174,7 +179,8 @@ def read_advice(run_path: Path) -> list[LeafAdvice]:
         return []
     groups = {"": list(leaf_of)}
     for item, leaf in leaf_of.items():
-        groups.setdefault(leaf, []).append(item)
+        if leaf:
+            groups.setdefault(leaf, []).append(item)
     seed, count = config.seed, config.evaluate.num_resamples
     return [
         _advice(leaf, items, right, (base, others[-1]), (count, seed))

@@ -114,7 +114,8 @@ def _figures(
     one: Measured, first: Measured | None, best: Measured, *, is_on_front: bool
 ) -> ArmFigures:
     both = [key for key in best.learned if key in one.learned]
-    values = [one.learned[key] for key in both]
+    # An item's seeds are one item.
+    mine, of_best = (_by_item({k: of.learned[k] for k in both}) for of in (one, best))
     return ArmFigures(
         name=one.arm.name,
         settings=one.arm.settings,
@@ -125,7 +126,7 @@ def _figures(
         exams={exam: _pooled(values) for exam, values in one.exams.items()},
         learned_to_first=_paired(first.learned, one.learned) if first else None,
         kept_to_first=_paired(first.kept, one.kept) if first else None,
-        has_learned_as_much=bool(both) and is_as_good(values, [best.learned[k] for k in both]),
+        has_learned_as_much=bool(both) and is_as_good(mine, of_best),
         is_on_front=is_on_front,
         trained_tokens=one.trained_tokens,
         seconds=one.seconds,
@@ -168,6 +169,14 @@ def _paired(before: Values, after: Values) -> Difference | None:
     means = [(fmean(b for b, _ in p), fmean(a for _, a in p)) for p in pairs.values()]
     first, second = zip(*means, strict=True)
     return paired_difference(first, second, NUM_RESAMPLES, 0)
+
+
+def _by_item(values: Values) -> list[float]:
+    """The mean of each item's seeds, in the items' order."""
+    of_items: defaultdict[str, list[float]] = defaultdict(list)
+    for (_, item), value in values.items():
+        of_items[item].append(value)
+    return [fmean(of_items[item]) for item in sorted(of_items)]
 
 
 def _mean(values: Values) -> float:

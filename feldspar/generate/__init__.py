@@ -8,7 +8,7 @@ from feldspar.generate.calibrate import (
     reliability,
 )
 from feldspar.generate.draft import Draft, Rejected, SampleRequest
-from feldspar.generate.estimate import estimate, expected_samples, expected_tokens
+from feldspar.generate.estimate import estimate, expected_samples, expected_texts, expected_tokens
 from feldspar.generate.exams import LEAF_EXAMS_STEP, make_exams
 from feldspar.generate.export import Exported, export_samples
 from feldspar.generate.funnel import FUNNEL_FILE, Example, Funnel, LeafFunnel, Reason, read_funnel
@@ -58,6 +58,7 @@ __all__ = [
     "check_floor",
     "estimate",
     "expected_samples",
+    "expected_texts",
     "expected_tokens",
     "export_samples",
     "foresee_volume",

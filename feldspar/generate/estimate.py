@@ -79,6 +79,19 @@ def expected_samples(
     return counts
 
 
+def expected_texts(
+    leaves: Iterable[Leaf], config: GenerateConfig, seed: int = 1
+) -> Counter[Branch]:
+    """Of those samples the ones that are texts: passages, what is written of them, and focal
+    texts."""
+    counts: Counter[Branch] = Counter()
+    for leaf in leaves:
+        for wanted, times in counted_requests(leaf, config, seed):
+            if wanted.kind in ("document", "focal"):
+                counts[leaf.branch] += wanted.count * times
+    return counts
+
+
 def expected_tokens(
     leaves: Iterable[Leaf], config: GenerateConfig, seed: int = 1
 ) -> Counter[Branch]:

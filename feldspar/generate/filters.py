@@ -192,12 +192,11 @@ class Filters:
 
     def reason_against(self, sample: Sample, leaf: Leaf) -> str | None:
         """Why a judged sample is thrown away, or None."""
-        reason = self._unfit(sample, leaf)
-        if reason is not None:
-            return reason
-        if self._config.duplicates:
+        reason = self._unfit(sample, leaf) or self._decontaminator.find_item(sample)
+        # Last: what is found distinct is remembered, so it must be kept.
+        if reason is None and self._config.duplicates:
             reason = self._find_neighbour(sample, leaf)
-        return reason or self._decontaminator.find_item(sample)
+        return reason
 
     def _unfit(self, sample: Sample, leaf: Leaf) -> str | None:
         """Why a sample has not the form that is wanted, whatever else there is."""

@@ -15,6 +15,8 @@ MAX_RESULT_WORDS = 3
 """Longest result of a worked answer."""
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[\u3002\uff01\uff1f])|\n+")
+# A colon within 10:30, 1:50 or an address is a part of what it stands in.
+_SIGN = re.compile(r"[=\uff1d]|:(?=\s)|(?<!\d)\uff1a|\uff1a(?!\d)")
 _LAST_LINK = re.compile(
     r"(?P<head>.*)\b(?P<link>is|are|was|were|equals|in|at|as|a|an|the|to|from)\s+(?P<end>.*)",
     re.IGNORECASE | re.DOTALL,
@@ -69,10 +71,9 @@ def accepted_final(question: str, answer: str, branch: Branch) -> str | None:
 
 def _end_of(sentence: str, question: str) -> str:
     bare = sentence.strip().rstrip(_END_MARKS).strip()
-    for sign in ("=", ":", "\uff1d", "\uff1a"):
-        _, found, end = bare.rpartition(sign)
-        if found and end.strip():
-            return end.strip()
+    signs = [m.end() for m in _SIGN.finditer(bare)]
+    if signs and (end := bare[signs[-1] :].strip()):
+        return end
     if language_of(sentence) == "CJK":
         return _end_in_japanese(bare, question)
     link, neutral_head, negation = _LAST_LINK, _NEUTRAL_HEAD, _NEGATION

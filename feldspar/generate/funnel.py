@@ -149,8 +149,9 @@ class Tally:
 
         Takes from `unread` the replies that are about these samples.
         """
-        self.asked += request.count
-        missing = request.count - len(samples)
+        # A pipeline of the user's own may give more than it was asked for.
+        self.asked += max(request.count, len(samples))
+        missing = max(0, request.count - len(samples))
         for sample in samples:
             if self.coverage is not None:
                 self.coverage.add(sample)

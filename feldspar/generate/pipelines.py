@@ -71,7 +71,7 @@ def planned_calls(request: SampleRequest, config: GenerateConfig) -> Iterator[Pl
     elif request.kind == "focal":
         yield PlannedCall("focal-text", count)
         criteria = ("faithful",)
-        if "pair" not in config.knowledge.kinds:
+        if not {"pair", "retrieval"}.intersection(config.knowledge.kinds):
             yield PlannedCall("knowledge-pairs", 1, count)
             criteria = ("faithful", "relevant", "faithful")
     elif request.leaf.branch == "knowledge":

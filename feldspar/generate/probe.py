@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from feldspar.config import GenerateConfig
+from feldspar.generate.borrowed import gather_borrowed
 from feldspar.generate.in_order import run_stream
 from feldspar.generate.pipelines import open_pipelines
 from feldspar.generate.requests import sample_requests
@@ -37,7 +38,8 @@ def probe(
     No calls: all that the budget covers is in the journal. Raises TeacherError.
     """
     pipelines = open_pipelines(teacher, judge, config)
-    of_leaves = [sample_requests(leaf, config, seed) for leaf in leaves]
+    borrowed = gather_borrowed(leaves, config, seed)
+    of_leaves = [sample_requests(leaf, config, seed, borrowed) for leaf in leaves]
     # One of each leaf in turn, so that few calls see every kind of leaf.
     turns = itertools.zip_longest(*of_leaves)
     requests = (request for turn in turns for request in turn if request is not None)

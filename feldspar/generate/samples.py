@@ -102,7 +102,7 @@ def generate_samples(
         )
 
 
-SAMPLES_STEP = Step("samples", generate_samples, version=3)
+SAMPLES_STEP = Step("samples", generate_samples, version=4)
 
 
 class _Making(NamedTuple):
@@ -259,7 +259,8 @@ def max_requests(writers: Writers) -> int:
     """Calls for new samples to have under way just now."""
     teacher = writers.teacher
     config = teacher.config
-    most = config.concurrency or config.num_servers * config.max_concurrency // REQUESTS_PER_CALL
+    by_servers = config.num_servers * config.max_concurrency // REQUESTS_PER_CALL
+    most = config.concurrency or max(1, by_servers)
     # What a cap leaves unfinished is paid for nothing, so with one less is begun ahead.
     factor = 1 if writers.config.budget.is_capped else REQUESTS_PER_CALL
     return factor * min(teacher.concurrency, most)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from feldspar.config import GenerateConfig
-from feldspar.generate.estimate import estimate, expected_samples, expected_tokens
+from feldspar.generate.estimate import estimate, expected_samples, expected_texts, expected_tokens
 from feldspar.records import BRANCHES, Branch, Chunk, Estimate, Leaf, Seed
 
 _QUESTION = "What would somebody who wants to know this ask of it?".ljust(80, "?")
@@ -20,6 +20,8 @@ class Volume(NamedTuple):
     """Samples to be written, as far as they can be estimated without a taxonomy."""
 
     samples: dict[Branch, int]
+    texts: dict[Branch, int]
+    """Of the samples."""
     tokens: int
     """Of all samples together."""
     estimates: list[Estimate]
@@ -32,6 +34,7 @@ def foresee_volume(wanted: Mapping[Branch, int], config: GenerateConfig, seed: i
     Seeds of 20 and 75 tokens, and passages of 400.
     """
     stages: dict[str, Estimate] = {}
+    texts: dict[Branch, int] = {}
     tokens = 0.0
     for branch in BRANCHES:
         leaves = [_leaf(branch)]
@@ -39,11 +42,13 @@ def foresee_volume(wanted: Mapping[Branch, int], config: GenerateConfig, seed: i
         if not wanted.get(branch) or not num_samples:
             continue
         times = wanted[branch] / num_samples
+        texts[branch] = round(times * expected_texts(leaves, config, seed)[branch])
         tokens += times * expected_tokens(leaves, config, seed)[branch]
         for one in estimate(leaves, config, seed):
             if one.step == "samples":
                 stages[one.stage] = _sum([*filter(None, [stages.get(one.stage)])], one, times)
-    return Volume({b: wanted.get(b, 0) for b in BRANCHES}, round(tokens), list(stages.values()))
+    samples = {branch: wanted.get(branch, 0) for branch in BRANCHES}
+    return Volume(samples, texts, round(tokens), list(stages.values()))
 
 
 def _sum(before: Sequence[Estimate], more: Estimate, times: float) -> Estimate:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from feldspar.errors import RunError
 from feldspar.files import whole_folder
+from feldspar.mix.phases import is_replayed
 from feldspar.records import Conversation, Phase, Source
 from feldspar.runs import read_rows
 from feldspar.stored import damaged
@@ -75,7 +76,7 @@ def _export(phase: Phase, folder: Path, file: str, seed: int, form: Format) -> E
         seed=seed,
     )
     counts: Counter[str] = Counter()
-    replayed = {s.name for s in phase.sources if s.fraction is not None or s.share is not None}
+    replayed = {source.name for source in phase.sources if is_replayed(source)}
     with write_table(folder / file, COLUMNS, form) as write:
         for place, source in enumerate(phase.sources):
             drawn = Counter(schedule.rows_of(place, epoch=0).tolist())

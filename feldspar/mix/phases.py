@@ -20,7 +20,16 @@ from feldspar.errors import RecipeError
 from feldspar.files import write_text_whole
 from feldspar.mix.files import BadRow, read_file
 from feldspar.mix.rows import Split, SplitWriter
-from feldspar.records import SHOWN_KINDS, Branch, Conversation, Message, Phase, Sample, user_turn
+from feldspar.records import (
+    SHOWN_KINDS,
+    Branch,
+    Conversation,
+    Message,
+    Phase,
+    Sample,
+    Source,
+    user_turn,
+)
 from feldspar.steps import Step, Workspace
 from feldspar.tokens.count import TokenCounter
 
@@ -90,6 +99,12 @@ def mix_phases(
 
 
 PHASES_STEP = Step("phases", mix_phases, version=2)
+
+
+def is_replayed(source: Source) -> bool:
+    """Whether a phase draws it again, and not for itself: its own texts are a share as well."""
+    is_drawn = source.fraction is not None or source.share is not None
+    return is_drawn and source.name != DOCUMENTS
 
 
 def warnings(config: MixConfig, phases: Sequence[PhaseConfig]) -> list[str]:

@@ -25,6 +25,8 @@ class Copies:
     table: str
     replicas: int
     gpus_each: int
+    """On each of its nodes."""
+    nodes_each: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +76,7 @@ def serving_flops(size: ModelSizeConfig, num_tokens: float) -> float:
 
 
 def _scaled(job: GpuJob, mfu_factor: float) -> GpuJob:
-    return replace(job, gpu_hours=job.gpu_hours / mfu_factor)
+    return job if job.is_measured else replace(job, gpu_hours=job.gpu_hours / mfu_factor)
 
 
 _TABLES = {
@@ -83,6 +85,7 @@ _TABLES = {
     "policy": "prefer.policy_server",
     "aligned": "prefer.aligned_server",
     "base": "prefer.base_server",
+    "reward model": "prefer.reward_model_server",
 }
 
 
@@ -91,7 +94,13 @@ def _copies(timetable: Timetable) -> Iterator[Copies]:
         of_role = [turn for turn in timetable.turns if turn.role == role]
         if of_role:
             most = max(of_role, key=lambda turn: turn.gpu_hours)
-            yield Copies(table=table, replicas=most.num_replicas, gpus_each=most.gpus_each)
+            per_node = timetable.cluster.gpus_per_node
+            yield Copies(
+                table=table,
+                replicas=most.num_replicas,
+                gpus_each=min(most.gpus_each, per_node),
+                nodes_each=max(1, most.gpus_each // per_node),
+            )
 
 
 class _Work:
@@ -166,7 +175,8 @@ class _Work:
         rate = self.made.rate
         if role == "teacher" and rate is not None:
             seconds = written / (rate.tokens_per_second / config.num_servers)
-            return GpuJob(part=part, role=role, gpu_hours=seconds / 3600 * each, gpus_each=each)
+            hours = seconds / 3600 * each
+            return GpuJob(part=part, role=role, gpu_hours=hours, gpus_each=each, is_measured=True)
         hours = self._hours(size, read, written)
         return GpuJob(part=part, role=role, gpu_hours=hours, gpus_each=each)
 

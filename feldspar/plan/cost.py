@@ -48,13 +48,16 @@ class PhasePlan:
         return self.steps_per_epoch * self.num_epochs
 
 
+STATED = "stated"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rate:
     """How fast the teacher writes, or the student trains, and how that is known."""
 
     tokens_per_second: float
     known_by: str
-    """`stated`, or the probe in words."""
+    """`STATED`, or the probe in words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +140,7 @@ def make_plan(recipe: Recipe, given: Given) -> Plan:
         machine=given.machine,
         memory=tuple(given.memory),
         rate=given.rate,
-        teacher_hours=_teacher_hours(calls, given.rate),
+        teacher_hours=_teacher_hours(calls, given.rate, recipe),
         training_hours=training_hours,
         preference_hours=preference_hours,
         training_rate=given.training_rate,
@@ -200,10 +203,17 @@ def _call_plan(estimate: Estimate, recipe: Recipe) -> CallPlan:
     )
 
 
-def _teacher_hours(calls: Sequence[CallPlan], rate: Rate | None) -> float | None:
+def _teacher_hours(calls: Sequence[CallPlan], rate: Rate | None, recipe: Recipe) -> float | None:
+    """Of what the rate is of: the teacher's own calls as stated, the judge's too as probed."""
     if rate is None:
         return None
-    return sum(call.completion_tokens for call in calls) / rate.tokens_per_second / 3600
+    roles = {"teacher"} if rate.known_by == STATED else {"teacher", "judge"}
+    written = sum(
+        call.completion_tokens
+        for call in calls
+        if who_is_asked(call.step, call.is_judge, recipe).role in roles
+    )
+    return written / rate.tokens_per_second / 3600
 
 
 def _timed(phase: PhasePlan, recipe: Recipe, given: Given) -> PhasePlan:

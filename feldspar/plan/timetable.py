@@ -27,6 +27,8 @@ class GpuJob:
     `training`."""
     gpu_hours: float
     """Of computing; the start comes on top."""
+    is_measured: bool = False
+    """By a stated or measured rate, and not by operations."""
     gpus_each: int = 1
     """GPUs of one replica; over a node's, whole nodes."""
     max_replicas: int | None = None

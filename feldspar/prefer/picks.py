@@ -76,11 +76,10 @@ def survey(candidates: Iterable[Candidate], method: PreferenceMethod, seed: int)
         distinct += len({candidate.text for candidate in drawn}) / len(drawn)
         if is_all_equal(drawn):
             num_equal += 1
-        elif ended:
-            key = f"{seed} {prompt}"
+        elif ended and (rows := method.rows(ended, f"{seed} {prompt}")).tuned:
             best.append(best_of(ended))
-            at_random.append(any_of(ended, key))
-            picks.append(method.rows(ended, key))
+            at_random.append(any_of(ended, f"{seed} {prompt}"))
+            picks.append(rows)
     figures = Figures(
         best_reward=_mean([c.reward for c in best]),
         random_reward=_mean([c.reward for c in at_random]),

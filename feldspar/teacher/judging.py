@@ -25,23 +25,16 @@ _VERDICT_END = (
     r"(?![ \t]*(?:/|\||,?[ \t]*or\b|and\b)[ \t]*(?:yes|no)\b)"
     r"(?=\s*(?:$|[.,;:!()\[\]{}\"'-]|because\b))"
 )
-_LABELLED_VERDICT = re.compile(
-    rf"\b(?:verdict|judge?ment|decision|answer){_LINK}?[\s\"'(\[]*{_VERDICT}"
-    rf"{_VERDICT_END}",
-    re.IGNORECASE | re.MULTILINE,
-)
+_VERDICT_LABELS = ("verdict", "judge?ment|decision|answer")
+"""The second only without the first: an explanation may speak of the answer "No"."""
 _OPENING_VERDICT = re.compile(rf"[\"'(\[]*{_VERDICT}{_VERDICT_END}", re.IGNORECASE | re.MULTILINE)
 _LONE_VERDICT = re.compile(rf"\W*{_VERDICT}\W*", re.IGNORECASE)
 
 _NUMBER = r"(?P<value>[0-9]+(?:\.[0-9]+)?)(?:\s*(?:/|out of|of)\s*(?P<top>[0-9]+(?:\.[0-9]+)?))?"
 # "1, 2, or 3" repeats the question, and "2-3" does not choose.
 _NUMBER_END = r"(?![0-9.]*[0-9])(?![ \t]*(?:,|,?[ \t]*or\b|/|-|to\b|and\b)[ \t]*[0-9])(?![ \t]*%)"
-_LABELLED_NUMBER = re.compile(
-    rf"\b(?:rating|score|grade){_LINK}?[\s\"'(\[]*{_NUMBER}{_NUMBER_END}",
-    re.IGNORECASE,
-)
+_NUMBER_LABELS = ("rating", "score|grade")
 _LONE_NUMBER = re.compile(rf"[\s\"'(\[]*{_NUMBER}[\s\"')\].!]*", re.IGNORECASE)
-_LABEL = re.compile(rf"\b(?:rating|score|grade){_LINK}", re.IGNORECASE)
 _EXPLANATION = re.compile(
     r"\s*explanation\s*:\s*(?P<text>.*?)\s*(?=^\W*(?:verdict|rating|(?:total\s+)?score)\b|\Z)",
     re.IGNORECASE | re.DOTALL | re.MULTILINE,
@@ -68,7 +61,8 @@ def parse_verdict(text: str) -> bool | None:
     "Yes", "YES.", "Explanation: ...\\n**Verdict:** NO" and "No, because ..." are verdicts.
     """
     text = _plain(text)
-    found = {m["value"].lower() for m in _LABELLED_VERDICT.finditer(text)}
+    labelled, _ = _labelled(_VERDICT_LABELS, _VERDICT + _VERDICT_END, text)
+    found = {m["value"].lower() for m in labelled}
     if not found:
         lines = [line for line in text.splitlines() if line.strip()]
         lone = [m for line in lines[:1] + lines[-1:] if (m := _LONE_VERDICT.fullmatch(line))]
@@ -83,8 +77,8 @@ def parse_rating(text: str) -> int | None:
     "Rating: 3", "Total Score: 2", "2/3", and "**Rating:** 3" are ratings; "4" and "2.5" are not.
     """
     text = _plain(text)
-    found = list(_LABELLED_NUMBER.finditer(text))
-    if not found and not _LABEL.search(text):
+    found, has_label = _labelled(_NUMBER_LABELS, _NUMBER + _NUMBER_END, text)
+    if not has_label:
         lines = [line for line in text.splitlines() if line.strip()]
         found = [m for line in lines[:1] + lines[-1:] if (m := _LONE_NUMBER.fullmatch(line))]
     values = {float(match["value"]) for match in found}
@@ -92,6 +86,16 @@ def parse_rating(text: str) -> int | None:
         return None
     value = values.pop()
     return int(value) if value in (1, 2, 3) else None
+
+
+def _labelled(labels: Sequence[str], value: str, text: str) -> tuple[list[re.Match[str]], bool]:
+    """Values behind the first of the labels that the text has, and whether it has one."""
+    for label in labels:
+        pattern = rf"\b(?:{label}){_LINK}?[\s\"'(\[]*{value}"
+        found = list(re.finditer(pattern, text, re.IGNORECASE | re.MULTILINE))
+        if found or re.search(rf"\b(?:{label}){_LINK}", text, re.IGNORECASE):
+            return found, True
+    return [], False
 
 
 VERDICT: Form[bool] = Form(parse_verdict, "Verdict: YES or Verdict: NO")

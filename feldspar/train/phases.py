@@ -327,6 +327,8 @@ class _Trial:
         path = step_folder(self.folder, chosen.step)
         end = Checkpoint(path=str(path), digest=chosen.digest, phase=self.phase, step=chosen.step)
         before, after = (to_values(kept.values(c)) for c in (self._start_checkpoint, end))
+        if not before:
+            return None
         return paired_difference(before, after, NUM_RESAMPLES, seed=0)
 
     def _candidates(self) -> list[PhaseCandidate]:

@@ -3,6 +3,7 @@ checkpoint to the next, counted, and a few of them as text."""
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,12 +11,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+from feldspar.prefer.release import SFT
 from feldspar.records import Answer, ExamItem
 from feldspar.runs import read_rows
 from feldspar.stats.intervals import Difference, paired_shares_interval
 
 MAX_CHANGES_PER_EXAM = 4
 LEAVES, CHOICES = "leaf exams", "choice exams"
+_ROUND, _CONTROL = re.compile(r"round-(\d+)"), re.compile(r"control-\d+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,17 +112,17 @@ def find_turns(
     *,
     max_per_exam: int | None = MAX_CHANGES_PER_EXAM,
 ) -> tuple[CheckpointChanges, ...]:
-    """Each phase against the one before; where there are several, also the last against the first.
+    """Each phase, then each preference round, against the one before; where there are several, also
+    the result, which is named last, against the first.
 
     `folder` is that of the answers; controls are passed over, since nothing starts from them.
     `exam_of` names the row an item counts in; `max_per_exam` bounds the answers given as text.
     """
-    named = [name for name in checkpoints if not name.startswith("control")]
-    steps = list(pairwise(named))
-    if len(steps) > 1:
-        steps.append((named[0], named[-1]))
+    steps = list(pairwise(_in_order_made(checkpoints)))
+    if len(checkpoints) > 1 and (whole := (checkpoints[0], checkpoints[-1])) not in steps:
+        steps.append(whole)
     items = list(items)
-    said = {name: _answers(folder, name) for name in named}
+    said = {name: _answers(folder, name) for name in {name for step in steps for name in step}}
     exams = {item.id: exam_of(item) for item in items}
     return tuple(
         turn_between(
@@ -131,6 +134,21 @@ def find_turns(
         )
         for before, after in steps
     )
+
+
+def _in_order_made(checkpoints: Sequence[str]) -> list[str]:
+    """Rounds by their number: the run names the released one last. Without the start, which is
+    called `sft` where it is released again."""
+    rounds = sorted(
+        (int(number[1]), name) for name in checkpoints if (number := _ROUND.fullmatch(name))
+    )
+    others = [n for n in checkpoints if not (_ROUND.fullmatch(n) or is_control(n) or n == SFT)]
+    return [*others, *(name for _, name in rounds)]
+
+
+def is_control(checkpoint: str) -> bool:
+    """Whether it was tuned on a random pick: nothing starts from it."""
+    return _CONTROL.fullmatch(checkpoint) is not None
 
 
 def turn_between(

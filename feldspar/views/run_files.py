@@ -74,6 +74,8 @@ class RoundFigures:
     held_out_after: float
     change_low: float
     change_high: float
+    withheld: str = ""
+    """Why it may not be released; empty where it may."""
     held_out_control: float | None = None
     scores: dict[str, list[Score]] = field(default_factory=dict)
     domains: dict[str, int] = field(default_factory=dict)

@@ -10,7 +10,8 @@ from statistics import fmean
 
 from markupsafe import Markup
 
-from feldspar.records import Phase, PhaseTraining
+from feldspar.mix.phases import is_replayed
+from feldspar.records import Phase, PhaseTraining, Source
 from feldspar.train.select import Selection
 from feldspar.views.charts import Row, bars, curves, intervals
 from feldspar.views.merges import ShownMerge, show_merges
@@ -81,7 +82,7 @@ def _phase(
         SourceSeen(
             name=source.name,
             num_rows=source.num_samples,
-            planned=_planned(source.fraction, source.share),
+            planned=_planned(source),
             num_seen=seen[source.name],
             share_seen=seen[source.name] / total if total else None,
         )
@@ -97,11 +98,12 @@ def _phase(
     )
 
 
-def _planned(fraction: float | None, share: float | None) -> str:
-    if share is not None:
-        return f"replay: {share:.0%} of the phase"
-    if fraction is not None:
-        return f"replay: {fraction:.0%} of its rows each epoch"
+def _planned(source: Source) -> str:
+    if source.share is not None:
+        told = "replay" if is_replayed(source) else "its own texts"
+        return f"{told}: {source.share:.0%} of the phase"
+    if source.fraction is not None:
+        return f"replay: {source.fraction:.0%} of its rows each epoch"
     return "the phase's own"
 
 

@@ -9,13 +9,15 @@ from typing import Literal
 
 from feldspar.evaluate.general.scores import BEYOND_CHANCE, KEPT, TO_WRONG
 from feldspar.generate.funnel import LITTLE, LeafFunnel
+from feldspar.prefer.release import SFT
 from feldspar.records import Checkpoint, Score
 from feldspar.runs import DONE
 from feldspar.stats.intervals import FEWEST_TO_TELL, Difference
 from feldspar.teacher.budget import Spent
 from feldspar.views.changes import CheckpointChanges, ExamChange, find_turns
 from feldspar.views.links import ViewPlace
-from feldspar.views.run_files import RunFiles
+from feldspar.views.merges import read_merges
+from feldspar.views.run_files import RoundFigures, RunFiles
 from feldspar.views.sample_index import SampleSummary
 
 Mood = Literal["good", "bad", "unsure", "none"]
@@ -123,8 +125,11 @@ def _learned(overall: CheckpointChanges | None) -> VerdictLine:
 
 def _lost(run: RunFiles, overall: CheckpointChanges | None) -> VerdictLine:
     kept = overall.pooled(is_retention=True) if overall else None
+    general = _lost_of_general(run)
     if kept is None:
-        return _lost_of_general(run) or _lost_unmarked(overall)
+        return general or _lost_unmarked(overall)
+    if general is not None and general.mood == "bad":
+        return general
     d = kept.difference
     if d.is_beyond_noise and d.value < 0:
         sentence = f"Of what the base was to keep, the share right fell by {_points(d.value)}."
@@ -132,6 +137,9 @@ def _lost(run: RunFiles, overall: CheckpointChanges | None) -> VerdictLine:
     if d.is_beyond_noise:
         sentence = "Of what the base was to keep, even more is right."
         return _found("good", "Nothing", sentence, kept)
+    if general is None and d.num_pairs < FEWEST_TO_TELL:
+        sentence = f"{d.num_pairs} questions of what the base was to keep are too few to tell."
+        return _found("unsure", "Unclear", sentence, kept)
     sentence = "Of what the base was to keep, no loss stands out from noise."
     return _found("good", "Nothing that shows", sentence, kept)
 
@@ -191,19 +199,28 @@ def _released(run: RunFiles) -> Released | None:
     checkpoint = run.result
     if checkpoint is None:
         return None
-    for line in run.rounds:
-        if line.phase == checkpoint.phase:
-            reason = (
-                "of the preference rounds, its own answers have the highest mean reward on "
-                f"held-out prompts: {line.held_out_after:.2f}, {line.held_out_before:.2f} before "
-                f"it (change [{line.change_low:+.2f}, {line.change_high:+.2f}] nats"
-                f"{', within noise' if line.change_low <= 0 <= line.change_high else ''})"
-            )
-            return Released(checkpoint=checkpoint, reason=reason)
-    for chosen in run.selections:
-        if chosen.phase == checkpoint.phase:
-            return Released(checkpoint=checkpoint, reason=chosen.reason)
-    return Released(checkpoint=checkpoint, reason="the last checkpoint of the run")
+    reasons = {line.phase: _why_round(line, run) for line in run.rounds}
+    reasons |= {chosen.phase: chosen.reason for chosen in run.selections}
+    reasons |= {merged.phase: merged.reason for merged in read_merges(run.path)}
+    if run.rounds:
+        told = "; ".join(f"{line.phase}: {line.withheld}" for line in run.rounds if line.withheld)
+        reasons[SFT] = f"what preference tuning began with, since no round may be released ({told})"
+    reason = reasons.get(checkpoint.phase, "the last checkpoint of the run")
+    return Released(checkpoint=checkpoint, reason=reason)
+
+
+def _why_round(line: RoundFigures, run: RunFiles) -> str:
+    by = run.recipe.prefer.release if run.recipe.prefer else ("reward",)
+    marks = {"reward": "the mean reward of its own answers", "mt-bench": "MT-Bench"}
+    first = run.rounds[0]
+    told = f"{line.held_out_after:.2f}, {first.held_out_before:.2f} at the start"
+    if line is first:
+        noise = ", within noise" if line.change_low <= 0 <= line.change_high else ""
+        told += f" (change [{line.change_low:+.2f}, {line.change_high:+.2f}]{noise})"
+    return (
+        f"of the preference rounds that may be released, the best by {marks[by[0]]}; mean reward "
+        f"on held-out prompts {told}"
+    )
 
 
 def _taught(run: RunFiles, samples: SampleSummary | None) -> Taught:

@@ -91,7 +91,7 @@ def test_a_job_that_dies_says_that_the_same_command_goes_on(tmp_path: Path, clus
         slurm.run_as_job(["sleep", "60"], SlurmConfig(), False, tmp_path / "run")
 
 
-@pytest.mark.parametrize("meanwhile", ["", "kill() { command kill \"$@\"; sleep 0.5; }\n"])
+@pytest.mark.parametrize("meanwhile", ["", 'kill() { command kill "$@"; sleep 0.5; }\n'])
 def test_the_signal_before_the_end_reaches_the_run(tmp_path: Path, meanwhile: str) -> None:
     """Bash waits for the run to save its state, and tells the run's own exit code.
 

@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 from by_hand import do_step
 
+from feldspar.cli.compare import print_changes
 from feldspar.config import Recipe
 from feldspar.errors import RunError
-from feldspar.evaluate.comparing import compare_scored, open_scored
+from feldspar.evaluate.comparing import Scored, compare_scored, open_scored
 from feldspar.evaluate.examinee import file_name
+from feldspar.evaluate.scores import Comparison
 from feldspar.records import Answer, Checkpoint, ExamItem, Interval, Score
 from feldspar.runs import Run, write_rows
+from feldspar.stats.intervals import Difference
 from feldspar.steps import Workspace
 
 RECIPE = Recipe.model_validate({"taxonomy": {"path": "t"}, "student": {"base": "b"}})
@@ -96,3 +99,23 @@ def test_a_served_model_is_set_against_a_run_by_right_answers_alone(tmp_path: Pa
     assert [c.metric for c in both] == ["accuracy", "log-likelihood"]
     with pytest.raises(RunError, match="there are: skills, owner/model"):
         open_scored(path, "owner")
+
+
+def test_each_measure_of_an_exam_has_its_row(capsys: pytest.CaptureFixture[str]) -> None:
+    def compared(metric: str, value: float, num: int) -> Comparison:
+        interval = Interval(value - 0.01, value + 0.01)
+        return Comparison(exam="mine", metric=metric, difference=Difference(value, interval, num))
+
+    found = [
+        compared("log-likelihood", 0.7, 230),
+        compared("accuracy", 0.5, 200),
+        compared("judged right", -0.1, 30),
+    ]
+    one = Scored(name="a", items={}, answers=(), published=(), is_served=False)
+    print_changes(one, one, found)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if "mine" in line]
+    assert [row[:3] for row in rows] == [
+        ["mine", "200", "+0.50"],
+        ["mine", "30", "-0.10"],
+        ["mine", "230", "+0.70"],
+    ]

@@ -192,3 +192,28 @@ def test_a_served_model_is_compared_by_its_name_over_the_benchmarks(run: Path) -
     assert found.difference.value == pytest.approx(0.7)
     with pytest.raises(RunError, match=r"there are: base, skills, other/served-1\.5"):
         open_scored(run, "other")
+
+
+def test_leaves_without_a_touched_item_stay_in_the_figure_of_all(tmp_path: Path) -> None:
+    """Ten of a leaf are right, ten of another wrong, one of which training saw: 10 of 19."""
+    asked = [
+        replace(item(n, f"Who is number {n}?"), exam=f"leaf:{leaf}", leaf=leaf, branch="knowledge",
+                origin="generated")
+        for leaf, numbers in (("a", range(10)), ("b", range(10, 20))) for n in numbers
+    ]  # fmt: skip
+    path = tmp_path / "answers.jsonl.zst"
+    said = [
+        Answer(item=i.id, exam=i.exam, leaf=i.leaf, text="", is_right=i.leaf == "a",
+               log_likelihood=None)
+        for i in asked
+    ]  # fmt: skip
+    write_rows(path, said)
+    touched = [
+        Touched(item="12", exam="leaf:b", question="q", how="all its words", source="s", row="1")
+    ]
+    found = scores_without(
+        touched, asked, [score("skills", "leaf exams", 0.5, path)], [], num_resamples=50, seed=1
+    )
+    values = {s.exam: (round(s.value * s.num_items), s.num_items) for s in found}
+    assert values["leaf exams: untouched"] == (10, 19)
+    assert all(number == 19 for _, number in values.values())

@@ -140,6 +140,13 @@ def test_half_of_what_is_to_be_kept_chooses_and_is_not_reported(tmp_path):
     assert select_ids(retention=True) == apart
 
 
+def test_a_name_that_reads_as_a_part_of_an_exam_is_refused(tmp_path):
+    (tmp_path / "geo.jsonl").write_text(json.dumps({"question": "q", "answer": "a"}))
+    config = ExamConfig(name="Europe: capitals", path=str(tmp_path / "geo.jsonl"))
+    with pytest.raises(RecipeError, match="holds a colon and a space"):
+        all_exam_files([config])
+
+
 def test_two_exams_of_one_name_are_refused(tmp_path):
     """They would be one: in the step's key, in scores, and in who chooses."""
     for folder in ("a", "b"):

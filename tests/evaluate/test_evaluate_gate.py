@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from by_hand import do_step
+from by_hand import do_step, find_again
 from tiny_run import feldspar
 
 from feldspar.config import GateConfig, Recipe
@@ -99,6 +99,7 @@ def test_general_knowledge_is_to_be_kept(tmp_path: Path):
     after = [n < 7 or n in (20, 21) for n in range(40)]
     path = make_run(tmp_path / "runs" / "mine", answers(2, 36), answers(38, 34))
     with Run(path, RECIPE) as run:
+        find_again(run)
         do_step(run, "general", general({"base": base, "skills": after}))
     report = check_gate(path, GateConfig(kept=0.5, loss=0.2))
     kept, loss = report.checks

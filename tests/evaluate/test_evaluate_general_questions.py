@@ -5,7 +5,6 @@ from importlib.resources import files
 import pytest
 
 from feldspar.evaluate.contamination import NEAR_DUPLICATE
-from feldspar.evaluate.exams.match import is_right
 from feldspar.evaluate.general.questions import (
     GeneralItem,
     asked_half,
@@ -13,6 +12,7 @@ from feldspar.evaluate.general.questions import (
     halves,
     kinds,
 )
+from feldspar.text.match import is_right
 from feldspar.text.similarity import SimilarTexts
 from feldspar.text.words import normalise, numbers_and_names
 

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feldspar.evaluate.exams.match import is_right, normalise
 from feldspar.records import ExamItem
+from feldspar.text.match import is_right, normalise
 
 
 def item(*accepted, match="final"):
@@ -29,6 +29,10 @@ def item(*accepted, match="final"):
         ("\uff11\uff12", "12"),
         ("the operator is +", "+"),
         ("it sells 1,2,3", "1, 2, 3"),
+        ("It is written in **C++**.", "C++"),
+        ("blood group AB-.", "AB-"),
+        ("so x <= 5", "x \u2264 5"),
+        ("> Answer -> Tarn", "Tarn"),
     ],
 )
 def test_form_is_forgiven(text, accepted):
@@ -52,6 +56,13 @@ def test_form_is_forgiven(text, accepted):
         ("the operator is -", "+"),
         ("anything", "+"),
         ("\u0915\u093f", "\u0915\u0940"),
+        ("C#", "C++"),
+        ("It is written in C.", "C++"),
+        ("A-", "A+"),
+        ("O+", "O-"),
+        ("Na+", "Na-"),
+        ("x > 5", "x < 5"),
+        ("x <= 5", "x < 5"),
     ],
 )
 def test_value_is_not(text, accepted):

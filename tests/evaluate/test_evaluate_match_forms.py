@@ -1,7 +1,7 @@
 import pytest
 
-from feldspar.evaluate.exams.match import declines, is_right, knows_not
 from feldspar.records import ExamItem
+from feldspar.text.match import declines, is_right, knows_not
 
 
 def item(match, *accepted, question="?", wrong=()):
@@ -60,6 +60,13 @@ def test_the_first_number_that_is_new_counts(text, is_so):
         ("nineteen", "19"),
         ("1,000 meters", "1000"),
         ("thirty and one", "30"),
+        ("five hundred", "500"),
+        ("one hundred and twenty", "120"),
+        ("two million three hundred thousand and five", "2300005"),
+        ("3.5 million", "3500000"),
+        ("nineteen hundred", "1900"),
+        ("one hundred one hundred", "101"),
+        ("six and seven", "6"),
     ],
 )
 def test_numbers_may_be_words(text, number):

@@ -3,12 +3,14 @@
 import json
 import shutil
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from by_hand import do_step
 from tiny_run import RECIPE, feldspar, write_recipe
 
-from feldspar.config import RetrievalConfig
+from feldspar.config import Recipe, RetrievalConfig
 from feldspar.evaluate.retrieval import (
     ALONE,
     FOUND,
@@ -16,10 +18,13 @@ from feldspar.evaluate.retrieval import (
     WAYS,
     LeafAdvice,
     PassageIndex,
+    read_advice,
     with_passages,
 )
-from feldspar.records import Chunk, ExamItem, Interval, Leaf
+from feldspar.records import Answer, Chunk, ExamItem, Interval, Leaf, Score
+from feldspar.runs import Run, write_rows
 from feldspar.stats.intervals import Difference
+from feldspar.steps import Workspace
 
 TEXTS = (
     "The lighthouse of Velda was built in 1871.",
@@ -58,11 +63,13 @@ def test_only_reported_knowledge_that_can_be_right_or_wrong_is_asked() -> None:
         item("b", match="likelihood"),
         item("c", branch="foundational"),
         item("d"),
-        item("e", exam="mine", branch=None, leaf="", origin="file"),
+        item("e", exam="mine", branch=None, leaf="", origin="file", is_retention=True),
     ]
     config = RetrievalConfig(exams=("mine",))
     asked = Counter(i.question for i in with_passages([LEAF], items, config))
     assert asked == {"d": 3, "e": 3}
+    # An exam of what is to be kept is one of the three ways here, and not a group of its own.
+    assert not any(i.is_retention for i in with_passages([LEAF], items, config))
     assert not list(with_passages([], items, config))
 
 
@@ -109,3 +116,25 @@ def test_a_run_compares_teaching_with_retrieving(tmp_path: Path, tiny: Path, cac
     assert {leaf["leaf"].split("/")[0] for leaf in leaves} == {"knowledge"}
     text = feldspar("compare", "tiny", "--runs", str(runs), cwd=tmp_path, cache=cache).stdout
     assert "Teach or retrieve" in text
+
+
+def test_items_of_no_leaf_count_once_among_all(tmp_path: Path) -> None:
+    asked = [item("a1"), item("b2"), item("m3", exam="mine", leaf="", branch=None, origin="file")]
+    ways = list(with_passages([LEAF], asked, RetrievalConfig(exams=("mine",))))
+
+    def scores(workspace: Workspace) -> Iterator[Score]:
+        for name in ("base", "skills"):
+            path = workspace.folder / f"{name}.jsonl.zst"
+            said = [
+                Answer(item=i.id, exam=i.exam, leaf=i.leaf, text="", is_right=name != "base",
+                       log_likelihood=None)
+                for i in ways
+            ]  # fmt: skip
+            write_rows(path, said)
+            yield Score(checkpoint=name, exam=ALONE, metric="accuracy", value=0,
+                        interval=Interval(0, 1), num_items=3, answers_path=str(path))  # fmt: skip
+
+    recipe = Recipe.model_validate({"taxonomy": {"path": "t"}, "student": {"base": "b"}})
+    with Run(tmp_path / "run", recipe) as run:
+        do_step(run, "retrieval", scores)
+    assert [(row.leaf, row.num_items) for row in read_advice(run.path)] == [("", 3), (LEAF.path, 2)]

@@ -1,7 +1,10 @@
 import math
+from pathlib import Path
+from statistics import fmean
 
 import pytest
 
+from feldspar.evaluate.benchmarks.scores import BenchmarkItem, TaskResult, benchmark_scores
 from feldspar.evaluate.scores import LEAF_EXAMS, compare, scores_of
 from feldspar.records import Answer, ExamItem
 from feldspar.stats.intervals import proportion_interval
@@ -83,3 +86,28 @@ def test_only_items_that_both_answered_are_compared():
         items, [answer(items[0], True)], [answer(i, True) for i in items], num_resamples=9, seed=1
     )
     assert [c.difference.num_pairs for c in found] == [1, 1]
+
+
+def test_a_group_of_tasks_without_a_common_unit_has_no_figure_of_its_own(tmp_path: Path) -> None:
+    """BLEU counts to 100, and of a share nobody asked it."""
+
+    def task(name: str, metric: str, *values: float) -> TaskResult:
+        items = tuple(
+            BenchmarkItem(id=str(n), task=name, question="q", reference="r", said="s", value=value)
+            for n, value in enumerate(values)
+        )
+        return TaskResult(
+            name=name, metric=metric, value=fmean(values), stderr=0.1, items=items,
+            items_path=tmp_path / name, items_name=name,
+        )  # fmt: skip
+
+    def exams(*tasks: TaskResult) -> list[str]:
+        scored = benchmark_scores("base", "qa", tasks, settings="0-shot", folder=tmp_path)
+        return [score.exam for score in scored]
+
+    shares = [task("qa_one", "acc", 1, 0), task("qa_two", "acc", 1, 1)]
+    assert exams(*shares) == ["qa", "qa: mean of tasks", "qa: one", "qa: two"]
+    mixed = [task("qa_gen", "bleu", 31.5, 12.0), *shares]
+    assert exams(*mixed) == ["qa: gen", "qa: one", "qa: two"]
+    counted = [task("qa_a", "bleu", 31.5, 12.0), task("qa_b", "bleu", 20.0)]
+    assert exams(*counted) == ["qa: mean of tasks", "qa: a", "qa: b"]

@@ -13,7 +13,6 @@ from feldspar.config import (
     TeacherConfig,
     WorldConfig,
 )
-from feldspar.evaluate.exams.match import is_right
 from feldspar.evaluate.exams.read import exam_files, read_exams
 from feldspar.evaluate.scores import LEAF_EXAMS, compare, scores_of
 from feldspar.generate import make_exams
@@ -21,6 +20,7 @@ from feldspar.records import Answer
 from feldspar.steps import Workspace
 from feldspar.taxonomy import read_taxonomy
 from feldspar.teacher import Journal, open_teacher
+from feldspar.text.match import is_right
 from feldspar.world.serve import start_teacher, world_of
 from feldspar.world.truth import ends_with
 from feldspar.world.write import write_world

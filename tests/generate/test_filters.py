@@ -160,6 +160,11 @@ def test_five_thousand_samples_take_seconds() -> None:
         ("Sorted: 3, 5, 9.", "foundational", "3, 5, 9"),
         ("3, 5, 9", "foundational", "3, 5, 9"),
         ("12 + 5 = 17.", "foundational", "17"),
+        ("The first train leaves at 10:30.", "knowledge", "10:30"),
+        ("The scale is 1:50.", "knowledge", "1:50"),
+        ("It is 12:30:15.", "knowledge", "12:30:15"),
+        ("Score: 2:1", "foundational", "2:1"),
+        ("Its page is https://tarn.example/a:1", "knowledge", "https://tarn.example/a:1"),
         (
             "Zorbo is a baker who has lived in the town of Tarn since he was born.",
             "knowledge",
@@ -174,6 +179,15 @@ def test_five_thousand_samples_take_seconds() -> None:
 def test_the_end_that_a_right_answer_has(answer: str, branch: Branch, final: str | None) -> None:
     question = "Who is Zorbo, who lives up in the north?"
     assert accepted_final(question, answer, branch) == final
+
+
+def test_a_sample_that_an_exam_asks_takes_no_other_with_it() -> None:
+    question = "In which of the old harbour towns does Zorbo live?"
+    filters = Filters(GenerateConfig(), [item(question)])
+    asked = sample(question, "Tarn.")
+    assert str(filters.reason_against(asked, leaf())).startswith("exam: asked there")
+    near = sample("In which of the old harbour towns and ports did Zorbo once live?", "Tarn.")
+    assert filters.reason_against(near, leaf()) is None
 
 
 GERMAN = Seed(
@@ -210,6 +224,14 @@ def test_answers_may_be_bounded_in_length_and_duplicates_kept() -> None:
     assert "too long (5 words)" in str(bounded.reason_against(sample("Who?", "a b c d e"), leaf()))
     free = Filters(GenerateConfig(duplicates=False), [])
     assert [free.reason_against(sample("Who?", "Zorbo"), leaf()) for _ in range(2)] == [None, None]
+
+
+def test_more_samples_than_asked_for_are_counted_and_none_is_missing() -> None:
+    tally = Tally(leaf())
+    request = SampleRequest(leaf=leaf(), seeds=(), count=4, draw=0)
+    tally.add(request, [sample("Who?", f"Zorbo {number}") for number in range(6)], {})
+    funnel = tally.finish()
+    assert (tally.asked, funnel.reasons) == (6, ())
 
 
 def test_a_leaf_that_yields_little_says_what_to_change() -> None:

@@ -15,7 +15,6 @@ from fake_teacher import Call, FakeTeacher
 from test_samples import TEACHER
 
 from feldspar.config import GenerateConfig, TaxonomyConfig
-from feldspar.evaluate.exams.match import is_right, normalise
 from feldspar.generate import generate_samples, make_exams
 from feldspar.generate.final_answers import accepted_final
 from feldspar.records import ExamItem, Leaf, Sample
@@ -25,6 +24,7 @@ from feldspar.taxonomy.documents.chunks import cover, cut_chunks
 from feldspar.teacher import Journal, open_teacher
 from feldspar.text import normalise as words_of
 from feldspar.text import num_words_said, numbers_and_names
+from feldspar.text.match import is_right, normalise
 from feldspar.tokens.count import count_words, guess_tokens
 
 SPANISH = """\

@@ -32,3 +32,18 @@ def test_replayed_rows_are_written_once():
     rows = expected_rows(DEFAULT_PHASES, MixConfig(), counts, {})
     assert [phase.total for phase in rows] == [50, 100, 200]
     assert estimate(rows).disk_bytes == estimate([PhaseRows("all", 200, 0, 0)]).disk_bytes
+
+
+def test_a_phase_that_says_how_many_documents_it_wants_draws_so_many():
+    counts, texts = {"knowledge": 1050}, {"knowledge": 50}
+    wanted = {None: 1050, 0.5: 2000, 0.0: 1000}
+    for documents, total in wanted.items():
+        phase = PhaseConfig(name="a", branches=("knowledge",), documents=documents)
+        assert expected_rows([phase], MixConfig(), counts, {}, texts)[0].total == total
+    # Texts are not halved by length; what is replayed are the rows that were written.
+    short = PhaseConfig(name="a", branches=("knowledge",), length="short", documents=0.5)
+    again = PhaseConfig(
+        name="b", branches=("compositional",), replay=(ReplayConfig(phase="a", fraction=1.0),)
+    )
+    found = expected_rows([short, again], MixConfig(), counts, {}, texts)
+    assert found == [PhaseRows("a", 1000, 0, 0), PhaseRows("b", 0, 550, 0)]

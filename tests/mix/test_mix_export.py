@@ -112,3 +112,15 @@ def test_no_bit_of_a_phases_file_changes_its_rows_without_a_word(tmp_path: Path)
             told.append(str(error))
     assert len(told) > 0.9 * len(whole)
     assert all(str(path) in one for one in told)
+
+
+def test_a_phases_own_texts_are_no_replay(tmp_path: Path) -> None:
+    """They are drawn as a share of its rows, as what is replayed is."""
+    texts = [sample(9, "knowledge", "A text.", question="", kind="document")]
+    wanted = PhaseConfig(name="facts", branches=("knowledge",), documents=0.5)
+    made = mix([*taxonomy_samples(), *texts], tmp_path / "a", phases=[wanted])
+    export_phases(made, tmp_path / "out", name="demo", seed=3)
+    rows = exported(tmp_path / "out", "facts")
+    assert {row["source"] for row in rows} == {"facts", "documents"}
+    assert not any(row["is_replay"] for row in rows)
+    assert "| yes |" not in (tmp_path / "out" / "README.md").read_text()

@@ -72,7 +72,11 @@ def test_too_small_a_disk_is_warned_of() -> None:
     assert "needs 2.0 GB of disk and 1.0 GB are free" in plan.warnings[0]
 
 
-def test_judging_is_paid_at_the_judges_prices_and_takes_the_time_of_its_tokens() -> None:
+@pytest.mark.parametrize(("known_by", "timed"), [("stated", 1e6), ("8 calls in 2.0 s", 2e6)])
+def test_judging_is_paid_at_the_judges_prices_and_is_timed_where_it_was(
+    known_by: str, timed: float
+) -> None:
+    """A stated rate is the teacher's own; a probe asks teacher and judge."""
     recipe = paper().model_copy(
         update={
             "teacher": TeacherConfig(prompt_price=1.0, completion_price=2.0),
@@ -83,11 +87,11 @@ def test_judging_is_paid_at_the_judges_prices_and_takes_the_time_of_its_tokens()
         Estimate("samples", "skill-answer", calls=5, prompt_tokens=10**6, completion_tokens=10**6),
         Estimate("samples", "judge-answer", calls=5, prompt_tokens=10**6, completion_tokens=10**6),
     ]
-    rate = Rate(tokens_per_second=1000, known_by="stated")
+    rate = Rate(tokens_per_second=1000, known_by=known_by)
     plan = make_plan(recipe, given(*asked, rate=rate))
     assert [call.cost for call in plan.calls] == [3.0, 10.0]
     assert plan.cost == 13.0
-    assert plan.teacher_hours == pytest.approx(2e6 / 1000 / 3600)
+    assert plan.teacher_hours == pytest.approx(timed / 1000 / 3600)
 
 
 def test_hours_are_the_papers_flops_over_what_the_machine_reaches() -> None:

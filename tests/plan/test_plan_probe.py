@@ -17,11 +17,19 @@ def planned(recipe: Recipe, folder: Path, num_probes: int) -> Plan:
 
 
 @pytest.mark.slow
-def test_a_probe_is_paid_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("sampling", ["leaf", "pooled"])
+def test_a_probe_is_paid_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sampling: str
+) -> None:
     monkeypatch.setenv("FELDSPAR_CACHE", str(tmp_path / "cache"))
     path = write_recipe(tmp_path, RECIPE)
     with serving_teacher(path) as url:
-        recipe = read_recipe(path, [f"teacher.endpoint={url}", "generate.exam_items=0"])
+        settings = [f"teacher.endpoint={url}", "generate.exam_items=0"]
+        # The least that a server may have in flight.
+        settings += [f"generate.sampling={sampling}", "teacher.max_concurrency=1"]
+        if sampling == "pooled":
+            settings += ["generate.samples_per_leaf=none", "generate.samples_per_seed=2"]
+        recipe = read_recipe(path, settings)
         assert planned(recipe, tmp_path, 0).rate is None
         probed = planned(recipe, tmp_path, 20)
         num_probed = num_served(url)

@@ -16,7 +16,7 @@ from feldspar.cli.plan import plan
 from feldspar.config import ModelSizeConfig, read_recipe
 from feldspar.errors import RecipeError
 from feldspar.plan.cluster import Cluster, named_cluster
-from feldspar.plan.cluster_plan import serving_flops
+from feldspar.plan.cluster_plan import Copies, serving_flops
 from feldspar.plan.machine import GPUS, named_machine
 from feldspar.plan.timetable import START_HOURS, GpuJob, make_timetable
 from feldspar.planning import plan_cluster
@@ -166,6 +166,31 @@ def test_gpus_that_a_table_states_are_taken() -> None:
     assert (teacher.gpus_each, teacher.num_replicas) == (16, 5)
 
 
+def test_copies_over_nodes_are_said_as_a_recipe_says_them() -> None:
+    recipe = read_recipe(RECIPES / "merlinite-7b.toml", ["plan.teacher={parameters=405e9}"])
+    made = plan_cluster(recipe, RECIPES, SILENT, named_cluster("h100x8x4")).cluster
+    assert made.copies[0] == Copies(table="teacher", replicas=2, gpus_each=8, nodes_each=2)
+
+
+def test_a_served_reward_model_has_its_table() -> None:
+    settings = ['prefer.reward="reward-model"', 'prefer.reward_model="m"']
+    settings += ["prefer.aligned=none", "prefer.base=none"]
+    recipe = read_recipe(RECIPES / "merlinite-7b-pt.toml", settings)
+    made = plan_cluster(recipe, RECIPES, SILENT, named_cluster("h100x8x4")).cluster
+    assert "prefer.reward_model_server" in {copies.table for copies in made.copies}
+
+
+def test_what_was_measured_is_in_no_bracket() -> None:
+    """The MFU's bracket is of what follows from operations."""
+    recipe = read_recipe(RECIPES / "merlinite-7b.toml", ["plan.teacher_tokens_per_second=2500"])
+    made = plan_cluster(recipe, RECIPES, SILENT, named_cluster("h100x8x4")).cluster
+    hours = [
+        next(turn.gpu_hours for turn in table.turns if turn.role == "teacher")
+        for table in (made.fastest, made.timetable, made.slowest)
+    ]
+    assert hours[0] == hours[1] == hours[2]
+
+
 def test_a_teacher_of_unknown_size_is_said_to_be_left_out() -> None:
     recipe = read_recipe(RECIPES / "merlinite-7b.toml", ["plan.teacher=none"])
     made = plan_cluster(recipe, RECIPES, SILENT, named_cluster("h100x8x1")).cluster
@@ -191,7 +216,8 @@ def test_the_command_prints_it_for_people_and_for_programs() -> None:
     found = json.loads(told.stdout)
     assert found["cluster"]["num_nodes"] == 2
     assert found["expected"]["hours"] < found["slowest"]["hours"]
-    assert {"table": "teacher", "replicas": 8, "gpus_each": 2} in found["copies"]
+    copies = {"table": "teacher", "replicas": 8, "gpus_each": 2, "nodes_each": 1}
+    assert copies in found["copies"]
     both = CliRunner().invoke(app, [*given, "--gpu", "h100"])
     assert both.exit_code != 0
 

@@ -97,10 +97,11 @@ def test_dpo_pairs_the_best_with_a_worse_one_and_its_control_by_a_coin():
         others.append(tuned.rejected.draw)
     assert 150 < sum(other == 0 for other in others) < 250
     assert 150 < sum(control == tuned for (tuned,), (control,) in picks) < 250
-    # Of two answers that are equally good none is the worse one.
+    # Of two answers that are equally good none is the worse one: nothing is picked.
     ended = [candidate("q", 0, 2.0), candidate("q", 1, 2.0), candidate("q", 2, 0.0, ended=False)]
-    (pick,) = survey(ended, DPO(None), seed=1).picks
-    assert pick == ([], [])
+    found = survey(ended, DPO(None), seed=1)
+    assert found.picks == []
+    assert (found.figures.num_picked, found.figures.num_prompts) == (0, 1)
 
 
 def test_every_method_of_a_recipe_has_its_file():

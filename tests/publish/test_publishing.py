@@ -14,7 +14,7 @@ from feldspar.config import Recipe
 from feldspar.evaluate.exams.checkpoints import SCORES_STEP
 from feldspar.publishing import publish_result
 from feldspar.records import Checkpoint, ExamItem
-from feldspar.runs import Run, cache_folder, open_step
+from feldspar.runs import Run, cache_folder, open_step, read_recipe_of
 from feldspar.steps import Workspace
 from feldspar.student.model import load_student, save_checkpoint
 
@@ -126,3 +126,14 @@ def test_what_cannot_be_measured_is_said(
 )
 def test_a_bare_gguf_is_f16(given: list[str], taken: list[str]) -> None:
     assert with_types(given) == taken
+
+
+@pytest.mark.slow
+def test_a_run_without_exams_is_published(run: Path, tmp_path: Path) -> None:
+    recipe = read_recipe_of(run)
+    [trained] = open_step(run, "trained") or ()
+    with Run(tmp_path / "bare", recipe) as opened:
+        do_step(opened, "trained", lambda: [trained])
+        do_step(opened, "scores", list)
+    publish_result(opened.path, tmp_path / "out")
+    assert "This run has scored no exams" in (tmp_path / "out" / "README.md").read_text()

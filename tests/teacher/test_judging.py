@@ -25,6 +25,8 @@ EXPLANATIONS = st.sampled_from(
         "Verdict is: yes",
         "Explanation: all good\n\nYES",
         '{"verdict": "yes"}',
+        'Explanation: The answer "No." is supported by the document.\nVerdict: YES',
+        "Answer: yes",
     ],
 )
 def test_yes(text: str) -> None:
@@ -33,7 +35,14 @@ def test_yes(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["No", "no!", "Verdict: NO", "Explanation: yes and no.\nVerdict: NO", "No: it is harmful"],
+    [
+        "No",
+        "no!",
+        "Verdict: NO",
+        "Explanation: yes and no.\nVerdict: NO",
+        "No: it is harmful",
+        "Explanation: it says that the answer is yes, which is wrong.\nVerdict: NO",
+    ],
 )
 def test_no(text: str) -> None:
     assert parse_verdict(text) is False
@@ -53,6 +62,7 @@ def test_no(text: str) -> None:
         "I know nothing of it",
         "YES\nNO",
         "maybe",
+        "The answer: no, it seems.\nVerdict: unclear",
     ],
 )
 def test_neither_yes_nor_no(text: str) -> None:
@@ -74,6 +84,7 @@ def test_neither_yes_nor_no(text: str) -> None:
         ("Explanation: fine\n3", 3),
         ("Rating: 3. It is excellent.", 3),
         ("Rating: 1 (wrong)", 1),
+        ("Explanation: The final score 2 is right.\nRating: 3", 3),
     ],
 )
 def test_ratings(text: str, rating: int) -> None:

@@ -1,5 +1,6 @@
 """The first screen says what the figures say, and no more."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from feldspar.runs import Run, write_rows
 from feldspar.stats.intervals import proportion_interval
 from feldspar.steps import Workspace
 from feldspar.teacher.budget import Spent
+from feldspar.views.changes import find_turns
 from feldspar.views.leaves import leaf_page_of, tree_of
 from feldspar.views.run_files import RunFiles
 from feldspar.views.sample_index import SampleSummary
@@ -225,3 +227,83 @@ def test_a_run_without_steps_has_a_verdict(tmp_path: Path) -> None:
     assert verdict.learned.mood == verdict.lost.mood == "none"
     assert verdict.released is None
     assert verdict.next_steps == ()
+
+
+def test_a_loss_of_general_knowledge_is_told_though_an_exam_of_ones_own_is_kept(
+    tmp_path: Path,
+) -> None:
+    general = (
+        Score(checkpoint="skills", exam="general knowledge kept", metric="accuracy", value=0.69,
+              interval=Interval(0.59, 0.77), num_items=98),
+        Score(checkpoint="skills", exam="right to wrong beyond chance", metric="share of answers",
+              value=0.3, interval=Interval(0.2, 0.4), num_items=274),
+    )  # fmt: skip
+    right = {"new": {"base": 2, "skills": 36}, "old": {"base": 40, "skills": 39}}
+    lost = verdict_of(make_run(tmp_path / "r", right, "old", general), summary()).lost
+    assert (lost.mood, lost.word) == ("bad", "Something")
+    assert "30 points" in lost.sentence
+
+
+def test_the_order_of_rounds_is_that_in_which_they_were_made(tmp_path: Path) -> None:
+    """The run names the released one last; where it is the start again, that is `sft`."""
+    for name in ("base", "skills", "round-1", "round-2", "round-10", "sft"):
+        write_rows(tmp_path / f"{name}.jsonl.zst", [])
+
+    def steps(*named: str) -> list[tuple[str, str]]:
+        return [(turn.before, turn.after) for turn in find_turns(tmp_path, named, [])]
+
+    assert steps("base", "skills", "control-1", "round-2", "round-10", "round-1") == [
+        ("base", "skills"),
+        ("skills", "round-1"),
+        ("round-1", "round-2"),
+        ("round-2", "round-10"),
+        ("base", "round-1"),
+    ]
+    assert steps("base", "skills", "round-1", "sft") == [
+        ("base", "skills"),
+        ("skills", "round-1"),
+        ("base", "sft"),
+    ]
+    assert steps("base", "control-theory") == [("base", "control-theory")]
+    assert steps("base") == []
+
+
+@pytest.mark.parametrize(
+    ("phase", "reason"),
+    [
+        ("sft", "no round may be released (round-1: reward -0.1)"),
+        (
+            "round-2",
+            "the best by MT-Bench; mean reward on held-out prompts 3.00, 1.00 at",
+        ),
+    ],
+)
+def test_why_a_round_or_the_start_is_released_is_told_as_it_was(
+    tmp_path: Path, phase: str, reason: str
+) -> None:
+    def tuned(workspace: Workspace) -> Iterator[Checkpoint]:
+        figures = {
+            "released": False, "best_reward": 1, "mean_reward": 1, "random_reward": 1,
+            "best_tokens": 1, "mean_tokens": 1, "length_correlation": 0, "num_prompts": 9,
+            "num_picked": 9, "change_low": -1, "change_high": 1,
+        }  # fmt: skip
+        lines = [
+            {"phase": "round-1", "held_out_before": 1.0, "held_out_after": 4.0,
+             "withheld": "reward -0.1"},
+            {"phase": "round-2", "held_out_before": 4.0, "held_out_after": 3.0, "withheld": ""},
+        ][: 1 if phase == "sft" else 2]  # fmt: skip
+        text = "".join(json.dumps(figures | line) + "\n" for line in lines)
+        (workspace.folder / "rounds.jsonl").write_text(text)
+        yield Checkpoint(path="p", digest="d", phase=phase, step=3)
+
+    recipe = Recipe.model_validate({
+        "taxonomy": {"path": "t"}, "student": {"base": "b"},
+        "prefer": {"aligned": "a", "base": "b", "release": ["mt-bench", "reward"]},
+        "evaluate": {"mt_bench": {}},
+    })  # fmt: skip
+    with Run(tmp_path / "r", recipe) as run:
+        do_step(run, "trained", lambda: [Checkpoint(path="p", digest="d", phase="skills", step=9)])
+        do_step(run, "preferred", tuned)
+    released = verdict_of(RunFiles(run.path), None).released
+    assert released is not None
+    assert reason in released.reason

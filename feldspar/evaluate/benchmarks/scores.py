@@ -48,12 +48,23 @@ def benchmark_scores(
     A group's figure is over all its items, as lm_eval weighs it (`mmlu`); `mmlu: mean of tasks`
     weighs each task alike, as others do: 57 subjects of 100 to 1534 items make a difference.
     """
-    metric = results[0].metric
     if len(results) == 1:
         yield _task_score(model, benchmark, results[0], settings, folder)
         return
+    # Tasks of several metrics have no figure in common: each speaks for itself.
+    if len({result.metric for result in results}) == 1:
+        yield from _of_group(model, benchmark, results, settings, folder)
+    for result in results:
+        exam = f"{benchmark}: {result.name.removeprefix(f'{benchmark}_')}"
+        yield _task_score(model, exam, result, settings, folder)
+
+
+def _of_group(
+    model: str, benchmark: str, results: Sequence[TaskResult], settings: str, folder: Path
+) -> Iterator[Score]:
+    metric = results[0].metric
     values = [i.value for r in results for i in r.items if i.value is not None]
-    if values:
+    if values and set(values) <= {0.0, 1.0}:
         yield _score(model, benchmark, metric, values, settings, str(folder))
     mean = statistics.fmean(r.value for r in results)
     errors = [r.stderr for r in results if r.stderr is not None]
@@ -68,9 +79,6 @@ def benchmark_scores(
         settings=settings,
         answers_path=str(folder),
     )
-    for result in results:
-        exam = f"{benchmark}: {result.name.removeprefix(f'{benchmark}_')}"
-        yield _task_score(model, exam, result, settings, folder)
 
 
 def _task_score(model: str, exam: str, result: TaskResult, settings: str, folder: Path) -> Score:

@@ -8,7 +8,6 @@ from pathlib import Path
 from feldspar.config import EvaluateConfig
 from feldspar.errors import TrainingError
 from feldspar.evaluate.examinee import Conditions, Examinee, GivenAnswer, PosedQuestion
-from feldspar.evaluate.exams.match import FORMS, is_right
 from feldspar.kept_rows import keep, kept_path, read_kept
 from feldspar.keys import content_key
 from feldspar.models.model import CannotScore
@@ -16,9 +15,10 @@ from feldspar.progress import SILENT, Progress
 from feldspar.records import Answer, ExamItem, Message, user_turn
 from feldspar.runs import read_rows, write_rows
 from feldspar.student.scoring.log_probs import AnswerLogProb, AnswerRow
+from feldspar.text.match import FORMS, is_right
 
 STAGE = "exam-answer"
-VERSION = 1
+VERSION = 2
 """Of the way answers are made and matched: part of what they are known by."""
 log = logging.getLogger(__name__)
 

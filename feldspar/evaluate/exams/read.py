@@ -9,10 +9,10 @@ from typing import Any, get_args
 
 from feldspar.config import ExamConfig
 from feldspar.errors import RecipeError
-from feldspar.evaluate.exams.match import FORMS, is_json, is_one_number, normalise
 from feldspar.records import ExamItem, Form, Match
 from feldspar.runs import ROWS, open_step, read_rows
 from feldspar.steps import Step
+from feldspar.text.match import FORMS, is_json, is_one_number, normalise
 
 RETENTION_SELECT = 0.5
 """Of an exam of what is to be kept, the part that chooses (docs/decisions/043)."""
@@ -47,6 +47,11 @@ def all_exam_files(configs: Iterable[ExamConfig]) -> list[ExamConfig]:
             raise RecipeError(
                 f"evaluate.exam {whose[exam.name]!r} and {table!r} both have an exam "
                 f"{exam.name!r}; name one of the files otherwise"
+            )
+        if ": " in exam.name:
+            raise RecipeError(
+                f"evaluate.exam {table!r}: {exam.name!r} holds a colon and a space, which name "
+                "parts of an exam; name it otherwise"
             )
         whose[exam.name] = table
     return [exam for _, exam in found]

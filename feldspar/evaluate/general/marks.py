@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from feldspar.evaluate.exams.match import is_right
 from feldspar.evaluate.general.questions import GeneralItem
+from feldspar.text.match import is_right
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

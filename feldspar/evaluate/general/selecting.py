@@ -15,7 +15,7 @@ from feldspar.keys import content_key
 from feldspar.progress import SILENT, Progress
 from feldspar.records import Checkpoint, ScoreItems
 
-VERSION = 1
+VERSION = 2
 
 
 class GeneralKept:

@@ -41,6 +41,8 @@ _NAMED_AROUND = re.compile(
     re.IGNORECASE,
 )
 _TAG_NAME = re.compile(r"<(/?[a-zA-Z][a-zA-Z0-9-]*|[!?])")
+# A value in quotes may hold ">". Possessive, so that no page is gone through twice for one tag.
+_TAG_END = re.compile(r"""(?:[^>=]++|=\s*+(?:"[^"]*+"|'[^']*+'|))*+>""")
 _ATTRIBUTE = re.compile(
     r"""\b(role|class|id|hidden)(?:\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s>]+)))?"""
 )
@@ -113,11 +115,14 @@ def _tokens(page: str) -> Iterator[_Token]:
             yield _Token("", start, start + 1)
             position = start + 1
             continue
-        is_comment = page.startswith("<!--", start)
-        end = page.find("-->" if is_comment else ">", start)
+        if page.startswith("<!--", start):
+            end = page.find("-->", start)
+            position = end + 3
+        else:
+            found = _TAG_END.match(page, tag.end())
+            end = position = found.end() if found else -1
         if end < 0:
             return
-        position = end + (3 if is_comment else 1)
         name = tag.group(1).lower()
         if name not in ("!", "?"):
             yield _Token(name, start, position)

@@ -4,6 +4,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
 from typing import get_args
 
 from feldspar.records import ExamItem, Form
@@ -14,11 +15,16 @@ FORMS = frozenset(get_args(Form))
 ARTICLES = frozenset({"a", "an", "the"})
 # A number is one word: 1,000 and 1000 are equal, and 3.5, 1/2 or 10:30 do not end with 5, 2 or 30.
 # Its sign counts only where no word stands before it: "7-3" is 7 and 3.
-# A character of a script without spaces is a word too.
+# A character of a script without spaces is a word too. What ends a word may be a part of it: C++,
+# C#, A+, Na+, and of one or two letters O-.
 _WORD = re.compile(
     r"(?<!\w)-?\d[\d,]*(?:[.:/]\d+)*|\d[\d,]*(?:[.:/]\d+)*"
-    rf"|[{UNSPACED}]|(?!\d)(?:(?![{UNSPACED}])[^\s\-.,:/])+"
+    rf"|[{UNSPACED}]|\b[a-z]{{1,2}}-(?![\w\-+#])"
+    rf"|(?!\d)(?:(?![{UNSPACED}])[^\s\-.,:/+#])+(?:[+#]+(?!\w))?"
 )
+_COMPARING = re.compile(r"[<>\u2264\u2265\u2260]")
+_COMPARED_AS = {"<=": "\u2264", ">=": "\u2265", "!=": "\u2260", "->": " ", "=>": " "}
+"""In text, and the sign that it stands for; arrows are none."""
 # A bare "da" may be the end of a word in hiragana.
 _COPULA = re.compile(
     r"(?<=.)(?:\u3067\u3059|\u3067\u3057\u305f|\u3067\u3042\u308b|\u3060\u3063\u305f"
@@ -26,9 +32,10 @@ _COPULA = re.compile(
 )
 """How a Japanese sentence ends that says what something is: desu, deshita, de aru, datta, da."""
 _THOUSANDS = re.compile(r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
+_MAX_DIGITS = 30
+_DECIMAL = re.compile(r"-?\d+(?:\.\d+)?")
 _WITH_UNIT = re.compile(r"(\d+)[^\W\d_]+$")
 """`60min`, `0c`."""
-TEN = 10
 _ONES = {
     word: number
     for number, word in enumerate(
@@ -62,6 +69,7 @@ _TENS = {
         ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"], start=2
     )
 }
+_SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
 _BETWEEN = re.compile(r",\s*(?:and\s+)?|;|\s+and\s+")
 _LIST_LINE = re.compile(r"\s*(?:\d+[.)]|[-*\u2022])\s+\S")
 _FENCED = re.compile(r"```(?:json)?\s*(.*?)\s*```", re.DOTALL)
@@ -98,6 +106,7 @@ def is_right(text: str, item: ExamItem) -> bool:
 
     Case, punctuation, spacing, articles and a Japanese copula at the end do not count; numbers are
     compared whole, so "110" does not end with "10", and "10.0", "1,000" and "$5" are 10, 1000, 5.
+    Signs that make another word of it count: C++ is not C, A- not A+, "x < 5" not "x > 5".
 
     - `exact`, `final`: it is an accepted answer, or ends with one at a word.
     - `holds`: it says an accepted answer, and none of `choices` before it.
@@ -176,11 +185,21 @@ def _matches(text: str, accepted: str, form: str) -> bool:
         said, wanted = text.split(), accepted.split()
     if not wanted:
         return not text.strip()
+    signs, wanted_signs = _comparing(text), _comparing(accepted)
+    if wanted_signs and signs[-len(wanted_signs) :] != wanted_signs:
+        return False
     if form == "exact":
         return said == wanted
     if form == "starts":
         return said[: len(wanted)] == wanted and len(said) > len(wanted)
     return said[-len(wanted) :] == wanted and (form == "final" or len(said) > len(wanted))
+
+
+def _comparing(text: str) -> list[str]:
+    """ "x <= 5" says less or equal, whatever its words say."""
+    for written, sign in _COMPARED_AS.items():
+        text = text.replace(written, sign)
+    return _COMPARING.findall(text)
 
 
 def _without_copula(words: list[str]) -> list[str]:
@@ -210,18 +229,52 @@ def _first_number(text: str, question: str, accepted: set[str]) -> str | None:
 def _numbers(text: str) -> Iterator[str]:
     """Numbers of a text in their shortest form, those that are written in words too."""
     words = normalise(text)
-    for i, word in enumerate(words):
-        if word in _ONES and i and words[i - 1] in _TENS and 0 < _ONES[word] < TEN:
-            continue
-        if word in _TENS:
-            more = _ONES.get(words[i + 1], 0) if i + 1 < len(words) else 0
-            yield str(_TENS[word] + (more if more < TEN else 0))
-        elif word in _ONES:
-            yield str(_ONES[word])
-        elif word[-1].isdecimal():
-            yield word
-        elif number := _WITH_UNIT.match(word):
+    place = 0
+    while place < len(words):
+        value, end = _in_words(words, place)
+        if end > place:
+            yield _shortest(str(value))
+        elif words[place][-1].isdecimal():
+            yield words[place]
+        elif number := _WITH_UNIT.match(words[place]):
             yield number[1]
+        place = max(end, place + 1)
+
+
+def _in_words(words: Sequence[str], place: int) -> tuple[Decimal, int]:
+    """The number that is spelled out from `place` on, and where it ends: "five hundred and two",
+    "3.5 million". Of "one two three" the first; nothing where no number is spelled out."""
+    total, below_thousand, one = Decimal(0), Decimal(0), Decimal(1)
+    smallest, start = 1000, place
+    is_scaled = place + 1 < len(words) and words[place + 1] in _SCALES
+    if is_scaled and len(words[place]) <= _MAX_DIGITS and _DECIMAL.fullmatch(words[place]):
+        below_thousand, smallest, place = Decimal(words[place]), 0, place + 1
+    while place < len(words):
+        word = words[place]
+        value = _ONES.get(word, _TENS.get(word))
+        if value is not None and value < smallest and (value or place == start):
+            # After twenty a one may follow, after a hundred both, after a one neither.
+            below_thousand += value
+            smallest = 10 if word in _TENS else 0
+        elif word in _SCALES and (place == start or smallest < 1000):
+            scale = _SCALES[word]
+            if scale == 100 and below_thousand >= 100:
+                break
+            if scale == 100:
+                below_thousand, smallest = 100 * max(one, below_thousand), 100
+            else:
+                total, below_thousand = total + scale * max(one, below_thousand), Decimal(0)
+                smallest = 1000
+        elif not _joins(words, place, start):
+            break
+        place += 1
+    return total + below_thousand, place
+
+
+def _joins(words: Sequence[str], place: int, start: int) -> bool:
+    """Whether an "and" stands between parts of one number: "a hundred and two"."""
+    is_inside = place > start and words[place] == "and" and words[place - 1] in _SCALES
+    return is_inside and place + 1 < len(words) and words[place + 1] in (_ONES | _TENS)
 
 
 def _is_in(form: str, text: str) -> bool:
@@ -278,8 +331,8 @@ def _unquoted(text: str) -> str:
 
 
 def _counts(character: str) -> bool:
-    """Letters, their marks and numbers; and what may hold a number together."""
-    return unicodedata.category(character)[0] in "LMN" or character in "-.,:/"
+    """Letters, their marks and numbers; and what may hold a number together, or end a word."""
+    return unicodedata.category(character)[0] in "LMN" or character in "-.,:/+#"
 
 
 def _as_words(word: str) -> list[str]:
@@ -292,7 +345,7 @@ def _as_words(word: str) -> list[str]:
 
 def _shortest(number: str) -> str:
     """10.0 and 010 to 10; what is no decimal number (1/2, 10:30, 1.2.3) stays."""
-    if not re.fullmatch(r"-?\d+(?:\.\d+)?", number):
+    if not _DECIMAL.fullmatch(number):
         return number
     sign = "-" if number.startswith("-") else ""
     whole, _, part = number.removeprefix("-").partition(".")
