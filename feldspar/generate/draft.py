@@ -98,6 +98,9 @@ class Draft:
         wanted, form = self.request.kind, self.request.rendering
         if wanted != "pair" or form:
             content = (*content, wanted, form)
+        if self.request.statements:
+            # Calls for different statements of a chunk may both have failed.
+            content = (*content, self.request.statements)
         return Sample(
             id=hashlib.sha256(repr(content).encode()).hexdigest()[:16],
             leaf=leaf.path,

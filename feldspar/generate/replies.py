@@ -138,9 +138,17 @@ def _read_labels(text: str, fields: tuple[Field, ...]) -> Blocks:
 
 
 def _read_json(text: str, fields: tuple[Field, ...]) -> Blocks:
-    """`[{"question": "...", "answer": "..."}]`, an object that holds such a list, or one a line."""
+    """`[{"question": "...", "answer": "..."}]`, an object that holds such a list, or one a line.
+
+    A list of plain texts where there is one field, unless the reply labels it: a question may hold
+    such a list.
+    """
     blocks: Blocks = []
+    labelled = (*_LABELS.finditer(text), *_HEADINGS.finditer(text))
+    is_labelled = any((mark["name"] or "").lower() in fields for mark in labelled)
     for value in _json_values(text):
+        if is_labelled and isinstance(value, list) and not any(isinstance(v, dict) for v in value):
+            continue
         for row in _rows(value, fields):
             if all(row):
                 blocks.append(row)

@@ -276,7 +276,10 @@ def _memory_warnings(given: Given) -> list[str]:
 def _reward_warnings(recipe: Recipe, machine: Machine) -> list[str]:
     """The reward pair is loaded one model at a time, in bf16."""
     parameters, room = recipe.plan.reward_parameters, machine.room_bytes
-    if recipe.prefer is None or (recipe.prefer.aligned_server and recipe.prefer.base_server):
+    prefer = recipe.prefer
+    if prefer is None or prefer.reward_model_server:
+        return []
+    if prefer.aligned_server and prefer.base_server:
         return []
     if parameters is None or room is None or 2 * parameters <= room:
         return []

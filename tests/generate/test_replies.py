@@ -60,6 +60,12 @@ def test_questions_alone_are_read_in_any_form_too() -> None:
         assert read_blocks(reply, ("question",), 9) == [("q1",), ("q2",)]
 
 
+@pytest.mark.parametrize("label", ["Question: ", "### Question\n", "**Question 1:** "])
+def test_a_list_within_a_question_is_no_list_of_questions(label: str) -> None:
+    asked = 'Reverse the list ["cat", "dog"].'
+    assert read_blocks(label + asked, ("question",), 9) == [(asked,)]
+
+
 @pytest.mark.parametrize(
     "reply",
     [
