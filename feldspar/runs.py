@@ -40,7 +40,16 @@ from feldspar.keys import content_key
 from feldspar.progress import SILENT, Progress
 from feldspar.progress_file import RecordedProgress
 from feldspar.steps import Step, Workspace
-from feldspar.stored import Done, check_file, check_name, damaged, mark_files, read_stored, reading
+from feldspar.stored import (
+    Done,
+    adapter_of,
+    check_file,
+    check_name,
+    damaged,
+    mark_files,
+    read_stored,
+    reading,
+)
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +134,7 @@ def read_rows(path: Path, record: type[R]) -> Iterator[R]:
 
     Raises RunError where the file is cut off or was changed: it is never read as a shorter one.
     """
-    adapter = TypeAdapter(record)
+    adapter = adapter_of(record)
     with reading(path, also=(zstandard.ZstdError,)), path.open("rb") as raw:
         if not os.fstat(raw.fileno()).st_size:
             raise damaged(path, "it is empty")
@@ -151,7 +160,7 @@ def write_rows(
     ):
         for row in rows:
             if adapter is None:
-                adapter, record = TypeAdapter(type(row)), type(row).__name__
+                adapter, record = adapter_of(type(row)), type(row).__name__
             stream.write(adapter.dump_json(row) + b"\n")
             num_rows += 1
     return num_rows, record
