@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from feldspar.config import (
@@ -25,6 +25,8 @@ from feldspar.runs import open_step, read_recipe_of, result_of
 from feldspar.taxonomy import read_taxonomy
 
 PHASE = "learn"
+EXAMS = "exams"
+"""In the new run: a file for each branch of what the first run's leaves were asked."""
 EARLIER = "earlier"
 """Name of the data that is replayed, and what its exams' names begin with."""
 
@@ -38,10 +40,11 @@ def learn_leaf(run_path: Path, leaf: Path, settings: Sequence[str], progress: Pr
     """
     recipe = learning_recipe(run_path, leaf, settings, progress)
     path = run_path.with_name(recipe.name)
-    exams = [exam for exam in recipe.evaluate.exam if exam.name.startswith(f"{EARLIER} ")]
-    for exam in exams:
-        branch = exam.name.removeprefix(f"{EARLIER} ")
-        _write_exam(Path(exam.path), _asked_before(run_path, branch))
+    _refuse_another_leaf(path, recipe)
+    for file in (Path(exam.path) for exam in recipe.evaluate.exam):
+        # Others are the user's, or those of the run before.
+        if file.parent == path / EXAMS:
+            _write_exam(file, _asked_before(run_path, file.stem))
     run_recipe(recipe, run_path.parent, path, progress)
     return path
 
@@ -72,11 +75,12 @@ def learning_recipe(
     if not journal.exists():
         journal = run_path.parent.absolute() / ".feldspar" / "journal.sqlite"
     name = f"{run_path.name}+{leaf.resolve().name}"
-    folder = run_path.with_name(name) / "exams"
+    folder = run_path.with_name(name) / EXAMS
+    taken = {exam.name for exam in first.evaluate.exam}
     branches = sorted({item.branch for item in _leaf_exams(run_path) if item.branch})
     exams = [
         ExamConfig(
-            name=f"{EARLIER} {branch}",
+            name=_free_name(f"{EARLIER} {branch}", run_path.name, taken),
             path=str(folder / f"{branch}.jsonl"),
             retention=True,
             # All of it is reported where nothing is chosen by it.
@@ -99,6 +103,21 @@ def learning_recipe(
             "evaluate": first.evaluate.model_copy(update={"exam": (*first.evaluate.exam, *exams)}),
         }
     )
+
+
+def _refuse_another_leaf(path: Path, recipe: Recipe) -> None:
+    if not (path / "recipe.json").is_file():
+        return
+    known = read_recipe_of(path).taxonomy
+    if known and recipe.taxonomy and known.path != recipe.taxonomy.path:
+        raise RunError(
+            f"{path} learned {known.path}, another folder of that name; rename one, or that run"
+        )
+
+
+def _free_name(name: str, run_name: str, taken: Collection[str]) -> str:
+    """A run that learned a leaf before has exams of this name: of what came before that leaf."""
+    return f"{name} of {run_name}" if name in taken else name
 
 
 def is_new(exam: str, recipe: Recipe) -> bool:

@@ -414,8 +414,10 @@ def _moved(row: Any, then: str, now: str) -> Any:
     if then == now:
         return row
     if isinstance(row, records.Phase):
-        sources = tuple(_moved(source, then, now) for source in row.sources)
-        return dataclasses.replace(row, sources=sources)
+        sources, held_out = (
+            tuple(_moved(source, then, now) for source in of) for of in (row.sources, row.held_out)
+        )
+        return dataclasses.replace(row, sources=sources, held_out=held_out)
     if isinstance(row, (records.Checkpoint, records.Source)):
         return dataclasses.replace(row, path=_path_now(row.path, then, now))
     if isinstance(row, records.Score):

@@ -129,7 +129,7 @@ def _check_journal(run_path: Path) -> None:
     if not path.is_file():
         raise damaged(path, "the journal is gone", "put it back, or its answers are paid again")
     try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
             (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
             connection.execute("SELECT COUNT(key) FROM answers").fetchone()
     except sqlite3.Error as error:

@@ -10,6 +10,7 @@ import pytest
 import tiny_run
 
 from feldspar.add_leaf import is_new, learn_leaf, learning_recipe
+from feldspar.errors import RunError
 from feldspar.flow import run_recipe
 from feldspar.progress import SILENT
 from feldspar.runs import open_step, read_recipe_of, result_of
@@ -90,3 +91,29 @@ def test_a_leaf_learned_in_a_folder_that_is_moved_is_not_learned_again(
     assert json.loads((again / "current.json").read_text()) == before
     for step, key in before.items():
         assert [p.name for p in (again / "steps" / step).iterdir()] == [key[:8]], step
+
+
+@pytest.mark.slow
+def test_a_second_leaf_leaves_the_run_before_and_the_users_exams_alone(
+    run: Path, tmp_path: Path
+) -> None:
+    skills = Path(read_recipe_of(run).taxonomy.path) / "foundational_skills/arithmetic"
+    quiz = tmp_path / "quiz.jsonl"
+    quiz.write_text('{"question": "What is 1 + 1?", "answer": "2"}\n')
+    settings = [
+        "learn.num_epochs=1",
+        f'evaluate.exam=[{{name = "earlier quiz", path = "{quiz}", retention = true}}]',
+    ]
+    first = learn_leaf(run, skills / "addition", settings, SILENT)
+    before = {path.name: path.read_bytes() for path in (first / "exams").iterdir()}
+    second = learn_leaf(first, skills / "subtraction", ["learn.num_epochs=1"], SILENT)
+    assert {path.name: path.read_bytes() for path in (first / "exams").iterdir()} == before
+    assert quiz.read_text().startswith('{"question": "What is 1 + 1?"')
+    third = learning_recipe(second, skills / "addition", [], SILENT)
+    names = [exam.name for exam in third.evaluate.exam]
+    assert {"earlier quiz", "earlier knowledge", "earlier foundational"} <= set(names)
+    assert names[-1] == "earlier foundational of tiny+addition+subtraction"
+    other = tmp_path / "other" / "foundational_skills" / "addition"
+    shutil.copytree(skills / "addition", other)
+    with pytest.raises(RunError, match="another folder of that name"):
+        learn_leaf(run, other, [], SILENT)

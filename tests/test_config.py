@@ -15,6 +15,7 @@ from feldspar.config import (
     Part,
     Recipe,
     TrainConfig,
+    lay_settings,
     place_paths,
     read_recipe,
     world_parts,
@@ -318,3 +319,11 @@ def test_a_phase_is_not_called_as_another_checkpoint(name: str) -> None:
         TrainConfig.model_validate({"phase": [{"name": name, "branches": ["knowledge"]}]})
     named = {"name": f"{name[0]}control-theory", "branches": ["knowledge"]}
     assert TrainConfig.model_validate({"phase": [named]}).phase[0].name == named["name"]
+
+
+@pytest.mark.parametrize("setting", ["judge.model=j", "slurm.time=1:00", "train.merge.start=base"])
+def test_a_table_that_a_recipe_lacks_can_be_set_in_one_that_was_read(setting: str) -> None:
+    read = Recipe.model_validate({"taxonomy": {"path": "t"}, "student": {"base": "b"}})
+    assert {read.judge, read.slurm, read.train.merge} == {None}
+    laid = lay_settings(read, [setting])
+    assert len([part for part in (laid.judge, laid.slurm, laid.train.merge) if part]) == 1

@@ -11,7 +11,7 @@ import pytest
 
 from feldspar.config import Recipe, TaxonomyConfig
 from feldspar.errors import RecipeError, RunError
-from feldspar.records import Checkpoint, Message, Prompt
+from feldspar.records import Checkpoint, Message, Phase, Prompt, Source
 from feldspar.runs import (
     Joined,
     Run,
@@ -360,3 +360,15 @@ def test_rows_of_another_run_are_not_taken_for_a_steps_own(tmp_path: Path) -> No
     shutil.copyfile(others.folder / "rows.jsonl.zst", rows.folder / "rows.jsonl.zst")
     with pytest.raises(RunError, match=r"rows\.jsonl\.zst: damaged .*; delete .* and run again"):
         list(rows)
+
+
+def test_rows_that_are_set_apart_move_with_their_run(tmp_path: Path) -> None:
+    def phases(workspace: Workspace) -> Iterator[Phase]:
+        source = Source(name="s", path=str(workspace.folder / "s.zst"), digest="d", num_samples=1)
+        yield Phase(name="one", sources=(source,), held_out=(source,))
+
+    with open_run(tmp_path / "run") as run:
+        run.step(Step("phases", phases, version=1))()
+    moved = (tmp_path / "run").rename(tmp_path / "elsewhere")
+    [phase] = open_step(moved, "phases") or ()
+    assert all(s.path.startswith(str(moved)) for s in (*phase.sources, *phase.held_out))

@@ -57,10 +57,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(whole: Path, tmp_path: Path) -> Path:
-    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
-    path = tmp_path / "run"
+    # What SQLite's addresses give a meaning to.
+    place = tmp_path / "odd #1?"
+    shutil.copytree(whole, place)
+    path = place / "run"
     recipe = json.loads((path / "recipe.json").read_text())
-    recipe |= {"journal": str(tmp_path / "journal.sqlite"), "run_path": str(path)}
+    recipe |= {"journal": str(place / "journal.sqlite"), "run_path": str(path)}
     (path / "recipe.json").write_text(json.dumps(recipe))
     return path
 

@@ -57,8 +57,15 @@ def device(subject: Subject) -> str | None:
     from feldspar.student.model import find_device
 
     found = find_device(student.device).type
-    says = found if found != "cpu" else f"{found}, {len(os.sched_getaffinity(0))} cores"
+    says = found if found != "cpu" else f"{found}, {_num_cores()} cores"
     return f"{says}, {run_precision(student, found, subject.run_path)}"
+
+
+def _num_cores() -> int:
+    """That this process may use; macOS tells only how many there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def compiler(subject: Subject) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -60,14 +61,13 @@ def export(
     import json
 
     num_written = 0
-    with (
-        _open(recipe) as journal,
-        whole_file(out) as beside,
-        beside.open("w", encoding="utf-8") as file,
-    ):
-        for entry in journal.answers(model):
-            file.write(json.dumps(entry._asdict(), ensure_ascii=False) + "\n")
-            num_written += 1
+    with _open(recipe) as journal:
+        if model:
+            _refuse_unknown([model], _counts(journal), journal)
+        with whole_file(out) as beside, beside.open("w", encoding="utf-8") as file:
+            for entry in journal.answers(model):
+                file.write(json.dumps(entry._asdict(), ensure_ascii=False) + "\n")
+                num_written += 1
     typer.echo(f"{num_written:,} answers: {out}")
 
 
@@ -80,16 +80,9 @@ def gc(
     sure: Annotated[bool, typer.Option("--yes", help="Do it, and not only tell.")] = False,
 ) -> None:
     """Forget the answers of models that are no longer asked. They would have to be paid again."""
-    from feldspar.errors import RecipeError
-
     with _open(recipe) as journal:
-        counts: dict[str, int] = {}
-        for row in journal.stats():
-            counts[row.model] = counts.get(row.model, 0) + row.num_answers
-        unknown = sorted(set(keep) - set(counts))
-        if unknown:
-            there = ", ".join(counts) or "none"
-            raise RecipeError(f"{journal.path}: holds nothing of {unknown[0]!r}; there is: {there}")
+        counts = _counts(journal)
+        _refuse_unknown(keep, counts, journal)
         stale = sorted(set(counts) - set(keep))
         num_stale = sum(counts[model] for model in stale)
         if not sure:
@@ -128,3 +121,20 @@ def _open(recipe_path: Path) -> Journal:
     if not path.exists():
         raise RecipeError(f"{path}: no journal there yet; `feldspar generate` makes one")
     return Journal(path)
+
+
+def _counts(journal: Journal) -> dict[str, int]:
+    """Answers by model and revision."""
+    counts: dict[str, int] = {}
+    for row in journal.stats():
+        counts[row.model] = counts.get(row.model, 0) + row.num_answers
+    return counts
+
+
+def _refuse_unknown(named: Collection[str], counts: dict[str, int], journal: Journal) -> None:
+    from feldspar.errors import RecipeError
+
+    unknown = sorted(set(named) - set(counts))
+    if unknown:
+        there = ", ".join(counts) or "none"
+        raise RecipeError(f"{journal.path}: holds nothing of {unknown[0]!r}; there is: {there}")

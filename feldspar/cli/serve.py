@@ -39,7 +39,7 @@ def serve(
     from feldspar.errors import RunError
     from feldspar.runs import find_run
 
-    key = os.environ.get(KEY_VARIABLE)
+    key = os.environ.get(KEY_VARIABLE) or None
     if host not in _LOOPBACK and not key:
         raise RunError(
             f"--host {host} is open to others, so it needs a key: set {KEY_VARIABLE} to a secret "

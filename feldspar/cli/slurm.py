@@ -48,10 +48,15 @@ def run_as_job(command: Sequence[str], config: SlurmConfig, with_ray: bool, run_
         )
     folder = run_path.absolute() / "slurm"
     folder.mkdir(parents=True, exist_ok=True)
-    job = _job_of(folder)
-    if job is None or not _state(job):
-        job = _submit(job_script(command, config, with_ray, folder), run_path.name, folder)
+    job, submitted = _job_of(folder)
+    if not job or not _state(job):
+        job = _submit(command, job_script(command, config, with_ray, folder), run_path.name, folder)
         _say(f"job {job} is submitted")
+    elif submitted not in (None, list(command)):
+        raise RunError(
+            f"job {job} of this run has not ended, and was submitted as `{shlex.join(submitted)}`; "
+            f"that command follows it, `scancel {job}` ends it"
+        )
     else:
         _say(f"job {job} was submitted before and has not ended")
     try:
@@ -115,13 +120,16 @@ def _body(
     yield 'exit "$code"'
 
 
-def _job_of(folder: Path) -> str | None:
-    """The id of the job that was submitted last."""
+def _job_of(folder: Path) -> tuple[str, list[str] | None]:
+    """The id of the job that was submitted last, and its command; "" where there is none."""
     path = folder / "job.json"
-    return str(json.loads(path.read_text(encoding="utf-8"))["id"]) if path.exists() else None
+    if not path.exists():
+        return "", None
+    noted = json.loads(path.read_text(encoding="utf-8"))
+    return str(noted["id"]), noted.get("command")
 
 
-def _submit(script: str, name: str, folder: Path) -> str:
+def _submit(command: Sequence[str], script: str, name: str, folder: Path) -> str:
     path = folder / "job.sh"
     write_text_whole(path, script)
     told = subprocess.run(
@@ -133,7 +141,7 @@ def _submit(script: str, name: str, folder: Path) -> str:
         raise RunError(f"sbatch does not take {path}: {reason}; mend [slurm]")
     # `123` or, with a cluster's name, `123;cluster`.
     job = told.stdout.strip().partition(";")[0]
-    write_json(folder / "job.json", {"id": job})
+    write_json(folder / "job.json", {"id": job, "command": list(command)})
     return job
 
 

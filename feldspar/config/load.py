@@ -212,7 +212,13 @@ def _set(tree: dict[str, Any], setting: str) -> None:
     *parents, last = key.strip().split(".")
     try:
         for part in parents:
-            node = node[int(part)] if isinstance(node, list) else node.setdefault(part, {})
+            if isinstance(node, list):
+                node = node[int(part)]
+                continue
+            if node.get(part) is None:
+                # Of a recipe that was read before: a table that it does not have.
+                node[part] = {}
+            node = node[part]
         slot: Any = int(last) if isinstance(node, list) else last
         if value.strip() == "none":
             del node[slot]

@@ -69,7 +69,7 @@ def make_app(
     """
     assert (complete is None) != (draw is None)
     endpoint = _Endpoint(models, complete, draw, is_well)
-    middlewares: list[Middleware] = [_shape_errors, guard(any_host=key is not None)]
+    middlewares: list[Middleware] = [_shape_errors, guard(any_host=bool(key))]
     if key:
         middlewares.append(_asking_for(key))
     app = web.Application(client_max_size=max_body_bytes, middlewares=middlewares)

@@ -227,15 +227,16 @@ class HostedModel:
     def _room(self, request: ChatRequest | TextRequest, num_prompt: int) -> int:
         """Tokens for each answer."""
         context, memory = self._thread.context_tokens, self._thread.max_tokens
-        left = min(context - num_prompt, memory - num_prompt)
+        # The context is each answer's own, the memory is shared.
+        left = min(context - num_prompt, (memory - num_prompt) // request.n)
         wanted = self._config.max_tokens if request.max_tokens is None else request.max_tokens
         if request.max_tokens is None:
-            wanted = min(wanted, left // request.n)
+            wanted = min(wanted, left)
         if wanted > self._config.max_tokens:
             message = f"max_tokens is at most {self._config.max_tokens} here, got {wanted}"
             raise RequestError(400, message, "max_tokens")
         least = 0 if request.max_tokens == 0 else 1
-        if num_prompt + wanted > context or wanted * request.n > left or wanted < least:
+        if wanted > left or wanted < least:
             message = (
                 f"the prompt's {num_prompt} tokens and {request.n} answers of {wanted} do not fit "
                 f"into a context of {context} and memory for {memory}"

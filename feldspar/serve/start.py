@@ -40,6 +40,10 @@ class Serving(NamedTuple):
     """For people."""
 
 
+_TRAINED = ("trained", "merged", "preferred")
+"""Steps that give checkpoints."""
+
+
 def run_to_serve(run_path: Path, name: str | None = None) -> ModelToServe:
     """A run's result, under the run's name; or a checkpoint of its by the name that scores have for
     it: `base`, a phase, a round. Raises RunError where there is none."""
@@ -54,7 +58,7 @@ def run_to_serve(run_path: Path, name: str | None = None) -> ModelToServe:
 def _checkpoint(run_path: Path, recipe: Recipe, name: str) -> Checkpoint:
     if name == "base":
         return base_checkpoint(recipe.student.base)
-    rows = [row for step in ("trained", "preferred") for row in open_step(run_path, step) or ()]
+    rows = [row for step in _TRAINED for row in open_step(run_path, step) or ()]
     found = {row.phase: row for row in rows if isinstance(row, Checkpoint)}
     if name not in found:
         known = ", ".join(("base", *found))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +17,8 @@ from feldspar.errors import RunError
 
 MAX_KEPT = 20
 SECONDS = 300.0
+FRESH_SECONDS, WRONG_SECONDS = 60.0, 5.0
+"""How long a plan is shown again, and one that says that something is wrong."""
 
 
 class ToldCalls(BaseModel):
@@ -91,25 +95,31 @@ class ToldPlan(BaseModel):
 
 
 class Planner:
-    """Asks for plans, one at a time; what a recipe's file said before is not asked again."""
+    """Asks for plans, one at a time; what was told just now is not asked again.
+
+    Teacher, taxonomy, disk and packages decide it too, so it is not true for long, and what is
+    wrong may be mended at once.
+    """
 
     def __init__(self, runs: Path) -> None:
         self._runs = runs
         self._lock = asyncio.Lock()
-        self._known: OrderedDict[tuple[object, ...], ToldPlan] = OrderedDict()
+        self._known: OrderedDict[tuple[object, ...], tuple[float, ToldPlan]] = OrderedDict()
 
     def known(self, recipe: Path, settings: Sequence[str]) -> ToldPlan | None:
-        """What was told of the recipe with these settings, as it is now; None where nothing was."""
-        return self._known.get(_key(recipe, settings))
+        """What was told last of the recipe with these settings; None where nothing was."""
+        told = self._known.get(_key(recipe, settings))
+        return told and told[1]
 
     async def plan(self, recipe: Path, settings: Sequence[str]) -> ToldPlan:
         """Raises RunError with what the command says is wrong."""
         async with self._lock:
             key = _key(recipe, settings)
-            told = self._known.pop(key, None)
-            if told is None:
-                told = await self._ask(recipe, settings)
-            self._known[key] = told
+            told_at, told = self._known.pop(key, (-math.inf, None))
+            age = time.monotonic() - told_at
+            if told is None or age > (WRONG_SECONDS if told.wrong else FRESH_SECONDS):
+                told_at, told = time.monotonic(), await self._ask(recipe, settings)
+            self._known[key] = told_at, told
             while len(self._known) > MAX_KEPT:
                 self._known.popitem(last=False)
             return told

@@ -6,6 +6,7 @@ it says goes to `run.log` there. Who may write is decided by the run's own lock,
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -58,6 +59,8 @@ class RunControl:
     def __init__(self, project: Project) -> None:
         self._project = project
         self._started: dict[str, subprocess.Popen[bytes]] = {}
+        self._is_job: dict[str, bool] = {}
+        """Whether what was started only follows a Slurm job."""
         self._lock = threading.Lock()
 
     def start(self, asked: LaunchRequest) -> str:
@@ -76,6 +79,7 @@ class RunControl:
             if self._lives(recipe.name) or _is_held(run_path):
                 raise RunError(f"{recipe.name} runs already; stop it, or wait for it")
             write_json(run_path / LAUNCH, asked.model_dump())
+            self._is_job[recipe.name] = recipe.slurm is not None
             self._started[recipe.name] = self._process(path, asked.settings, run_path)
         return recipe.name
 
@@ -85,6 +89,8 @@ class RunControl:
         with self._lock:
             process = self._started.get(name)
             if process is not None and process.poll() is None:
+                if self._is_job[name]:
+                    raise RunError(f"{name} is a Slurm job; end it by scancel: {_job(run_path)}")
                 process.send_signal(signal.SIGINT)
                 return
         said = read_run_state(run_path)
@@ -106,6 +112,8 @@ class RunControl:
         if process is None:
             return LaunchState("none")
         is_its_word = said is not None and said.pid == process.pid
+        if self._is_job[name]:
+            is_its_word = said is not None and said.may_go_on
         code = process.poll()
         if code is None:
             return LaunchState("running" if is_its_word else "starting")
@@ -176,7 +184,15 @@ def _is_held(run_path: Path) -> bool:
         return True
 
 
+def _job(run_path: Path) -> str:
+    path = run_path / "slurm" / "job.json"
+    return str(json.loads(path.read_text("utf-8"))["id"]) if path.exists() else "not submitted yet"
+
+
 def _last_lines(path: Path) -> str:
+    """Nothing where the run's folder was deleted."""
+    if not path.exists():
+        return ""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - _LOG_BYTES))
         text = file.read().decode("utf-8", "replace")

@@ -186,10 +186,16 @@ class Journal:
         return sum(path.stat().st_size for path in (self.path, log) if path.exists())
 
     def answers(self, model: str = "") -> Iterator[Entry]:
-        """Every answer in order of key, of one model (with revision) or of all."""
+        """Every answer in order of key, of one model (with revision) or of all.
+
+        Raises DiskError.
+        """
         query = _ALL + (" WHERE model = ?" if model else "") + " ORDER BY key"
-        for row in self._reader.execute(query, (model,) if model else ()):
-            yield Entry(row[0].hex(), *row[1:])
+        try:
+            for row in self._reader.execute(query, (model,) if model else ()):
+                yield Entry(row[0].hex(), *row[1:])
+        except sqlite3.Error as error:
+            raise _disk_error(self.path, error) from error
 
     def remove(self, models: Collection[str]) -> int:
         """Forget the answers of these models (with revision) and give the room back.
@@ -217,8 +223,11 @@ class Journal:
         return done.rowcount
 
     def stats(self) -> list[StageStats]:
-        """Answers and tokens, per model and stage."""
-        return [StageStats(*row) for row in self._reader.execute(_STATS)]
+        """Answers and tokens, per model and stage. Raises DiskError."""
+        try:
+            return [StageStats(*row) for row in self._reader.execute(_STATS)]
+        except sqlite3.Error as error:
+            raise _disk_error(self.path, error) from error
 
     def _write(self) -> None:
         connection: sqlite3.Connection | None = None

@@ -73,6 +73,8 @@ def test_the_same_command_follows_a_job_that_has_not_ended(
     threading.Thread(target=interrupt, daemon=True).start()
     assert slurm.run_as_job(command, SlurmConfig(), False, run_path) == 130
     assert "`scancel 7` ends it" in capfd.readouterr().err
+    with pytest.raises(RunError, match=r"job 7 .* was submitted as `bash -c .*scancel 7` ends it"):
+        slurm.run_as_job(["feldspar", "run", "other"], SlurmConfig(), False, run_path)
     go.touch()
     assert slurm.run_as_job(command, SlurmConfig(), False, run_path) == 0
     # Where the first had ended by then, a second one is submitted, and that is right too.

@@ -165,7 +165,10 @@ def test_stop_texts_end_an_answer_and_never_show(student: Student) -> None:
     [
         ({"max_tokens": 65}, openai.BadRequestError),
         ({"messages": [{"role": "user", "content": "red " * 300}]}, openai.BadRequestError),
-        ({"messages": [{"role": "user", "content": "r" * 243}], "n": 99}, openai.BadRequestError),
+        (
+            {"messages": [{"role": "user", "content": "r" * 243}], "max_tokens": 60},
+            openai.BadRequestError,
+        ),
         ({"top_p": 2}, openai.UnprocessableEntityError),
         ({"logprobs": True, "top_logprobs": 50}, openai.UnprocessableEntityError),
         ({"presence_penalty": 1}, openai.UnprocessableEntityError),
@@ -393,3 +396,12 @@ def test_a_conversation_that_ends_with_the_assistant_is_400_with_the_reason(
     status, reply = asyncio.run(run())
     assert status == 400
     assert reply["error"]["message"].startswith("the last message is the assistant's")
+
+
+def test_answers_share_the_memory_and_not_the_context(student: Student) -> None:
+    """Eight of sixty tokens do not fit into one context, and need not."""
+
+    async def use(client: openai.AsyncOpenAI) -> Any:
+        return await client.chat.completions.create(**ASK, n=8, max_tokens=60, temperature=1)
+
+    assert len(ask(student, use, max_tokens=64).choices) == 8

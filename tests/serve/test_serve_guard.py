@@ -96,6 +96,10 @@ def test_behind_a_key_any_name_may_stand_in_host_and_still_no_other_origin() -> 
     assert use(headers=headers | {"Origin": "https://evil.example"}, key="s")[0] == 403
 
 
+def test_an_empty_key_is_none_and_opens_nothing() -> None:
+    assert use(headers=JSON | {"Host": "rebound.example:8000"}, key="")[0] == 403
+
+
 def test_health_needs_no_key_and_says_when_the_model_has_gone() -> None:
     assert use("GET", "/health", key="s") == (200, {"status": "ok"})
     status, reply = use("GET", "/health", is_well=False)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -20,6 +21,7 @@ from feldspar.errors import FeldsparError, RunError
 from feldspar.progress_file import PROGRESS_FILE, read_run_state
 from feldspar.runs import Run
 from feldspar.studio.plan_pages import asked_settings
+from feldspar.studio.plan_told import Planner, ToldCheck, ToldPlan
 from feldspar.studio.project import Project
 from feldspar.studio.run_control import LaunchRequest, LaunchState, RunControl
 from feldspar.views.links import studio_link
@@ -309,3 +311,47 @@ def test_a_run_is_started_stopped_and_gone_on_with(
                 os.kill(said.pid, signal.SIGKILL)
     assert (run / "report.html").exists()
     assert "interrupted; nothing is lost" in (run / "run.log").read_text()
+
+
+def test_a_run_whose_folder_was_deleted_has_no_last_lines(project: Path) -> None:
+    control = RunControl(Project(project / "runs"))
+    control.start(LaunchRequest(recipe="recipe.toml", settings=["student.base=nowhere"]))
+    process = control._started["tiny"]
+    assert process.wait(60)
+    shutil.rmtree(project / "runs" / "tiny")
+    assert control.launch_state("tiny") == LaunchState("failed", "")
+
+
+@pytest.mark.parametrize(("is_wrong", "age", "num_asked"), [
+    (False, 30.0, 1), (False, 90.0, 2), (True, 2.0, 1), (True, 30.0, 2),
+])  # fmt: skip
+def test_a_plan_is_asked_for_again_once_it_is_old(
+    project: Path, monkeypatch: pytest.MonkeyPatch, is_wrong: bool, age: float, num_asked: int
+) -> None:
+    """A teacher that was started meanwhile is seen, also where the recipe is the same."""
+    asked: list[float] = []
+    now = 0.0
+    told = ToldPlan(
+        calls=[], phases=[], memory=[], num_parameters=0, teacher_hours=None, training_hours=None,
+        preference_hours=None, not_included=[], cost=0, disk_bytes=0, free_bytes=0, warnings=[],
+        checks=[ToldCheck(name="teacher", state="wrong" if is_wrong else "ok", says="")],
+    )  # fmt: skip
+
+    async def ask(*_: object) -> ToldPlan:
+        asked.append(now)
+        return told
+
+    planner = Planner(project / "runs")
+    monkeypatch.setattr(planner, "_ask", ask)
+    monkeypatch.setattr("feldspar.studio.plan_told.time.monotonic", lambda: now)
+
+    async def use() -> None:
+        nonlocal now
+        await planner.plan(project / "recipe.toml", [])
+        now = age
+        await planner.plan(project / "recipe.toml", [])
+
+    asyncio.run(use())
+    assert len(asked) == num_asked
+    # What was told last stays known: a start notes what it foresaw.
+    assert planner.known(project / "recipe.toml", []) == told
