@@ -120,7 +120,7 @@ def plan_recipe(
     return make_plan(
         placed,
         Given(
-            estimates=estimate_steps(placed, written, rows, num_parameters),
+            estimates=estimate_steps(placed, written, rows, num_parameters, sizes),
             rows_per_epoch={r.name: r.total for r in rows},
             row_tokens=tokens,
             free_bytes=shutil.disk_usage(folder).free,
@@ -219,20 +219,26 @@ def not_included(recipe: Recipe) -> list[str]:
 
 
 def estimate_steps(
-    recipe: Recipe, written: Written, rows: Sequence[PhaseRows], num_parameters: int
+    recipe: Recipe,
+    written: Written,
+    rows: Sequence[PhaseRows],
+    num_parameters: int,
+    sizes: ArchitectureConfig | None = None,
 ) -> list[Estimate]:
     """What each step of a run will cost, said by its own room."""
     from feldspar.evaluate.estimate import estimate as estimate_evaluation
     from feldspar.mix.estimate import estimate as estimate_mix
     from feldspar.prefer.estimate import estimate as estimate_prefer
+    from feldspar.student.training.memory import num_trained
     from feldspar.train.estimate import estimate as estimate_train
     from feldspar.train.estimate import estimate_merge
 
     of_phases = {r.name: r.total for r in rows}
+    trained = num_trained(sizes, recipe.student) if sizes and recipe.student.lora else None
     found = [
         *written.estimates,
         estimate_mix(rows),
-        estimate_train(of_phases, recipe.train, num_parameters),
+        estimate_train(of_phases, recipe.train, num_parameters, trained),
     ]
     if recipe.train.merge is not None:
         found.append(estimate_merge(recipe.train, num_parameters))

@@ -90,7 +90,7 @@ def ask_with_passages(
             yield replace(score, settings=f"{tokens}, {retrieval.num_passages} passages")
 
 
-RETRIEVAL_STEP = Step("retrieval", ask_with_passages, version=1)
+RETRIEVAL_STEP = Step("retrieval", ask_with_passages, version=2)
 
 
 def with_passages(

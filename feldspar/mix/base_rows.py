@@ -101,7 +101,7 @@ def _sample(
     yield from rows
 
 
-BASE_REPLAY_STEP = Step("base-replay", sample_base, version=3)
+BASE_REPLAY_STEP = Step("base-replay", sample_base, version=4)
 
 
 def read_prompts(path: Path) -> list[str]:

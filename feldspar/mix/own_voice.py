@@ -146,7 +146,7 @@ def say_again(
     retelling.tell()
 
 
-OWN_VOICE_STEP = Step("own-voice", say_again, version=2)
+OWN_VOICE_STEP = Step("own-voice", say_again, version=3)
 
 
 def is_asked(sample: Sample, config: OwnVoiceConfig) -> bool:

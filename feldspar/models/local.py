@@ -17,6 +17,7 @@ from feldspar.endpoint.concurrency import Governor, Outcome
 from feldspar.endpoint.endpoint import UNHURRIED, Access, Turn
 from feldspar.endpoint.openai_completions import PromptToken
 from feldspar.endpoint.replicas import ServersHealth
+from feldspar.errors import TrainingError
 from feldspar.models.model import Continuations, Heard, LogProb, unheard
 from feldspar.models.served import model_key
 from feldspar.progress import SILENT, Progress
@@ -88,7 +89,7 @@ class LocalModel:
         outcome: Outcome = "failed"
         try:
             await turn.admit()
-            worker = await asyncio.to_thread(self._loaded)
+            worker = await asyncio.to_thread(self._loaded, True)
             request = request_of(call, worker)
             rows = await worker.draw(request)
             outcome = "answered"
@@ -124,11 +125,21 @@ class LocalModel:
                 heard(number, place, one)
         return found
 
-    def _loaded(self) -> EngineThread:
+    def _loaded(self, is_asked: bool = False) -> EngineThread:
+        """A chat template is needed by who is asked, and not to score ids."""
         with self._loading:
             if self._worker is None:
                 from feldspar.models.engine_thread import EngineThread
-                from feldspar.student.model import load_to_answer
+                from feldspar.student.model import load_to_answer, load_tokenizer
+                from feldspar.student.plain_model import load_plain_student
 
-                self._worker = EngineThread(load_to_answer(self.folder, self._config))
+                is_own = self._config.template == "own"
+                speaks = not is_own or bool(load_tokenizer(self.folder).chat_template)
+                if is_asked and not speaks:
+                    raise TrainingError(
+                        f"{self.folder}: it has no chat template, so it cannot be asked; name a "
+                        "chat model's folder"
+                    )
+                load = load_to_answer if speaks else load_plain_student
+                self._worker = EngineThread(load(self.folder, self._config))
             return self._worker

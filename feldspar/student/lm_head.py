@@ -78,7 +78,7 @@ class Head(NamedTuple):
 def head_of(model: Any) -> Head:
     """The head of a transformers causal language model."""
     layer = model.get_output_embeddings()
-    config = model.config
+    config = model.config.get_text_config()
     scale = 1.0 / float(getattr(config, "logits_scaling", None) or 1.0)
     scale *= float(getattr(config, "logit_scale", None) or 1.0)
     softcap = getattr(config, "final_logit_softcapping", None)
@@ -93,7 +93,9 @@ def check_head(model: Any) -> None:
         hidden = model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
         ours = head_of(model).logits(hidden[0])
         theirs = model(input_ids=ids_BT, use_cache=False).logits[0].float()
-    if not torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3):
+    # In half precision the model rounds where this module does not.
+    close = 1e-3 if model.dtype == torch.float32 else 5e-2
+    if not torch.allclose(ours, theirs, rtol=close, atol=close):
         raise TrainingError(
             f"{type(model).__name__} does something to its logits that feldspar does not know, so "
             "its loss would be wrong; use a model of another family"

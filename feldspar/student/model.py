@@ -30,7 +30,9 @@ from feldspar.student.model_files import (
     check_token_rows,
     check_weights,
     explain_loading,
+    mend_generation,
     quiet_transformers,
+    take_one_template,
 )
 from feldspar.student.precision import Dtype, find_precision, size_of_model
 from feldspar.student.template.choose import (
@@ -163,6 +165,8 @@ def read_model(path: str) -> ModelFiles:
         reason = str(error).strip().split("\n")[0]
         raise TrainingError(f"{path}: no causal language model can be loaded: {reason}") from error
     explain_loading(path, info)
+    mend_generation(model.generation_config)
+    take_one_template(tokenizer)
     return ModelFiles(model, tokenizer)
 
 
@@ -277,6 +281,7 @@ def load_tokenizer(path: str) -> Any:
         reason = str(error).strip().split("\n")[0]
         raise TrainingError(f"{path}: no tokenizer can be loaded: {reason}") from error
     _check_fast(tokenizer)
+    take_one_template(tokenizer)
     return tokenizer
 
 
@@ -338,6 +343,7 @@ def _download(text: str, patterns: Sequence[str] = CONTENT) -> Path:
 
 def _make_template(model: Any, tokenizer: Any, config: StudentConfig) -> Template:
     has_bos = uses_bos(tokenizer)
+    own_ends = _ends_of(model, tokenizer)
     name = choose_template(tokenizer) if config.template == "auto" else config.template
     if name == "lab":
         _add_tokens(model, tokenizer, LAB.trained)
@@ -368,7 +374,19 @@ def _make_template(model: Any, tokenizer: Any, config: StudentConfig) -> Templat
         pad_id=tokenizer.pad_token_id,
         bos_id=tokenizer.bos_token_id if has_bos else None,
         system_prompt=config.system_prompt,
+        other_ends=own_ends,
     )
+
+
+def _ends_of(model: Any, tokenizer: Any) -> set[int]:
+    """The tokens that a model ends its texts with, as its files say: special ones, since a config
+    without any has its class's number, which may be a word of this tokenizer."""
+    ends = {tokenizer.eos_token_id}
+    for config in () if model is None else (model.generation_config, model.config):
+        named = getattr(config, "eos_token_id", None)
+        ends.update(named if isinstance(named, list) else [named])
+    added = tokenizer.added_tokens_decoder
+    return {i for i in ends if i in added and added[i].special}
 
 
 def uses_bos(tokenizer: Any) -> bool:

@@ -280,3 +280,28 @@ def _num_rows(folder: Path) -> int | None:
     sizes = given.get("text_config") or given
     rows = sizes.get("vocab_size") if isinstance(sizes, dict) else None
     return rows if isinstance(rows, int) else None
+
+
+_OF_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff")
+
+
+def mend_generation(config: Any) -> None:
+    """Leave out how to sample where a file says not to: it is read with a warning and cannot be
+    saved."""
+    try:
+        config.validate(strict=True)
+    except ValueError:
+        for name in (*_OF_SAMPLING, "eta_cutoff"):
+            if getattr(config, name, None) is not None:
+                setattr(config, name, None)
+
+
+def take_one_template(tokenizer: Any) -> None:
+    """Of several chat templates by name the one for chats. Raises TrainingError."""
+    if isinstance(tokenizer.chat_template, dict):
+        try:
+            tokenizer.chat_template = tokenizer.get_chat_template()
+        except ValueError as error:
+            raise TrainingError(
+                f'the base has chat templates by name and none called "default": {error}'
+            ) from error

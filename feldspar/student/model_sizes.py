@@ -70,7 +70,7 @@ def num_weights(folder: Path) -> int:
         except TrainingError:
             return 0
     total = 0
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in _weight_paths(folder):
         try:
             with safe_open(path, framework="numpy") as tensors:
                 names = tensors.keys()
@@ -79,6 +79,21 @@ def num_weights(folder: Path) -> int:
             return 0
         total += sum(math.prod(shape) for shape in shapes)
     return total
+
+
+def _weight_paths(folder: Path) -> list[Path]:
+    """The files that transformers reads: others may lie there too, in another form or of an
+    adapter. (model_files.py has it with its faults told, and with torch.)"""
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if whole.is_file():
+        return [whole]
+    if not index.is_file():
+        return sorted(folder.glob("*.safetensors"))
+    try:
+        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        return [folder / name for name in sorted(set(names))]
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return []
 
 
 def find_config(base: str) -> Path | None:

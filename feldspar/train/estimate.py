@@ -12,7 +12,10 @@ _FLOAT_BYTES = 4
 
 
 def estimate(
-    rows_per_epoch: Mapping[str, int], config: TrainConfig, num_parameters: int
+    rows_per_epoch: Mapping[str, int],
+    config: TrainConfig,
+    num_parameters: int,
+    num_trained: int | None = None,
 ) -> Estimate:
     """Optimizer steps and disk of all phases, by the rows that an epoch of each draws.
 
@@ -31,7 +34,7 @@ def estimate(
     return Estimate(
         step="trained",
         optimizer_steps=sum(schedule.num_steps for schedule in schedules),
-        disk_bytes=disk_bytes(schedules, config, num_parameters),
+        disk_bytes=disk_bytes(schedules, config, num_parameters, num_trained),
         note="checkpoints kept, one being written, and the optimizer's state twice",
     )
 
@@ -62,8 +65,16 @@ def schedule_of(
     )
 
 
-def disk_bytes(schedules: Iterable[Schedule], config: TrainConfig, num_parameters: int) -> int:
-    """Most that is on disk at once: checkpoints kept, one being written, and the state twice."""
+def disk_bytes(
+    schedules: Iterable[Schedule],
+    config: TrainConfig,
+    num_parameters: int,
+    num_trained: int | None = None,
+) -> int:
+    """Most that is on disk at once: checkpoints kept, one being written, and the state twice.
+
+    `num_trained`: of the parameters, where not all are; the state holds these and their moments.
+    """
     checkpoint = _FLOAT_BYTES * num_parameters
     kept = 0
     for schedule in schedules:
@@ -71,5 +82,6 @@ def disk_bytes(schedules: Iterable[Schedule], config: TrainConfig, num_parameter
             schedule.steps_per_epoch, schedule.num_epochs, config.checkpoints_per_epoch
         )
         kept += min(config.keep_best + 1, len(steps))
-    state = 3 * checkpoint
+    moment = _FLOAT_BYTES if config.optimizer_states == "float32" else _FLOAT_BYTES // 2
+    state = (_FLOAT_BYTES + 2 * moment) * (num_parameters if num_trained is None else num_trained)
     return (kept + 1) * checkpoint + 2 * state

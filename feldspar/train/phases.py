@@ -226,7 +226,8 @@ class _Phases:
         schedules = [
             schedule_of(p, how, [s.num_samples for s in p.sources], self.seed) for p, how in phases
         ]
-        needed = disk_bytes(schedules, self.config, student.num_parameters)
+        trained = sum(p.numel() for p in student.model.parameters() if p.requires_grad)
+        needed = disk_bytes(schedules, self.config, student.num_parameters, trained)
         self.folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.folder).free + state_bytes(self.folder)
         if needed > free:
@@ -267,9 +268,10 @@ class _Trial:
 
     def add(self, step: int, save: SaveCheckpoint) -> None:
         """Save a candidate, score it, and delete those that are not among the best."""
-        if any(c.step == step for c in self._candidates()):
-            return
         path = step_folder(self.folder, step)
+        # One that was not among the best is gone, and is deleted again; one that was lost is not.
+        if path.is_dir() and any(c.step == step for c in self._candidates()):
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         saved = save(path)
         num_items = len(self._start.values or ()) if self._start else 0

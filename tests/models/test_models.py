@@ -8,13 +8,14 @@ import time
 from pathlib import Path
 
 import pytest
+from tiny import save_base
 from toy_models import BAD, GOOD, ask
 
 from feldspar.config import Recipe, TeacherConfig
 from feldspar.endpoint.calls import ChatCall, PromptCall
 from feldspar.endpoint.endpoint import Access
 from feldspar.endpoint.faults import NoAnswers, Refused
-from feldspar.errors import TeacherError
+from feldspar.errors import TeacherError, TrainingError
 from feldspar.models.launched import LaunchedModel
 from feldspar.models.local import LocalModel
 from feldspar.models.model import Continuations
@@ -91,6 +92,15 @@ def test_a_folder_answers_scores_and_is_known_by_its_content(folder: str) -> Non
     with pytest.raises(Refused, match="do not fit into a context of 256"):
         run(model, lambda m: m.complete(PromptCall(prompt=[5] * 300, max_tokens=3)))
     model.close()
+
+
+def test_a_folder_without_a_chat_template_scores_and_is_not_asked(tmp_path: Path) -> None:
+    """A reward pair's base has none."""
+    path = str(save_base(tmp_path / "plain"))
+    ((scored,),) = run(LocalModel(path, Access()), lambda m: m.score([ROW]))
+    assert [one.num_tokens for one in scored] == [2, 1, 0]
+    with pytest.raises(TrainingError, match=f"{path}: it has no chat template"):
+        run(LocalModel(path, Access()), lambda m: m.complete(chat(1)))
 
 
 def test_other_prompts_draw_other_numbers_and_other_seeds_other_answers(folder: str) -> None:

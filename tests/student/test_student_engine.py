@@ -6,11 +6,19 @@ import numpy as np
 import pytest
 import torch
 from tiny import make_model, make_tiny, make_tokenizer
-from transformers import GemmaConfig, GemmaForCausalLM, MistralConfig, MistralForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GemmaConfig,
+    GemmaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+)
 
 from feldspar.config import StudentConfig
 from feldspar.records import Message
 from feldspar.student.inference.engine import Engine, EngineRow, Request, prompt_log_probs
+from feldspar.student.inference.fallback_cache import select_rows
 from feldspar.student.inference.sample import sample_answers
 from feldspar.student.inference.token_sampler import sample_tokens
 from feldspar.student.model import Student, make_student
@@ -234,3 +242,44 @@ def test_bfloat16_keeps_to_the_plain_model() -> None:
         whole = prompt_log_probs(student, [*prompt_of(20), *row.ids], 0)[-len(row.ids) :]
         apart = [a.log_prob - b.log_prob for a, b in zip(row.log_probs, whole, strict=True)]
         assert max(map(abs, apart)) < 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [
+        ("lfm2", {"layer_types": ["conv", "full_attention", "conv"], "num_hidden_layers": 3}),
+        (
+            "granitemoehybrid",
+            {
+                "layer_types": ["mamba", "attention"],
+                "shared_intermediate_size": 64,
+                "mamba_n_heads": 4,
+                "mamba_d_state": 8,
+                "mamba_d_head": 16,
+                "num_local_experts": 0,
+            },
+        ),
+    ],
+)
+def test_rows_of_recurrent_layers_end_at_their_own_time(
+    kind: str, shape: dict[str, object]
+) -> None:
+    """Their states are no keys and values, and know no way to be chosen from."""
+    config = AutoConfig.for_model(
+        kind, vocab_size=64, hidden_size=32, intermediate_size=64, num_attention_heads=4,
+        num_key_value_heads=2, **{"num_hidden_layers": 2, **shape},
+    )  # fmt: skip
+    torch.manual_seed(1)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    ids = torch.randint(1, 64, (3, 6))
+    after = torch.randint(1, 64, (3, 1))
+    kept = [2, 0, 0]
+    with torch.no_grad():
+        cache = model.base_model(input_ids=ids, use_cache=True).past_key_values
+        select_rows(cache, torch.tensor(kept), 3)
+        found = model.base_model(input_ids=after[kept], past_key_values=cache, use_cache=True)
+        whole = model.base_model(input_ids=torch.cat([ids, after], dim=1)[kept])
+    torch.testing.assert_close(
+        found.last_hidden_state[:, -1], whole.last_hidden_state[:, -1], rtol=1e-4, atol=1e-5
+    )

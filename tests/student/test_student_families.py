@@ -1,15 +1,24 @@
 """Rows in the templates of known families are what plain transformers makes of the same chat."""
 
+import json
 from pathlib import Path
 
 import pytest
-from tiny import CHAT, make_model, make_tokenizer
+import torch
+from tiny import CHAT, make_model, make_tokenizer, save_base
 from transformers import AutoTokenizer
 
 from feldspar.config import LoraConfig, StudentConfig
 from feldspar.errors import TrainingError
 from feldspar.records import Conversation, Message
-from feldspar.student.model import Student, make_student
+from feldspar.student.inference.sample import sample_answers
+from feldspar.student.model import (
+    Student,
+    load_student,
+    load_tokenizer,
+    make_student,
+    save_checkpoint,
+)
 from feldspar.student.training.lora import add_lora
 
 GRANITE = Path(__file__).parents[2].parent / "shared" / "data" / "tokenizers" / "granite-7b-lab"
@@ -132,3 +141,49 @@ def test_missing_tokens_fit_into_a_padded_vocabulary():
     student = make_student(model, tokenizer, StudentConfig(base="granite", device="cpu"))
     assert model.get_input_embeddings().weight.shape[0] == known + 64
     assert len(student.tokenizer) == known
+
+
+def test_a_bases_own_end_ends_its_answers_too() -> None:
+    """It was trained to end its texts with it, and never saw the stop token that it is given."""
+    tokenizer = make_tokenizer()
+    tokenizer.add_special_tokens({"eos_token": "</s>", "extra_special_tokens": ["<|eom|>"]})
+    model = make_model(len(tokenizer))
+    ids = tokenizer.convert_tokens_to_ids(["</s>", "<|eom|>"])
+    model.generation_config.eos_token_id = ids
+    student = make_student(model, tokenizer, StudentConfig(base="b", device="cpu"))
+    assert student.template.end_ids == {*ids, student.template.stop_id}
+    assert student.template.stop_id not in ids
+    prompt = (Message(role="user", content="what is red?"),)
+    with torch.no_grad():
+        read = torch.tensor([student.template.render_prompt(prompt)])
+        model.lm_head.weight[ids[1]] = 100 * model.model(input_ids=read).last_hidden_state[0, -1]
+    ((said,),) = sample_answers(student, [prompt], keys=["k"], max_new_tokens=8, seed=0)
+    assert said == ("", True, 1)
+    # What is trained has the template's stop alone.
+    again = make_student(model, tokenizer, StudentConfig(base="b", device="cpu"))
+    assert again.template.end_ids == {student.template.stop_id}
+
+
+def test_of_several_chat_templates_the_one_for_chats_is_taken(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.add_special_tokens({"extra_special_tokens": SPECIAL})
+    template, tokenizer.eos_token = FAMILIES["qwen"]
+    tokenizer.chat_template = {"default": template, "tool_use": "{{ 'tools' }}"}
+    make_model(len(tokenizer)).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    config = StudentConfig(base=str(tmp_path), template="own", device="cpu")
+    assert load_student(str(tmp_path), config).tokenizer.chat_template == template
+    tokenizer.chat_template = {"tool_use": "{{ 'tools' }}", "rag": "{{ 'rag' }}"}
+    tokenizer.save_pretrained(tmp_path / "named")
+    with pytest.raises(TrainingError, match='none called "default"'):
+        load_tokenizer(str(tmp_path / "named"))
+
+
+def test_a_file_that_says_how_to_sample_and_not_to_can_be_saved_again(tmp_path: Path) -> None:
+    folder = save_base(tmp_path / "base")
+    told = json.loads((folder / "generation_config.json").read_text())
+    told |= {"temperature": 0.9, "top_p": 0.6}
+    (folder / "generation_config.json").write_text(json.dumps(told))
+    student = load_student(str(folder), StudentConfig(base=str(folder), device="cpu"))
+    save_checkpoint(student, tmp_path / "saved", phase="p", step=1)
+    assert (tmp_path / "saved" / "config.json").is_file()

@@ -88,6 +88,9 @@ def test_low_rank_training_holds_no_states_for_frozen_weights() -> None:
     train = TrainConfig(tokens_per_micro_batch=2048)
     one, eight = (memory_ways(MISTRAL, train, student, num, 79 * GIB)[0] for num in (1, 8))
     assert one.options == ("LoRA rank 16",)
+    # With a base's own template embeddings and head are frozen too.
+    own = memory_ways(MISTRAL, train, student.model_copy(update={"template": "own"}), 1, 79 * GIB)
+    assert own[0].optimizer < 0.5 * one.optimizer
     assert one.optimizer < 0.1 * 8 * MISTRAL.num_parameters
     assert one.weights > 4 * MISTRAL.num_parameters
     # Without gradients of what is frozen, weights may stay whole on a smaller GPU.

@@ -1,13 +1,16 @@
 """A base's sizes come from its config.json, and give the parameters that transformers counts."""
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from feldspar.config import WorldConfig
 from feldspar.progress import SILENT
-from feldspar.student.model_sizes import read_architecture
+from feldspar.student.model_sizes import num_weights, read_architecture
 from feldspar.world import make_world
 
 FAMILIES = ("tiny-llama", "tiny-mistral", "tiny-granite", "tiny-qwen3")
@@ -39,3 +42,13 @@ def test_what_cannot_be_counted_is_unknown(made: dict[str, str], tmp_path: Path)
     assert read_architecture("nobody/nothing-of-this-name") is None
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     assert read_architecture(str(tmp_path)) is None
+
+
+def test_weights_in_another_form_beside_a_models_own_are_not_counted(tmp_path: Path) -> None:
+    for name in ("model-1", "model-2", "consolidated", "adapter_model"):
+        save_file({name: np.zeros((2, 5), np.float32)}, tmp_path / f"{name}.safetensors")
+    index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert num_weights(tmp_path) == 20
+    save_file({"all": np.zeros(7, np.float32)}, tmp_path / "model.safetensors")
+    assert num_weights(tmp_path) == 7

@@ -68,3 +68,11 @@ def test_merged_weights_take_one_model_more_than_are_kept():
     each = TrainConfig(merge=MergeConfig(after="each-phase"))
     assert estimate_merge(once, 1000).disk_bytes == 2 * 4 * 1000
     assert estimate_merge(each, 1000).disk_bytes == 4 * 4 * 1000
+
+
+def test_low_rank_training_keeps_the_state_of_what_it_trains():
+    config = planned("a", "b")
+    found = estimate({"a": 10_000, "b": 10_000}, config, 1_000_000, num_trained=1_000)
+    assert found.disk_bytes == 3 * 4_000_000 + 2 * 12_000
+    half = config.model_copy(update={"optimizer_states": "bfloat16"})
+    assert estimate({"a": 1, "b": 1}, half, 1_000_000).disk_bytes == 3 * 4_000_000 + 2 * 8_000_000

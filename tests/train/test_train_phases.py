@@ -83,6 +83,16 @@ def test_the_best_and_the_last_are_kept_and_the_state_is_not(base, tmp_path):
     assert not (here / "state.safetensors").exists()
 
 
+def test_a_phase_whose_folder_is_lost_is_trained_and_saved_again(base, tmp_path):
+    here = tmp_path / "trained"
+    planned = [phase("one", source(tmp_path, "first", 40))]
+    (before,) = train(base, planned, here)
+    shutil.rmtree(here / "1-one")
+    (after,) = train(base, planned, here)
+    assert after == before
+    assert Path(after.path).is_dir()
+
+
 def test_equal_marks_take_the_earlier_step(base, tmp_path):
     (last,) = train(base, [phase("one", source(tmp_path, "first", 40))], tmp_path / "t")
     assert last.step == 2

@@ -21,76 +21,18 @@ from lm_eval.models.utils import (
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from feldspar.config import StudentConfig
-from feldspar.errors import RecipeError, TrainingError
+from feldspar.errors import RecipeError
 from feldspar.evaluate.benchmarks.prefix import score_alike
 from feldspar.progress import SILENT, Progress
-from feldspar.records import Message
-from feldspar.student.answering_weights import hold_to_answer
 from feldspar.student.inference.sample import sample_answers
-from feldspar.student.lm_head import check_head
-from feldspar.student.model import (
-    Student,
-    find_device,
-    find_dtype,
-    load_to_answer,
-    read_model,
-    uses_bos,
-)
+from feldspar.student.model import load_to_answer
+from feldspar.student.plain_model import PlainTemplate, eot_of, load_plain_student
 from feldspar.student.scoring.score import Tree
-from feldspar.student.template.layout import TemplatePiece, TemplateTurn
-from feldspar.student.template.render import Template
 
 DEFAULT_MAX_LENGTH = 2048
 """For models that do not say how much they can read: lm_eval's."""
 MAX_NEW_TOKENS = 256
 _UNSUPPORTED = ("top_k", "min_p", "num_beams", "repetition_penalty")
-
-
-class PlainTemplate(Template):
-    """No template at all: a prompt is its text, as the tokenizer encodes it."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        stop_id, pad_id = eot_of(tokenizer), tokenizer.pad_token_id
-        super().__init__(
-            tokenizer,
-            layout=_plain_turns,
-            stop_id=stop_id,
-            pad_id=stop_id if pad_id is None else pad_id,
-            bos_id=tokenizer.bos_token_id if uses_bos(tokenizer) else None,
-        )
-        self._tokenizer = tokenizer
-
-    def decode_answers(self, answers: Sequence[Sequence[int]]) -> list[str]:
-        return [self._tokenizer.decode(list(ids), skip_special_tokens=True) for ids in answers]
-
-
-def eot_of(tokenizer: Any) -> int:
-    """The token that ends a text. Raises TrainingError where a tokenizer has none."""
-    ids = (tokenizer.eos_token_id, tokenizer.bos_token_id)
-    found = next((i for i in ids if i is not None), None)
-    if found is None:
-        raise TrainingError("the tokenizer has neither a start nor a stop token; give it one")
-    return int(found)
-
-
-def load_plain_student(path: str, config: StudentConfig) -> Student:
-    """A checkpoint as it is: no tokens are added, so its probabilities are those of its files.
-
-    Raises TrainingError where it cannot be loaded.
-    """
-    model, tokenizer = read_model(path)
-    device = find_device(config.device)
-    model.to(device).eval()
-    check_head(model)
-    dtype = find_dtype(config, device, model)
-    hold_to_answer(model, dtype)
-    return Student(
-        model=model,
-        tokenizer=tokenizer,
-        template=PlainTemplate(tokenizer),
-        device=device,
-        dtype=dtype,
-    )
 
 
 class StudentLM(TemplateLM):  # type: ignore[misc]
@@ -236,10 +178,6 @@ class StudentLM(TemplateLM):  # type: ignore[misc]
             progress=self._progress,
         )
         return [postprocess_generated_text(only.text, stops, None) for (only,) in drawn]
-
-
-def _plain_turns(messages: Sequence[Message], answered: bool) -> list[TemplateTurn]:
-    return [TemplateTurn((TemplatePiece(messages[-1].content, False),), None)]
 
 
 def _cannot_be_scored(asked: Any, continuation: list[int], max_length: int) -> str:

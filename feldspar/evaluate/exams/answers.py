@@ -18,7 +18,7 @@ from feldspar.student.scoring.log_probs import AnswerLogProb, AnswerRow
 from feldspar.text.match import FORMS, is_right
 
 STAGE = "exam-answer"
-VERSION = 2
+VERSION = 3
 """Of the way answers are made and matched: part of what they are known by."""
 log = logging.getLogger(__name__)
 

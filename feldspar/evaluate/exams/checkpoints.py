@@ -125,7 +125,7 @@ def evaluate(
         yield from _scores(examinee, reported, answers, config, seed, path)
 
 
-SCORES_STEP = Step("scores", evaluate, version=1)
+SCORES_STEP = Step("scores", evaluate, version=2)
 
 
 def _shared_path(workspace: Workspace, checkpoint: Checkpoint, key: str) -> Path | None:
@@ -154,7 +154,7 @@ def evaluate_served(
     yield from _scores(served, reported, answers, config, seed, path)
 
 
-SERVED_EXAMS_STEP = Step("served-exams", evaluate_served, version=1)
+SERVED_EXAMS_STEP = Step("served-exams", evaluate_served, version=2)
 
 
 def _scores(

@@ -17,7 +17,7 @@ from feldspar.progress import SILENT, Progress
 from feldspar.records import Message
 
 STAGE = "general-answer"
-VERSION = 1
+VERSION = 2
 """Of the way the questions are asked: part of what answers are kept under."""
 
 

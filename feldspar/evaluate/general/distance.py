@@ -22,7 +22,7 @@ from feldspar.stats.intervals import cluster_interval
 from feldspar.student.scoring.log_probs import AnswerRow
 
 TEXT, PROMPTS = "general text", "general prompts"
-VERSION = 1
+VERSION = 2
 """Of the way the base's answers are drawn: part of what they are kept under."""
 
 

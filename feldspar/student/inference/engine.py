@@ -260,9 +260,9 @@ class Engine:
 
     def _read(self, rows: list[EngineRow]) -> None:
         """Find which rows end here, and bring their texts up to date."""
-        stop_id = self.student.template.stop_id
+        end_ids = self.student.template.end_ids
         for row in rows:
-            if row.ids[-1] == stop_id:
+            if row.ids[-1] in end_ids:
                 row.finish, row.is_ended = "stop", True
             elif len(row.ids) == row.request.max_new_tokens:
                 row.finish = "length"

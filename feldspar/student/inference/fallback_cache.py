@@ -7,6 +7,7 @@ Shapes: P prompts, R rows, T tokens, H hidden size.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,7 +41,7 @@ class FallbackCache:
         self.hidden_PH: Tensor = output.last_hidden_state[:, -1]
         index = torch.repeat_interleave(torch.tensor(num_rows)).to(student.device)
         if len(index) > len(prompts):
-            self._cache.batch_select_indices(index)
+            select_rows(self._cache, index, len(prompts))
         self._mask_RT = mask[index]
         self._places_R = self._mask_RT.sum(dim=1)
 
@@ -48,7 +49,7 @@ class FallbackCache:
     def keep(self, kept: Sequence[int]) -> None:
         """Go on with these rows only."""
         index = torch.tensor(kept, device=self._student.device)
-        self._cache.batch_select_indices(index)
+        select_rows(self._cache, index, len(self._places_R))
         self._mask_RT = self._mask_RT[index]
         self._places_R = self._places_R[index]
 
@@ -66,3 +67,24 @@ class FallbackCache:
         self._places_R = self._places_R + 1
         hidden: Tensor = output.last_hidden_state[:, -1]
         return hidden
+
+
+def select_rows(cache: Any, index: Tensor, num_rows: int) -> None:
+    """Take rows of a cache by number, those of recurrent layers among them: their states, which
+    know no way to be chosen from, are tensors with a place for each row."""
+    for layer in cache.layers:
+        if hasattr(layer, "batch_select_indices"):
+            layer.batch_select_indices(index)
+            continue
+        for name, value in vars(layer).items():
+            setattr(layer, name, _rows_of(value, index, num_rows))
+
+
+def _rows_of(value: Any, index: Tensor, num_rows: int) -> Any:
+    if isinstance(value, Tensor) and value.ndim and len(value) == num_rows:
+        return value[index.to(value.device)]
+    if isinstance(value, dict):
+        return {key: _rows_of(one, index, num_rows) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_rows_of(one, index, num_rows) for one in value]
+    return value

@@ -57,10 +57,13 @@ class Template:
         pad_id: int,
         bos_id: int | None,
         system_prompt: str = "",
+        other_ends: Iterable[int] = (),
     ) -> None:
         """`tokenizer` is a transformers PreTrainedTokenizerFast that has all its special tokens."""
         self.kind: Literal["lab", "own"] = "lab" if layout is lab_turns else "own"
         self.stop_id, self.pad_id, self.bos_id = stop_id, pad_id, bos_id
+        self.end_ids = frozenset((stop_id, *other_ends))
+        """What ends an answer that is drawn: a base also ends its texts in its own way."""
         self._any_bos_id: int | None = tokenizer.bos_token_id
         self.system_prompt = system_prompt
         self._layout = layout

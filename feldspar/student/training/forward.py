@@ -278,6 +278,7 @@ def check_packing(student: Student) -> None:
     which the others must not see.
     """
     forward = ForwardPass(replace(student, compile=False), is_sharded=True)
+    _check_embeddings(student, forward)
     if not forward.packing:
         return
     rng = np.random.default_rng(1)
@@ -311,6 +312,20 @@ def check_packing(student: Student) -> None:
             f"{type(student.model).__name__} does not keep packed rows apart (a change of one "
             f"moves others by {leaked:.1e}; packed and separate differ by {apart:.1e}); set "
             "train.packing = false"
+        )
+
+
+def _check_embeddings(student: Student, forward: ForwardPass) -> None:
+    """Raise TrainingError where a model reads more of its tokens than their embeddings."""
+    ids = torch.arange(1, 9, device=student.device)[None]
+    ids = ids % student.model.config.get_text_config().vocab_size
+    with torch.no_grad(), student.computing():
+        whole = student.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        apart = _distance(forward.states(ids), whole)
+    if apart > (1e-3 if student.dtype == torch.float32 else 5e-2):
+        raise TrainingError(
+            f"{type(student.model).__name__} reads its tokens beside their embeddings (states "
+            f"differ by {apart:.1e}), which training does not hand on; take another family"
         )
 
 

@@ -103,6 +103,8 @@ class Loop:
         model, optimizer = self.student.model, self.optimizer
         self.step = load_state(self._folder, model, optimizer, key=self.key, group=self.group)
         self.group.check_same(self.step)
+        done = [step for step in self.settings.checkpoint_steps if step <= self.step]
+        self._last_checkpoint = max(done, default=0)
         if self.group.rank == 0:
             forget_after(self._metrics_path, self.schedule.phase, self.step)
 

@@ -44,6 +44,8 @@ class Method:
     """Keep each layer's input alone and compute the rest again in the backward pass."""
     lora_rank: int = 0
     """0 trains all weights."""
+    trains_ends: bool = True
+    """Beside adapters, embeddings and head, for a template's own tokens."""
     shard: Shard | Literal[""] = ""
     """How several processes share weights, gradients and moments; empty for one."""
     num_shards: int = 1
@@ -70,7 +72,7 @@ def estimate_memory(
     """Peak bytes on one device with `num_tokens` in a micro-batch, of which `num_trained` are
     trained; None: all."""
     ends = _num_ends(sizes)
-    held, updated = _num_held_and_updated(sizes, method.lora_rank)
+    held, updated = _num_held_and_updated(sizes, method.lora_rank, method.trains_ends)
     state = 2 * (_FLOAT if method.states == "float32" else _HALF)
     is_whole = method.shard == "step"
     kept, working = _layer_bytes(sizes, method)
@@ -143,16 +145,18 @@ def _own_way(
 ) -> Method:
     is_half = student.dtype == "bfloat16"
     is_half |= student.dtype == "auto" and memory_bytes is not None
+    rank, trains_ends = student.lora.rank if student.lora else 0, student.template != "own"
     shard: Shard = "step" if train.shard == "auto" else train.shard
     if train.shard == "auto" and memory_bytes is not None:
         width = _HALF if is_half else _FLOAT
-        counted = _num_held_and_updated(sizes, student.lora.rank if student.lora else 0)
+        counted = _num_held_and_updated(sizes, rank, trains_ends)
         shard = shard_that_fits(*counted, num_devices, width, memory_bytes)
     return Method(
         compute="bfloat16" if is_half else "float32",
         states=train.optimizer_states,
         activation_checkpointing=train.recompute == "always",
-        lora_rank=student.lora.rank if student.lora else 0,
+        lora_rank=rank,
+        trains_ends=trains_ends,
         shard=shard if num_devices > 1 else "",
         num_shards=num_devices,
     )
@@ -209,12 +213,19 @@ def _num_ends(sizes: ArchitectureConfig) -> int:
     return sizes.vocabulary * sizes.hidden_size * (1 if sizes.tied else 2)
 
 
-def _num_held_and_updated(sizes: ArchitectureConfig, lora_rank: int) -> tuple[int, int]:
+def num_trained(sizes: ArchitectureConfig, student: StudentConfig) -> int:
+    """Parameters that are trained."""
+    rank = student.lora.rank if student.lora else 0
+    return _num_held_and_updated(sizes, rank, student.template != "own")[1]
+
+
+def _num_held_and_updated(
+    sizes: ArchitectureConfig, lora_rank: int, trains_ends: bool
+) -> tuple[int, int]:
     """All parameters, and those that are trained."""
     adapters = _adapter_parameters(sizes, lora_rank)
     held = sizes.num_parameters + adapters
-    # Beside adapters, embeddings and head are trained for the template's own tokens.
-    return held, adapters + _num_ends(sizes) if adapters else held
+    return held, adapters + trains_ends * _num_ends(sizes) if adapters else held
 
 
 def _adapter_parameters(sizes: ArchitectureConfig, rank: int) -> int:
