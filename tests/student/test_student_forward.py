@@ -19,7 +19,7 @@ from feldspar.student.fit import fit
 from feldspar.student.lm_head import Head, cross_entropy, score_targets
 from feldspar.student.model import Student, make_student
 from feldspar.student.token_rows import TokenRows, tokenise
-from feldspar.student.training.forward import ForwardPass, check_packing
+from feldspar.student.training.forward import ForwardPass, check_embeddings, check_packing
 from feldspar.student.training.packing import pack, packed_batches, shared_beginning
 from feldspar.student.training.schedule import Schedule, SourceRows
 from feldspar.student.training.settings import FitSettings
@@ -334,3 +334,19 @@ def test_scores_by_parts_of_the_vocabulary_are_those_of_all_of_it(
     expected = -torch.nn.functional.cross_entropy(logits, targets, reduction="none")
     torch.testing.assert_close(found.log_probs_N, expected)
     assert torch.equal(found.is_best_N, targets == logits.argmax(1))
+
+
+def test_a_model_that_reads_more_than_embeddings_is_refused() -> None:
+    """As Gemma 3n does, whose layers have embeddings of their own."""
+    student = make_tiny()
+    check_embeddings(student)
+    read = student.model.model.forward
+
+    def forward(input_ids=None, inputs_embeds=None, **more):
+        if input_ids is not None:
+            inputs_embeds = 1.5 * student.model.get_input_embeddings()(input_ids)
+        return read(inputs_embeds=inputs_embeds, **more)
+
+    student.model.model.forward = forward
+    with pytest.raises(TrainingError, match="reads its tokens beside their embeddings"):
+        check_embeddings(student)

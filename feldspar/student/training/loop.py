@@ -27,7 +27,7 @@ from feldspar.student.layers import has_compiler
 from feldspar.student.model import Student, compute_threads
 from feldspar.student.token_rows import TokenRows
 from feldspar.student.training.activation_checkpointing import needs_checkpointing
-from feldspar.student.training.forward import ForwardPass, check_packing
+from feldspar.student.training.forward import ForwardPass, check_embeddings, check_packing
 from feldspar.student.training.lora import keep_rows
 from feldspar.student.training.metrics import append_metrics, by_source, forget_after
 from feldspar.student.training.objective import (
@@ -79,8 +79,10 @@ class Loop:
         self._objective: Objective = CrossEntropy(rows) if objective is None else objective
         self.key = (key or key_of_fit(student, rows, schedule, settings)) + self._objective.key
         self.rows, self.schedule, self.settings = rows, schedule, settings
-        if settings.packing and group.rank == 0:
-            check_packing(student)
+        if group.rank == 0:
+            check_embeddings(student)
+            if settings.packing:
+                check_packing(student)
         self.student = student = group.place(student)
         self.step = 0
         self.group = group
