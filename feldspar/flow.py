@@ -95,7 +95,7 @@ def run_recipe(
         from feldspar.examine import examine
 
         scores = examine(run, prepared, checkpoints, exams, phases)
-        run.is_complete()
+        run.forget_others()
         write_report(run.path)
         return scores
 

@@ -284,8 +284,8 @@ class Run:
         )
         write_json(folder / DONE, dataclasses.asdict(done.sealed()))
 
-    def is_complete(self) -> None:
-        """What this run has not done or found is another recipe's, and no result of it."""
+    def forget_others(self) -> None:
+        """At the end of a run: what it has not done or found is another recipe's result."""
         path = self.path / CURRENT
         current = read_stored(path, dict[str, str])
         if any(key and name not in self._found for name, key in current.items()):

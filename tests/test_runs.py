@@ -212,7 +212,7 @@ def test_a_changed_result_takes_away_what_was_made_of_the_one_before(tmp_path: P
         assert open_step(path, "last") is None
         assert run.step(before)(["b"]).key == made.key
         # The recipe wants no "last" any more.
-        run.is_complete()
+        run.forget_others()
     found = open_step(path, "after")
     assert found is not None
     assert found.key == made.key
@@ -227,7 +227,7 @@ def test_a_step_that_the_recipe_lacks_now_is_no_result_of_it(tmp_path: Path) -> 
     with open_run(path) as run:
         run.step(PROMPTS)(["a"])
         assert open_step(path, "more") is not None
-        run.is_complete()
+        run.forget_others()
     assert open_step(path, "more") is None
     assert not verify_run(path).faults
 
