@@ -49,7 +49,7 @@ train.batch_samples = 8
 evaluate.general.enabled = false
 evaluate.max_new_tokens = 8
 """
-WAIT_MS = 240_000
+WAIT_MS = 600_000
 Look = Callable[[str], None]
 """Called with the name of each step when its page is there."""
 
@@ -75,7 +75,7 @@ def project(tmp_path: Path, cache: Path) -> Iterator[tuple[Path, str]]:
             child.terminate()
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_newcomer_needs_no_terminal(project: tuple[Path, str]) -> None:
     folder, url = project
     with playwright.sync_playwright() as started:

@@ -28,7 +28,7 @@ from feldspar.views.links import studio_link
 from feldspar.views.live import RunControls
 from feldspar.views.pages import Pages, render
 
-PATIENCE_SECONDS = 240
+PATIENCE_SECONDS = 600
 NAMED = Recipe.model_validate({"name": "tiny", "taxonomy": {"path": "t"}, "student": {"base": "b"}})
 
 
