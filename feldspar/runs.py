@@ -288,8 +288,8 @@ class Run:
         """At the end of a run: what it has not done or found is another recipe's result."""
         path = self.path / CURRENT
         current = read_stored(path, dict[str, str])
-        if any(key and name not in self._found for name, key in current.items()):
-            write_json(path, {n: key if n in self._found else "" for n, key in current.items()})
+        if (kept := self._of_found(current)) != current:
+            write_json(path, kept)
 
     def _make_current(self, name: str, key: str) -> None:
         """A changed result takes away those of later steps, until they are found again: what comes
@@ -298,8 +298,10 @@ class Run:
         current = read_stored(path, dict[str, str]) if path.exists() else {}
         self._found.add(name)
         if current.get(name) != key:
-            kept = {n: key if n in self._found else "" for n, key in current.items()}
-            write_json(path, kept | {name: key})
+            write_json(path, self._of_found(current) | {name: key})
+
+    def _of_found(self, current: dict[str, str]) -> dict[str, str]:
+        return {name: key if name in self._found else "" for name, key in current.items()}
 
 
 class Joined(Generic[R]):

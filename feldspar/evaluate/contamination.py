@@ -107,7 +107,8 @@ def scores_without(
         by_exam[one.exam].add(one.item)
     reported = [item for item in exams if item.use == "report"]
     untouched = [item for item in reported if item.id not in by_exam.get(item.exam, ())]
-    for name, path in answers_paths(scores).items():
+    is_touched = len(untouched) < len(reported)
+    for name, path in answers_paths(scores).items() if is_touched else ():
         answers = list(read_rows(path, Answer))
         whole, less = (
             scores_of(name, items, answers, num_resamples=num_resamples, seed=seed)

@@ -130,11 +130,12 @@ class LocalModel:
         with self._loading:
             if self._worker is None:
                 from feldspar.models.engine_thread import EngineThread
-                from feldspar.student.model import load_to_answer, load_tokenizer
+                from feldspar.student.model import load_to_answer
                 from feldspar.student.plain_model import load_plain_student
+                from feldspar.student.template.choose import has_chat_template
 
                 is_own = self._config.template == "own"
-                speaks = not is_own or bool(load_tokenizer(self.folder).chat_template)
+                speaks = not is_own or has_chat_template(Path(self.folder))
                 if is_asked and not speaks:
                     raise TrainingError(
                         f"{self.folder}: it has no chat template, so it cannot be asked; name a "

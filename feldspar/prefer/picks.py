@@ -66,7 +66,7 @@ def survey(candidates: Iterable[Candidate], method: PreferenceMethod, seed: int)
     distinct = 0.0
     domains: Counter[str] = Counter()
     for prompt, group in groupby(candidates, key=lambda candidate: candidate.prompt):
-        drawn = list(group)
+        drawn, key = list(group), f"{seed} {prompt}"
         num_prompts += 1
         domains[drawn[0].domain] += 1
         rewards.extend(candidate.reward for candidate in drawn)
@@ -76,9 +76,9 @@ def survey(candidates: Iterable[Candidate], method: PreferenceMethod, seed: int)
         distinct += len({candidate.text for candidate in drawn}) / len(drawn)
         if is_all_equal(drawn):
             num_equal += 1
-        elif ended and (rows := method.rows(ended, f"{seed} {prompt}")).tuned:
+        elif ended and (rows := method.rows(ended, key)).tuned:
             best.append(best_of(ended))
-            at_random.append(any_of(ended, f"{seed} {prompt}"))
+            at_random.append(any_of(ended, key))
             picks.append(rows)
     figures = Figures(
         best_reward=_mean([c.reward for c in best]),
