@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import functools
+import gc
 import logging
 import os
 import signal
@@ -123,6 +125,8 @@ def main() -> None:
     # Read when torch loads.
     for name, value in _waiting().items():
         os.environ.setdefault(name, value)
+    # Else the interpreter goes through all that was ever imported, several times, before it ends.
+    atexit.register(gc.freeze)
     _add_commands()
     _guard(app, is_debug="--debug" in arguments)
     _take_signals()

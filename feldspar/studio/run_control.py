@@ -6,6 +6,7 @@ it says goes to `run.log` there. Who may write is decided by the run's own lock,
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -33,6 +34,8 @@ LAUNCH = "launch.json"
 RUN_LOG = "run.log"
 MAX_SETTINGS = 40
 LOG_LINES = 12
+MAX_EXIT_SECONDS = 60.0
+"""That a process may take to end after its run has."""
 _LOG_BYTES = 8192
 _SETTING = re.compile(r"[a-z_][\w.\-]*\s*=.*", re.DOTALL)
 
@@ -74,6 +77,7 @@ class RunControl:
                 raise RunError(f"{setting[:80]!r} is no setting; write section.key=value")
         recipe = read_recipe(path, asked.settings)
         run_path = self._project.runs / recipe.name
+        self._wait_for_exit(recipe.name)
         with self._lock:
             claim_run(run_path, path.parent)
             if self._lives(recipe.name) or _is_held(run_path):
@@ -146,6 +150,15 @@ class RunControl:
             return None
         asked = read_stored(path, LaunchRequest)
         return asked if any(r.path == asked.recipe for r in self._project.recipes()) else None
+
+    def _wait_for_exit(self, name: str) -> None:
+        """Of a process that has said its last word: it may take seconds to go, and until then the
+        page already offers another start."""
+        process, said = self._started.get(name), read_run_state(self._project.runs / name)
+        if process is None or said is None or said.pid != process.pid or said.may_go_on:
+            return
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(MAX_EXIT_SECONDS)
 
     def _lives(self, name: str) -> bool:
         process = self._started.get(name)

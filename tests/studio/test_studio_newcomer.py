@@ -49,7 +49,7 @@ train.batch_samples = 8
 evaluate.general.enabled = false
 evaluate.max_new_tokens = 8
 """
-WAIT_MS = 600_000
+WAIT_MS = 240_000
 Look = Callable[[str], None]
 """Called with the name of each step when its page is there."""
 
@@ -86,8 +86,13 @@ def test_a_newcomer_needs_no_terminal(project: tuple[Path, str]) -> None:
         page.on("console", lambda told: faults.append(f"console: {told.text}"))
         page.on("response", lambda r: r.status >= 400 and faults.append(f"{r.status} {r.url}"))
         page.on("pageerror", lambda error: faults.append(f"error: {error}"))
-        go_the_way(page, folder, url, lambda _: None)
-        browser.close()
+        try:
+            go_the_way(page, folder, url, lambda _: None)
+        except playwright.Error as error:
+            shown = page.locator("main").inner_text()
+            pytest.fail(f"{error}\n{faults}\n{page.url} shows:\n{shown}")
+        finally:
+            browser.close()
     assert faults == []
 
 

@@ -6,9 +6,14 @@ import json
 import os
 import shutil
 import signal
+import socket
+import subprocess
+import sys
+import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import pytest
 from by_hand import do_step
@@ -18,7 +23,8 @@ from tiny_run import RECIPE, write_recipe
 
 from feldspar.config import Recipe
 from feldspar.errors import FeldsparError, RunError
-from feldspar.progress_file import PROGRESS_FILE, read_run_state
+from feldspar.files import write_json
+from feldspar.progress_file import PROGRESS_FILE, RunState, State, read_run_state
 from feldspar.runs import Run
 from feldspar.studio.plan_pages import asked_settings
 from feldspar.studio.plan_told import Planner, ToldCheck, ToldPlan
@@ -93,6 +99,53 @@ def test_a_run_that_another_process_writes_is_not_started(project: Path) -> None
     control = RunControl(Project(project / "runs"))
     with Run(project / "runs" / "tiny", NAMED), pytest.raises(RunError, match="runs already"):
         control.start(LaunchRequest(recipe="recipe.toml"))
+
+
+@pytest.mark.parametrize(
+    ("state", "is_started"), [("ended", True), ("interrupted", True), ("running", False)]
+)
+def test_a_run_whose_process_is_about_to_go_is_started_again(
+    project: Path, monkeypatch: pytest.MonkeyPatch, state: str, is_started: bool
+) -> None:
+    """It has said its last word, and the page offers the next start."""
+    waits = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+    begun: list[subprocess.Popen[bytes]] = []
+
+    def process(*_: object) -> subprocess.Popen[bytes]:
+        begun.append(subprocess.Popen(waits, stdin=subprocess.PIPE))
+        return begun[-1]
+
+    def let_go(child: subprocess.Popen[bytes]) -> None:
+        assert child.stdin is not None
+        child.stdin.close()
+
+    monkeypatch.setattr(RunControl, "_process", process)
+    control = RunControl(Project(project / "runs"))
+    request = LaunchRequest(recipe="recipe.toml")
+    control.start(request)
+    said = RunState(
+        pid=begun[0].pid,
+        began_at=0,
+        told_at=0,
+        state=cast("State", state),
+        host=socket.gethostname(),
+    )
+    write_json(project / "runs" / "tiny" / PROGRESS_FILE, asdict(said))
+    leaving = threading.Timer(0.3, let_go, begun[:1])
+    leaving.start()
+    try:
+        if is_started:
+            assert control.start(request) == "tiny"
+        else:
+            with pytest.raises(RunError, match="runs already"):
+                control.start(request)
+    finally:
+        leaving.join()
+        for child in begun[1:]:
+            let_go(child)
+        for child in begun:
+            child.wait()
+    assert len(begun) == 1 + is_started
 
 
 def test_a_run_on_another_machine_is_not_stopped_from_here(project: Path) -> None:
