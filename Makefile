@@ -63,7 +63,7 @@ fast-tests:
 	$(PYTEST) --numprocesses $(WORKERS) -m 'not slow and not gpu'
 
 test: check
-	$(PYTEST) --numprocesses $(SLOW_WORKERS) -m 'slow and not gpu'
+	$(PYTEST) --timeout 900 --numprocesses $(SLOW_WORKERS) -m 'slow and not gpu'
 
 gpu-test: $(DEV)
 	$(BIN)/pytest -m gpu
