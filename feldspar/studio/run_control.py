@@ -13,6 +13,7 @@ import re
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -56,14 +57,22 @@ class LaunchState(NamedTuple):
     """The last lines of what it said, where it failed."""
 
 
+class _Started(NamedTuple):
+    """What the studio started last under a run's name."""
+
+    process: subprocess.Popen[bytes]
+    at: float
+    """In seconds since the epoch."""
+    is_job: bool
+    """Whether the process only follows a Slurm job."""
+
+
 class RunControl:
     """Starts and stops the runs of a project."""
 
     def __init__(self, project: Project) -> None:
         self._project = project
-        self._started: dict[str, subprocess.Popen[bytes]] = {}
-        self._is_job: dict[str, bool] = {}
-        """Whether what was started only follows a Slurm job."""
+        self._started: dict[str, _Started] = {}
         self._lock = threading.Lock()
 
     def start(self, asked: LaunchRequest) -> str:
@@ -83,19 +92,20 @@ class RunControl:
             if self._lives(recipe.name) or _is_held(run_path):
                 raise RunError(f"{recipe.name} runs already; stop it, or wait for it")
             write_json(run_path / LAUNCH, asked.model_dump())
-            self._is_job[recipe.name] = recipe.slurm is not None
-            self._started[recipe.name] = self._process(path, asked.settings, run_path)
+            at, is_job = time.time(), recipe.slurm is not None
+            process = self._process(path, asked.settings, run_path)
+            self._started[recipe.name] = _Started(process, at, is_job)
         return recipe.name
 
     def stop(self, name: str) -> None:
         """End a run as Ctrl-C does. Raises RunError where none is going on."""
         run_path = self._project.runs / name
         with self._lock:
-            process = self._started.get(name)
-            if process is not None and process.poll() is None:
-                if self._is_job[name]:
+            started = self._started.get(name)
+            if started is not None and started.process.poll() is None:
+                if started.is_job:
                     raise RunError(f"{name} is a Slurm job; end it by scancel: {_job(run_path)}")
-                process.send_signal(signal.SIGINT)
+                started.process.send_signal(signal.SIGINT)
                 return
         said = read_run_state(run_path)
         if said is not None and said.state == "running" and said.is_elsewhere:
@@ -112,13 +122,13 @@ class RunControl:
     def launch_state(self, name: str) -> LaunchState:
         """Of the last start by this studio."""
         run_path = self._project.runs / name
-        process, said = self._started.get(name), read_run_state(run_path)
-        if process is None:
+        started, said = self._started.get(name), read_run_state(run_path)
+        if started is None:
             return LaunchState("none")
-        is_its_word = said is not None and said.pid == process.pid
-        if self._is_job[name]:
+        is_its_word = said is not None and said.pid == started.process.pid
+        if started.is_job:
             is_its_word = said is not None and said.may_go_on
-        code = process.poll()
+        code = started.process.poll()
         if code is None:
             return LaunchState("running" if is_its_word else "starting")
         if code == 0:
@@ -154,15 +164,15 @@ class RunControl:
     def _wait_for_exit(self, name: str) -> None:
         """Of a process that has said its last word: it may take seconds to go, and until then the
         page already offers another start."""
-        process, said = self._started.get(name), read_run_state(self._project.runs / name)
-        if process is None or said is None or said.pid != process.pid or said.may_go_on:
+        started, said = self._started.get(name), read_run_state(self._project.runs / name)
+        if started is None or said is None or said.may_go_on or said.began_at < started.at:
             return
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(MAX_EXIT_SECONDS)
+            started.process.wait(MAX_EXIT_SECONDS)
 
     def _lives(self, name: str) -> bool:
-        process = self._started.get(name)
-        return process is not None and process.poll() is None
+        started = self._started.get(name)
+        return started is not None and started.process.poll() is None
 
     def _process(
         self, recipe: Path, settings: Sequence[str], run_path: Path

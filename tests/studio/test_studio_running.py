@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -123,13 +122,7 @@ def test_a_run_whose_process_is_about_to_go_is_started_again(
     control = RunControl(Project(project / "runs"))
     request = LaunchRequest(recipe="recipe.toml")
     control.start(request)
-    said = RunState(
-        pid=begun[0].pid,
-        began_at=0,
-        told_at=0,
-        state=cast("State", state),
-        host=socket.gethostname(),
-    )
+    said = RunState(pid=begun[0].pid, began_at=time.time(), told_at=0, state=cast("State", state))
     write_json(project / "runs" / "tiny" / PROGRESS_FILE, asdict(said))
     leaving = threading.Timer(0.3, let_go, begun[:1])
     leaving.start()
@@ -369,7 +362,7 @@ def test_a_run_is_started_stopped_and_gone_on_with(
 def test_a_run_whose_folder_was_deleted_has_no_last_lines(project: Path) -> None:
     control = RunControl(Project(project / "runs"))
     control.start(LaunchRequest(recipe="recipe.toml", settings=["student.base=nowhere"]))
-    process = control._started["tiny"]
+    process = control._started["tiny"].process
     assert process.wait(60)
     shutil.rmtree(project / "runs" / "tiny")
     assert control.launch_state("tiny") == LaunchState("failed", "")
