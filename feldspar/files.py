@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
@@ -18,12 +19,14 @@ _PIECE_BYTES = 1 << 17
 
 PART_SUFFIX = ".part"
 """Of what is being written; a killed process leaves it, and nobody reads it."""
+_PART = re.compile(r".+\.part(-[0-9a-f]{8})?", re.DOTALL)
 
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """Give a folder beside `path` to write into; it takes `path`'s place when the block ends
-    well."""
+    well. Where `path` is a link, that of the folder it leads to."""
+    path = path.resolve()
     beside = path.with_name(path.name + PART_SUFFIX)
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
@@ -182,6 +185,11 @@ def write_json(path: Path, value: object, *, is_shared: bool = False) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
     write_bytes_whole(path, text.encode("utf-8"), is_shared=is_shared)
+
+
+def is_part(name: str) -> bool:
+    """Whether a file or folder of this name is one that is being written."""
+    return _PART.fullmatch(name) is not None
 
 
 def _own_place(path: Path) -> Path:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from feldspar.errors import RunError
-from feldspar.files import is_utf8
+from feldspar.files import is_part, is_utf8
 
 T = TypeVar("T")
 _ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
@@ -151,8 +151,9 @@ def mark_files(folder: Path, skipped: tuple[str, ...] = ()) -> dict[str, FileMar
     """The files of a folder by their paths within it, but for what is being written."""
     marks = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        if path.name not in skipped and ".part" not in path.suffixes:
-            marks[path.relative_to(folder).as_posix()] = _mark(path)
+        name = path.relative_to(folder)
+        if path.name not in skipped and not any(map(is_part, name.parts)):
+            marks[name.as_posix()] = _mark(path)
     return marks
 
 

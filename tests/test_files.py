@@ -23,6 +23,7 @@ from feldspar.files import (
     write_text_whole,
     write_texts_together,
 )
+from feldspar.stored import mark_files
 
 DIES = """
 import os, signal, sys
@@ -82,6 +83,22 @@ def test_a_kill_leaves_the_old_and_what_it_left_is_no_hindrance(tmp_path: Path) 
         (folder / "whole").write_text("whole")
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["whole"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_a_link_to_a_folder_leads_to_the_new_one(tmp_path: Path) -> None:
+    (tmp_path / "disk" / "old").mkdir(parents=True)
+    (tmp_path / "folder").symlink_to(tmp_path / "disk")
+    with whole_folder(tmp_path / "folder") as folder:
+        (folder / "new").write_text("new")
+    assert (tmp_path / "folder").is_symlink()
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["new"]
+
+
+def test_what_a_killed_process_left_is_no_part_of_a_result(tmp_path: Path) -> None:
+    for name in ("rows", "rows.part", "rows.part-1a2b3c4d", "model.part/weights", "a.particle"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    assert list(mark_files(tmp_path)) == ["a.particle", "rows"]
 
 
 def test_several_writers_of_the_same_do_not_meet(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from feldspar.frontier.plan import plan_study
 from feldspar.frontier.study import run_study
 from feldspar.progress import SILENT
 from feldspar.runs import open_step, read_recipe_of
+from feldspar.stats.intervals import proportion_interval
 from feldspar.views.frontier import cells
 
 SMALL = '[taxonomy]\npath = "t"\n[student]\nbase = "b"\n'
@@ -122,6 +123,21 @@ def test_seeds_of_one_item_count_as_one_cluster() -> None:
         for row in (compare_arms(base, [one])[1], compare_arms(base, [three])[1])
     ]
     assert widths[1] == pytest.approx(widths[0], rel=0.15)
+
+
+def test_more_seeds_do_not_make_few_right_items_certain() -> None:
+    base = measured("base", [5], [50])
+    for arm in (measured("a", [50], [50]), measured("a", [50] * 3, [50] * 3)):
+        assert compare_arms(base, [arm])[1].learned.interval == proportion_interval(50, 50)
+
+
+def test_an_arm_that_sets_the_seed_is_no_study_of_seeds(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(SMALL)
+    arms = parse_arms([], ["seed=1,2"])
+    assert [run.recipe.seed for run in arm_runs(path, [], arms, 1)] == [1, 2]
+    with pytest.raises(RecipeError, match="sets seed=1, so its 3 seeds would be one run"):
+        arm_runs(path, [], arms, 3)
 
 
 def test_without_exams_of_what_is_kept_there_is_no_kept_column() -> None:

@@ -69,6 +69,13 @@ def arm_runs(
     RecipeError for an arm whose recipe cannot be.
     """
     first = read_recipe(path, settings)
+    for arm in arms:
+        own = [s for s in arm.settings if s.partition("=")[0].strip() in ("seed", "world.seed")]
+        if own and num_seeds > 1:
+            raise RecipeError(
+                f"arm {arm.name!r} sets {own[0]}, so its {num_seeds} seeds would be one run; leave "
+                "it out, or take --seeds 1"
+            )
     return [
         ArmRun(arm=arm, number=number, recipe=_recipe(path, settings, arm, first, number))
         for number in range(num_seeds)

@@ -148,6 +148,9 @@ def _pooled(values: Values) -> MeanMark:
         interval = proportion_interval(round(sum(values.values())), len(values))
     else:
         interval = cluster_interval(list(clusters.values()), NUM_RESAMPLES, 0)
+        if interval.low == interval.high:
+            # Of items that are all alike no other draw differs: what so many items can say.
+            interval = proportion_interval(round(mean * len(clusters)), len(clusters))
     return MeanMark(mean, interval, len(values))
 
 

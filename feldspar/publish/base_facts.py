@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from feldspar.student.bases.origin import ORIGIN
 from feldspar.student.hub import hub_name
 from feldspar.student.model_sizes import find_config
 
@@ -19,17 +20,16 @@ _DTYPES = ("float32", "bfloat16", "float16")
 
 def hub_id_of(base: str) -> str:
     """The id of a base on the hub, empty where it is not known: the base itself, its folder in the
-    hub's cache, what its config.json says, or what its README says that it was made from."""
+    hub's cache, or what its GGUF file was converted from. Other READMEs name the model that a base
+    was tuned from, whose weights are others."""
     name = hub_name(base)
     if name is not None and not Path(base).is_dir():
         return name.id
     for part in Path(base).parts:
         if found := _SNAPSHOT.fullmatch(part):
             return f"{found[1]}/{found[2]}"
-    for said in (_config(base).get("_name_or_path"), front_matter(Path(base)).get("base_model")):
-        if isinstance(said, str) and _HUB_ID.fullmatch(said):
-            return said
-    return ""
+    said = front_matter(base).get("base_model") if (Path(base) / ORIGIN).is_file() else None
+    return said if isinstance(said, str) and _HUB_ID.fullmatch(said) else ""
 
 
 def dtype_of(base: str) -> str | None:
@@ -39,10 +39,13 @@ def dtype_of(base: str) -> str | None:
     return said if said in _DTYPES else None
 
 
-def front_matter(folder: Path) -> dict[str, Any]:
-    """What stands in YAML before a folder's README; empty where there is nothing of the kind."""
+def front_matter(base: str) -> dict[str, Any]:
+    """What stands in YAML before the README of a folder, or of a hub id that was fetched; empty
+    where there is nothing of the kind."""
+    config = find_config(base)
+    folder = config.parent if config else Path(base)
     try:
-        text = (folder / "README.md").read_text(encoding="utf-8")
+        text = (folder / "README.md").read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError):
         return {}
     front = re.match(r"---\n(.*?)\n---", text, re.DOTALL)

@@ -268,14 +268,9 @@ def model_card(
             question = sample.question
     scores = list(published_scores(run_path, checkpoint))
     environment = jinja2.Environment(autoescape=False, undefined=jinja2.StrictUndefined)
-    front = front_matter(
-        licence,
-        base_model=_base_model(recipe.publish.base_model) or hub_id_of(chain.base),
-        has_gguf=bool(extras.files),
-    )
     return environment.from_string(CARD).render(
         **extras._asdict(),
-        front=front,
+        front=card_front(chain, recipe, licence, has_gguf=bool(extras.files)),
         run_name=run_path.name,
         recipe=recipe,
         base=name_of(recipe.student.base),
@@ -300,6 +295,12 @@ def model_card(
         verdict=_verdict,
         **_beside_published(scores, recipe),
     )
+
+
+def card_front(chain: Chain, recipe: Recipe, licence: Licence, *, has_gguf: bool) -> str:
+    """The YAML before the card's text."""
+    base_model = _base_model(recipe.publish.base_model) or hub_id_of(chain.base)
+    return front_matter(licence, base_model=base_model, has_gguf=has_gguf)
 
 
 def _base_model(stated: str) -> str:

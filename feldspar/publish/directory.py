@@ -21,7 +21,7 @@ from feldspar.files import whole_folder
 from feldspar.publish.adapter import FOLDER as ADAPTER
 from feldspar.publish.adapter import write_adapter
 from feldspar.publish.base_facts import dtype_of
-from feldspar.publish.card import Extras, model_card, name_of, published_scores
+from feldspar.publish.card import Extras, card_front, model_card, name_of, published_scores
 from feldspar.publish.chain import Chain, runs_behind
 from feldspar.publish.data_card import data_card
 from feldspar.publish.gguf import GgufFile, Tools, write_gguf
@@ -86,6 +86,9 @@ def publish_run(
         check_with_transformers(beside, recipe, _prompts(run_path))
         if adapter:
             write_adapter(chain, Path(checkpoint.path), beside / ADAPTER)
+        # The converter reads licence and base there; the card itself says what the files cost.
+        front = card_front(chain, recipe, licence, has_gguf=order is not None)
+        (beside / "README.md").write_text(f"---\n{front}\n---\n", encoding="utf-8")
         files = [] if order is None else write_gguf(beside, run_path.name, order.types, order.tools)
         measure = order.measure if order else None
         extras = Extras(

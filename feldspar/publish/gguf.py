@@ -93,17 +93,19 @@ def find_tools(types: Sequence[str]) -> Tools:
 def write_gguf(folder: Path, name: str, types: Sequence[str], tools: Tools) -> list[GgufFile]:
     """Convert a published directory to `NAME-TYPE.gguf` in it, one for each type, in their order.
 
+    Licence and base are in a file as the directory's README says them.
+
     Raises RunError where a tool fails, and where a file lacks the directory's chat template or its
     end token.
     """
     wanted = dict.fromkeys(types)
     made: dict[str, GgufFile] = {}
     for type_ in (t for t in wanted if t in CONVERTED):
-        made[type_] = _made(folder, name, type_, [*_converting(tools, folder, type_)])
+        made[type_] = _made(folder, name, type_, [*_converting(tools, folder, name, type_)])
     rest = [t for t in wanted if t in QUANTISED]
     if rest:
         assert tools.quantiser is not None
-        with _unquantised(folder, tools) as whole:
+        with _unquantised(folder, name, tools) as whole:
             for type_ in rest:
                 command = [str(tools.quantiser), str(whole), "{out}", type_.upper()]
                 made[type_] = _made(folder, name, type_, command)
@@ -140,19 +142,20 @@ def _made(folder: Path, name: str, type_: str, command: Sequence[str]) -> GgufFi
     return read_back(path, type_, folder)
 
 
-def _converting(tools: Tools, folder: Path, type_: str) -> Iterator[str]:
+def _converting(tools: Tools, folder: Path, name: str, type_: str) -> Iterator[str]:
     yield from (sys.executable, str(tools.converter), str(folder))
-    yield from ("--outfile", "{out}", "--outtype", type_)
+    # Else it is called after the folder, whose name is another until all is there.
+    yield from ("--outfile", "{out}", "--outtype", type_, "--model-name", name)
 
 
 @contextmanager
-def _unquantised(folder: Path, tools: Tools) -> Iterator[Path]:
+def _unquantised(folder: Path, name: str, tools: Tools) -> Iterator[Path]:
     """The file that the quantiser reads, in the precision of the directory's weights."""
     dtype = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("dtype")
     type_ = {"bfloat16": "bf16", "float16": "f16"}.get(dtype, "f32")
     path = folder / f"unquantised.gguf{PART_SUFFIX}"
     try:
-        command = _converting(tools, folder, type_)
+        command = _converting(tools, folder, name, type_)
         _run([word.replace("{out}", str(path)) for word in command], path, folder)
         yield path
     finally:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from feldspar.publish.base_facts import front_matter
@@ -53,14 +52,20 @@ def _union(base: str, of_data: Sequence[str]) -> str:
 
 def licence_of_base(base: str) -> str:
     """What the base's own README says of its licence; empty where it says nothing."""
-    licence = front_matter(Path(base)).get("license")
-    return licence if isinstance(licence, str) else ""
+    said = front_matter(base)
+    licence = said.get("license")
+    if licence == "other":
+        licence = said.get("license_name", licence)
+    names = licence if isinstance(licence, list) else [licence]
+    return " and ".join(name for name in names if isinstance(name, str))
 
 
 def _may_become(part: str, whole: str) -> bool:
     """Whether what is under `part` may be part of something under `whole`."""
+    if "-nd" in part:
+        return False
     if part == whole:
         return True
-    if ("-nc" in part and "-nc" not in whole) or "-nd" in part:
+    if "-nc" in part and "-nc" not in whole:
         return False
     return bool(_PERMISSIVE.match(part)) and not _SHARE_ALIKE.match(part)

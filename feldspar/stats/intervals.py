@@ -53,9 +53,10 @@ def mean_interval(values: Sequence[float], num_resamples: int, seed: int) -> Int
 def cluster_interval(
     clusters: Sequence[Sequence[float]], num_resamples: int, seed: int
 ) -> Interval:
-    """Percentile bootstrap of the mean of all values, whole clusters drawn together.
+    """Expanded percentile bootstrap of the mean of all values, whole clusters drawn together.
 
-    What is measured several times on one question varies less than on as many questions.
+    What is measured several times on one question varies less than on as many questions. Clusters
+    that are all alike have no spread, and an interval of no width.
     """
     if not clusters or not all(clusters):
         raise ValueError("a cluster without values has no mean")
@@ -64,7 +65,8 @@ def cluster_interval(
     rng = np.random.default_rng(seed)
     drawn = rng.integers(len(clusters), size=(num_resamples, len(clusters)))
     means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
-    low, high = np.quantile(means, (0.025, 0.975))
+    tail = _tail(len(clusters))
+    low, high = np.quantile(means, (tail, 1 - tail))
     return Interval(low=float(low), high=float(high))
 
 

@@ -25,6 +25,7 @@ from feldspar.student.hub import download, hub_name
 from feldspar.student.lm_head import Head, check_head, head_of
 from feldspar.student.merged_weights import merged_weights
 from feldspar.student.model_files import (
+    CARD,
     CONTENT,
     WORDS,
     check_token_rows,
@@ -338,7 +339,7 @@ def _download(text: str, patterns: Sequence[str] = CONTENT) -> Path:
     name = hub_name(text)
     if name is None:
         raise TrainingError(f"{text}: no such model directory")
-    return download(name, patterns)
+    return download(name, [*patterns, CARD])
 
 
 def _make_template(model: Any, tokenizer: Any, config: StudentConfig) -> Template:
@@ -364,7 +365,9 @@ def _make_template(model: Any, tokenizer: Any, config: StudentConfig) -> Templat
         _add_tokens(model, tokenizer, (LAB.pad,))
         tokenizer.pad_token = LAB.pad
     if model is not None:
-        model.generation_config.eos_token_id = stop_id
+        # Base, result and other programs are to end answers alike.
+        ends = [stop_id, *sorted(own_ends - {stop_id})]
+        model.generation_config.eos_token_id = ends if len(ends) > 1 else stop_id
         model.generation_config.pad_token_id = tokenizer.pad_token_id
         model.config.eos_token_id, model.config.pad_token_id = stop_id, tokenizer.pad_token_id
     return Template(

@@ -42,7 +42,9 @@ CONTENT = (
     "vocab.json",
     "merges.txt",
 )
-"""The files that decide what a checkpoint says. Others (README, pickles) are not read."""
+"""The files that decide what a checkpoint says. Others (pickles, above all) are not read."""
+CARD = "README.md"
+"""Says under which licence a model is; it decides nothing that the model says."""
 WORDS = tuple(pattern for pattern in CONTENT if "safetensors" not in pattern)
 """Those of them that decide how it is spoken to."""
 

@@ -102,7 +102,9 @@ class _Call:
             self.most = most
 
     def waste(self, usage: Usage) -> None:
-        self._teacher.budget.settle(Spent(), self._teacher.cost_of(usage)._replace(calls=0))
+        # The next try must be within the caps again.
+        self._teacher.budget.settle(self.most, self._teacher.cost_of(usage)._replace(calls=0))
+        self.most = Spent()
 
     def look_again(self) -> Completions | None:
         self.key = self._content_key()

@@ -176,7 +176,7 @@ class Journal:
         """
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Stored] = loop.create_future()
-        self._queue.put(_Pending(key, model, stage, sound(stored), loop, done))
+        self._queue.put(_Pending(key, sound_text(model), stage, sound(stored), loop, done))
         return await done
 
     @property

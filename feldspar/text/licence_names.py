@@ -21,10 +21,44 @@ _ON_HUB = frozenset(
 """Those that it takes in a card's `license:`; any other is `other`."""
 
 
+_SPELLINGS = tuple(
+    (re.compile(pattern), short)
+    for pattern, short in (
+        (r"^(the|gnu)-|-licen[cs]e(?=-|$)|-version(?=-)|-(international|unported|universal)$", ""),
+        (r"^(the|gnu)-", ""),
+        (r"-(only|or-later)$|\+$", ""),
+        (r"^creative-commons-(?=cc)", ""),
+        (r"^(creative-commons-)?(public-domain-dedication|zero)|^cc-?(zero|0)", "cc0"),
+        (r"^creative-commons-", "cc-"),
+        (r"^attribution", "cc-by"),
+        (r"(?<=^cc-)attribution", "by"),
+        (r"(?<=-)share-?alike", "sa"),
+        (r"(?<=-)non-?commercial", "nc"),
+        (r"(?<=-)no-?deriv(ative)?s", "nd"),
+        (r"^lesser-general-public|^library-general-public", "lgpl"),
+        (r"^affero-general-public", "agpl"),
+        (r"^general-public", "gpl"),
+        (r"^free-documentation", "gfdl"),
+        (r"(?<=[a-z])-?v(?=\d)|(?<=0)-v(?=\d)", "-"),
+        (r"^llama-(?=\d)", "llama"),
+        (r"^(apache|[al]?gpl)(?=\d)", r"\1-"),
+        (r"^(apache|[al]?gpl|cc-by(?:-nc)?(?:-sa|-nd)?)-(\d)$", r"\1-\2.0"),
+        (r"^cc0$", "cc0-1.0"),
+    )
+)
+"""As people write them, and what stands for it; one after another."""
+
+
 def short_name(licence: str) -> str:
-    """`CC BY-SA 4.0` as `cc-by-sa-4.0`."""
-    name = re.sub(r"[\s_]+", "-", licence.strip().casefold())
-    return re.sub(r"^creative-commons-|-licen[cs]e$|^the-", "", name)
+    """As the hub writes it, where it is one of those with several spellings.
+
+    >>> [short_name(name) for name in ("CC BY-SA 4.0", "Apache License, Version 2.0", "GNU GPL v3")]
+    ['cc-by-sa-4.0', 'apache-2.0', 'gpl-3.0']
+    """
+    name = re.sub(r"[\s_,()]+", "-", licence.strip().casefold()).strip("-")
+    for pattern, short in _SPELLINGS:
+        name = pattern.sub(short, name)
+    return name
 
 
 def hub_names(licences: Iterable[str]) -> list[str]:

@@ -19,6 +19,9 @@ if config.get("architectures") == ["Unknown"]:
 stop = json.loads((folder / "generation_config.json").read_text()).get("eos_token_id")
 writer = GGUFWriter(out, "llama")
 writer.add_tokenizer_model("gpt2")
+writer.add_name(sys.argv[sys.argv.index("--model-name") + 1])
+if (folder / "README.md").is_file():
+    writer.add_license((folder / "README.md").read_text())
 if stop is not None:
     writer.add_uint32("tokenizer.ggml.eos_token_id", stop)
 template = folder / "chat_template.jinja"

@@ -36,6 +36,7 @@ from feldspar.reviews import ReviewCounts, note_honoured
 from feldspar.runs import Run, result_of
 from feldspar.serve.chat import Conversationalist
 from feldspar.steps import Workspace
+from feldspar.student.bases.origin import ORIGIN
 from feldspar.student.model import load_student, make_student, save_checkpoint
 
 
@@ -207,6 +208,7 @@ def test_weights_are_published_in_the_precision_of_the_base(tmp_path: Path) -> N
     whole = AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.bfloat16)
     whole.save_pretrained(base.path)
     (tmp_path / "base" / "README.md").write_text("---\nbase_model: owner/whole\n---\n")
+    (tmp_path / "base" / ORIGIN).write_text("{}")
     recipe = Recipe(taxonomy={"path": "t"}, student=STUDENT.model_copy(update={"base": base.path}))
 
     def train(workspace: Workspace) -> Iterator[Checkpoint]:
@@ -247,6 +249,15 @@ def test_weights_are_published_in_the_precision_of_the_base(tmp_path: Path) -> N
 )
 def test_the_id_of_a_base_is_known_by_where_it_lies(base: str, found: str) -> None:
     assert hub_id_of(base) == found
+
+
+def test_the_model_that_a_base_was_tuned_from_is_not_the_base(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"_name_or_path": "owner/parent"}')
+    (tmp_path / "README.md").write_text("---\nbase_model: owner/parent\n---\n")
+    assert hub_id_of(str(tmp_path)) == ""
+    # A GGUF file's own facts say what it was converted from.
+    (tmp_path / ORIGIN).write_text("{}")
+    assert hub_id_of(str(tmp_path)) == "owner/parent"
 
 
 def test_a_result_that_was_taught_more_lists_the_licences_of_all_its_runs(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from feldspar.publish.modelfile import (
     render_go,
 )
 from feldspar.records import Message
+from feldspar.student.bases.gguf_header import read_header
 
 
 @pytest.fixture
@@ -45,6 +46,7 @@ def test_files_say_how_many_matrices_fell_back(published: Path) -> None:
     ]
     assert [file.fallback for file in made] == ["1 of 2 (1 F16)", "1 of 2 (1 Q5_0)", "0 of 2"]
     assert {path.name for path in published.glob("*gguf*")} == {file.path.name for file in made}
+    assert read_header(made[2].path).text("general.name") == "demo"
 
 
 def test_what_is_missing_is_said_in_one_line(

@@ -9,6 +9,7 @@ from hub import hub
 from feldspar.errors import RunError
 from feldspar.publish.licence import find_licence, licence_of_base
 from feldspar.publish.push import check_hub, push_to_hub
+from feldspar.text.licence_names import short_name
 
 
 def test_the_hub_has_every_file_and_saw_the_token(
@@ -66,6 +67,8 @@ def test_an_earlier_models_weights_do_not_stay_beside_the_new_ones(
         ("apache-2.0", "llama2", [], "apache-2.0", "the base is under llama2"),
         ("", "", ["MIT"], "unknown", "set publish.licence"),
         ("cc-by-nc-4.0", "", ["CC BY-NC 4.0", "CC BY-ND 4.0"], "cc-by-nc-4.0", "cc-by-nd-4.0"),
+        ("", "apache-2.0", ["CC BY-ND 4.0"], "apache-2.0", "data under cc-by-nd-4.0 does not go"),
+        ("", "Apache License, Version 2.0", ["GNU GPL v3"], "gpl-3.0", ""),
     ],
 )
 def test_the_licence_follows_base_and_data(
@@ -79,8 +82,37 @@ def test_the_licence_follows_base_and_data(
 
 def test_the_bases_licence_is_read_from_its_readme(tmp_path: Path) -> None:
     assert licence_of_base(str(tmp_path)) == ""
-    (tmp_path / "README.md").write_text("---\nlicense: apache-2.0\ntags: [a]\n---\n# base\n")
-    assert licence_of_base(str(tmp_path)) == "apache-2.0"
+    for front, found in (
+        ("---\nlicense: apache-2.0\ntags: [a]\n---\n# base\n", "apache-2.0"),
+        ("\ufeff---\nlicense: mit\n---\n", "mit"),
+        ("---\nlicense: other\nlicense_name: our-own\n---\n", "our-own"),
+        ("---\nlicense: [cc-by-nc-4.0]\n---\n", "cc-by-nc-4.0"),
+        ("---\nlicense: [mit, cc-by-nc-4.0]\n---\n", "mit and cc-by-nc-4.0"),
+    ):
+        (tmp_path / "README.md").write_text(front, encoding="utf-8")
+        assert licence_of_base(str(tmp_path)) == found
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("CC BY-SA 4.0", "cc-by-sa-4.0"),
+        ("Creative Commons Attribution-ShareAlike 4.0 International", "cc-by-sa-4.0"),
+        ("Attribution-NonCommercial-NoDerivs 4.0", "cc-by-nc-nd-4.0"),
+        ("Creative Commons Zero v1.0 Universal", "cc0-1.0"),
+        ("Apache License 2.0", "apache-2.0"),
+        ("Apache2", "apache-2.0"),
+        ("GNU Lesser General Public License, version 2.1", "lgpl-2.1"),
+        ("GPL-3.0-or-later", "gpl-3.0"),
+        ("The MIT License", "mit"),
+        ("BSD 3-Clause License", "bsd-3-clause"),
+        ("Llama 3.1", "llama3.1"),
+        ("llama3", "llama3"),
+        ("our own", "our-own"),
+    ],
+)
+def test_a_licence_is_known_however_it_is_written(written: str, name: str) -> None:
+    assert short_name(written) == name
 
 
 def test_the_hub_is_asked_before_anything_is_made(monkeypatch: pytest.MonkeyPatch) -> None:

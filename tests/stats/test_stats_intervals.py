@@ -7,6 +7,7 @@ from feldspar.config import EvaluateConfig
 from feldspar.stats import intervals
 from feldspar.stats.intervals import (
     NUM_RESAMPLES,
+    cluster_interval,
     mean_interval,
     paired_difference,
     paired_shares_interval,
@@ -132,6 +133,16 @@ def test_the_mean_of_few_is_held_about_95_times_in_100():
     held = 0
     for trial in range(600):
         low, high = mean_interval(rng.normal(2.0, 1.0, size=6).tolist(), 1000, seed=trial)
+        held += low <= 2.0 <= high
+    assert held / 600 >= 0.91
+
+
+def test_the_mean_of_few_clusters_is_held_about_95_times_in_100():
+    rng = np.random.default_rng(6)
+    held = 0
+    for trial in range(600):
+        clusters = [[value] * 3 for value in rng.normal(2.0, 1.0, size=6)]
+        low, high = cluster_interval(clusters, 1000, seed=trial)
         held += low <= 2.0 <= high
     assert held / 600 >= 0.91
 

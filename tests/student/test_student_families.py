@@ -159,9 +159,10 @@ def test_a_bases_own_end_ends_its_answers_too() -> None:
         model.lm_head.weight[ids[1]] = 100 * model.model(input_ids=read).last_hidden_state[0, -1]
     ((said,),) = sample_answers(student, [prompt], keys=["k"], max_new_tokens=8, seed=0)
     assert said == ("", True, 1)
-    # What is trained has the template's stop alone.
+    # So do they what is trained, here and wherever else it is loaded.
+    assert model.generation_config.eos_token_id == [student.template.stop_id, *sorted(ids)]
     again = make_student(model, tokenizer, StudentConfig(base="b", device="cpu"))
-    assert again.template.end_ids == {student.template.stop_id}
+    assert again.template.end_ids == student.template.end_ids
 
 
 def test_of_several_chat_templates_the_one_for_chats_is_taken(tmp_path: Path) -> None:

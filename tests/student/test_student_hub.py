@@ -10,6 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from feldspar.config import Recipe
 from feldspar.errors import TrainingError
 from feldspar.prepare import look_ahead, pin_base, settled
+from feldspar.publish.licence import licence_of_base
 from feldspar.student.hub import HubName, commit_of, hub_name, note_commit, pinned
 from feldspar.student.model import base_checkpoint, find_model
 
@@ -25,6 +26,7 @@ def _model(folder: Path, hidden_size: int) -> dict[str, bytes]:
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    (folder / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n")
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
@@ -48,6 +50,7 @@ def test_a_revision_is_fetched_and_known_by_its_commit(played: Hub) -> None:
     assert by_commit.digest == base_checkpoint("someone/model@v1.0").digest
     assert by_commit.digest != base_checkpoint("someone/model").digest
     assert played.tokens == {"Bearer right"}
+    assert licence_of_base("someone/model@v1.0") == "cc-by-nc-4.0"
 
 
 def test_a_run_goes_on_with_the_commit_it_began_with(played: Hub, tmp_path: Path) -> None:

@@ -100,6 +100,17 @@ def test_a_prompt_is_the_start_of_its_row(kind, content):
         assert ids[len(prompt) : len(prompt) + len(answer)] == answer
 
 
+@pytest.mark.parametrize("system_at", [0, 2])
+@pytest.mark.parametrize("content", ["", "Be brief."])
+def test_plain_transformers_see_the_same_system_message(system_at, content):
+    student = make_tiny(system_prompt="Say it.")
+    chat = [Message(role=role, content=role) for role in ("user", "assistant", "user")]
+    chat.insert(system_at, Message(role="system", content=content))
+    messages = [{"role": m.role, "content": m.content} for m in chat]
+    theirs = student.tokenizer.apply_chat_template(messages, add_generation_prompt=True)
+    assert theirs["input_ids"] == student.template.render_prompt(chat)
+
+
 @pytest.mark.parametrize("kind", ["lab", "chatml", "brackets"])
 def test_plain_transformers_make_the_same_prompt(kind):
     student = make_tiny(system_prompt='Say "x" \\ é 😀') if kind == "lab" else make_own(kind)

@@ -257,6 +257,17 @@ def test_caps_hold_whatever_the_server_counts(tmp_path: Path) -> None:
             assert budget.spent.tokens <= 400
 
 
+def test_caps_hold_for_answers_that_are_paid_and_thrown_away(tmp_path: Path) -> None:
+    with FakeTeacher(lambda call: "") as server, Journal(tmp_path / "j") as journal:
+        budget = Budget(BudgetConfig(max_tokens=100))
+        config = CONFIG.model_copy(update={"concurrency": 1})
+        teacher = open_teacher(config, server.url, journal, budget=budget)
+        with pytest.raises(BudgetSpent):
+            together(teacher, lambda: ask(teacher, "a question of many words " * 4, max_tokens=30))
+        assert server.num_served >= 1
+        assert 0 < budget.spent.tokens <= 100
+
+
 def test_half_a_character_in_an_answer_ends_nothing(tmp_path: Path) -> None:
     def answer(call: Call) -> str:
         return "half \ud83d" if call.prompt == "3" else "whole \U0001f600"

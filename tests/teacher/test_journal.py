@@ -147,7 +147,7 @@ def test_what_no_file_can_hold_is_made_sound_and_the_rest_of_its_batch_is_kept(
         every = [ANSWER, *odd, ANSWER]
         return await asyncio.gather(
             *(
-                journal.put(bytes([n]), stored, model="m", stage="s")
+                journal.put(bytes([n]), stored, model="m\ud83d", stage="s")
                 for n, stored in enumerate(every)
             )
         )

@@ -83,7 +83,7 @@ def score_general(
             yield divergence_score(examinee, base.items, base.said, measure, is_base=is_base)
 
 
-GENERAL_STEP = Step("general", score_general, version=2)
+GENERAL_STEP = Step("general", score_general, version=3)
 
 
 class _Base(NamedTuple):

@@ -128,7 +128,7 @@ def score_mt_bench(
         yield from scores
 
 
-MT_BENCH_STEP = Step("mt-bench", score_mt_bench, version=1)
+MT_BENCH_STEP = Step("mt-bench", score_mt_bench, version=2)
 
 
 def _settings(config: MTBenchConfig, judge: Teacher, template: str) -> str:

@@ -197,7 +197,9 @@ def _heads(
                 f"{header.path}: {header.architecture}.{key} is {said[key]}, and heads of {size} "
                 f"are expected; {_TAKE_FOLDER}"
             )
-    num_kv_heads = said.get("attention.head_count_kv", num_heads)
+    num_kv_heads = num_heads
+    if "attention.head_count_kv" in said:
+        num_kv_heads = int(_positive(header, said, "attention.head_count_kv"))
     return {"head_dim": size, "num_key_value_heads": num_kv_heads}
 
 

@@ -98,10 +98,11 @@ def _origin(header: GgufHeader, digest: str) -> dict[str, object]:
 
 
 def _readme(header: GgufHeader) -> str:
-    """States what the file says of its licence and of the model that it was made from."""
+    """States what the file says of its licence and of the model that it was made from, which is not
+    the one that this was tuned from (`general.base_model`)."""
     licence = header.text("general.license")
     lines = ["---", *([f"license: {json.dumps(licence)}"] if licence else [])]
-    repository = header.text("general.base_model.0.repo_url") or header.text("general.repo_url")
+    repository = header.text("general.source.repo_url") or header.text("general.repo_url")
     if repository and repository.startswith("https://huggingface.co/"):
         lines.append(
             f"base_model: {json.dumps(repository.removeprefix('https://huggingface.co/'))}"

@@ -74,7 +74,10 @@ def lab_turns(messages: Sequence[Message], answered: bool) -> list[TemplateTurn]
 def lab_chat_template(*, bos: bool, system_prompt: str) -> str:
     """The lab template in Jinja, to be written into a tokenizer."""
     default = (
-        "{% if not messages or messages[0]['role'] != 'system' %}"
+        "{% set given = namespace(system=false) %}{% for message in messages %}"
+        "{% if message['role'] == 'system' and message['content'] %}"
+        "{% set given.system = true %}{% endif %}{% endfor %}"
+        "{% if not given.system %}"
         "{{ '" + LAB.system + "\\n' + " + _quoted(system_prompt) + " + '\\n' }}{% endif %}"
     )
     return (
