@@ -36,10 +36,13 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(beside, ignore_errors=True)
         raise
     _flush_files(beside)
+    # Set aside first: what was there takes its time to delete, and a kill must not find neither.
+    old = _own_place(path)
     if path.exists():
-        shutil.rmtree(path)
+        path.replace(old)
     beside.replace(path)
     _flush(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager
