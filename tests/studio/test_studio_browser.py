@@ -141,7 +141,7 @@ def test_one_press_is_one_decision_and_its_reply_takes_nobody_away(
     page = browser.new_context().new_page()
     page.set_default_timeout(WAIT_MS)
     held: list[playwright.Route] = []
-    page.route("**/review", held.append)
+    page.route("**/review", lambda route: held.append(route))
     page.goto(studio)
     page.goto(f"{studio.partition('/?')[0]}/runs/many/samples?page=3")
     page.keyboard.press("j")
