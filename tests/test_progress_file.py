@@ -5,11 +5,13 @@ import socket
 from pathlib import Path
 
 import pytest
+from by_hand import do_step
 
 from feldspar.config import Recipe
 from feldspar.errors import RunError
 from feldspar.progress import SILENT
 from feldspar.progress_file import PROGRESS_FILE, RecordedProgress, read_run_state
+from feldspar.records import Checkpoint, ExamItem, Phase
 from feldspar.runs import Run
 from feldspar.views.live import PLANNED, live_of
 from feldspar.views.run_files import RunFiles
@@ -42,6 +44,35 @@ def test_tasks_and_warnings_are_told_while_it_runs(tmp_path: Path) -> None:
         assert (view.servers, view.servers_are_well) == ("1 of 2 well", False)
         assert not live_of(RunFiles(run.path)).tasks
     assert live_of(RunFiles(run.path)).state == "ended"
+
+
+def test_the_steps_are_those_of_the_recipe_in_the_order_of_the_flow(tmp_path: Path) -> None:
+    recipe = Recipe.model_validate(
+        {
+            "name": "r",
+            "student": {"base": "b"},
+            "data": [{"name": "mine", "path": "d.jsonl"}],
+            "train": {"phase": [{"name": "one", "data": ["mine"], "select": "last"}], "merge": {}},
+            "evaluate": {"server": {"endpoint": "http://s/v1"}, "mt_bench": {}},
+        }
+    )
+    with Run(tmp_path / "r", recipe) as run:
+        do_step(run, "own-exams", lambda: list[ExamItem]())
+        do_step(run, "phases", lambda: list[Phase]())
+        do_step(run, "trained", lambda: list[Checkpoint]())
+        steps = live_of(RunFiles(run.path)).steps
+    assert [(s.title, s.state) for s in steps] == [
+        ("read your exams", "done"),
+        ("mix the phases", "done"),
+        ("train the phases", "done"),
+        ("merge what was trained with its start", "now"),
+        ("score every checkpoint", "to come"),
+        ("ask the served model the exams", "to come"),
+        ("ask for general knowledge", "to come"),
+        ("rate chats by MT-Bench", "to come"),
+        ("look for exam items in what was trained on", "to come"),
+        ("score without those", "to come"),
+    ]
 
 
 def test_the_rate_is_of_this_try_alone(tmp_path: Path) -> None:

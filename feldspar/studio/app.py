@@ -330,16 +330,17 @@ def _samples(run: OpenRun, views: Pages, asked: dict[str, str], reviewer: str) -
         chunk=asked.get("chunk", ""),
         review=next((state for state, _ in REVIEW_STATES if state == asked.get("review")), ""),
         page=_number(asked.get("page")),
+        after=_number(asked.get("after"), 0),
     )
     reviews = run.reviews()
     found = index.find(query, reviews)
     return ShownPage("Samples", views.samples(found, run.reasons(), reviews, reviewer))
 
 
-def _number(asked: str | None) -> int:
-    """Of a page; the first where it is none."""
+def _number(asked: str | None, least: int = 1) -> int:
+    """Of a page or a place; the least where it is none."""
     is_one = asked is not None and asked.isascii() and asked.isdigit() and len(asked) < 10
-    return max(1, int(asked or 1)) if is_one else 1
+    return max(least, int(asked or least)) if is_one else least
 
 
 def _sample(run: OpenRun, views: Pages, asked: dict[str, str], reviewer: str) -> ShownPage:
@@ -392,14 +393,17 @@ async def _errors_as_pages(
     try:
         return await handler(request)
     except (RunError, TaxonomyError) as error:
-        return _problem("This cannot be shown", str(error), 404)
+        return _problem(request, "This cannot be shown", str(error), 404)
     except FeldsparError as error:
-        return _problem("This cannot be shown", str(error), 500)
+        return _problem(request, "This cannot be shown", str(error), 500)
     except OSError as error:
-        return _problem("This cannot be shown", disk_fault(error), 500)
+        return _problem(request, "This cannot be shown", disk_fault(error), 500)
     except web.HTTPNotFound as error:
-        return _problem("Not found", error.reason, 404)
+        return _problem(request, "Not found", error.reason, 404)
 
 
-def _problem(title: str, message: str, status: int) -> web.Response:
+def _problem(request: web.Request, title: str, message: str, status: int) -> web.Response:
+    """A page; to a script, which posts, the message alone."""
+    if request.method == "POST":
+        return web.Response(text=message, status=status)
     return _page(ShownPage(title, render("problem.html.j2", message=message)), status=status)

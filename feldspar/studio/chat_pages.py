@@ -12,7 +12,7 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from feldspar.errors import RunError
-from feldspar.records import Message, user_turn
+from feldspar.records import Message, Sample, user_turn
 from feldspar.stored import what_is_wrong
 from feldspar.studio.chat_models import ChatModels
 from feldspar.studio.run_cache import OpenRun, RunCache
@@ -97,8 +97,7 @@ class ChatPages:
             text = WhyQuestion.model_validate_json(await request.read()).text
         except ValueError as error:
             return web.Response(status=422, text=what_is_wrong(error))
-        index = run.index()
-        nearest = index.nearest(text, NUM_NEAREST) if index else []
+        nearest = await asyncio.to_thread(_nearest, run, text)
         return web.Response(text=str(_views(run).why(nearest)), content_type="text/html")
 
     async def passages(self, request: web.Request) -> web.Response:
@@ -121,6 +120,11 @@ def _with_passages(run: OpenRun, messages: Sequence[Message]) -> list[Message]:
     found = find_passages(run.files.leaves, last.content, NUM_PASSAGES)
     context = shown_as_context(found) or None
     return [*before, Message(role=last.role, content=user_turn(last.content, context))]
+
+
+def _nearest(run: OpenRun, text: str) -> list[tuple[Sample, float]]:
+    index = run.index()
+    return index.nearest(text, NUM_NEAREST) if index else []
 
 
 def _views(run: OpenRun) -> Pages:

@@ -7,7 +7,9 @@ import binascii
 import difflib
 import hashlib
 import importlib.util
+import os
 import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +48,9 @@ DOCUMENTS = "documents"
 MAX_UPLOAD_BYTES = 10_000_000
 _OF_ATTRIBUTION = ("FT045", "FT046")
 """Findings on the licence."""
-_PART = re.compile(r"\w[\w .+\-]{0,79}")
+MAX_NAME_BYTES = 200
+"""Of a folder or a document; file systems take 255, and one that is written has a longer name."""
+_NAME = re.compile(r"(?!\.)[^/\\\x00-\x1f\x7f-\x9f]+")
 
 
 class LeafPlace(NamedTuple):
@@ -126,14 +130,15 @@ class LeafFiles:
         """Raises TaxonomyError where there is no such taxonomy, or where no leaf may lie."""
         if taxonomy not in self.taxonomies():
             raise TaxonomyError(f"no taxonomy {taxonomy!r} in this project")
-        parts = path.strip("/ ").split("/")
+        root = self._project.folder / taxonomy
+        parts = path.strip("/").split("/")
+        # A leaf that is there keeps its name, however it is spelled.
+        is_there = os.path.isfile(root.joinpath(*parts, QNA)) and all(parts)
+        if not is_there or any(part.startswith(".") for part in parts):
+            parts = [_new_name(part.strip(), "a folder") for part in parts]
         if parts[0] not in BRANCH_FOLDERS or len(parts) < 2:
             below = ", ".join(BRANCH_FOLDERS)
             raise TaxonomyError(f"a leaf lies below one of {below}: knowledge/town/bakery")
-        bad = [part for part in parts if not _PART.fullmatch(part)]
-        if bad:
-            raise TaxonomyError(f"{bad[0]!r} is no name for a folder: letters, digits and _ - only")
-        root = self._project.folder / taxonomy
         file = root.joinpath(*parts, QNA)
         if not is_inside(file, root):
             raise TaxonomyError(f"{path} leads out of the taxonomy")
@@ -144,9 +149,8 @@ class LeafFiles:
 
         Raises TaxonomyError where it cannot be read later, is too large, or would replace another.
         """
+        name = _new_name(name, "a document")
         suffix = Path(name).suffix.lower()
-        if not _PART.fullmatch(name) or Path(name).name != name:
-            raise TaxonomyError(f"{name!r} is no name for a document: letters, digits, _ - . only")
         if suffix not in READ_SUFFIXES:
             raise TaxonomyError(f"{name}: only {', '.join(READ_SUFFIXES)} are read")
         if suffix in OFFICE_SUFFIXES and importlib.util.find_spec("docling") is None:
@@ -248,6 +252,18 @@ class LeafFiles:
         except FeldsparError:
             return
         yield from (place.path for place in places if place.path)
+
+
+def _new_name(name: str, what: str) -> str:
+    """In the composed spelling: a Mac sends letters and their accents apart. Raises TaxonomyError
+    where no file should be called so."""
+    name = unicodedata.normalize("NFC", name)
+    if not _NAME.fullmatch(name) or len(name.encode("utf-8", "replace")) > MAX_NAME_BYTES:
+        raise TaxonomyError(
+            f"{name[:80]!r} is no name for {what}: it begins with a dot, has / or \\ or a control "
+            f"character, or is longer than {MAX_NAME_BYTES} bytes"
+        )
+    return name
 
 
 def _edited(place: LeafPlace, before: str | None, form: LeafForm) -> str:

@@ -89,7 +89,7 @@ class FormBody(_LeafBody):
 class DocumentBody(_LeafBody):
     """A dropped document, base64."""
 
-    name: str = Field(max_length=100)
+    name: str = Field(max_length=500)
     content: str
 
 

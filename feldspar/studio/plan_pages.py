@@ -141,16 +141,21 @@ class PlanPages:
         return web.json_response({})
 
     def _start(self, asked: LaunchRequest) -> str:
-        """Start it; what its plan foresaw, where one was made, is noted for the live page."""
+        """Start it; what its plan foresaw, where one was made, is noted for the live page, and what
+        another start's did is taken away."""
         name = self._control.start(asked)
         path = self._project.recipe_path(asked.recipe)
-        if plan := self._planner.known(path, asked.settings):
+        noted = self._project.runs / name / PLANNED
+        plan = self._planner.known(path, asked.settings)
+        if plan is None:
+            noted.unlink(missing_ok=True)
+        else:
             foreseen = PlannedSpending(
                 calls=plan.num_calls,
                 tokens=plan.prompt_tokens + plan.completion_tokens,
                 cost=sum(c.cost for c in plan.calls),
             )
-            write_json(self._project.runs / name / PLANNED, foreseen.model_dump())
+            write_json(noted, foreseen.model_dump())
         return name
 
     def _state_of(self, name: str, *, leads_on: bool = False) -> Markup:

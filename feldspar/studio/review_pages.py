@@ -50,7 +50,7 @@ class ReviewPages:
         run = self._runs.open(request.match_info["run"])
         try:
             asked = ReviewQuestion.model_validate_json(await request.read())
-            sample = _sample(run, asked)
+            sample = await asyncio.to_thread(_sample, run, asked)
             if sample is None:
                 text = "the run's samples were written anew; load the page again"
                 return web.Response(status=409, text=text)

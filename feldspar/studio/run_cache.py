@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections import Counter, OrderedDict
+from concurrent.futures import Future
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +21,8 @@ from feldspar.views.sample_index import SampleIndex, SampleSummary, index_path, 
 
 MAX_RUNS = 4
 """That are kept in memory."""
+RETRY_SECONDS = 10.0
+"""After which an index that could not be made is tried again."""
 _RECIPE = "recipe.json"
 Stamp = tuple[int, ...]
 
@@ -40,7 +44,8 @@ class OpenRun:
         self.stamp = stamp
         self._lock = threading.Lock()
         self._index: SampleIndex | None = None
-        self._is_making = False
+        self._making: Future[SampleIndex | None] | None = None
+        self._failed_at = 0.0
         self._summary: SampleSummary | None = None
         self._reviews: tuple[list[tuple[str, int, int]], dict[str, SettledReview]] | None = None
 
@@ -53,14 +58,31 @@ class OpenRun:
             return self._index
 
     def summary_by_now(self) -> SampleSummary | None:
-        """The summary where the index is made; else it is made beside, and this is None."""
+        """The summary where the index is made; else it is made beside, and this is None. Raises
+        what stopped that, until it is tried again."""
         rows = self.files.samples
         if rows is None or self._index is not None or index_path(rows).exists():
             return self.summary()
-        if not self._is_making:
-            self._is_making = True
-            threading.Thread(target=self.index, name="samples' index", daemon=True).start()
+        making = self._making
+        is_old = time.monotonic() - self._failed_at > RETRY_SECONDS
+        if making is None or (making.done() and is_old):
+            making = self._making = Future()
+            make = threading.Thread(target=self._make, args=(making,), name="samples' index")
+            make.daemon = True
+            make.start()
+        elif making.done():
+            making.result()
         return None
+
+    def _make(self, making: Future[SampleIndex | None]) -> None:
+        try:
+            index = self.index()
+        # Whatever it is, the page that waits for it raises it.
+        except Exception as error:
+            self._failed_at = time.monotonic()
+            making.set_exception(error)
+        else:
+            making.set_result(index)
 
     def summary(self) -> SampleSummary | None:
         index = self.index()
@@ -83,8 +105,9 @@ class OpenRun:
     def reasons(self) -> list[str]:
         """Why samples were rejected, the most frequent first."""
         counts: Counter[str] = Counter()
-        for leaf in self.files.funnel.leaves if self.files.funnel else ():
-            counts.update({r.reason: r.count for r in leaf.reasons})
+        summary = self.summary()
+        for of_leaf in summary.rejected if summary else ():
+            counts[of_leaf.reason] += of_leaf.num_samples
         return [reason for reason, _ in counts.most_common()]
 
 

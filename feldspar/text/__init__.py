@@ -9,6 +9,7 @@ from feldspar.text.words import (
     num_words_said,
     numbers_and_names,
     run_length,
+    searchable,
     split_words,
 )
 
@@ -25,5 +26,6 @@ __all__ = [
     "printable",
     "rouge_l",
     "run_length",
+    "searchable",
     "split_words",
 ]

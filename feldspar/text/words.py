@@ -61,6 +61,16 @@ def normalise(text: str) -> str:
     return " ".join(word.casefold() for word in split_words(text))
 
 
+def searchable(text: str) -> str:
+    """A text for an index that knows words by the blanks between them: folded, and each character
+    of a script without blanks a word of its own, as `normalise` has it.
+
+    >>> searchable("Kirby\u306e\u753a")
+    'kirby \u306e  \u753a '
+    """
+    return _UNSPACED_WORD.sub(r" \g<0> ", unicodedata.normalize("NFKC", text).casefold())
+
+
 def numbers_and_names(text: str) -> tuple[str, ...]:
     """What tells two questions of one form apart, sorted: numbers and words with a capital.
 

@@ -170,6 +170,7 @@ def turned_of(
         for change in turn.changes
         if (not exam or change.exam == exam) and (not way or change.learned == (way == "learned"))
     ]
+    page = min(page, max(1, -(-len(found) // TURNED_PER_PAGE)))
     start = (page - 1) * TURNED_PER_PAGE
     return TurnedPage(
         before=turn.before,

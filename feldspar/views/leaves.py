@@ -3,7 +3,6 @@ what covers its passages, and how its exam went."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -79,6 +78,8 @@ class LeafPage:
     leaf: Leaf
     stages: tuple[StageCount, ...]
     reasons: tuple[Reason, ...]
+    reasons_of_samples: frozenset[str]
+    """Those that a sample was rejected for: one that never came has no row."""
     note: str
     passages: tuple[Passage, ...]
     coverage: LeafCoverage | None
@@ -127,6 +128,9 @@ def leaf_page_of(run: RunFiles, path: str, samples: SampleSummary | None) -> Lea
             if name in counts
         ),
         reasons=funnel.reasons if funnel else (),
+        reasons_of_samples=frozenset(
+            r.reason for r in (samples.rejected if samples else ()) if r.leaf == path
+        ),
         note=" ".join(filter(None, (funnel.note, funnel.hint))) if funnel else "",
         passages=tuple(
             Passage(id=c.id, document=c.document, text=c.text, is_covered=c.id in covered)
@@ -175,12 +179,13 @@ def _leaf_node(
 def _folder(path: str, leaves: Iterable[TreeNode]) -> TreeNode:
     leaves = list(leaves)
     depth = len(path) + 1 if path else 0
-    names = Counter(leaf.path[depth:].partition("/")[0] for leaf in leaves)
-    children = []
-    for name in names:
+    # A leaf may lie in another's folder, which is then the first in its own.
+    children = [leaf for leaf in leaves if leaf.path == path]
+    below_it = [leaf for leaf in leaves if leaf.path != path]
+    for name in dict.fromkeys(leaf.path[depth:].partition("/")[0] for leaf in below_it):
         below = f"{path}/{name}" if path else name
         inside = [
-            leaf for leaf in leaves if leaf.path == below or leaf.path.startswith(below + "/")
+            leaf for leaf in below_it if leaf.path == below or leaf.path.startswith(below + "/")
         ]
         is_leaf = len(inside) == 1 and inside[0].path == below
         children.append(inside[0] if is_leaf else _shortened(_folder(below, inside)))

@@ -18,15 +18,28 @@ PLANNED = "planned.json"
 SILENT_SECONDS = 120.0
 """Without a word, after which a run that still lives is said to be silent."""
 TITLES = {
-    "leaves": "read the taxonomy",
     "own-exams": "read your exams",
+    "leaves": "read the taxonomy",
+    "calibration": "try the judge on seeds",
     "leaf-exams": "write the leaves' exams",
     "samples": "write and judge samples",
+    "own-voice": "have the base say the answers in its own words",
+    "base-replay": "sample general data from the base",
     "phases": "mix the phases",
     "trained": "train the phases",
+    "merged": "merge what was trained with its start",
     "preferred": "tune on preferences",
     "scores": "score every checkpoint",
+    "served-exams": "ask the served model the exams",
+    "general": "ask for general knowledge",
+    "benchmarks": "run the benchmarks",
+    "mt-bench": "rate chats by MT-Bench",
+    "retrieval": "ask the exams with passages",
+    "judged": "judge long answers",
+    "touched": "look for exam items in what was trained on",
+    "untouched": "score without those",
 }
+"""In the order of flow.py."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,11 +181,10 @@ def _text(value: float | str) -> str:
 
 
 def _steps(run: RunFiles, said: RunState | None) -> list[LiveStep]:
-    has_prefer = run.recipe.prefer is not None
-    wanted = [name for name in TITLES if name != "preferred" or has_prefer]
+    left_out = {name for name, is_wanted in _wanted(run).items() if not is_wanted}
     is_running = said is not None and said.state == "running"
     found: list[LiveStep] = []
-    for name in wanted:
+    for name in (name for name in TITLES if name not in left_out):
         rows = run.steps.get(name)
         is_next = rows is None and is_running and all(s.state == "done" for s in found)
         state = "done" if rows is not None else "now" if is_next else "to come"
@@ -185,6 +197,30 @@ def _steps(run: RunFiles, said: RunState | None) -> list[LiveStep]:
             )
         )
     return found
+
+
+def _wanted(run: RunFiles) -> dict[str, bool]:
+    """Whether the recipe has a step done that is not a part of every run."""
+    recipe, generate, evaluate = run.recipe, run.recipe.generate, run.recipe.evaluate
+    has_leaves, replay = recipe.taxonomy is not None, recipe.mix.base_replay
+    # Whether the base can be asked, and whether an exam has such answers, is seen in the run alone.
+    is_open = "touched" not in run.steps
+    return {
+        "leaves": has_leaves,
+        "calibration": has_leaves and generate.judge and generate.judge_floor is not None,
+        "leaf-exams": has_leaves,
+        "samples": has_leaves,
+        "own-voice": has_leaves and recipe.own_voice is not None,
+        "base-replay": replay is not None and replay.source is None,
+        "merged": recipe.train.merges_the_end,
+        "preferred": recipe.prefer is not None,
+        "served-exams": evaluate.asks_server("exams"),
+        "general": "general" in run.steps or (is_open and evaluate.general.enabled),
+        "benchmarks": bool(evaluate.benchmark),
+        "mt-bench": evaluate.mt_bench is not None,
+        "retrieval": has_leaves and evaluate.retrieval is not None,
+        "judged": "judged" in run.steps or (is_open and evaluate.long_answers == "judge"),
+    }
 
 
 def _spending(run: RunFiles, said: RunState | None) -> list[LiveSpending]:

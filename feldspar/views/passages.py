@@ -8,7 +8,7 @@ from contextlib import closing
 from typing import NamedTuple
 
 from feldspar.records import Leaf
-from feldspar.text.words import normalise
+from feldspar.text import normalise, searchable
 
 MAX_WORDS = 64
 """Of a question."""
@@ -39,7 +39,9 @@ def find_passages(leaves: Sequence[Leaf], question: str, num: int) -> list[Found
             "CREATE VIRTUAL TABLE passage USING fts5(text, "
             "tokenize='unicode61 remove_diacritics 2')"
         )
-        db.executemany("INSERT INTO passage (text) VALUES (?)", ((p.text,) for p in passages))
+        db.executemany(
+            "INSERT INTO passage (text) VALUES (?)", ((searchable(p.text),) for p in passages)
+        )
         rows = db.execute(
             "SELECT rowid FROM passage WHERE passage MATCH ? ORDER BY rank LIMIT ?", (query, num)
         ).fetchall()

@@ -29,10 +29,11 @@ from feldspar.train.select import Selection
 R = TypeVar("R")
 
 STEPS = (
-    *("leaves", "leaf-exams", "own-exams", "samples", "phases", "trained", "merged", "preferred"),
-    *("scores", "served-exams", "general", "retrieval", "benchmarks", "mt-bench", "judged"),
-    *("touched", "untouched"),
+    *("own-exams", "leaves", "calibration", "leaf-exams", "samples", "own-voice", "base-replay"),
+    *("phases", "trained", "merged", "preferred", "scores", "served-exams", "general"),
+    *("benchmarks", "mt-bench", "retrieval", "judged", "touched", "untouched"),
 )
+"""In the order of flow.py."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,14 +16,14 @@ from typing import Literal, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
+from feldspar.errors import DiskError
 from feldspar.files import whole_file
 from feldspar.keys import content_key
 from feldspar.records import Sample
 from feldspar.reviews import Reviews, review_key
 from feldspar.runs import Rows, cache_folder
 from feldspar.stored import damaged, what_is_wrong
-from feldspar.text import rouge_l
-from feldspar.text.words import normalise
+from feldspar.text import normalise, rouge_l, searchable
 
 MAX_KEPT = 8
 """Indices in the cache; the oldest are deleted."""
@@ -31,6 +31,8 @@ PAGE_SIZE = 50
 NUM_NEAR = 200
 """Samples that share words with a text and are compared with it."""
 MAX_NEAREST_WORDS = 64
+FORMAT = 2
+"""Of what is written into the tables: raised with it, so that older indices are made anew."""
 _BATCH = 2000
 _SAMPLE = TypeAdapter(Sample)
 _TABLE = """
@@ -64,6 +66,14 @@ class Facet(NamedTuple):
     num_samples: int
 
 
+class ReasonCount(NamedTuple):
+    """How many samples of a leaf were rejected for a reason."""
+
+    leaf: str
+    reason: str
+    num_samples: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleQuery:
     """Which samples are wanted; what is empty asks for all."""
@@ -77,6 +87,15 @@ class SampleQuery:
     chunk: str = ""
     review: ReviewState = ""
     page: int = 1
+    after: int = 0
+    """Place of the last sample before the page that is wanted, where samples leave or enter what
+    is found as they are decided on: a page by number would skip some. 0 goes by `page`."""
+
+    @property
+    def filters(self) -> dict[str, str]:
+        """As an address has them: all but the page."""
+        names = ("words", "leaf", "state", "reason", "chunk", "review")
+        return {name: value for name in names if (value := str(getattr(self, name)))}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,14 +108,41 @@ class SamplePage:
     leaves: tuple[Facet, ...]
     reasons: tuple[Facet, ...]
     num_kept: int
+    num_before: int
+    """That are found and come before the page."""
+    last_place: int
+    """Of the page's last sample; 0 where it has none."""
+
+    @property
+    def page(self) -> int:
+        return self.num_before // PAGE_SIZE + 1
 
     @property
     def num_pages(self) -> int:
-        return max(1, -(-self.num_found // PAGE_SIZE))
+        return _num_pages(self.num_found)
 
     @property
     def first(self) -> int:
-        return (self.query.page - 1) * PAGE_SIZE + 1 if self.samples else 0
+        return self.num_before + 1 if self.samples else 0
+
+    @property
+    def last(self) -> int:
+        return self.num_before + len(self.samples)
+
+    @property
+    def earlier(self) -> dict[str, str] | None:
+        """What the page before is asked for by; None on the first."""
+        if not self.num_before:
+            return None
+        return {**self.query.filters, "page": str(_num_pages(self.num_before))}
+
+    @property
+    def later(self) -> dict[str, str] | None:
+        """What the page behind is asked for by; None on the last."""
+        if self.last >= self.num_found:
+            return None
+        where = {"after": self.last_place} if self.query.review else {"page": self.page + 1}
+        return {**self.query.filters, **{name: str(value) for name, value in where.items()}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,22 +154,30 @@ class SampleSummary:
     teachers: tuple[str, ...]
     chunks: frozenset[str] = field(default_factory=frozenset)
     """Ids of the chunks that a kept sample is of."""
+    rejected: tuple[ReasonCount, ...] = ()
 
 
 def open_index(rows: Rows[Sample]) -> SampleIndex:
-    """The index of these rows, made where there is none yet. Raises RunError on damaged rows."""
+    """The index of these rows, made where there is none yet. Raises RunError on damaged rows,
+    and DiskError where it cannot be written."""
     path = index_path(rows)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path, is_shared=True) as beside:
-            _fill(beside, rows)
+        try:
+            with whole_file(path, is_shared=True) as beside:
+                _fill(beside, rows)
+        except sqlite3.Error as error:
+            raise DiskError(
+                f"{path.parent}: the samples' index cannot be written: {error}; make room there, "
+                "or set FELDSPAR_CACHE to another folder"
+            ) from error
         _delete_oldest(path.parent)
     return SampleIndex(path)
 
 
 def index_path(rows: Rows[Sample]) -> Path:
     """Where the index of these rows lies, or will."""
-    made_as = content_key([_TABLE, _INDICES])
+    made_as = content_key([_TABLE, _INDICES, FORMAT])
     return cache_folder() / "samples" / f"{rows.key[:32]}-{made_as[:8]}.sqlite"
 
 
@@ -141,11 +195,13 @@ class SampleIndex:
             chunks = db.execute(
                 "SELECT DISTINCT chunk FROM sample WHERE kept = 1 AND chunk IS NOT NULL"
             )
+            rejected = db.execute("SELECT leaf, reason, num FROM facet WHERE reason != ''")
             return SampleSummary(
                 num_samples=num,
                 num_kept=kept,
                 teachers=tuple(sorted(filter(None, teachers))),
                 chunks=frozenset(row[0] for row in chunks),
+                rejected=tuple(ReasonCount(*row) for row in rejected),
             )
 
     def find(self, query: SampleQuery, reviews: Reviews | None = None) -> SamplePage:
@@ -155,15 +211,21 @@ class SampleIndex:
             counting = f"SELECT leaf, reason, count(*), sum(kept) {rows_of} GROUP BY leaf, reason"
             # Of all samples it is counted already.
             counted = db.execute(counting if given else "SELECT * FROM facet", given).fetchall()
+            num_found = sum(count for _, _, count, _ in counted)
+            num_before = (min(max(query.page, 1), _num_pages(num_found)) - 1) * PAGE_SIZE
+            if query.after:
+                before, up_to = _rows_of(query, reviews or {}, up_to=query.after)
+                num_before = db.execute(f"SELECT count(*) {before}", up_to).fetchone()[0]
+                # Behind the last one those come that were passed over.
+                num_before = num_before if num_before < num_found else 0
             # Searched words are found in this order, so no more of them is looked up than is shown.
             order = "words.rowid" if _words(query.words) else "place"
-            start = (max(query.page, 1) - 1) * PAGE_SIZE
             rows = db.execute(
-                f"SELECT row FROM body JOIN (SELECT place {rows_of} ORDER BY {order} "
+                f"SELECT place, row FROM body JOIN (SELECT place {rows_of} ORDER BY {order} "
                 "LIMIT ? OFFSET ?) USING (place) ORDER BY place",
-                (*given, PAGE_SIZE, start),
-            )
-            samples = tuple(_SAMPLE.validate_json(row[0]) for row in rows)
+                (*given, PAGE_SIZE, num_before),
+            ).fetchall()
+            samples = tuple(_SAMPLE.validate_json(row) for _, row in rows)
         leaves: dict[str, int] = {}
         reasons: dict[str, int] = {}
         for leaf, reason, count, _ in counted:
@@ -173,10 +235,12 @@ class SampleIndex:
         return SamplePage(
             query=query,
             samples=samples,
-            num_found=sum(leaves.values()),
+            num_found=num_found,
             leaves=_sorted(leaves),
             reasons=_sorted(reasons),
             num_kept=sum(kept for *_, kept in counted),
+            num_before=num_before,
+            last_place=rows[-1][0] if rows else 0,
         )
 
     def get(self, sample_id: str) -> Sample | None:
@@ -216,9 +280,8 @@ class SampleIndex:
         query = " OR ".join(f'"{word}"' for word in wanted if '"' not in word)
         with self._reading() as db:
             rows = db.execute(
-                "SELECT row FROM (SELECT rowid FROM words WHERE words MATCH ? "
-                "ORDER BY rank LIMIT ?) "
-                "JOIN sample ON place = rowid JOIN body USING (place) WHERE kept = 1",
+                "SELECT row FROM words CROSS JOIN sample ON place = words.rowid "
+                "JOIN body USING (place) WHERE words MATCH ? AND kept = 1 ORDER BY rank LIMIT ?",
                 (query, NUM_NEAR),
             )
             found = [_SAMPLE.validate_json(row[0]) for row in rows]
@@ -254,11 +317,16 @@ def reason_of(sample: Sample) -> str:
     return (sample.rejected_because or "").partition(" (")[0]
 
 
-def _rows_of(query: SampleQuery, reviews: Reviews) -> tuple[str, tuple[str | int, ...]]:
-    """`FROM` and `WHERE`, and what is asked for."""
+def _rows_of(
+    query: SampleQuery, reviews: Reviews, up_to: int = 0
+) -> tuple[str, tuple[str | int, ...]]:
+    """`FROM` and `WHERE`, and what is asked for; with `up_to` no further than to that place."""
     source = "FROM sample"
     parts: list[str] = []
     given: list[str | int] = []
+    if up_to:
+        parts.append("place <= ?")
+        given.append(up_to)
     if query.leaf:
         parts.append("(leaf = ? OR leaf GLOB ?)")
         given += [query.leaf, _literal(query.leaf.rstrip("/")) + "/*"]
@@ -299,10 +367,15 @@ def _literal(text: str) -> str:
 
 
 def _words(text: str) -> str:
-    """All the words, each as the beginning of one: `hom zor` finds "the home of Zorbo"."""
+    """All the words, each as the beginning of one: `hom zor` finds "the home of Zorbo". One of a
+    script without blanks is its characters in a row."""
     return " ".join(
-        '"' + word.replace('"', '""') + '"*' for word in text.replace("\0", " ").split()
+        '"' + searchable(word).replace('"', '""') + '"*' for word in text.replace("\0", " ").split()
     )
+
+
+def _num_pages(num_samples: int) -> int:
+    return max(1, -(-num_samples // PAGE_SIZE))
 
 
 def _sorted(counts: dict[str, int]) -> tuple[Facet, ...]:
@@ -327,7 +400,10 @@ def _fill(path: Path, rows: Rows[Sample]) -> None:
             )
             db.executemany(
                 "INSERT INTO words (rowid, question, answer, context) VALUES (?,?,?,?)",
-                [(place, s.question, s.answer, s.context or "") for place, s in batch],
+                [
+                    (place, *map(searchable, (s.question, s.answer, s.context or "")))
+                    for place, s in batch
+                ],
             )
         db.executescript(_INDICES)
         db.commit()

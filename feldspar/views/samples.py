@@ -31,7 +31,9 @@ class SampleView:
     sample: Sample
     seeds: tuple[Seed, ...]
     passage: Marked | None
+    """What it is of: its chunk, or a context that says more than that."""
     document: str
+    """That the passage is the chunk of; empty for any other."""
     siblings: tuple[Sample, ...] = ()
     """Others of the same call to the teacher."""
     nearest: tuple[tuple[Sample, float], ...] = ()
@@ -55,7 +57,9 @@ class SampleReader:
         leaf = self._leaves.get(sample.leaf)
         seeds = {s.id: s for s in (*leaf.seeds, *leaf.exam_seeds)} if leaf else {}
         chunk = next((c for c in leaf.chunks if c.id == sample.chunk), None) if leaf else None
-        passage = chunk.text if chunk else sample.context
+        # The context may be several passages, the chunk's one of them.
+        is_more = sample.context and not (chunk and sample.context in chunk.text)
+        passage = sample.context if is_more or chunk is None else chunk.text
         siblings = index.of_one_call(sample) if index else ()
         said = f"{sample.question} {sample.answer}"
         nearest = index.nearest(said, NUM_NEAREST + 1) if index and has_nearest else []
@@ -63,7 +67,7 @@ class SampleReader:
             sample=sample,
             seeds=tuple(seeds[s] for s in sample.seeds if s in seeds),
             passage=mark_support(passage, sample) if passage else None,
-            document=chunk.document if chunk else "",
+            document="" if is_more or chunk is None else chunk.document,
             siblings=tuple(s for s in siblings if s.id != sample.id),
             nearest=tuple(n for n in nearest if n[0].id != sample.id)[:NUM_NEAREST],
         )

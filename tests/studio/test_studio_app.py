@@ -258,7 +258,9 @@ def test_all_answers_that_turned_are_listed(runs: Path) -> None:
     async def use(client: Client) -> None:
         await enter(client)
         page = "/runs/a%20%26%20b/turned?before=base&after=skills"
-        assert "<b>1</b> answers turned" in await (await client.get(page)).text()
+        first = await (await client.get(page)).text()
+        assert "<b>1</b> answers turned" in first
+        assert await (await client.get(f"{page}&page=9")).text() == first
         for more, num in (("way=learned", 1), ("way=forgotten", 0), ("exam=none", 0)):
             text = await (await client.get(f"{page}&{more}&page=x")).text()
             assert f"<b>{num}</b> answers turned" in text

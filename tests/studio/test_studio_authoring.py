@@ -1,10 +1,14 @@
 """Leaves are written in a form, and nothing is lost or written elsewhere."""
 
 import base64
+import re
+import unicodedata
+from html import unescape
 from pathlib import Path
 
 import pytest
 from studio_client import Client, enter, in_studio, serving_one_reply
+from yarl import URL
 
 from feldspar.errors import TaxonomyError
 from feldspar.studio.leaf_files import MAX_UPLOAD_BYTES, LeafFiles, digest_of
@@ -53,11 +57,49 @@ def encoded(text: str) -> str:
 @pytest.mark.parametrize(
     "path",
     ["../runs/x", "knowledge", "knowledge/../../x", "elsewhere/x", "knowledge/.git", "knowledge//x",
-     "knowledge/a\nb", "/etc/knowledge/x", "knowledge/" + "x" * 81],
+     "knowledge/a\nb", "/etc/knowledge/x", "knowledge/" + "x" * 201, "knowledge/a\\b"],
 )  # fmt: skip
 def test_no_leaf_lies_outside_its_taxonomy(files: LeafFiles, path: str) -> None:
     with pytest.raises(TaxonomyError):
         files.place("taxonomy", path)
+
+
+@pytest.mark.parametrize("name", ["Q&A", "c#", "town (old)", unicodedata.normalize("NFD", "Bär")])
+def test_a_leaf_that_is_there_is_opened_whatever_its_name(project: Path, name: str) -> None:
+    path = f"knowledge/{name}/100 %"
+    folder = project / "taxonomy" / path
+    folder.mkdir(parents=True)
+    (folder / "qna.yaml").write_text(QNA)
+
+    async def use(client: Client) -> None:
+        await enter(client)
+        listed = await (await client.get("/taxonomy")).text()
+        [link] = [link for link in re.findall(r'href="(/leaf[^"]*)"', listed) if "%25" in link]
+        text = await (await client.get(URL(unescape(link), encoded=True))).text()
+        assert "Where is Kirby?" in text
+
+    in_studio(project / "runs", use, reviewer="anna")
+
+
+def test_new_names_are_composed(files: LeafFiles) -> None:
+    apart = unicodedata.normalize("NFD", "Bär")
+    assert files.place("taxonomy", f"knowledge/{apart} ").path == "knowledge/Bär"
+    for name in (f"{apart}.md", "Bericht (1).md", "हिन्दी.md"):
+        written = files.add_document(files.place(**LEAF), name, encoded("text"))
+        assert written.name == unicodedata.normalize("NFC", name)
+
+
+def test_what_the_disk_refuses_is_told_as_text(project: Path) -> None:
+    (project / "taxonomy" / "knowledge" / "flat").write_text("a file")
+    body = {"taxonomy": "taxonomy", "path": "knowledge/flat/x", "examples": [], "digest": ""}
+
+    async def use(client: Client) -> None:
+        await enter(client)
+        reply = await client.post("/leaf/save", json=body)
+        assert (reply.status, reply.content_type) == (500, "text/plain")
+        assert (await reply.text()).startswith("Not a directory (")
+
+    in_studio(project / "runs", use, reviewer="anna")
 
 
 def test_a_taxonomy_is_one_that_the_project_names(files: LeafFiles, project: Path) -> None:

@@ -135,6 +135,42 @@ def test_samples_are_reviewed_by_keys_alone(studio: str, browser: "playwright.Br
     page.context.close()
 
 
+def test_one_press_is_one_decision_and_its_reply_takes_nobody_away(
+    studio: str, browser: "playwright.Browser"
+) -> None:
+    page = browser.new_context().new_page()
+    page.set_default_timeout(WAIT_MS)
+    held: list[playwright.Route] = []
+    page.route("**/review", lambda route: held.append(route))
+    page.goto(studio)
+    page.goto(f"{studio.partition('/?')[0]}/runs/many/samples?page=3")
+    page.keyboard.press("j")
+    # A key that is held down, and a second press before the reply.
+    page.keyboard.down("a")
+    page.keyboard.down("a")
+    page.keyboard.up("a")
+    page.keyboard.press("a")
+    page.keyboard.press("j")
+    page.keyboard.press("e")
+    page.keyboard.press("Control+a")
+    page.keyboard.type("Half writ")
+    assert len(held) == 1
+    held[0].continue_()
+    page.locator("#found li").nth(0).get_by_text("✓ accepted by anna").wait_for()
+    page.keyboard.type("ten")
+    answer = page.locator("#found li").nth(1).locator("textarea").first
+    assert answer.input_value() == "Half written"
+    # A reply that comes when another list is shown moves nobody to its beginning.
+    page.keyboard.press("Escape")
+    page.keyboard.press("a")
+    page.locator("input[type=search]").fill("zzzz")
+    page.get_by_text("0 samples").wait_for()
+    held[1].continue_()
+    page.wait_for_load_state("networkidle")
+    assert page.evaluate("document.activeElement.type") == "search"
+    page.context.close()
+
+
 def test_a_leaf_is_written_from_a_dropped_document(
     studio: str, browser: "playwright.Browser", tmp_path: Path
 ) -> None:
@@ -168,6 +204,20 @@ def test_a_leaf_is_written_from_a_dropped_document(
     page.locator("#leaf-diff").get_by_text("+      - question: Where does Kirby lie?").wait_for()
     page.get_by_role("button", name="Save", exact=True).click()
     page.get_by_text("saved; ").wait_for()
+    # Who writes on is not led away from it.
+    follow = page.get_by_text("Saved. Next:")
+    follow.wait_for()
+    page.get_by_label("written by").fill("anna b")
+    follow.wait_for(state="hidden")
+    page.get_by_role("button", name="Save", exact=True).dblclick()
+    follow.wait_for()
+    assert page.locator("#leaf-problem").inner_text() == ""
+    wrong = [tmp_path / "a.exe", tmp_path / "b.exe"]
+    for path in wrong:
+        path.write_text("x")
+    page.set_input_files("#documents-input", wrong)
+    for path in wrong:
+        page.locator("#drop-problem").get_by_text(path.name).wait_for()
     page.reload()
     questions = page.locator("#examples .pair [data-field=question]")
     assert [questions.nth(n).input_value() for n in range(2)] == [

@@ -25,12 +25,12 @@ from feldspar.errors import FeldsparError, RunError
 from feldspar.files import write_json
 from feldspar.progress_file import PROGRESS_FILE, RunState, State, read_run_state
 from feldspar.runs import Run
-from feldspar.studio.plan_pages import asked_settings
+from feldspar.studio.plan_pages import PlanPages, asked_settings
 from feldspar.studio.plan_told import Planner, ToldCheck, ToldPlan
 from feldspar.studio.project import Project
 from feldspar.studio.run_control import LaunchRequest, LaunchState, RunControl
 from feldspar.views.links import studio_link
-from feldspar.views.live import RunControls
+from feldspar.views.live import PLANNED, RunControls
 from feldspar.views.pages import Pages, render
 
 PATIENCE_SECONDS = 600
@@ -366,6 +366,18 @@ def test_a_run_whose_folder_was_deleted_has_no_last_lines(project: Path) -> None
     assert process.wait(60)
     shutil.rmtree(project / "runs" / "tiny")
     assert control.launch_state("tiny") == LaunchState("failed", "")
+
+
+def test_what_an_earlier_start_foresaw_is_not_shown_for_another(project: Path) -> None:
+    around = Project(project / "runs")
+    control = RunControl(around)
+    pages = PlanPages(around, control, Planner(around.runs), read_only=False)
+    asked = LaunchRequest(recipe="recipe.toml", settings=["student.base=nowhere"])
+    for _ in range(2):
+        assert pages._start(asked) == "tiny"
+        assert control._started["tiny"].process.wait(60)
+        assert not (project / "runs" / "tiny" / PLANNED).exists()
+        (project / "runs" / "tiny" / PLANNED).write_text("{}")
 
 
 @pytest.mark.parametrize(("is_wrong", "age", "num_asked"), [

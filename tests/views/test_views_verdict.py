@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,10 @@ from feldspar.steps import Workspace
 from feldspar.teacher.budget import Spent
 from feldspar.views.changes import find_turns
 from feldspar.views.leaves import leaf_page_of, tree_of
+from feldspar.views.links import studio_link
+from feldspar.views.pages import Pages
 from feldspar.views.run_files import RunFiles
-from feldspar.views.sample_index import SampleSummary
+from feldspar.views.sample_index import ReasonCount, SampleSummary
 from feldspar.views.verdict import verdict_of
 
 NUM_ITEMS = 40
@@ -206,6 +209,41 @@ def test_the_tree_adds_up(tmp_path: Path) -> None:
         ("feldspar", "high"),
         ("quartz", "low"),
     ]
+
+
+def test_a_leaf_in_anothers_folder_leaves_both_in_the_tree(tmp_path: Path) -> None:
+    paths = ("knowledge/stones", "knowledge/stones/quartz", "knowledge/towns")
+    recipe = Recipe.model_validate(
+        {"name": "x", "taxonomy": {"path": "t"}, "student": {"base": "b"}}
+    )
+    with Run(tmp_path / "r", recipe) as run:
+        do_step(run, "leaves", lambda: [replace(LEAVES[0], path=path) for path in paths])
+    [folder] = tree_of(RunFiles(tmp_path / "r")).children
+    stones, towns = folder.children
+    assert (stones.name, stones.is_leaf, stones.num_leaves) == ("stones", False, 2)
+    assert [(n.path, n.is_leaf) for n in (*stones.children, towns)] == [(p, True) for p in paths]
+
+
+def test_a_leafs_page_names_its_exams_and_links_to_rows_that_are_there(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "r", {"new": {"base": 2, "skills": 36}})
+    path, reason = LEAVES[0].path, "judge: not faithful"
+    exams = tuple(
+        Score(
+            checkpoint="base",
+            exam=exam,
+            metric="accuracy",
+            value=0.5,
+            interval=proportion_interval(1, 2),
+            num_items=2,
+        )
+        for exam in ("leaf: x", "choices: x")
+    )
+    for rejected, is_linked in (((), False), ((ReasonCount(path, reason, 2),), True)):
+        page = leaf_page_of(run, path, replace(summary(), rejected=rejected))
+        assert page is not None
+        text = Pages(run, studio_link("r"), is_live=True).leaf(replace(page, exam=exams))
+        assert ("Show all of these rows" in text) == is_linked
+        assert "choices: x" in text
 
 
 def test_a_leafs_page_tells_which_passages_nothing_teaches(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ function startAuthoring(room) {
   const problem = document.getElementById("leaf-problem");
   let waiting = null;
   let asked = 0;
+  let edits = 0;
 
   const post = async (url, body) => {
     const about = { taxonomy: room.dataset.taxonomy, path: room.dataset.path };
@@ -80,7 +81,12 @@ function startAuthoring(room) {
       if (mine === asked) problem.textContent = error.message;
     }
   };
-  const soon = () => { clearTimeout(waiting); waiting = setTimeout(check, 500); };
+  const soon = () => {
+    edits += 1;
+    document.getElementById("leaf-next").hidden = true;
+    clearTimeout(waiting);
+    waiting = setTimeout(check, 500);
+  };
 
   // What a teacher proposes stands apart from the form until somebody keeps it.
   const propose = async (button) => {
@@ -143,28 +149,36 @@ function startAuthoring(room) {
   });
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
+    const button = document.getElementById("leaf-save");
+    if (button.ariaBusy) return;
+    button.ariaBusy = "true";
     problem.textContent = "";
+    // What is written while it is saved is not in it.
+    const saved = [...examples.children].map((example) => [example, [...example.querySelectorAll(".pair")]]);
+    const editsSaved = edits;
     try {
       const told = await post("/leaf/save", read());
       room.dataset.digest = told.digest;
-      [...examples.children].forEach((example, number) => {
+      saved.forEach(([example, pairs], number) => {
         example.dataset.old = number;
-        example.querySelectorAll(".pair").forEach((pair, place) => { pair.dataset.old = place; });
+        pairs.forEach((pair, place) => { pair.dataset.old = place; });
       });
+      document.getElementById("leaf-unsaved")?.remove();
+      document.getElementById("leaf-begin")?.remove();
       await check();
       status.textContent = `saved; ${status.textContent}`;
-      document.getElementById("leaf-next").hidden = false;
-      document.getElementById("leaf-unsaved")?.remove();
+      document.getElementById("leaf-next").hidden = edits !== editsSaved;
     } catch (error) {
       problem.textContent = `Not saved: ${error.message}`;
     }
+    button.ariaBusy = null;
   });
 
   const input = document.getElementById("documents-input");
   const drop = document.getElementById("drop");
   const upload = async (files) => {
     const said = document.getElementById("drop-problem");
-    said.textContent = "";
+    said.replaceChildren();
     for (const file of files) {
       try {
         const content = await new Promise((resolve, reject) => {
@@ -177,7 +191,7 @@ function startAuthoring(room) {
         // The server's own page, everything in it escaped.
         document.getElementById("documents").innerHTML = told.html;
       } catch (error) {
-        said.textContent = error.message;
+        said.appendChild(document.createElement("span")).textContent = error.message;
       }
     }
     check();

@@ -10,7 +10,8 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && here) { closeForm(here); return; }
   if (/^(INPUT|TEXTAREA|SELECT)$/.test(document.activeElement.tagName)) return;
   if (event.key === "j" || event.key === "k") { move(here, event.key === "j" ? 1 : -1, event); return; }
-  if (!here) return;
+  // A key that is held down is one press.
+  if (!here || event.repeat) return;
   if (event.key === "o") { event.preventDefault(); const look = here.querySelector("details.look"); if (look) look.open = !look.open; }
   const button = here.querySelector(`[data-do="${KEYS[event.key]}"]`);
   if (button) { event.preventDefault(); act(here, button.dataset.do); }
@@ -40,8 +41,9 @@ function move(here, by, event) {
   if (page) page.click();
 }
 
+// A decision that is on its way takes no second one: `aria-busy` until the reply.
 function act(item, what) {
-  if (!item.dataset.url) return;
+  if (!item.dataset.url || item.ariaBusy) return;
   if (what === "cancel") { closeForm(item); return; }
   if (what in AT_ONCE) { send(item, { verdict: AT_ONCE[what] }); return; }
   const place = item.querySelector(".review-form");
@@ -69,6 +71,8 @@ function closeForm(item) {
 }
 
 async function send(item, said) {
+  if (item.ariaBusy) return;
+  item.ariaBusy = "true";
   const problem = item.querySelector(".review-problem");
   problem.textContent = "";
   const body = JSON.stringify({ sample: item.dataset.sample, key: item.dataset.key, ...said });
@@ -80,13 +84,18 @@ async function send(item, said) {
     // The server's own page, everything in it escaped.
     shown.innerHTML = text;
     const next = shown.content.firstElementChild;
+    // Meanwhile another list may be shown, or its reader have gone on to another sample.
+    if (!item.isConnected) return;
+    const isHere = item.contains(document.activeElement);
     item.replaceWith(next);
     htmx.process(next);
+    if (!isHere) return;
     const items = [...document.querySelectorAll("[data-sample]")];
     const then = said.verdict === "withdrawn" ? next : items[items.indexOf(next) + 1] || next;
     then.focus();
     then.scrollIntoView({ block: "nearest" });
   } catch (error) {
+    item.ariaBusy = null;
     problem.textContent = `Not saved: ${error.message}`;
   }
 }

@@ -8,6 +8,11 @@ document.addEventListener("keydown", (event) => {
   if (search) { event.preventDefault(); search.focus(); search.select(); }
 });
 
+// A whole page that is loaded again shows what went wrong, as a first load does.
+document.addEventListener("htmx:beforeSwap", (event) => {
+  if (event.detail.isError && event.detail.target.id === "content") event.detail.shouldSwap = true;
+});
+
 // Buttons that have something done: data-post is where, data-body what, data-go the page to go to then.
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("[data-post]");
