@@ -236,14 +236,14 @@ def test_a_leafs_page_names_its_exams_and_links_to_rows_that_are_there(tmp_path:
             interval=proportion_interval(1, 2),
             num_items=2,
         )
-        for exam in ("leaf: x", "choices: x")
+        for exam in (f"leaf:{path}", f"choices:{path}")
     )
     for rejected, is_linked in (((), False), ((ReasonCount(path, reason, 2),), True)):
         page = leaf_page_of(run, path, replace(summary(), rejected=rejected))
         assert page is not None
         text = Pages(run, studio_link("r"), is_live=True).leaf(replace(page, exam=exams))
         assert ("Show all of these rows" in text) == is_linked
-        assert "choices: x" in text
+        assert all(f'<td data-label="exam">{name}</td>' in text for name in ("leaf", "choices"))
 
 
 def test_a_leafs_page_tells_which_passages_nothing_teaches(tmp_path: Path) -> None:
