@@ -13,21 +13,28 @@
 set -euo pipefail
 
 recipe=${1:?usage: sbatch ray-on-slurm.sh recipe.toml}
-port=6379
+# Others' jobs may share the node.
+port=$((20000 + SLURM_JOB_ID % 12000))
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-address=$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address | awk '{print $1}')
+address=$(srun --nodes=1 --ntasks=1 --nodelist="$head" bash -c 'hostname -i; hostname -I; true' |
+    tr ' ' '\n' | awk '/^[0-9.]+$/ && !/^127\./ && !n++')
+[ "$address" ] || { echo "$head has no IPv4 address" >&2; exit 1; }
 
 # --block: Ray's daemons end with the job's step, and the other way round.
 srun --overlap --nodes=1 --ntasks=1 --nodelist="$head" \
     ray start --head --block --node-ip-address="$address" --port="$port" &
-sleep 15
+ray=$!
+export RAY_ADDRESS="$address:$port"
+until ray status >/dev/null 2>&1; do
+    kill -0 "$ray" 2>/dev/null || { echo "Ray did not start on $head ($address)" >&2; exit 1; }
+    sleep 2
+done
 if ((SLURM_JOB_NUM_NODES > 1)); then
     srun --overlap --nodes=$((SLURM_JOB_NUM_NODES - 1)) --exclude="$head" --ntasks-per-node=1 \
         ray start --block --address="$address:$port" &
 fi
 sleep 15
 
-export RAY_ADDRESS="$address:$port"
 # In the background, so that SIGTERM reaches this script, which hands it on: the step is finished and saved.
 feldspar run "$recipe" &
 driver=$!

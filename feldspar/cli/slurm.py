@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 JOB_VARIABLE = "SLURM_JOB_ID"
 POLL_SECONDS = 5.0
-PORT = 6379
-"""Of Ray, on the job's first node."""
 _SAVE_SECONDS = 120
 """Before the end of the job's time."""
 
@@ -69,10 +67,10 @@ def run_as_job(command: Sequence[str], config: SlurmConfig, with_ray: bool, run_
 
 def job_script(command: Sequence[str], config: SlurmConfig, with_ray: bool, folder: Path) -> str:
     """The bash script of the job."""
-    return "\n".join([*_head(config, folder), *_body(command, config, with_ray, folder), ""])
+    return "\n".join([*_head(config), *_body(command, config, with_ray, folder), ""])
 
 
-def _head(config: SlurmConfig, folder: Path) -> Iterator[str]:
+def _head(config: SlurmConfig) -> Iterator[str]:
     yield "#!/bin/bash"
     yield f"#SBATCH --nodes={config.nodes}"
     yield "#SBATCH --ntasks-per-node=1"
@@ -80,7 +78,6 @@ def _head(config: SlurmConfig, folder: Path) -> Iterator[str]:
         yield f"#SBATCH --gpus-per-node={config.gpus_per_node}"
     yield f"#SBATCH --time={config.time}"
     yield f"#SBATCH --signal=B:TERM@{_SAVE_SECONDS}"
-    yield f"#SBATCH --output={folder}/%j.log"
     if config.partition is not None:
         yield f"#SBATCH --partition={config.partition}"
     if config.account is not None:
@@ -90,16 +87,24 @@ def _head(config: SlurmConfig, folder: Path) -> Iterator[str]:
 
 _RAY = """\
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-address=$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address | awk '{print $1}')
+address=$(srun --nodes=1 --ntasks=1 --nodelist="$head" bash -c 'hostname -i; hostname -I' |
+    tr ' ' '\\n' | awk '/^[0-9.]+$/ && !/^127\\./ && !n++')
+[ "$address" ] || { echo "$head has no IPv4 address" >&2; exit 1; }
+# Others' jobs may share the node.
+port=$((20000 + SLURM_JOB_ID % 12000))
 # --block: Ray's daemons end with the job's step.
 srun --overlap --nodes=1 --ntasks=1 --nodelist="$head" \\
-    ray start --head --block --node-ip-address="$address" --port=PORT &
+    ray start --head --block --node-ip-address="$address" --port="$port" &
+ray=$!
 if ((SLURM_JOB_NUM_NODES > 1)); then
     srun --overlap --nodes=$((SLURM_JOB_NUM_NODES - 1)) --exclude="$head" --ntasks-per-node=1 \\
-        bash -c "until ray start --block --address=$address:PORT; do sleep 5; done" &
+        bash -c "until ray start --block --address=$address:$port; do sleep 5; done" &
 fi
-export RAY_ADDRESS="$address:PORT"
-until ray status >/dev/null 2>&1; do sleep 2; done"""
+export RAY_ADDRESS="$address:$port"
+until ray status >/dev/null 2>&1; do
+    kill -0 "$ray" 2>/dev/null || { echo "Ray did not start on $head ($address)" >&2; exit 1; }
+    sleep 2
+done"""
 
 
 def _body(
@@ -108,8 +113,9 @@ def _body(
     if config.setup:
         yield config.setup
     if with_ray:
-        yield _RAY.replace("PORT", str(PORT))
-    out, code = f'"{folder}/${JOB_VARIABLE}.out"', f'"{folder}/${JOB_VARIABLE}.exit"'
+        yield _RAY
+    job = f'{shlex.quote(f"{folder}/")}"${JOB_VARIABLE}"'
+    out, code = f"{job}.out", f"{job}.exit"
     # In the background: bash then takes the signal at once, and hands it on.
     yield f"{shlex.join(command)} >{out} &"
     yield "run=$!"
@@ -132,8 +138,10 @@ def _job_of(folder: Path) -> tuple[str, list[str] | None]:
 def _submit(command: Sequence[str], script: str, name: str, folder: Path) -> str:
     path = folder / "job.sh"
     write_text_whole(path, script)
+    # Not in the script, where sbatch has rules of its own for quotes. `%j` is the job's id.
+    log_path = str(folder).replace("%", "%%") + "/%j.log"
     told = subprocess.run(
-        ["sbatch", "--parsable", f"--job-name={name}", str(path)],
+        ["sbatch", "--parsable", f"--job-name={name}", f"--output={log_path}", str(path)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     if told.returncode:

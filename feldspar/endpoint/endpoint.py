@@ -66,6 +66,8 @@ class Access:
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     parameters: Mapping[str, object] = field(default_factory=dict)
+    is_proxied: bool = True
+    """Whether by the environment's proxy: not where the run itself started the servers."""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -148,7 +150,9 @@ class Endpoint:
         self._requests = Pace(access.requests_per_minute, clock)
         self._tokens = Pace(access.tokens_per_minute, clock)
         self._retry = Retry(access.max_retries, self.place)
-        self._transport = transport or Transport(access.timeout_seconds)
+        self._transport = transport or Transport(
+            access.timeout_seconds, is_proxied=access.is_proxied
+        )
         self._headers = access.headers
         self._num_entered = 0
         self._stopped: NoAnswers | None = None
@@ -350,13 +354,16 @@ class Endpoint:
                 return None
             if self._was_tried:
                 return fault
-            self._was_tried = True
             for names in [*((name,) for name in PARAMETERS), PARAMETERS]:
                 trial = self.parameters.without(names)
                 found = await self._post_with(trial, call, turn)
-                if not isinstance(found, Fault) or found.kind != "refused":
+                if not isinstance(found, Fault):
                     self.parameters.adopt(trial)
                     for name in names:
                         self.parameters.say(name, fault.reason, self.place)
                     return found
+                if found.kind != "refused":
+                    # What passes tells nothing of parameters: the call's next try finds out.
+                    return found
+            self._was_tried = True
         return fault

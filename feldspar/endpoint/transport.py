@@ -51,7 +51,9 @@ class _Raw(NamedTuple):
 class Transport:
     """Connections to one or several servers, open while `async with transport:` runs."""
 
-    def __init__(self, timeout_seconds: float) -> None:
+    def __init__(self, timeout_seconds: float, *, is_proxied: bool = True) -> None:
+        """`is_proxied`: by the proxy that the environment names for an address, if it does."""
+        self._is_proxied = is_proxied
         self._timeout = aiohttp.ClientTimeout(
             total=timeout_seconds, sock_connect=min(CONNECT_SECONDS, timeout_seconds)
         )
@@ -141,6 +143,8 @@ class Transport:
 
     def _proxy(self, url: str) -> str | None:
         """By the environment, as other clients do; looked up once for an address."""
+        if not self._is_proxied:
+            return None
         if url not in self._proxies:
             parts = urllib.parse.urlsplit(url)
             found = urllib.request.getproxies().get(parts.scheme)

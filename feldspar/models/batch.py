@@ -105,7 +105,7 @@ class BatchModel:
         assert isinstance(call, ChatCall), call
         body = self._parameters.apply(openai_chat.chat_body(self.name, call))
         name = request_id(body)
-        answer = self._answer(name, call)
+        answer = self._answer(name, call, turn)
         if answer is not None:
             await turn.admit()
             return answer
@@ -132,7 +132,7 @@ class BatchModel:
     ) -> list[list[LogProb]]:
         raise CannotScore("is asked in batches, which tell no log-probabilities of prompts")
 
-    def _answer(self, name: str, call: ChatCall) -> Completions | None:
+    def _answer(self, name: str, call: ChatCall, turn: Turn) -> Completions | None:
         """None where there is none, or one of no use: then it is asked for again."""
         line = self._found.get(name)
         if line is None:
@@ -141,6 +141,8 @@ class BatchModel:
         found = self._read(call, response)
         if not isinstance(found, Fault):
             return found
+        if found.usage.total:
+            turn.waste(found.usage)
         if found.kind == "refused":
             raise Refused(found.reason, is_about_content=found.is_about_content)
         return None

@@ -62,8 +62,8 @@ class Fleet:
         self._name: str | None = None
         self._failure: BaseException | None = None
         self._ended_at = float("-inf")
-        self._up_at = self._clock()
-        """When one was last seen up, or the first was asked for."""
+        self._placed_at = self._clock()
+        """When one last was up or had a place, or the first was asked for."""
         self._is_closing = threading.Event()
         self._thread: threading.Thread | None = None
         try:
@@ -94,11 +94,15 @@ class Fleet:
 
     async def first_up(self) -> str:
         """Wait until calls can begin, as `wait`, while `watch` runs somewhere."""
-        wanted = 1 if self._engine.is_replaced else len(self._slots)
-        while self._name is None or self.num_up < wanted:
+        while self._name is None or self.num_up < self._num_to_begin:
             self._raise_failure()
             await asyncio.sleep(POLL_SECONDS / 4)
         return self._name
+
+    @property
+    def _num_to_begin(self) -> int:
+        num_hoped = sum(not slot.is_given_up for slot in self._slots)
+        return 1 if self._engine.is_replaced else max(1, num_hoped)
 
     async def check(self) -> None:
         """Return when there is a server to ask, and what ended before the call is out of the pool.
@@ -136,7 +140,7 @@ class Fleet:
                 log.exception("the watch over servers has ended")
 
     async def _watch_over_http(self, access: Access) -> None:
-        async with Transport(CONNECT_SECONDS) as transport:
+        async with Transport(CONNECT_SECONDS, is_proxied=access.is_proxied) as transport:
             await self.watch(access, transport)
 
     async def watch(self, access: Access, transport: Transport) -> None:
@@ -183,7 +187,6 @@ class Fleet:
         if not isinstance(listing, Fault):
             self._name = self._name_of(server, listing)
             slot.entry = self.pool.add(server.url)
-            self._up_at = self._clock()
             return
         fault = without_secret(listing, secret_in(access.key_variable))
         if fault.kind == "stop":
@@ -214,6 +217,8 @@ class Fleet:
         if not was_begun or all(slot.is_given_up for slot in self._slots):
             raise error
         log.warning("one server of %d %s; the others go on", len(self._slots), error.reason)
+        # What it held is free for those that wait for room.
+        await _finish(server)
 
     def _drain(self, slot: _Slot) -> None:
         """Another takes its place; it ends when its last call is answered."""
@@ -225,7 +230,6 @@ class Fleet:
 
     def _leave_pool(self, slot: _Slot) -> None:
         if slot.entry is not None:
-            self._up_at = self._clock()
             self.pool.remove(slot.entry)
         slot.entry = None
         self._ended_at = self._clock()
@@ -233,15 +237,20 @@ class Fleet:
     async def _let_leave(self) -> None:
         for leaving in list(self._leaving):
             server, entry = leaving
-            if not entry.num_in_flight:
+            server.look()
+            has_ended = server.status is not None
+            if has_ended:
+                self.pool.lose(entry)
+            if has_ended or not entry.num_in_flight:
                 await _finish(server)
                 self._leaving.remove(leaving)
 
     def _check_room(self) -> None:
         """Raises NoAnswers where nobody has been up, or has had a place, for too long."""
-        if self.num_up or any(slot.server.placed_at is not None for slot in self._slots):
-            return
-        if self._clock() > self._up_at + self.start.seconds:
+        hoped = [slot.server for slot in self._slots if not slot.is_given_up]
+        if self.num_up or any(server.placed_at is not None for server in hoped):
+            self._placed_at = self._clock()
+        elif self._clock() > self._placed_at + self.start.seconds:
             raise NoAnswers(
                 f"that was to be started for {self.start.model or 'the recipe'}",
                 "ended",

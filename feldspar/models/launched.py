@@ -12,6 +12,7 @@ import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from feldspar.endpoint.calls import ChatCall, Completions, PromptCall
@@ -37,7 +38,7 @@ class LaunchedModel:
     def __init__(
         self, start: Start, access: Access, revision: str = "", progress: Progress = SILENT
     ) -> None:
-        self.access = access
+        self.access = replace(access, is_proxied=False)
         self._start, self._progress = start, progress
         self._given_revision = revision
         self._parameters = Parameters(access.parameters)

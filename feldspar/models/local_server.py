@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from typing import ClassVar
 
 from feldspar.models import child_guard
 from feldspar.models.server import Start, filled
@@ -68,9 +69,7 @@ class LocalEngine:
     of again, on a machine whose owner sits in front of it."""
 
     is_replaced = False
-
-    def __init__(self) -> None:
-        self._given: set[int] = set()
+    _given: ClassVar[set[int]] = set()
 
     def launch(self, start: Start, number: int) -> LocalServer:
         return LocalServer(start, number, self._free_port())
@@ -79,7 +78,7 @@ class LocalEngine:
         return "this machine"
 
     def _free_port(self) -> int:
-        """One that nobody has, and that no server of ours was given."""
+        """One that nobody has, and that no server of ours was given, for whichever role."""
         while True:
             with socket.socket() as probe:
                 probe.bind(("127.0.0.1", 0))

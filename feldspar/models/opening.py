@@ -28,6 +28,7 @@ def access_of(config: TeacherConfig) -> Access:
         requests_per_minute=config.requests_per_minute,
         tokens_per_minute=config.tokens_per_minute,
         parameters=config.parameters,
+        is_proxied=not config.is_embedded,
     )
 
 

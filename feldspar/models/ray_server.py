@@ -13,7 +13,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +169,11 @@ class RayServer:
         if waiting:
             return
         if self.placed_at is None:
-            self._begin([NodePorts(*one) for one in answers])
+            nodes = [NodePorts(*one) for one in answers]
+            if take_ports(nodes):
+                self._begin(nodes)
+            else:
+                self._answers = [actor.where.remote() for actor in self._actors]
         else:
             self._take([one for one in answers if isinstance(one, tuple)])
 
@@ -196,7 +200,7 @@ class RayServer:
             for number, node in enumerate(nodes)
         ]
         self._values = of_nodes[0]
-        self.url = f"http://{hosts[0]}:{head.port}/v1"
+        self.url = f"http://{host_in_url(hosts[0])}:{head.port}/v1"
         self.placed_at = time.monotonic()
         self._answers = [
             actor.begin.remote(self._start.words(values))
@@ -219,6 +223,24 @@ class RayServer:
         with self.log_path.open("a", encoding="utf-8") as log_file:
             log_file.write(f"Ray: {type(error).__name__}: {reason}\n")
         self.status = LOST
+
+
+_GIVEN_PORTS: set[tuple[str, int]] = set()
+"""Nodes' ports that servers of this process were given, for whichever role."""
+
+
+def take_ports(nodes: Sequence[NodePorts]) -> bool:
+    """Whether they are a server's now: one that another was given may not be listened at yet."""
+    asked = {(node.node_id, port) for node in nodes for port in (node.port, node.meeting_port)}
+    is_new = not asked & _GIVEN_PORTS
+    if is_new:
+        _GIVEN_PORTS.update(asked)
+    return is_new
+
+
+def host_in_url(address: str) -> str:
+    """An IPv6 address in brackets."""
+    return f"[{address}]" if ":" in address else address
 
 
 def found_from_anywhere(model: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from feldspar.config import WorkersConfig
-from feldspar.endpoint.faults import NoAnswers
+from feldspar.endpoint.faults import NoAnswers, one_line
 from feldspar.errors import TrainingError
 from feldspar.models.ray_actor import NodePorts
 from feldspar.models.ray_server import LOST, ActorGroup, RayEngine
@@ -23,6 +23,7 @@ from feldspar.models.server import last_lines
 log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.2
+_MANY_FAULTS = 3
 
 
 def places_of(config: WorkersConfig | None) -> RayPlaces | None:
@@ -35,6 +36,8 @@ class RayPlaces:
 
     def __init__(self, config: WorkersConfig) -> None:
         self._config = config
+        self._faults: list[str] = []
+        """Why actors that were asked for did not start."""
 
     @contextmanager
     def workers(self, log_folder: Path) -> Iterator[RayWorkers]:
@@ -53,7 +56,7 @@ class RayPlaces:
 
     def _placed(self, engine: RayEngine) -> _PlacedGroup:
         """Ask for all places that the nodes have, until they are there."""
-        until = time.monotonic() + self._config.start_seconds
+        until, self._faults = time.monotonic() + self._config.start_seconds, []
         while True:
             num = self._num_places(engine)
             group = engine.actors(num, self._config.gpus_each)
@@ -82,20 +85,39 @@ class RayPlaces:
         or one was lost. Raises TrainingError when the time is over."""
         where = [actor.where.remote() for actor in group.actors]
         while True:
-            _, waiting = engine.ray.wait(where, num_returns=num, timeout=_LOOK_SECONDS)
-            if not waiting:
-                try:
+            ready, waiting = engine.ray.wait(where, num_returns=num, timeout=_LOOK_SECONDS)
+            has_failed = False
+            try:
+                engine.ray.get(ready)
+                if not waiting:
                     return [NodePorts(*one) for one in engine.ray.get(where)]
-                except engine.ray.exceptions.RayError:
-                    return None
-            if self._num_places(engine) != num:
-                return None
+            except engine.ray.exceptions.RayError as error:
+                has_failed = True
+                self._note(error)
             if time.monotonic() > until:
-                seconds = self._config.start_seconds
-                raise TrainingError(
-                    f"train.workers: {num} workers found no room in {seconds:g} s "
-                    f"({engine.room()}); lower `num`, or make room, then run again"
-                )
+                raise self._too_late(num, engine)
+            if has_failed:
+                time.sleep(_LOOK_SECONDS)
+            if has_failed or self._num_places(engine) != num:
+                return None
+
+    def _note(self, error: Exception) -> None:
+        self._faults.append(f"{type(error).__name__}: {one_line(str(error))}")
+        # The first may have been on a node that was being lost.
+        if len(self._faults) == _MANY_FAULTS:
+            log.warning("workers do not start (%s); they are asked for again", self._faults[-1])
+
+    def _too_late(self, num: int, engine: RayEngine) -> TrainingError:
+        seconds = self._config.start_seconds
+        if self._faults:
+            return TrainingError(
+                f"train.workers: {num} workers did not start in {seconds:g} s "
+                f"({self._faults[-1]}); mend the nodes, then run again"
+            )
+        return TrainingError(
+            f"train.workers: {num} workers found no room in {seconds:g} s ({engine.room()}); "
+            "lower `num`, or make room, then run again"
+        )
 
 
 class _PlacedGroup(NamedTuple):

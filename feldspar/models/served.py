@@ -174,7 +174,7 @@ def find_served(wanted: Wanted, access: Access, progress: Progress = SILENT) -> 
 
 async def _find(wanted: Wanted, access: Access, progress: Progress) -> ServedModel:
     urls = [url.rstrip("/") for url in wanted.urls]
-    async with Transport(CONNECT_SECONDS) as transport:
+    async with Transport(CONNECT_SECONDS, is_proxied=access.is_proxied) as transport:
         card = await _find_card(transport, urls[0], wanted, access, progress)
         revision = wanted.revision or card.revision
         for other in urls[1:]:

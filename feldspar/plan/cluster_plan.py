@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from feldspar.config import ArchitectureConfig, ModelSizeConfig, Recipe, TeacherConfig
 from feldspar.plan.asked import AskedModel, who_is_asked
@@ -94,13 +95,18 @@ def _copies(timetable: Timetable) -> Iterator[Copies]:
         of_role = [turn for turn in timetable.turns if turn.role == role]
         if of_role:
             most = max(of_role, key=lambda turn: turn.gpu_hours)
-            per_node = timetable.cluster.gpus_per_node
             yield Copies(
                 table=table,
                 replicas=most.num_replicas,
-                gpus_each=min(most.gpus_each, per_node),
-                nodes_each=max(1, most.gpus_each // per_node),
+                gpus_each=-(-most.gpus_each // most.nodes_each),
+                nodes_each=most.nodes_each,
             )
+
+
+class _OneCopy(NamedTuple):
+    gpus: int
+    """That compute, on all its nodes together."""
+    nodes: int
 
 
 class _Work:
@@ -169,22 +175,24 @@ class _Work:
         config: TeacherConfig,
         size: ModelSizeConfig,
     ) -> GpuJob:
-        each = self._gpus_each(config, size)
+        gpus, nodes = self._of_one_copy(config, size)
         read = sum(call.prompt_tokens for call in calls)
         written = sum(call.completion_tokens for call in calls)
-        rate = self.made.rate
-        if role == "teacher" and rate is not None:
-            seconds = written / (rate.tokens_per_second / config.num_servers)
-            hours = seconds / 3600 * each
-            return GpuJob(part=part, role=role, gpu_hours=hours, gpus_each=each, is_measured=True)
         hours = self._hours(size, read, written)
-        return GpuJob(part=part, role=role, gpu_hours=hours, gpus_each=each)
+        rate = self.made.rate if role == "teacher" else None
+        if rate is not None:
+            seconds = written / (rate.tokens_per_second / config.num_servers)
+            hours = seconds / 3600 * gpus
+        return GpuJob(
+            part=part, role=role, gpu_hours=hours, gpus_each=gpus, nodes_each=nodes,
+            is_measured=rate is not None,
+        )  # fmt: skip
 
-    def _gpus_each(self, config: TeacherConfig | None, size: ModelSizeConfig) -> int:
-        """Of one copy: as its table states, else as its weights need."""
+    def _of_one_copy(self, config: TeacherConfig | None, size: ModelSizeConfig) -> _OneCopy:
+        """As its table states, else as its weights need."""
         if config is not None and config.gpus_each:
-            return config.gpus_each * config.nodes_each
-        return self.cluster.gpus_for(size.parameters)
+            return _OneCopy(config.gpus_each * config.nodes_each, config.nodes_each)
+        return _OneCopy(self.cluster.gpus_for(size.parameters), 1)
 
     def _hours(self, size: ModelSizeConfig, read: float, written: float) -> float:
         """GPU-hours of a served model."""
@@ -242,21 +250,25 @@ class _Work:
         read = prompts * self.made.row_tokens
         before = prompts * drawn.domain_tokens
         written = prompts * answers * drawn.answer_tokens
+        gpus, nodes = self._of_one_copy(prefer.policy_server, self.student)
         yield GpuJob(
             part=f"{name} answers",
             role="policy",
             gpu_hours=self._hours(self.student, read, written),
-            gpus_each=self._gpus_each(prefer.policy_server, self.student),
+            gpus_each=gpus,
+            nodes_each=nodes,
         )
         readers = {"aligned": prefer.aligned_server, "base": prefer.base_server}
         if prefer.reward == "reward-model":
             readers = {"reward model": prefer.reward_model_server}
         for role, server in readers.items():
+            gpus, nodes = self._of_one_copy(server, pair)
             yield GpuJob(
                 part=f"{name} {role}",
                 role=role,
                 gpu_hours=self._hours(pair, read + before + written, 0),
-                gpus_each=self._gpus_each(server, pair),
+                gpus_each=gpus,
+                nodes_each=nodes,
             )
 
     def _of_general(self) -> Iterator[GpuJob]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from feldspar.errors import RecipeError
 from feldspar.plan.cluster import Cluster
@@ -30,7 +31,9 @@ class GpuJob:
     is_measured: bool = False
     """By a stated or measured rate, and not by operations."""
     gpus_each: int = 1
-    """GPUs of one replica; over a node's, whole nodes."""
+    """GPUs that compute for one replica. It holds whole nodes where it is on several."""
+    nodes_each: int = 1
+    """Nodes that it is spread over, or more where its GPUs need more."""
     max_replicas: int | None = None
     """None: as many as there is room for."""
 
@@ -62,6 +65,8 @@ class GpuTurn:
     end: float
     num_replicas: int
     gpus_each: int
+    """Those that compute, of one replica."""
+    nodes_each: int
     gpu_hours: float
     """Held, with the start of its replicas."""
 
@@ -73,7 +78,8 @@ class Timetable:
     turns: tuple[GpuTurn, ...]
     hours: float
     idle_share: float
-    """Part of the cluster's GPU-hours in which a GPU is held by nobody, or its server starts."""
+    """Part of the cluster's GPU-hours in which a GPU does not compute: held by nobody, or by a
+    server that starts or leaves some of its nodes' GPUs alone."""
 
     @property
     def gpu_hours(self) -> float:
@@ -93,18 +99,19 @@ def make_timetable(
             end = now
             for placed in _shared_out(together, cluster):
                 num = len(placed.first_gpus)
-                job, held = placed.job, start_hours + placed.job.gpu_hours / placed.num_gpus
+                job, held = placed.job, start_hours + placed.hours
                 bookings += [
                     Booking(
                         part=name, role=job.role, replica=number, first_gpu=first,
-                        num_gpus=placed.each, start=now, end=now + held,
+                        num_gpus=placed.size.held, start=now, end=now + held,
                     )
                     for number, first in enumerate(placed.first_gpus)
                 ]  # fmt: skip
                 turns.append(
                     GpuTurn(
                         part=name, role=job.role, start=now, end=now + held, num_replicas=num,
-                        gpus_each=placed.each, gpu_hours=held * placed.num_gpus,
+                        gpus_each=job.gpus_each, nodes_each=placed.size.num_nodes,
+                        gpu_hours=held * placed.size.held * num,
                     )
                 )  # fmt: skip
                 end = max(end, now + held)
@@ -119,20 +126,24 @@ def make_timetable(
     )
 
 
+class _CopySize(NamedTuple):
+    """What one replica holds: GPUs of a node, or whole nodes."""
+
+    num_nodes: int
+    held: int
+
+
 class _Placed:
     """A job and the first GPU of each of its replicas."""
 
-    def __init__(self, job: GpuJob, each: int) -> None:
-        self.job, self.each = job, each
+    def __init__(self, job: GpuJob, size: _CopySize) -> None:
+        self.job, self.size = job, size
         self.first_gpus: list[int] = []
 
     @property
-    def num_gpus(self) -> int:
-        return self.each * len(self.first_gpus)
-
-    @property
     def hours(self) -> float:
-        return self.job.gpu_hours / self.num_gpus
+        """Of computing."""
+        return self.job.gpu_hours / (self.job.gpus_each * len(self.first_gpus))
 
 
 class _Room:
@@ -143,16 +154,16 @@ class _Room:
         self._per_node = cluster.gpus_per_node
         self._used = [0] * cluster.num_nodes
 
-    def take(self, each: int) -> int | None:
-        """The first of `each` GPUs; None where there is no room."""
-        if each > self._per_node:
-            return self._take_nodes(each // self._per_node)
-        fitting = [n for n, used in enumerate(self._used) if used + each <= self._per_node]
+    def take(self, size: _CopySize) -> int | None:
+        """The first of a replica's GPUs; None where there is no room."""
+        if size.num_nodes > 1:
+            return self._take_nodes(size.num_nodes)
+        fitting = [n for n, used in enumerate(self._used) if used + size.held <= self._per_node]
         if not fitting:
             return None
         node = max(fitting, key=lambda n: (self._used[n], -n))
         first = node * self._per_node + self._used[node]
-        self._used[node] += each
+        self._used[node] += size.held
         return first
 
     def _take_nodes(self, num: int) -> int | None:
@@ -168,29 +179,28 @@ def _that_fit(jobs: Sequence[GpuJob], cluster: Cluster) -> list[list[GpuJob]]:
     turns: list[list[GpuJob]] = []
     room = _Room(cluster)
     for job in jobs:
-        each = _whole(job, cluster)
-        if not turns or room.take(each) is None:
+        size = _copy_size(job, cluster)
+        if not turns or room.take(size) is None:
             room = _Room(cluster)
-            if room.take(each) is None:
+            if room.take(size) is None:
                 raise RecipeError(
-                    f"{job.part}: one copy of the {job.role} needs {each} GPUs, and the cluster "
-                    f"has {cluster.num_gpus}; take larger GPUs or more of them"
+                    f"{job.part}: one copy of the {job.role} needs {size.held} GPUs, and the "
+                    f"cluster has {cluster.num_gpus}; take larger GPUs or more of them"
                 )
             turns.append([])
         turns[-1].append(job)
     return turns
 
 
-def _whole(job: GpuJob, cluster: Cluster) -> int:
-    """GPUs of a replica; over a node's, as whole nodes."""
-    nodes = -(-job.gpus_each // cluster.gpus_per_node)
-    return job.gpus_each if nodes == 1 else nodes * cluster.gpus_per_node
+def _copy_size(job: GpuJob, cluster: Cluster) -> _CopySize:
+    num = max(job.nodes_each, -(-job.gpus_each // cluster.gpus_per_node))
+    return _CopySize(num, job.gpus_each if num == 1 else num * cluster.gpus_per_node)
 
 
 def _shared_out(jobs: Sequence[GpuJob], cluster: Cluster) -> list[_Placed]:
     """A replica of each job, then one more of whichever would take longest while there is room."""
     room = _Room(cluster)
-    placed = [_Placed(job, _whole(job, cluster)) for job in jobs]
+    placed = [_Placed(job, _copy_size(job, cluster)) for job in jobs]
     for one in placed:
         has_grown = _grow(one, room)
         assert has_grown, one.job
@@ -203,7 +213,7 @@ def _grow(one: _Placed, room: _Room) -> bool:
     """Whether there was room for one more replica."""
     if one.job.max_replicas is not None and len(one.first_gpus) >= one.job.max_replicas:
         return False
-    first = room.take(one.each)
+    first = room.take(one.size)
     if first is None:
         return False
     one.first_gpus.append(first)

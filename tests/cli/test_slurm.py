@@ -113,6 +113,37 @@ def test_the_signal_before_the_end_reaches_the_run(tmp_path: Path, meanwhile: st
     assert (folder / "1.exit").read_text() == "9\n"
 
 
+def test_a_run_may_have_any_name(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run_path = tmp_path / "a b%j$HOME\"x'" / "run%%"
+    command = ["bash", "-c", "echo out; echo said >&2; exit 4"]
+    assert slurm.run_as_job(command, SlurmConfig(), False, run_path) == 4
+    said = capfd.readouterr()
+    assert said.out == "out\n"
+    assert "said" in said.err.splitlines()
+
+
+def test_ray_is_the_jobs_own_at_an_address_that_others_reach(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = tmp_path / "head"
+    monkeypatch.setenv("RAY_HEAD", str(head))
+    command = ["bash", "-c", "echo the run finds $RAY_ADDRESS"]
+    assert slurm.run_as_job(command, SlurmConfig(), True, tmp_path / "run") == 0
+    assert capfd.readouterr().out == "the run finds 10.0.0.7:20007\n"
+    assert "--node-ip-address=10.0.0.7 --port=20007" in head.read_text()
+
+
+def test_a_ray_that_does_not_start_ends_the_job(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_HEAD", str(tmp_path / "head"))
+    monkeypatch.setenv("RAY_FAILS", "1")
+    with pytest.raises(RunError, match="job 7 ended before its run did"):
+        slurm.run_as_job(["true"], SlurmConfig(), True, tmp_path / "run")
+    said = capfd.readouterr().err
+    assert "its port is taken\nRay did not start on node-1 (10.0.0.7)" in said
+
+
 def test_what_sbatch_does_not_take_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REFUSE", "gpu")
     with pytest.raises(RunError, match=r"invalid partition specified: gpu; mend \[slurm\]"):
@@ -131,8 +162,8 @@ def test_the_script_has_what_the_recipe_says_and_bash_reads_it(tmp_path: Path) -
     options = re.findall(r"^#SBATCH (.*)$", text, re.MULTILINE)
     assert options == [
         "--nodes=10", "--ntasks-per-node=1", "--gpus-per-node=8", "--time=1-00:00:00",
-        "--signal=B:TERM@120", f"--output={tmp_path}/%j.log", "--partition=gpu", "--account=lab",
-        "--cpus-per-task=64", "--exclusive",
+        "--signal=B:TERM@120", "--partition=gpu", "--account=lab", "--cpus-per-task=64",
+        "--exclusive",
     ]  # fmt: skip
     assert "ray start --head" in text
     assert "feldspar run 'my recipe.toml'" in text

@@ -38,6 +38,19 @@ def test_a_web_page_is_no_server_of_models() -> None:
         find_model(TeacherConfig(model="m"), server.url)
 
 
+def test_a_named_server_is_asked_by_the_environments_proxy_and_our_own_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("no_proxy", "NO_PROXY", "http_proxy", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with serving(lambda _: Answer({"data": ["m"]})) as server:
+        monkeypatch.setenv("http_proxy", server.url.removesuffix("/v1"))
+        named = TeacherConfig(endpoint="http://models.invalid/v1")
+        assert find_model(named, named.endpoint).name == "m"
+        monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+        assert find_model(TeacherConfig(), server.url).name == "m"
+
+
 @pytest.mark.parametrize("name", NO_HELP)
 def test_a_list_that_is_no_help_is_no_obstacle_to_a_named_model(
     name: str, caplog: pytest.LogCaptureFixture

@@ -20,6 +20,7 @@ from feldspar.prepare import open_teachers
 from feldspar.progress import SILENT
 from feldspar.records import Message
 from feldspar.runs import open_step
+from feldspar.teacher import BudgetSpent
 
 Answer = Callable[[dict], dict]
 
@@ -49,13 +50,14 @@ def run_batch(path: Path, answer: Answer) -> int:
     return len(calls)
 
 
-def ask(folder: Path, questions: list[str]) -> list[str]:
+def ask(folder: Path, questions: list[str], **budget: int) -> list[str]:
     recipe = Recipe.model_validate(
         {
             "taxonomy": {"path": "t"},
             "student": {"base": "b"},
             "teacher": {"batch": True, "model": "qwen", "parameters": {"top_k": 5}},
             "journal": str(folder / "journal.sqlite"),
+            "generate": {"budget": budget},
         }
     )
 
@@ -117,6 +119,23 @@ def test_what_failed_goes_into_the_next_file_and_what_is_refused_does_not(tmp_pa
     run_batch(folder / "teacher-0002.jsonl", lambda _: completion("too long", 400))
     with pytest.raises(Refused, match="too long"):
         ask(tmp_path, ["b"])
+
+
+def test_an_answer_of_no_use_counts_in_the_budget(tmp_path: Path) -> None:
+    with pytest.raises(TeacherError):
+        ask(tmp_path, ["a"])
+    used = {"prompt_tokens": 60, "completion_tokens": 40}
+
+    def empty(_: dict) -> dict:
+        answer = completion(" ")
+        answer["body"]["usage"] = used
+        return answer
+
+    run_batch(tmp_path / "run" / "batches" / "teacher-0001.jsonl", empty)
+    with pytest.raises(BudgetSpent):
+        ask(tmp_path, ["a"], max_tokens=100)
+    with pytest.raises(TeacherError, match="with 1 calls in"):
+        ask(tmp_path, ["a"], max_tokens=200)
 
 
 def test_a_file_has_at_most_what_an_endpoint_takes(

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from feldspar.endpoint.replicas import Replicas
 from feldspar.models import fleet as fleet_module
 from feldspar.models.fleet import Fleet
 from feldspar.models.local_server import LocalEngine, LocalServer
-from feldspar.models.ray_server import found_from_anywhere
+from feldspar.models.ray_actor import NodePorts
+from feldspar.models.ray_server import LOST, found_from_anywhere, host_in_url, take_ports
 from feldspar.models.server import Start
 
 SERVER = Path(__file__).with_name("chat_server.py")
@@ -32,6 +34,8 @@ class PlacedServer(LocalServer):
     """One whose place may come late, and may be taken away."""
 
     is_draining = False
+    is_lost = False
+    """With its node: its connections stay open."""
 
     def __init__(self, start: Start, number: int, port: int, is_placed: bool) -> None:
         super().__init__(start, number, port)
@@ -41,6 +45,17 @@ class PlacedServer(LocalServer):
     def place(self, is_placed: bool) -> None:
         self.url = self._url if is_placed else None
         self.placed_at = time.monotonic() if is_placed else None
+
+    @property
+    def status(self) -> int | None:
+        if self.is_lost:
+            return LOST
+        return super().status if self.placed_at is not None else None
+
+    def wait(self) -> None:
+        if self.is_lost:
+            signal_to(self, signal.SIGKILL)
+        super().wait()
 
 
 class ReplacingEngine(LocalEngine):
@@ -68,16 +83,61 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fleet_module, "POLL_SECONDS", 0.03)
 
 
-def start_of(tmp_path: Path, *options: object, **changes) -> Start:
-    words = [sys.executable, "-S", str(SERVER), "{model}", "{host}", "{port}", *map(str, options)]
+class CrowdedServer(PlacedServer):
+    """It takes the one place as soon as that is free, and keeps it until it was waited for."""
+
+    def __init__(self, start: Start, number: int, port: int, held: set[int]) -> None:
+        super().__init__(start, number, port, False)
+        self._number, self._held = number, held
+
+    def look(self) -> None:
+        if not self._held:
+            self._held.add(self._number)
+            self.place(True)
+
+    def wait(self) -> None:
+        super().wait()
+        if self.placed_at is not None:
+            self._held.discard(self._number)
+
+
+class CrowdedEngine(ReplacingEngine):
+    """Has one place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._held: set[int] = set()
+
+    def launch(self, start: Start, number: int) -> PlacedServer:
+        server = CrowdedServer(start, number, self._free_port(), self._held)
+        self.launched.append(server)
+        return server
+
+
+class FirstPlaceEngine(ReplacingEngine):
+    """Has a place for the first copy alone."""
+
+    def launch(self, start: Start, number: int) -> PlacedServer:
+        self.num_placed = 0 if number else 100
+        return super().launch(start, number)
+
+
+def start_of(tmp_path: Path, *options: object, before: Sequence[str] = (), **changes) -> Start:
+    words = [*before, sys.executable, "-S", str(SERVER), "{model}", "{host}", "{port}"]
+    words += map(str, options)
     given = {"command": shlex.join(words), "num_replicas": 2, "seconds": 30.0, **changes}
     return Start(model="m", log_folder=tmp_path, **given)
 
 
 def kill(server: LocalServer) -> None:
-    """The server itself, as the system does when memory runs out, not its guard."""
+    """As the system does when memory runs out."""
+    signal_to(server, signal.SIGKILL)
+
+
+def signal_to(server: LocalServer, number: signal.Signals) -> None:
+    """To the server itself, not to its guard."""
     children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text()
-    os.kill(int(children.split()[0]), signal.SIGKILL)
+    os.kill(int(children.split()[0]), number)
 
 
 def ask(fleet: Fleet, num: int, meanwhile=None, concurrency: int = 4) -> list[str]:
@@ -158,6 +218,49 @@ def test_a_command_that_always_dies_is_given_up_with_its_last_words(
     assert caplog.text.count("it is started again") == fleet_module.MAX_USELESS_STARTS - 1
 
 
+DIES = [sys.executable, "-S", "-c", "import sys; print('a typo'); sys.exit(3)", "{port}"]
+
+
+def test_copies_that_are_given_up_leave_their_place_to_others(tmp_path: Path) -> None:
+    engine = CrowdedEngine()
+    start = start_of(tmp_path, command=shlex.join(DIES))
+    with (
+        closing(Fleet(start, engine)) as fleet,
+        pytest.raises(NoAnswers, match=r"did not come up \(status 3\); its last words: a typo"),
+    ):
+        ask(fleet, 1)
+    assert len(engine.launched) == 2 * fleet_module.MAX_USELESS_STARTS
+
+
+def test_a_copy_without_room_is_not_waited_for_when_the_others_are_given_up(tmp_path: Path) -> None:
+    start = start_of(tmp_path, command=shlex.join(DIES), seconds=0.2)
+    with (
+        closing(Fleet(start, FirstPlaceEngine())) as fleet,
+        pytest.raises(NoAnswers, match=r"found no room in 0\.2 s"),
+    ):
+        ask(fleet, 1)
+
+
+def test_calls_begin_with_those_that_are_not_given_up(tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    second_waits = f'while [ "$0" = 1 ] && [ ! -e {go} ]; do sleep 0.02; done; exec "$@"'
+    start = start_of(tmp_path, before=["sh", "-c", second_waits, "{replica}"])
+
+    async def lose_the_first(fleet: Fleet) -> str:
+        waiting = asyncio.ensure_future(fleet.wait(Access()))
+        while not fleet.num_up:
+            await asyncio.sleep(0.01)
+        kill(fleet.servers[0])
+        while fleet.num_up:
+            await asyncio.sleep(0.01)
+        go.touch()
+        return await asyncio.wait_for(waiting, 20)
+
+    with closing(Fleet(start, LocalEngine())) as fleet:
+        assert asyncio.run(lose_the_first(fleet)) == "m"
+        assert fleet.num_up == 1
+
+
 @pytest.mark.slow
 def test_calls_begin_with_the_first_and_a_late_one_joins(tmp_path: Path) -> None:
     engine = ReplacingEngine(num_placed=1)
@@ -188,6 +291,21 @@ def test_a_draining_copy_ends_when_its_last_call_is_answered(
     # Nothing was lost on the way, so nothing was asked twice.
     assert set(Counter(asked.read_text().splitlines()).values()) == {1}
     assert "copy 1 of 2 leaves its node" in caplog.text
+
+
+def test_calls_on_a_draining_copy_whose_node_goes_are_asked_elsewhere(tmp_path: Path) -> None:
+    engine = ReplacingEngine()
+    with closing(Fleet(start_of(tmp_path, 0.1), engine)) as fleet:
+        until_up(fleet, 2)
+
+        def drain_and_go() -> None:
+            server = engine.launched[0]
+            signal_to(server, signal.SIGSTOP)
+            server.is_draining = True
+            until(lambda: len(engine.launched) == 3)
+            server.is_lost = True
+
+        assert len(ask(fleet, 12, drain_and_go)) == 12
 
 
 def test_where_there_is_no_room_it_is_said_what_there_is(tmp_path: Path) -> None:
@@ -249,3 +367,15 @@ def test_a_command_ends_when_its_guard_is_killed(tmp_path: Path) -> None:
     server.process.wait()
     until(lambda: not Path(f"/proc/{child}").exists())
     server.let_go()
+
+
+def test_servers_of_a_node_get_different_ports() -> None:
+    assert take_ports([NodePorts(7001, 7002, "one node", "0")])
+    assert take_ports([NodePorts(7001, 7002, "another node", "0")])
+    assert not take_ports([NodePorts(7003, 7001, "one node", "1")])
+    assert take_ports([NodePorts(7003, 7004, "one node", "1")])
+
+
+def test_an_ipv6_address_is_bracketed_in_a_url() -> None:
+    assert host_in_url("fd00::7") == "[fd00::7]"
+    assert host_in_url("10.0.0.7") == "10.0.0.7"

@@ -152,6 +152,18 @@ def test_a_command_that_ends_is_told_of_with_its_last_words(folder: str, tmp_pat
     launched.close()
 
 
+def test_a_started_server_is_asked_without_the_environments_proxy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("no_proxy", "NO_PROXY", "http_proxy", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    launched = LaunchedModel(start_of("m", tmp_path, CHAT, seconds=5.0), Access(max_retries=0))
+    (answer,) = run(launched, lambda m: m.complete(chat(1)))
+    assert answer.choices[0].text.startswith("said by")
+    launched.close()
+
+
 def test_a_server_that_dies_between_calls_is_told_of(tmp_path: Path) -> None:
     launched = LaunchedModel(start_of("m", tmp_path, CHAT), Access(max_retries=3))
     run(launched, lambda m: m.complete(chat(1)))

@@ -135,7 +135,9 @@ def test_what_asks_for_more_than_there_is_says_what_there_is(cluster, tmp_path: 
 
 def test_a_command_that_ends_is_told_of_with_its_last_words(cluster, tmp_path: Path) -> None:
     dies = shlex.join([sys.executable, "-S", "-c", "raise SystemExit('no room')", "{port}"])
-    model = model_of(tmp_path, command=dies, num_replicas=1)
+    # There is room for two of them at a time: those that are given up make it for the third.
+    model = model_of(tmp_path, command=dies, num_replicas=3, gpus_each=2)
     with pytest.raises(NoAnswers, match=r"did not come up \(status 1\); its last words: .*no room"):
         ask(model, 1)
     model.close()
+    until(lambda: free_gpus() == 4)

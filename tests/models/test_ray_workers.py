@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from ranked_fit import train
@@ -18,6 +19,7 @@ from tiny import save_base
 
 from feldspar.config import WorkersConfig
 from feldspar.errors import TrainingError
+from feldspar.models import ray_workers
 from feldspar.models.ray_actor import NodePorts
 from feldspar.models.ray_workers import RayPlaces, variables_of
 
@@ -40,6 +42,46 @@ def test_workers_of_a_node_see_its_gpus_and_take_one_each() -> None:
         [one[name] for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "CUDA_VISIBLE_DEVICES")]
         for one in variables_of(places)
     ] == [["0", "0", "3", "0,3"], ["1", "1", "3", "0,3"], ["2", "0", "3", "0"]]
+
+
+class UnstartableActors:
+    """A Ray with room, whose actors end before they begin."""
+
+    class Failure(Exception):
+        pass
+
+    exceptions = SimpleNamespace(RayError=Failure)
+    num_asked = 0
+
+    @property
+    def ray(self) -> UnstartableActors:
+        return self
+
+    def num_places(self, gpus_each: int) -> int:
+        return 2
+
+    def actors(self, num: int, gpus_each: int) -> SimpleNamespace:
+        self.num_asked += 1
+        actor = SimpleNamespace(where=SimpleNamespace(remote=lambda: "asked"))
+        return SimpleNamespace(actors=[actor] * num, wait=lambda is_asked: None)
+
+    def wait(self, asked: list[str], num_returns: int, timeout: float) -> tuple[list, list]:
+        return asked, []
+
+    def get(self, asked: list[str]) -> None:
+        raise self.Failure("No module named 'psutil'\nand more")
+
+
+def test_workers_that_cannot_start_end_the_wait_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(ray_workers, "_LOOK_SECONDS", 0.02)
+    places, engine = RayPlaces(WorkersConfig(num=2, start_seconds=0.2)), UnstartableActors()
+    said = r"2 workers did not start in 0.2 s \(Failure: No module named 'psutil' and more\)"
+    with pytest.raises(TrainingError, match=said):
+        places._placed(engine)
+    assert 3 <= engine.num_asked <= 11
+    assert caplog.text.count("workers do not start") == 1
 
 
 @pytest.fixture(scope="module")

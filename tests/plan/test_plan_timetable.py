@@ -33,17 +33,19 @@ def cluster_of(per_node: int, nodes: int) -> Cluster:
 def jobs_for(cluster: Cluster) -> st.SearchStrategy[list[GpuJob]]:
     """Jobs that fit: within a node, over whole nodes, limited and not, several to a part."""
     job = st.builds(
-        lambda part, role, hours, each, most: GpuJob(
+        lambda part, role, hours, each, nodes, most: GpuJob(
             part=f"part {part}",
             role=f"role {role}",
             gpu_hours=hours,
             gpus_each=min(each, cluster.num_gpus),
+            nodes_each=min(nodes, each, cluster.num_nodes),
             max_replicas=most,
         ),
         st.integers(0, 3),
         st.integers(0, 5),
         st.floats(0.01, 1e4),
         st.integers(1, 2 * cluster.gpus_per_node),
+        st.integers(1, 2),
         st.none() | st.integers(1, 5),
     )
     return st.lists(job, min_size=1, max_size=8)
@@ -77,8 +79,11 @@ def test_all_work_is_done_and_parts_take_turns(given: tuple[Cluster, list[GpuJob
     table = make_timetable(jobs, cluster)
     assert len(table.turns) == len(jobs)
     worked = sum(
-        (booking.end - booking.start - START_HOURS) * booking.num_gpus for booking in table.bookings
+        (turn.end - turn.start - START_HOURS) * turn.num_replicas * turn.gpus_each
+        for turn in table.turns
     )
+    held = sum((booking.end - booking.start) * booking.num_gpus for booking in table.bookings)
+    assert held == pytest.approx(sum(turn.gpu_hours for turn in table.turns))
     assert worked == pytest.approx(sum(job.gpu_hours for job in jobs))
     assert table.gpu_hours * (1 - table.idle_share) == pytest.approx(worked)
     parts = dict.fromkeys(job.part for job in jobs)
@@ -100,6 +105,20 @@ def test_two_servers_of_a_part_share_the_gpus_by_their_work() -> None:
     assert held == {"teacher": 6, "judge": 2}
     assert table.hours == pytest.approx(5.0)
     assert table.idle_share == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize(("of_a_node", "hours"), [(6, 5.0), (4, 7.5)])
+def test_a_copy_over_nodes_holds_them_whole_and_computes_on_its_gpus(
+    of_a_node: int, hours: float
+) -> None:
+    job = GpuJob(
+        part="p", role="teacher", gpu_hours=120.0, gpus_each=2 * of_a_node, nodes_each=2
+    )  # fmt: skip
+    table = make_timetable([job], cluster_of(8, 4), start_hours=0.0)
+    assert [booking.num_gpus for booking in table.bookings] == [16, 16]
+    assert table.hours == pytest.approx(hours)
+    assert table.turns[0].gpu_hours == pytest.approx(32 * hours)
+    assert table.idle_share == pytest.approx(1 - of_a_node / 8)
 
 
 def test_models_that_do_not_fit_together_take_turns() -> None:
@@ -155,15 +174,24 @@ def test_the_published_recipes_have_a_timetable(name: str) -> None:
     assert has_pair == (name == "merlinite-7b-pt")
 
 
-def test_gpus_that_a_table_states_are_taken() -> None:
+@pytest.mark.parametrize("of_a_node", [8, 6, 4])
+def test_gpus_that_a_table_states_are_taken(of_a_node: int) -> None:
     recipe = read_recipe(RECIPES / "merlinite-7b.toml", ["cluster.engine=ray"])
     served = recipe.teacher.model_copy(
-        update={"endpoint": "embedded", "command": "vllm {port}", "gpus_each": 8, "nodes_each": 2}
+        update={
+            "endpoint": "embedded",
+            "command": "c {port}",
+            "gpus_each": of_a_node,
+            "nodes_each": 2,
+        }
     )
     recipe = recipe.model_copy(update={"teacher": served})
-    table = plan_cluster(recipe, RECIPES, SILENT, named_cluster("h100x8x10")).cluster.timetable
-    teacher = next(turn for turn in table.turns if turn.role == "teacher")
-    assert (teacher.gpus_each, teacher.num_replicas) == (16, 5)
+    made = plan_cluster(recipe, RECIPES, SILENT, named_cluster("h100x8x10")).cluster
+    teacher = next(turn for turn in made.timetable.turns if turn.role == "teacher")
+    assert (teacher.gpus_each, teacher.num_replicas) == (2 * of_a_node, 5)
+    assert made.copies[0] == Copies(
+        table="teacher", replicas=5, gpus_each=of_a_node, nodes_each=2
+    )  # fmt: skip
 
 
 def test_copies_over_nodes_are_said_as_a_recipe_says_them() -> None:

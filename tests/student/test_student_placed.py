@@ -9,6 +9,9 @@ import json
 import logging
 import os
 import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,8 +26,10 @@ from ranked_fit import train
 from test_student_ranks import assert_alike, followers, is_alive, metrics
 from tiny import save_base
 
+from feldspar.children import child_environment
 from feldspar.errors import TrainingError
 from feldspar.student.distributed import placed
+from feldspar.student.distributed.launcher import CUT_OFF
 from feldspar.student.training.process_group import LOST
 
 EPOCHS = 12
@@ -139,6 +144,19 @@ class ToldPlaces:
         return f"words of {rank}"
 
 
+class StoppedPlaces(ToldPlaces):
+    """Ctrl-C comes when all run; `ends` is how it is after that."""
+
+    is_stopped = False
+
+    def statuses(self) -> list[int | None]:
+        if self.is_stopped:
+            return super().statuses()
+        self.is_stopped = True
+        os.kill(os.getpid(), signal.SIGINT)
+        return [None] * self.num
+
+
 @pytest.fixture
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(placed, "_CAUSE_SECONDS", 0.02)
@@ -157,6 +175,56 @@ def test_a_worker_that_cannot_start_is_told_of_with_its_last_words(runs: Path, q
     said = "worker 2 of 2 ended with exit code 127; its last words: words of 1"
     with pytest.raises(TrainingError, match=said):
         train(runs / "cannot", 1, places=places)
+
+
+def test_what_broke_a_connection_is_told_where_nothing_else_is_known(runs: Path, quickly) -> None:
+    places = ToldPlaces([75, 75], why={1: "NCCL error: unhandled system error"})
+    said = r"lost their connection to each other \(NCCL error: unhandled system error\); 3 tries"
+    with pytest.raises(TrainingError, match=said):
+        train(runs / "cut off", 1, places=places)
+
+
+CUT_OFF_WORKER = """
+import sys
+from feldspar.student.distributed import placed_worker
+
+def fail(*_):
+    raise RuntimeError("NCCL error: unhandled system error\\nand more")
+
+placed_worker.do_job = fail
+sys.exit(placed_worker.main())
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_tells_what_broke_its_connection() -> None:
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    store.set("job", "nowhere")
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
+    environment = os.environ | child_environment() | place | {"RANK": "0", "WORLD_SIZE": "1"}
+    command = [sys.executable, "-P", "-c", CUT_OFF_WORKER, "cpu"]
+    assert subprocess.run(command, env=environment, check=False).returncode == CUT_OFF
+    assert store.get("why-0") == b"NCCL error: unhandled system error"
+
+
+@pytest.mark.parametrize("ends", [[None, 137], [None, LOST], [None, None]])
+def test_a_signal_waits_for_no_state_that_will_not_come(
+    runs: Path, quickly, monkeypatch: pytest.MonkeyPatch, ends: list[int | None]
+) -> None:
+    monkeypatch.setattr(placed, "_STOP_SECONDS", 600.0 if any(ends) else 0.05)
+    with pytest.raises(KeyboardInterrupt):
+        train(runs / "stopped early", 1, places=StoppedPlaces(ends))
+
+
+def test_workers_meet_at_an_ipv6_address(runs: Path, quickly) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    places = ToldPlaces([1], why={0: "told over IPv6"})
+    places.host = "::1"
+    with pytest.raises(TrainingError, match="told over IPv6"):
+        train(runs / "six", 1, places=places)
 
 
 def test_losses_that_leave_no_step_done_end_the_training(runs: Path, quickly) -> None:

@@ -209,6 +209,28 @@ def test_a_parameter_that_a_server_does_not_take_is_given_up_once_and_aloud(
         assert len(server.calls) == num_calls
 
 
+def test_a_trial_that_passes_by_tells_nothing_of_parameters(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What the server does not take is the temperature; the first trial, without a seed, comes when
+    it has too much to do."""
+    num_busy = 0
+
+    def fault(call: Call) -> Fault | None:
+        nonlocal num_busy
+        if "seed" not in call.body and num_busy == 0:
+            num_busy += 1
+            return Fault(429)
+        return UNSUPPORTED["without a word"]("x") if "temperature" in call.body else None
+
+    with FakeTeacher(lambda call: "yes", fault=fault) as server, Journal(tmp_path / "j") as journal:
+        teacher = open_teacher(CONFIG, server.url, journal)
+        assert together(teacher, lambda: ask(teacher, "hi"))[0].text == "yes"
+        assert "does not take `temperature`" in caplog.text
+        assert "does not take `seed`" not in caplog.text
+        assert "seed" in server.calls[-1].body
+
+
 def test_a_later_run_finds_what_was_answered_without_a_parameter(tmp_path: Path) -> None:
     def fault(call: Call) -> Fault | None:
         return UNSUPPORTED["OpenAI's"]("temperature") if "temperature" in call.body else None

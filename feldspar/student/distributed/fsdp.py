@@ -14,6 +14,7 @@ import copy
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Literal, TypeVar, cast
@@ -64,6 +65,12 @@ def local_rank() -> int:
 
 def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).split("\n")[0]
+
+
+def tell_why(store: Store, rank: int, error: BaseException) -> None:
+    """Put what ends this process where the first one reads it, if that is there."""
+    with suppress(RuntimeError):
+        store.set(f"why-{rank}", first_line(error))
 
 
 def is_cut_off(error: RuntimeError) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -41,6 +42,10 @@ _CAUSE_SECONDS = 5.0
 """For the one to be seen dead that another's fault comes from."""
 _LOSS_SECONDS = 60.0
 """For a cluster to notice a lost node, when all that is known is that connections to it broke."""
+_STOP_SECONDS = 600.0
+"""For workers to finish a step and save a state, when they are told to end."""
+_ENDED_AS_TOLD = {None, 0, CUT_OFF, 128 + signal.SIGTERM}
+"""Statuses of workers that were told to end, or will."""
 
 
 def fit_placed(
@@ -91,7 +96,8 @@ class _Attempt:
         """The furthest that was told of."""
         self._task: Task | None = None
         self._told = b""
-        listener = socket.create_server((workers.host, 0))
+        family = socket.AF_INET6 if ":" in workers.host else socket.AF_INET
+        listener = socket.create_server((workers.host, 0), family=family)
         # Bound by us: torch would listen on every address.
         self._store = TCPStore(
             workers.host,
@@ -162,9 +168,15 @@ class _Attempt:
         return is_there
 
     def _have_them_save(self) -> None:
+        """Wait for it, though not with those that wait for one that ended otherwise."""
         self._store.set("stop", "")
-        while None in self._workers.statuses():
+        until = time.monotonic() + _STOP_SECONDS
+        while time.monotonic() < until:
+            statuses = self._workers.statuses()
+            if None not in statuses or not _ENDED_AS_TOLD.issuperset(statuses):
+                return
             time.sleep(_LOOK_SECONDS)
+        log.warning("workers did not end in %g s; they are ended", _STOP_SECONDS)
 
     def _have_ended(self) -> bool:
         """Whether all are done. Raises _WorkerLost or TrainingError where one is not, and ended."""
@@ -189,19 +201,26 @@ class _Attempt:
             time.sleep(_LOOK_SECONDS)
         for rank, status in faults.items():
             return ended_early(self._wanted.schedule.phase, self._describe(rank, status))
-        return _WorkerLost("the workers lost their connection to each other")
+        said = [self._why(rank) for rank in range(self._workers.num)]
+        why = next((f" ({text})" for text in said if text), "")
+        return _WorkerLost(f"the workers lost their connection to each other{why}")
 
     def _describe(self, rank: int, status: int) -> str:
         if status == LOST:
             what = "was lost with its node"
         elif status > 128:
             what = f"was killed by signal {status - 128}"
-        elif self._store.check([f"why-{rank}"]):
-            what = f"stopped: {self._store.get(f'why-{rank}').decode()}"
+        elif why := self._why(rank):
+            what = f"stopped: {why}"
         else:
             said = self._workers.last_words(rank)
             what = f"ended with exit code {status}; its last words: {said}"
         return f"worker {rank + 1} of {self._workers.num} {what}"
+
+    def _why(self, rank: int) -> str:
+        """What it has told of its end; empty where nothing."""
+        name = f"why-{rank}"
+        return self._store.get(name).decode() if self._store.check([name]) else ""
 
     def _show(self, progress: Progress, stack: ExitStack) -> None:
         """Pass on how far they are."""

@@ -27,10 +27,10 @@ from feldspar.files import whole_file
 from feldspar.student.distributed.fsdp import (
     JOIN_TIMEOUT,
     LONG_WAIT,
-    first_line,
     is_cut_off,
     join_group,
     local_rank,
+    tell_why,
 )
 from feldspar.student.distributed.launcher import CUT_OFF
 from feldspar.student.distributed.placed import weights_path
@@ -100,7 +100,8 @@ class _Hand:
 
 
 def main() -> int:
-    """Gives 0; CUT_OFF where all that is wrong is that another ended; 1 with why in the store."""
+    """Gives 0; CUT_OFF where all that may be wrong is that another ended, else 1: with why in the
+    store."""
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     store = _connect()
     threading.Thread(target=_end_when_told, daemon=True).start()
@@ -120,10 +121,9 @@ def main() -> int:
     except KeyboardInterrupt:
         return CUT_OFF
     except (FeldsparError, RuntimeError, OSError) as error:
-        if isinstance(error, RuntimeError) and is_cut_off(error):
-            return CUT_OFF
-        store.set(f"why-{rank}", first_line(error))
-        return 1
+        is_cut = isinstance(error, RuntimeError) and is_cut_off(error)
+        tell_why(store, rank, error)
+        return CUT_OFF if is_cut else 1
     return 0
 
 

@@ -30,6 +30,7 @@ from feldspar.student.distributed.fsdp import (
     is_cut_off,
     join_group,
     receive_text,
+    tell_why,
 )
 from feldspar.student.distributed.job import Job, read_job, versions
 from feldspar.student.distributed.launcher import CUT_OFF
@@ -78,7 +79,9 @@ def run_worker() -> None:
                 torch.cuda.empty_cache()
     except RuntimeError as error:
         if is_cut_off(error):
-            raise CutOff("another process of this training has ended") from error
+            raise CutOff(
+                f"another process of this training has ended ({first_line(error)})"
+            ) from error
         raise
     dist.destroy_process_group()
 
@@ -149,11 +152,11 @@ def main() -> int:
     try:
         join_group(store, rank, size)
         run_worker()
-    except (KeyboardInterrupt, CutOff):
+    except KeyboardInterrupt:
         return CUT_OFF
     except (FeldsparError, RuntimeError, OSError) as error:
-        store.set(f"why-{rank}", first_line(error))
-        return 1
+        tell_why(store, rank, error)
+        return CUT_OFF if isinstance(error, CutOff) else 1
     return 0
 
 
