@@ -5,7 +5,8 @@
 Commands are the lines of fenced and indented blocks that begin with a program. Placeholders (RUN,
 RECIPE, PATH, ...) stand for things that the sandbox has: a project of `feldspar init` on a tiny
 untrained model, and three runs of it. Commands that serve until they are stopped are stopped when
-they say where they listen. Ends with 1 where a command fails.
+they say where they listen. `publish --gguf` wants LLAMA_CPP and `xllamacpp`. Ends with 1 where a
+command fails.
 """
 
 import argparse
@@ -204,7 +205,7 @@ def head(results: list[Result]) -> list[str]:
     return [
         "# The commands in the docs",
         "",
-        "`python benchmarks/doc_commands.py --out benchmarks/doc_commands_2core_2026-11-28.md`",
+        "`python benchmarks/doc_commands.py --out PAGE.md`",
         "",
         f"{len(results)} commands in README.md and docs/: {ran} run, {failed} failed, "
         f"{len(results) - ran - failed} not run here, each with its reason.",
