@@ -7,10 +7,8 @@ import binascii
 import difflib
 import hashlib
 import importlib.util
-import os
 import re
 import unicodedata
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -32,7 +30,7 @@ from feldspar.taxonomy.editing import (
 )
 from feldspar.taxonomy.findings import Finding
 from feldspar.taxonomy.nodes import MAX_FILE_BYTES
-from feldspar.taxonomy.places import BRANCH_FOLDERS
+from feldspar.taxonomy.places import BRANCH_FOLDERS, Place
 from feldspar.taxonomy.text_files import (
     OFFICE_SUFFIXES,
     READ_SUFFIXES,
@@ -124,18 +122,21 @@ class LeafFiles:
         return list(found)
 
     def leaves(self) -> list[ListedLeaves]:
-        return [ListedLeaves(name, tuple(self._paths(name))) for name in self.taxonomies()]
+        """Those that are there, however they are spelled and however deep they lie."""
+        return [
+            ListedLeaves(name, tuple(place.path for place in self._places(name)))
+            for name in self.taxonomies()
+        ]
 
     def place(self, taxonomy: str, path: str) -> LeafPlace:
         """Raises TaxonomyError where there is no such taxonomy, or where no leaf may lie."""
         if taxonomy not in self.taxonomies():
             raise TaxonomyError(f"no taxonomy {taxonomy!r} in this project")
+        for known in self._places(taxonomy):
+            if known.path == path.strip("/"):
+                return LeafPlace(taxonomy, known.path, known.taxonomy, known.file)
         root = self._project.folder / taxonomy
-        parts = path.strip("/").split("/")
-        # A leaf that is there keeps its name, however it is spelled.
-        is_there = os.path.isfile(root.joinpath(*parts, QNA)) and all(parts)
-        if not is_there or any(part.startswith(".") for part in parts):
-            parts = [_new_name(part.strip(), "a folder") for part in parts]
+        parts = [_new_name(part.strip(), "a folder") for part in path.strip("/").split("/")]
         if parts[0] not in BRANCH_FOLDERS or len(parts) < 2:
             below = ", ".join(BRANCH_FOLDERS)
             raise TaxonomyError(f"a leaf lies below one of {below}: knowledge/town/bakery")
@@ -246,12 +247,12 @@ class LeafFiles:
         folder = self._project.folder.resolve()
         return root.relative_to(folder).as_posix() if root.is_relative_to(folder) else ""
 
-    def _paths(self, taxonomy: str) -> Iterator[str]:
+    def _places(self, taxonomy: str) -> list[Place]:
         try:
             places = find_leaves(TaxonomyConfig(path=str(self._project.folder / taxonomy)))
         except FeldsparError:
-            return
-        yield from (place.path for place in places if place.path)
+            return []
+        return [place for place in places if place.path]
 
 
 def _new_name(name: str, what: str) -> str:

@@ -81,6 +81,17 @@ def test_a_leaf_that_is_there_is_opened_whatever_its_name(project: Path, name: s
     in_studio(project / "runs", use, reviewer="anna")
 
 
+def test_a_leaf_that_is_there_is_opened_where_it_lies(files: LeafFiles) -> None:
+    [taxonomy] = files.taxonomies()
+    written = files._project.folder / taxonomy / "part/knowledge/quay/qna.yaml"
+    written.parent.mkdir(parents=True)
+    written.write_text(QNA)
+    assert "knowledge/quay" in files.leaves()[0].paths
+    place = files.place(taxonomy, "knowledge/quay")
+    assert place.file == written
+    assert place.is_knowledge
+
+
 def test_new_names_are_composed(files: LeafFiles) -> None:
     apart = unicodedata.normalize("NFD", "Bär")
     assert files.place("taxonomy", f"knowledge/{apart} ").path == "knowledge/Bär"
