@@ -422,9 +422,7 @@ class Teacher:
 
     def _check_answered(self) -> None:
         """No step is done whose calls went unanswered, however few. Raises TeacherError."""
-        num_unanswered = self._num_failed
-        if not self._num_answered:
-            num_unanswered += self._num_refused
+        num_unanswered = self._num_failed + (0 if self._num_answered else self._num_refused)
         num_calls = self._num_answered + self._num_failed + self._num_refused
         if num_unanswered > self.config.failure_budget * num_calls:
             raise self._too_many(num_unanswered, f"{num_calls}")
