@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from feldspar.config import ArchitectureConfig, ModelSizeConfig, Recipe, TeacherConfig
+from feldspar.errors import RecipeError
 from feldspar.plan.asked import AskedModel, who_is_asked
 from feldspar.plan.cluster import Cluster
 from feldspar.plan.cost import CallPlan, Plan
@@ -54,7 +55,8 @@ def plan_on_cluster(
 ) -> ClusterPlan:
     """The timetable of a plan that was made for all GPUs of the cluster.
 
-    Raises RecipeError where a model fits on no part of it.
+    Raises RecipeError where a model fits on no part of it, and where a table wants of a node what
+    none has.
     """
     work = _Work(recipe, made, cluster, sizes)
     jobs = list(work.jobs())
@@ -189,8 +191,14 @@ class _Work:
         )  # fmt: skip
 
     def _of_one_copy(self, config: TeacherConfig | None, size: ModelSizeConfig) -> _OneCopy:
-        """As its table states, else as its weights need."""
+        """As its table states, else as its weights need. Raises RecipeError where no node can."""
         if config is not None and config.gpus_each:
+            per_node = self.cluster.gpus_per_node
+            if config.gpus_each > per_node:
+                raise RecipeError(
+                    f"gpus_each = {config.gpus_each}: those are of one node, and a node has {per_node}; "
+                    "spread it by nodes_each"
+                )
             return _OneCopy(config.gpus_each * config.nodes_each, config.nodes_each)
         return _OneCopy(self.cluster.gpus_for(size.parameters), 1)
 

@@ -194,6 +194,14 @@ def test_gpus_that_a_table_states_are_taken(of_a_node: int) -> None:
     )  # fmt: skip
 
 
+def test_more_gpus_than_a_node_has_are_refused() -> None:
+    recipe = read_recipe(RECIPES / "merlinite-7b.toml", ["cluster.engine=ray"])
+    wide = {"endpoint": "embedded", "command": "c {port}", "gpus_each": 12}
+    recipe = recipe.model_copy(update={"teacher": recipe.teacher.model_copy(update=wide)})
+    with pytest.raises(RecipeError, match="a node has 8; spread it by nodes_each"):
+        plan_cluster(recipe, RECIPES, SILENT, named_cluster("h100x8x10"))
+
+
 def test_copies_over_nodes_are_said_as_a_recipe_says_them() -> None:
     recipe = read_recipe(RECIPES / "merlinite-7b.toml", ["plan.teacher={parameters=405e9}"])
     made = plan_cluster(recipe, RECIPES, SILENT, named_cluster("h100x8x4")).cluster
