@@ -196,8 +196,8 @@ class _Work:
             per_node = self.cluster.gpus_per_node
             if config.gpus_each > per_node:
                 raise RecipeError(
-                    f"gpus_each = {config.gpus_each}: those are of one node, and a node has {per_node}; "
-                    "spread it by nodes_each"
+                    f"gpus_each = {config.gpus_each}: those are of one node, and a node has "
+                    f"{per_node}; spread it by nodes_each"
                 )
             return _OneCopy(config.gpus_each * config.nodes_each, config.nodes_each)
         return _OneCopy(self.cluster.gpus_for(size.parameters), 1)
