@@ -86,10 +86,10 @@ def publish_run(
         check_with_transformers(beside, recipe, _prompts(run_path))
         if adapter:
             write_adapter(chain, Path(checkpoint.path), beside / ADAPTER)
-        # The converter reads licence and base there; the card itself says what the files cost.
-        front = card_front(chain, recipe, licence, has_gguf=order is not None)
-        (beside / "README.md").write_text(f"---\n{front}\n---\n", encoding="utf-8")
-        files = [] if order is None else write_gguf(beside, run_path.name, order.types, order.tools)
+        files = []
+        if order is not None:
+            _write_front(beside, card_front(chain, recipe, licence, has_gguf=True))
+            files = write_gguf(beside, run_path.name, order.types, order.tools)
         measure = order.measure if order else None
         extras = Extras(
             dtype=dtype,
@@ -108,6 +108,12 @@ def publish_run(
             path.chmod(0o644)
         write_checksums(beside)
     return [file._replace(path=out / file.path.name) for file in files]
+
+
+def _write_front(folder: Path, front: str) -> None:
+    """What llama.cpp's converter reads licence and base from: the card says what the files cost, so
+    it is written after them."""
+    (folder / "README.md").write_text(f"---\n{front}\n---\n", encoding="utf-8")
 
 
 def write_modelfile(file: GgufFile, folder: Path) -> str:

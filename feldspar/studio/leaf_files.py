@@ -7,6 +7,7 @@ import binascii
 import difflib
 import hashlib
 import importlib.util
+import os
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -132,11 +133,15 @@ class LeafFiles:
         """Raises TaxonomyError where there is no such taxonomy, or where no leaf may lie."""
         if taxonomy not in self.taxonomies():
             raise TaxonomyError(f"no taxonomy {taxonomy!r} in this project")
-        for known in self._places(taxonomy):
-            if known.path == path.strip("/"):
-                return LeafPlace(taxonomy, known.path, known.taxonomy, known.file)
-        root = self._project.folder / taxonomy
-        parts = [_new_name(part.strip(), "a folder") for part in path.strip("/").split("/")]
+        root, path = self._project.folder / taxonomy, path.strip("/")
+        parts = path.split("/")
+        # A leaf that is there keeps its name; all folders are gone through only where it is not.
+        is_there = os.path.isfile(root.joinpath(*parts, QNA)) and all(parts)
+        if not is_there or any(part.startswith(".") for part in parts):
+            for known in self._places(taxonomy):
+                if known.path == path:
+                    return LeafPlace(taxonomy, path, known.taxonomy, known.file)
+            parts = [_new_name(part.strip(), "a folder") for part in parts]
         if parts[0] not in BRANCH_FOLDERS or len(parts) < 2:
             below = ", ".join(BRANCH_FOLDERS)
             raise TaxonomyError(f"a leaf lies below one of {below}: knowledge/town/bakery")

@@ -24,9 +24,8 @@ _ON_HUB = frozenset(
 _SPELLINGS = tuple(
     (re.compile(pattern), short)
     for pattern, short in (
-        (r"^(the|gnu)-|-licen[cs]e(?=-|$)|-version(?=-)|-(international|unported|universal)$", ""),
-        (r"^(the|gnu)-", ""),
-        (r"-(only|or-later)$|\+$", ""),
+        (r"^(the-)?(gnu-)?|-licen[cs]e(?=-|$)|-version(?=-)", ""),
+        (r"-(international|unported|universal|only|or-later)$|\+$", ""),
         (r"^creative-commons-(?=cc)", ""),
         (r"^(creative-commons-)?(public-domain-dedication|zero)|^cc-?(zero|0)", "cc0"),
         (r"^creative-commons-", "cc-"),

@@ -30,6 +30,7 @@ from feldspar.views.changes import (
 )
 from feldspar.views.charts import Row, intervals
 from feldspar.views.grid import Grid, score_grid
+from feldspar.views.links import num_pages
 from feldspar.views.run_files import RunFiles
 
 EXAM_METRICS = ("accuracy", "log-likelihood")
@@ -155,7 +156,7 @@ class TurnedPage:
 
     @property
     def num_pages(self) -> int:
-        return max(1, -(-self.num_found // TURNED_PER_PAGE))
+        return num_pages(self.num_found, TURNED_PER_PAGE)
 
 
 def turned_of(
@@ -170,7 +171,7 @@ def turned_of(
         for change in turn.changes
         if (not exam or change.exam == exam) and (not way or change.learned == (way == "learned"))
     ]
-    page = min(page, max(1, -(-len(found) // TURNED_PER_PAGE)))
+    page = min(page, num_pages(len(found), TURNED_PER_PAGE))
     start = (page - 1) * TURNED_PER_PAGE
     return TurnedPage(
         before=turn.before,

@@ -37,3 +37,8 @@ def report_link(place: ViewPlace) -> str:
 def leaf_anchor(path: str) -> str:
     """An id for a leaf: paths hold whatever a folder's name may."""
     return "leaf-" + quote(path, safe="")
+
+
+def num_pages(num_rows: int, page_size: int) -> int:
+    """Of a list that is shown page by page; an empty one has a page too."""
+    return max(1, -(-num_rows // page_size))

@@ -11,35 +11,12 @@ from pydantic import BaseModel
 
 from feldspar.progress_file import RunState, TaskState, read_run_state
 from feldspar.stored import read_stored
-from feldspar.views.run_files import RunFiles
+from feldspar.views.run_files import STEP_TITLES, RunFiles
 
 PLANNED = "planned.json"
 """In a run: what its plan foresaw."""
 SILENT_SECONDS = 120.0
 """Without a word, after which a run that still lives is said to be silent."""
-TITLES = {
-    "own-exams": "read your exams",
-    "leaves": "read the taxonomy",
-    "calibration": "try the judge on seeds",
-    "leaf-exams": "write the leaves' exams",
-    "samples": "write and judge samples",
-    "own-voice": "have the base say the answers in its own words",
-    "base-replay": "sample general data from the base",
-    "phases": "mix the phases",
-    "trained": "train the phases",
-    "merged": "merge what was trained with its start",
-    "preferred": "tune on preferences",
-    "scores": "score every checkpoint",
-    "served-exams": "ask the served model the exams",
-    "general": "ask for general knowledge",
-    "benchmarks": "run the benchmarks",
-    "mt-bench": "rate chats by MT-Bench",
-    "retrieval": "ask the exams with passages",
-    "judged": "judge long answers",
-    "touched": "look for exam items in what was trained on",
-    "untouched": "score without those",
-}
-"""In the order of flow.py."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,13 +161,13 @@ def _steps(run: RunFiles, said: RunState | None) -> list[LiveStep]:
     left_out = {name for name, is_wanted in _wanted(run).items() if not is_wanted}
     is_running = said is not None and said.state == "running"
     found: list[LiveStep] = []
-    for name in (name for name in TITLES if name not in left_out):
+    for name in (name for name in STEP_TITLES if name not in left_out):
         rows = run.steps.get(name)
         is_next = rows is None and is_running and all(s.state == "done" for s in found)
         state = "done" if rows is not None else "now" if is_next else "to come"
         found.append(
             LiveStep(
-                title=TITLES[name],
+                title=STEP_TITLES[name],
                 state=state,
                 num_rows=len(rows) if rows is not None else 0,
                 seconds=rows.seconds if rows is not None else 0.0,

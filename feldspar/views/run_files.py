@@ -28,12 +28,29 @@ from feldspar.train.select import Selection
 
 R = TypeVar("R")
 
-STEPS = (
-    *("own-exams", "leaves", "calibration", "leaf-exams", "samples", "own-voice", "base-replay"),
-    *("phases", "trained", "merged", "preferred", "scores", "served-exams", "general"),
-    *("benchmarks", "mt-bench", "retrieval", "judged", "touched", "untouched"),
-)
-"""In the order of flow.py."""
+STEP_TITLES = {
+    "own-exams": "read your exams",
+    "leaves": "read the taxonomy",
+    "calibration": "try the judge on seeds",
+    "leaf-exams": "write the leaves' exams",
+    "samples": "write and judge samples",
+    "own-voice": "have the base say the answers in its own words",
+    "base-replay": "sample general data from the base",
+    "phases": "mix the phases",
+    "trained": "train the phases",
+    "merged": "merge what was trained with its start",
+    "preferred": "tune on preferences",
+    "scores": "score every checkpoint",
+    "served-exams": "ask the served model the exams",
+    "general": "ask for general knowledge",
+    "benchmarks": "run the benchmarks",
+    "mt-bench": "rate chats by MT-Bench",
+    "retrieval": "ask the exams with passages",
+    "judged": "judge long answers",
+    "touched": "look for exam items in what was trained on",
+    "untouched": "score without those",
+}
+"""What each step of a run does, in the order of flow.py."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +121,7 @@ class RunFiles:
     @cached_property
     def steps(self) -> dict[str, Rows[Any]]:
         """The finished steps that pages show."""
-        return {n: rows for n in STEPS if (rows := open_step(self.path, n)) is not None}
+        return {n: rows for n in STEP_TITLES if (rows := open_step(self.path, n)) is not None}
 
     @cached_property
     def leaves(self) -> tuple[Leaf, ...]:

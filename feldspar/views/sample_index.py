@@ -24,6 +24,7 @@ from feldspar.reviews import Reviews, review_key
 from feldspar.runs import Rows, cache_folder
 from feldspar.stored import damaged, what_is_wrong
 from feldspar.text import normalise, rouge_l, searchable
+from feldspar.views.links import num_pages
 
 MAX_KEPT = 8
 """Indices in the cache; the oldest are deleted."""
@@ -119,7 +120,7 @@ class SamplePage:
 
     @property
     def num_pages(self) -> int:
-        return _num_pages(self.num_found)
+        return num_pages(self.num_found, PAGE_SIZE)
 
     @property
     def first(self) -> int:
@@ -134,7 +135,7 @@ class SamplePage:
         """What the page before is asked for by; None on the first."""
         if not self.num_before:
             return None
-        return {**self.query.filters, "page": str(_num_pages(self.num_before))}
+        return {**self.query.filters, "page": str(num_pages(self.num_before, PAGE_SIZE))}
 
     @property
     def later(self) -> dict[str, str] | None:
@@ -212,7 +213,7 @@ class SampleIndex:
             # Of all samples it is counted already.
             counted = db.execute(counting if given else "SELECT * FROM facet", given).fetchall()
             num_found = sum(count for _, _, count, _ in counted)
-            num_before = (min(max(query.page, 1), _num_pages(num_found)) - 1) * PAGE_SIZE
+            num_before = (min(max(query.page, 1), num_pages(num_found, PAGE_SIZE)) - 1) * PAGE_SIZE
             if query.after:
                 before, up_to = _rows_of(query, reviews or {}, up_to=query.after)
                 num_before = db.execute(f"SELECT count(*) {before}", up_to).fetchone()[0]
@@ -372,10 +373,6 @@ def _words(text: str) -> str:
     return " ".join(
         '"' + searchable(word).replace('"', '""') + '"*' for word in text.replace("\0", " ").split()
     )
-
-
-def _num_pages(num_samples: int) -> int:
-    return max(1, -(-num_samples // PAGE_SIZE))
 
 
 def _sorted(counts: dict[str, int]) -> tuple[Facet, ...]:
